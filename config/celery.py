@@ -1,0 +1,78 @@
+"""The Celery application: queues, delivery settings and transport, all read from the settings at first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.amqp import AMQP
+from kombu import Connection, Queue
+
+from config.settings import Settings, get_settings
+
+#: Tasks of the user's own that name no queue.
+DEFAULT_QUEUE = "dspyq"
+TASK_NAME = "dspyq.predict"
+
+
+class _Connection(Connection):  # type: ignore[misc]  # kombu ships no types
+    """Names its scheme as the URL does: Flower and the banner read it to know the broker is Redis."""
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        uri: str = super().as_uri(*args, **kwargs)
+        return uri.replace(str(self.transport_cls), "redis", 1)
+
+
+class _AMQP(AMQP):  # type: ignore[misc]  # celery ships no types
+    Connection = _Connection
+
+
+class App(Celery):  # type: ignore[misc]  # celery ships no types
+    """Celery with the project's connection and its private events."""
+
+    amqp_cls = _AMQP
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration for these settings."""
+    queues = [variant.queue for program in settings.programs.values() for variant in program.variants.values()]
+    connections = 4 * settings.workers.concurrency + 100
+    return {
+        "broker_url": settings.jobs_url,
+        "broker_transport": "producer.delivery.transport:Transport",
+        "broker_transport_options": {
+            "max_connections": connections,
+            "socket_connect_timeout": 10,
+            "socket_keepalive": True,
+        },
+        "broker_pool_limit": None,
+        "broker_connection_retry_on_startup": True,
+        "result_backend": f"producer.results:PredictionBackend+{settings.answers_url}",
+        "result_expires": settings.cache.result_ttl_seconds,
+        "result_extended": False,
+        "redis_max_connections": connections,
+        "redis_socket_keepalive": True,
+        "task_queues": [Queue(name, routing_key=name) for name in [*queues, DEFAULT_QUEUE]],
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_acks_late": True,
+        "task_track_started": False,
+        "task_store_errors_even_if_ignored": True,
+        "worker_pool": "threads",
+        "worker_concurrency": settings.workers.concurrency,
+        "worker_prefetch_multiplier": settings.workers.prefetch_multiplier,
+        "worker_send_task_events": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "imports": settings.workers.imports,
+        "timezone": "UTC",
+    }
+
+
+def __getattr__(name: str) -> dict[str, Any]:
+    """Build ``lazy_configuration`` when Celery first asks, so that importing a producer reads no file."""
+    if name == "lazy_configuration":
+        return configuration(get_settings())
+    raise AttributeError(name)
+
+
+app = App("dspyq", set_as_current=False)
+app.config_from_object("config.celery:lazy_configuration")

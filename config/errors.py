@@ -1,0 +1,87 @@
+"""Every error of dspyq, under one root.
+
+Each says in one line what is wrong and what to change, and carries whether trying again can help. Errors that cross the
+result backend are rebuilt by Celery from their ``args``, so ``args`` is always exactly the one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class DspyqError(Exception):
+    """The root of all errors of dspyq.
+
+    Attributes:
+        retryable: Whether the same call can succeed later without a change by its caller.
+        retry_after_seconds: When to try again, where that is known.
+    """
+
+    retryable: bool = False
+    retry_after_seconds: float | None = None
+
+
+class ConfigurationError(DspyqError):
+    """The configuration cannot be used.
+
+    Attributes:
+        faults: Each fault as one line that names the setting to change.
+    """
+
+    def __init__(self, faults: str | Iterable[str]) -> None:
+        self.faults = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+class InvalidRequest(DspyqError):
+    """A prediction was asked for in a way that can never be served."""
+
+
+class UnknownProgram(InvalidRequest):
+    """No ``[programs.<name>]`` table has this name."""
+
+
+class UnknownVariant(InvalidRequest):
+    """The program has no variant of this name."""
+
+
+class InvalidInputs(InvalidRequest):
+    """Inputs are missing, unknown, of the wrong type, or not JSON."""
+
+
+class InputsTooLarge(InvalidRequest):
+    """The inputs, as JSON, exceed the program's ``max_input_bytes``."""
+
+
+class InvalidOption(InvalidRequest):
+    """An option of ``apply_async`` that a prediction cannot honour."""
+
+
+class RedisUnavailable(DspyqError):
+    """Redis does not answer, or refuses us."""
+
+    retryable = True
+
+
+class NotAPrediction(DspyqError):
+    """The stored result was not written by a dspyq worker."""
+
+
+class VariantMismatch(DspyqError):
+    """The worker's variant differs from the one the job was made for: its files are of another version."""
+
+    retryable = True
+
+
+class PredictionFailed(DspyqError):
+    """The program ran and raised; the message starts with the type of what it raised."""
+
+
+class TransientPredictionFailure(PredictionFailed):
+    """The program failed on something that passes: a timeout, a 5xx, a lost connection, a rate limit."""
+
+    retryable = True
+
+
+class InvalidOutputs(PredictionFailed):
+    """The program returned something else than its signature states."""

@@ -1,0 +1,77 @@
+"""The only place that makes Redis clients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+import redis
+from kombu.exceptions import OperationalError
+from redis.commands.core import Script
+
+from config.errors import RedisUnavailable
+from config.settings import get_settings
+
+#: Every key of ours starts with it; results keep Celery's own prefix.
+KEY_PREFIX = "dspy:v1:"
+SOCKET_TIMEOUT_SECONDS = 10.0
+#: A connection is made only when a thread needs one, so this bounds threads, not idle cost.
+MAX_CONNECTIONS = 1000
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client with a pool of its own; it connects when it is first used."""
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+        health_check_interval=25,
+    )
+    return client
+
+
+@functools.cache
+def jobs_client() -> redis.Redis:
+    """Return this process's client for jobs, claims and statistics."""
+    return connect(get_settings().jobs_url)
+
+
+@functools.cache
+def answers_client() -> redis.Redis:
+    """Return this process's client for results: the same one where both live in one Redis."""
+    settings = get_settings()
+    return jobs_client() if settings.is_one_redis else connect(settings.answers_url)
+
+
+def load_script(client: redis.Redis, package: str, name: str, *, library: str | None = None) -> Script:
+    """Return a Lua script of a package, ``<package>/lua/<name>.lua``, behind an optional library of local functions.
+
+    A script that starts with a ``#!lua`` line keeps it first.
+    """
+    folder = files(package) / "lua"
+    text = (folder / f"{name}.lua").read_text()
+    if library:
+        shared = (folder / f"{library}.lua").read_text()
+        first, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
+        text = "\n".join(filter(None, (first, shared, rest)))
+    return client.register_script(text)
+
+
+@contextmanager
+def redis_errors(doing: str) -> Iterator[None]:
+    """Turn what Redis and kombu raise into one error that names the setting.
+
+    Args:
+        doing: What could not be done, as in "send the prediction".
+
+    Raises:
+        RedisUnavailable: Where Redis did not answer or refused.
+    """
+    try:
+        yield
+    except (redis.RedisError, OperationalError, OSError) as error:
+        cause = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+        raise RedisUnavailable(f"cannot {doing}: {cause}; check DSPYQ_REDIS_URL and that Redis is running") from error

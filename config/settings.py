@@ -1,0 +1,327 @@
+"""The configuration: a TOML file under environment variables, validated whole, then frozen.
+
+``DSPYQ_CONFIG`` names the file, ``dspyq.toml`` in the working directory where it is unset. Any setting can come from
+the environment: ``DSPYQ_CACHE__MEMORY_ENTRIES=0``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.errors import ConfigurationError
+from config.experiment import Model, Name, Program, Table, Variant, file_sha256
+
+DEFAULT_FILE = "dspyq.toml"
+_ENV_PREFIX = "DSPYQ_"
+_NESTED = "__"
+_WEIGHT_TOLERANCE = 0.001
+#: Filled in from the tables around them, never written in the file.
+_DERIVED = {
+    Model: ("name",),
+    Variant: ("name", "queue"),
+    Program: ("name", "state_sha256"),
+}
+
+RedisUrl = Annotated[str, Field(pattern=r"^(rediss?|sentinel)://\S+$")]
+
+
+class Cache(Table):
+    """``[cache]``: the cache in each process's memory, in front of Redis.
+
+    Attributes:
+        memory_entries: The most answers it holds; 0 turns it off.
+        memory_bytes: The most bytes of JSON it holds.
+        memory_ttl_seconds: The longest it serves an answer without asking Redis.
+        result_ttl_seconds: How long any result can be fetched at least, cached or not, failures too.
+    """
+
+    memory_entries: Annotated[int, Field(ge=0)] = 10_000
+    memory_bytes: PositiveInt = 64 * 1024 * 1024
+    memory_ttl_seconds: PositiveFloat = 300.0
+    result_ttl_seconds: PositiveInt = 3600
+
+
+class Delivery(Table):
+    """``[delivery]``: how jobs reach workers.
+
+    Attributes:
+        visibility_timeout_seconds: How long a worker that stopped answering keeps its jobs before others get them.
+        claim_timeout_seconds: How long a question stays claimed by a producer that died before it sent the job.
+    """
+
+    visibility_timeout_seconds: PositiveFloat = 30.0
+    claim_timeout_seconds: PositiveFloat = 30.0
+
+
+class Workers(Table):
+    """``[workers]``: each worker process.
+
+    Attributes:
+        concurrency: Predictions that run at once, each in a thread.
+        prefetch_multiplier: Jobs a worker holds for each thread, running or waiting.
+        imports: Modules with Celery tasks of your own that this worker serves too.
+    """
+
+    concurrency: PositiveInt = 50
+    prefetch_multiplier: PositiveInt = 1
+    imports: tuple[str, ...] = ()
+
+
+class Logging(Table):
+    """``[logging]``.
+
+    Attributes:
+        include_content: Whether inputs, answers and exception texts may appear in logs, events and Flower.
+    """
+
+    include_content: bool = False
+
+
+class Settings(BaseSettings):
+    """Everything that is configured.
+
+    Attributes:
+        redis_url: The Redis for everything.
+        broker_url: The Redis of jobs and claims, where it is another one.
+        result_url: The Redis of answers, where it is another one.
+        models: Model endpoints by name.
+        programs: Programs by name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX,
+        env_nested_delimiter=_NESTED,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    broker_url: RedisUrl | None = None
+    result_url: RedisUrl | None = None
+    models: dict[Name, Model] = {}
+    programs: dict[Name, Program] = {}
+    cache: Cache = Cache()
+    delivery: Delivery = Delivery()
+    workers: Workers = Workers()
+    logging: Logging = Logging()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as the initial values."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
+        linked, faults = _link(data)
+        try:
+            settings = handler(linked)
+        except ValidationError as error:
+            lines = [_describe(details) for details in error.errors() if not _is_already_told(details)]
+            raise ConfigurationError([*faults, *lines]) from None
+        if faults:
+            raise ConfigurationError(faults)
+        return settings
+
+    @property
+    def jobs_url(self) -> str:
+        """The Redis of jobs, claims and statistics."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def answers_url(self) -> str:
+        """The Redis of results."""
+        return self.result_url or self.redis_url
+
+    @property
+    def is_one_redis(self) -> bool:
+        """Whether jobs and answers live together, so that one script can see both."""
+        return self.jobs_url == self.answers_url
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """Return this process's settings, read once.
+
+    Raises:
+        ConfigurationError: With every fault of the file and the environment.
+    """
+    named = os.environ.get("DSPYQ_CONFIG")
+    path = Path(named or DEFAULT_FILE)
+    if not path.exists() and not named:
+        return load_settings(None)
+    return load_settings(path)
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read and validate a configuration file under the environment.
+
+    Args:
+        path: The TOML file, or None for the environment alone.
+
+    Raises:
+        ConfigurationError: With every fault, one line each.
+    """
+    document = _read(path) if path else {}
+    faults = [*_unknown_variables(), *_locate_states(document, path.parent if path else Path())]
+    try:
+        settings = Settings(**document)
+    except ConfigurationError as error:
+        raise ConfigurationError([*faults, *error.faults]) from None
+    except TypeError as error:  # a top-level key that is no identifier
+        raise ConfigurationError([*faults, str(error)]) from None
+    except ValueError as error:  # pydantic-settings: an environment variable that should hold JSON
+        raise ConfigurationError([*faults, f"environment: {error}"]) from None
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}; set DSPYQ_CONFIG to your configuration file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+
+
+def _tables(holder: Any, key: str) -> dict[str, dict[str, Any]]:
+    """The named tables under a key; what is no table is left for the validation to name."""
+    tables = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(tables, dict):
+        return {}
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}
+
+
+def _locate_states(document: dict[str, Any], folder: Path) -> list[str]:
+    """Resolve state files beside the configuration file and hash them into the document."""
+    faults = []
+    for name, program in _tables(document, "programs").items():
+        if not isinstance(program.get("state"), str):
+            continue
+        path = (folder / program["state"]).resolve()
+        try:
+            program |= {"state": path, "state_sha256": file_sha256(path)}
+        except OSError as error:
+            faults.append(f"programs.{name}.state: cannot read {path}: {error.strerror}")
+        document["programs"][name] = program
+    return faults
+
+
+def _link(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Give each table its name and each variant its model's table; return the document and the links that fail."""
+    faults: list[str] = []
+    models = {name: {**table, "name": name} for name, table in _tables(data, "models").items()}
+    linked = {**data}
+    if models:
+        linked["models"] = {**data["models"], **models}
+    if programs := _tables(data, "programs"):
+        linked["programs"] = {**data["programs"]}
+    for name, program in programs.items():
+        variants = {}
+        for variant_name, variant in _tables(program, "variants").items():
+            model_name = variant.get("model")
+            if isinstance(model_name, str) and model_name not in models:
+                faults.append(
+                    f"programs.{name}.variants.{variant_name}.model: there is no [models.{model_name}] table"
+                    f"{_nearest(model_name, models)}"
+                )
+            derived = {"name": variant_name, "queue": f"{name}.{variant_name}"}
+            variants[variant_name] = {**variant, **derived, "model": models.get(str(model_name), model_name)}
+        linked["programs"][name] = {"salt": name, **program, "name": name}
+        if variants:
+            linked["programs"][name]["variants"] = {**program["variants"], **variants}
+            faults.extend(_weights_that_do_not_sum_to_one(name, variants))
+    return linked, faults
+
+
+def _weights_that_do_not_sum_to_one(program: str, variants: dict[str, dict[str, Any]]) -> Iterator[str]:
+    try:
+        weights = {name: float(variant.get("weight", 1.0)) for name, variant in variants.items()}
+    except (TypeError, ValueError):
+        return  # told by the validation, as a weight that is no number
+    total = sum(weights.values())
+    if not abs(total - 1) <= _WEIGHT_TOLERANCE:
+        stated = ", ".join(f"{name} = {weight:g}" for name, weight in weights.items())
+        yield f"programs.{program}.variants: the weights sum to {total:g}, not 1 ({stated})"
+
+
+def _is_already_told(details: ErrorDetails) -> bool:
+    """Faults inside a variant's model are told at the model itself, or as a link that fails."""
+    location = details["loc"]
+    is_variant = len(location) > 4 and location[0] == "programs" and location[2] == "variants"  # noqa: PLR2004 - programs.p.variants.v.model
+    return is_variant and location[4] == "model" and details["type"] != "missing"
+
+
+def _describe(details: ErrorDetails) -> str:
+    location = [str(part) for part in details["loc"] if part != "[key]"]
+    where = ".".join(location) or "configuration"
+    match details["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown key{_nearest(location[-1], _known_keys(location[:-1]))}"
+        case "missing":
+            return f"{where}: missing"
+        case "value_error":
+            return f"{where}: {details['msg'].removeprefix('Value error, ')}"
+        case _:
+            message = details["msg"][0].lower() + details["msg"][1:]
+            return f"{where}: {message}, not {details['input']!r}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    annotation: Any = Settings
+    for part in location:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        else:
+            field = next((f for n, f in annotation.model_fields.items() if part in (n, f.alias)), None)
+            annotation = field.annotation if field else None
+        if get_origin(annotation) in (Union, types.UnionType):
+            annotation = next((a for a in get_args(annotation) if a is not type(None)), None)
+        if annotation is None:
+            return []
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return []
+    derived = _DERIVED.get(annotation, ())
+    return [field.alias or name for name, field in annotation.model_fields.items() if name not in derived]
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _unknown_variables() -> Iterator[str]:
+    """Environment variables that look like settings and are none."""
+    elsewhere = {"CONFIG"}
+    for variable in sorted(os.environ):
+        if not variable.startswith(_ENV_PREFIX):
+            continue
+        first = variable.removeprefix(_ENV_PREFIX).split(_NESTED)[0]
+        if first.lower() not in Settings.model_fields and first not in elsewhere:
+            known = [f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+            yield f"environment variable {variable}: unknown setting{_nearest(variable, known)}"
