@@ -6,7 +6,8 @@ from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 
 from config.settings import Settings, get_settings
 
@@ -15,7 +16,7 @@ DEFAULT_QUEUE = "dspyq"
 TASK_NAME = "dspyq.predict"
 
 
-class _Connection(Connection):  # type: ignore[misc]  # kombu ships no types
+class _Connection(Connection):
     """Names its scheme as the URL does: Flower and the banner read it to know the broker is Redis."""
 
     def as_uri(self, *args: Any, **kwargs: Any) -> str:

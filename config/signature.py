@@ -22,15 +22,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_BUILTIN = ("str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set")
+_TYPING = ("Any", "Literal", "Optional", "Union", "List", "Dict", "Tuple", "Set")
+_DATETIME = ("date", "datetime", "time", "timedelta")
 _BARE_NAMES: dict[str, Any] = {
-    **{name: getattr(builtins, name) for name in "str int float bool bytes list dict tuple set".split()},
-    **{name: getattr(typing, name) for name in "Any Literal Optional Union List Dict Tuple Set".split()},
-    **{name: getattr(datetime, name) for name in "date datetime time timedelta".split()},
+    **{name: getattr(builtins, name) for name in _BUILTIN},
+    **{name: getattr(typing, name) for name in _TYPING},
+    **{name: getattr(datetime, name) for name in _DATETIME},
     "Decimal": decimal.Decimal,
     "UUID": uuid.UUID,
     "None": None,
 }
-_JSON_NAMES = frozenset("str int float bool list dict Any Literal Optional Union List Dict None".split())
+_NOT_JSON = frozenset({"bytes", "tuple", "Tuple", "set", "Set", *_DATETIME, "Decimal", "UUID"})
 
 
 class SignatureError(ValueError):
@@ -52,7 +55,7 @@ class Field:
     @property
     def is_json(self) -> bool:
         """Whether values of this type come out of JSON as they went in, with nothing to rebuild."""
-        return all(name in _JSON_NAMES for name in _names(_parse(self.type_text)))
+        return not any(name in _NOT_JSON or "." in name for name in _names(_parse(self.type_text)))
 
     @property
     def needs_import(self) -> bool:
