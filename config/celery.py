@@ -6,6 +6,8 @@ from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
 from kombu.connection import Connection
 from kombu.entity import Queue
 
@@ -13,6 +15,8 @@ from config.settings import Settings, get_settings
 
 #: Tasks of the user's own that name no queue.
 DEFAULT_QUEUE = "dspyq"
+#: What takes the place of content in a task's events.
+_HIDDEN = {"args": "()", "kwargs": "{}", "result": "", "exception": "", "traceback": ""}
 TASK_NAME = "dspyq.predict"
 
 
@@ -28,10 +32,32 @@ class _AMQP(AMQP):  # type: ignore[misc]  # celery ships no types
     Connection = _Connection
 
 
+class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # celery ships no types
+    """Sends task events without what users wrote or models answered, unless ``logging.include_content`` is set."""
+
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's name
+        return super().send(type, *args, **_without_content(type, fields))
+
+    def publish(self, type: str, fields: dict[str, Any], *args: Any, **options: Any) -> Any:  # noqa: A002 - Celery's name
+        return super().publish(type, _without_content(type, fields), *args, **options)
+
+
+class _Events(Events):  # type: ignore[misc]  # celery ships no types
+    dispatcher_cls = _Dispatcher
+
+
+def _without_content(event_type: str, fields: dict[str, Any]) -> dict[str, Any]:
+    if not event_type.startswith("task-") or get_settings().logging.include_content:
+        return fields
+    return {name: _HIDDEN.get(name, value) for name, value in fields.items()}
+
+
 class App(Celery):  # type: ignore[misc]  # celery ships no types
-    """Celery with the project's connection and its private events."""
+    """Celery with the project's connection, its own tasks, and events without content."""
 
     amqp_cls = _AMQP
+    events_cls = _Events
+    task_cls = "producer.delivery.task:DeliveredTask"
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -46,11 +72,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": 10,
             "socket_keepalive": True,
         },
-        "broker_pool_limit": None,
+        "broker_pool_limit": settings.workers.concurrency,
         "broker_connection_retry_on_startup": True,
         "result_backend": f"producer.results:PredictionBackend+{settings.answers_url}",
         "result_expires": settings.cache.result_ttl_seconds,
         "result_extended": False,
+        "result_backend_thread_safe": True,
         "redis_max_connections": connections,
         "redis_socket_keepalive": True,
         "task_queues": [Queue(name, routing_key=name) for name in [*queues, DEFAULT_QUEUE]],

@@ -34,6 +34,7 @@ _BARE_NAMES: dict[str, Any] = {
     "None": None,
 }
 _NOT_JSON = frozenset({"bytes", "tuple", "Tuple", "set", "Set", *_DATETIME, "Decimal", "UUID"})
+_LITERALS = frozenset({"Literal", "typing.Literal"})
 
 
 class SignatureError(ValueError):
@@ -52,10 +53,10 @@ class Field:
     name: str
     type_text: str
 
-    @property
+    @functools.cached_property
     def is_json(self) -> bool:
         """Whether values of this type come out of JSON as they went in, with nothing to rebuild."""
-        return not any(name in _NOT_JSON or "." in name for name in _names(_parse(self.type_text)))
+        return _is_json(_parse(self.type_text))
 
     @property
     def needs_import(self) -> bool:
@@ -115,10 +116,18 @@ def _fields(side: str, text: str) -> Iterator[Field]:
         raise SignatureError(f"signature {text!r} does not read as 'name: type, ...': {error.msg}") from error
     if not isinstance(function, ast.FunctionDef) or not function.args.args:
         raise SignatureError(f"signature {text!r} must name at least one input and one output")
+    if any(_beside_plain_fields(function.args)):
+        raise SignatureError(f"signature {text!r} takes names and types only: no '*', no '/' and no default")
     for argument in function.args.args:
         annotation = argument.annotation or ast.Name("str")
         _check(annotation, text)
         yield Field(argument.arg, ast.unparse(annotation))
+
+
+def _beside_plain_fields(arguments: ast.arguments) -> Iterator[object]:
+    """What a function may have that a signature may not, and that would get lost without a word."""
+    yield from (*arguments.posonlyargs, *arguments.kwonlyargs, *arguments.defaults)
+    yield from (star for star in (arguments.vararg, arguments.kwarg) if star)
 
 
 def _parse(type_text: str) -> ast.expr:
@@ -145,7 +154,7 @@ def _names(node: ast.expr) -> Iterator[str]:
             yield "None"
         case ast.Subscript(value=generic, slice=parameters):
             yield from _names(generic)
-            if ast.unparse(generic) not in {"Literal", "typing.Literal"}:
+            if ast.unparse(generic) not in _LITERALS:
                 yield from _names(parameters)
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             for element in elements:
@@ -159,6 +168,27 @@ def _names(node: ast.expr) -> Iterator[str]:
             raise SignatureError(f"{ast.unparse(node)!r} is not a type a signature can state")
 
 
+def _is_json(node: ast.expr) -> bool:
+    match node:
+        case ast.Subscript(value=generic, slice=values) if ast.unparse(generic) in _LITERALS:
+            return not any(isinstance(constant, bytes) for constant in _constants(values))
+        case ast.Subscript(value=ast.Name(id="dict" | "Dict"), slice=ast.Tuple(elts=[key, value])):
+            # JSON's keys are strings: any other key has to be rebuilt.
+            return ast.unparse(key) == "str" and _is_json(value)
+        case ast.Subscript(value=generic, slice=parameters):
+            return _is_json(generic) and _is_json(parameters)
+        case ast.Tuple(elts=elements):
+            return all(map(_is_json, elements))
+        case ast.BinOp(left=left, right=right):
+            return _is_json(left) and _is_json(right)
+        case _:
+            return not any(name in _NOT_JSON or "." in name for name in _names(node))
+
+
+def _constants(node: ast.expr) -> Iterator[object]:
+    return (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
+
+
 def _resolve(node: ast.expr, text: str) -> Any:
     match node:
         case ast.Name(id=name):
@@ -166,10 +196,10 @@ def _resolve(node: ast.expr, text: str) -> Any:
         case ast.Attribute():
             return _import(ast.unparse(node), text)
         case ast.Subscript(value=generic, slice=parameters):
-            literal = ast.unparse(generic) == "Literal"
+            literal = ast.unparse(generic) in _LITERALS
             elements = parameters.elts if isinstance(parameters, ast.Tuple) else [parameters]
             values = tuple(ast.literal_eval(element) if literal else _resolve(element, text) for element in elements)
-            return _resolve(generic, text)[values if len(values) > 1 else values[0]]
+            return _resolve(generic, text)[values[0] if len(values) == 1 else values]
         case ast.BinOp(left=left, right=right):
             return operator.or_(_resolve(left, text), _resolve(right, text))
         case ast.Constant(value=value):

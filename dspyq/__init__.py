@@ -1,1 +1,1 @@
-"""TODO."""
+"""The command line, and the embedded stack behind ``dspyq demo`` and ``dspyq up``."""

@@ -1,1 +1,8 @@
-"""TODO."""
+"""What a worker needs: ``celery -A workers worker``."""
+
+from producer import app
+from workers import lifecycle
+
+__all__ = ["app"]
+
+lifecycle.connect()

@@ -1,0 +1,49 @@
+"""How commands show what they found: a table to read, or JSON for machines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+console = Console()
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    typer.echo(orjson.dumps(value, default=str).decode())
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table: text to the left, what looks like a number to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        is_number = bool(rows) and all(
+            row[index][:1].isdigit() or row[index] in {"–", ""} or row[index][:1] == "$" for row in rows
+        )
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def percent(share: float | None) -> str:
+    """Return a share for people."""
+    return "–" if share is None else f"{share:.1%}"
+
+
+def seconds(duration_seconds: float | None) -> str:
+    """Return a duration for people."""
+    return "–" if duration_seconds is None else f"{duration_seconds:.2f} s"
+
+
+def dollars(amount_usd: float | None) -> str:
+    """Return an amount for people; a fraction of a cent keeps its digits."""
+    if amount_usd is None:
+        return "unknown"
+    return f"${amount_usd:.2f}" if amount_usd >= 1 or amount_usd == 0 else f"${amount_usd:.6f}"

@@ -1,0 +1,257 @@
+"""L1: the answers a process keeps in its own memory, and how it hears that they are no longer good.
+
+A value is kept as the bytes Redis held, so no caller can change it for another. What another process invalidates
+reaches this one over a Redis channel; while that channel is silent for longer than a missed heartbeat, the cache is
+bypassed, and what it held is dropped when the channel is back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import redis
+from cachetools import TLRUCache
+
+from config.redis import connect
+from config.settings import Cache, get_settings
+from producer.claims import CACHE_STATISTICS, EVERYTHING, INVALIDATIONS, STATISTICS_PREFIX
+
+logger = logging.getLogger("dspyq.cache")
+
+_PING_SECONDS = 0.25
+#: With a silent channel an invalidation may be missed; this bounds for how long, and stays under the second promised.
+_TRUSTED_SECONDS = 0.75
+_RECONNECT_SECONDS = 0.5
+#: An invalidation is remembered so long, to refuse values read before it. Values read earlier are refused outright.
+_REMEMBERED_SECONDS = 600.0
+_FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer in memory.
+
+    Attributes:
+        task_id: The task that answered.
+        payload: The result as Celery stored it.
+        expires_at: The monotonic second after which it is not served.
+    """
+
+    task_id: str
+    payload: bytes
+    expires_at: float
+
+
+class MemoryCache:
+    """A bounded LRU cache with a time to live for each entry, safe between threads."""
+
+    def __init__(self, settings: Cache) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._entries: TLRUCache[str, Entry] = TLRUCache(
+            maxsize=settings.memory_bytes,
+            ttu=lambda _key, entry, _now: entry.expires_at,
+            timer=time.monotonic,
+            getsizeof=lambda entry: len(entry.payload),
+        )
+        self._invalidated_at: dict[str, float] = {}
+        self._cleared_at = 0.0
+        self._hits: Counter[str] = Counter()
+        self._evictions = 0
+
+    def get(self, input_hash: str, queue: str) -> Entry | None:
+        """Return an answer, if there is a good one, and count it for a variant's queue."""
+        with self._lock:
+            entry: Entry | None = self._entries.get(input_hash)
+            if entry is not None:
+                self._hits[queue] += 1
+            return entry
+
+    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+        """Keep an answer.
+
+        Args:
+            input_hash: Its question.
+            task_id: The task that answered.
+            payload: The result as Celery stored it.
+            seconds_left: How long Redis serves it.
+            read_at: The monotonic second before which it was not asked for: an invalidation since then forbids it.
+        """
+        now = time.monotonic()
+        ttl_seconds = min(seconds_left, self._settings.memory_ttl_seconds)
+        if len(payload) > self._settings.memory_bytes or ttl_seconds <= 0 or now - read_at > _REMEMBERED_SECONDS:
+            return
+        with self._lock:
+            if read_at <= max(self._cleared_at, self._invalidated_at.get(input_hash, 0.0)):
+                return
+            before = len(self._entries) + (input_hash not in self._entries)
+            self._entries[input_hash] = Entry(task_id, payload, now + ttl_seconds)
+            while len(self._entries) > self._settings.memory_entries:
+                self._entries.popitem()
+            self._evictions += before - len(self._entries)
+
+    def invalidate(self, input_hash: str) -> None:
+        """Drop an answer, and refuse those that were read before now."""
+        now = time.monotonic()
+        with self._lock:
+            self._entries.pop(input_hash, None)
+            self._invalidated_at[input_hash] = now
+            if len(self._invalidated_at) > self._settings.memory_entries:
+                horizon = now - _REMEMBERED_SECONDS
+                self._invalidated_at = {key: at for key, at in self._invalidated_at.items() if at > horizon}
+
+    def clear(self) -> None:
+        """Drop every answer, and refuse those that were read before now."""
+        with self._lock:
+            self._entries.clear()
+            self._invalidated_at.clear()
+            self._cleared_at = time.monotonic()
+
+    def take_counts(self) -> tuple[Counter[str], int]:
+        """Return the hits of each queue and the evictions since the last time."""
+        with self._lock:
+            counts = self._hits, self._evictions
+            self._hits, self._evictions = Counter(), 0
+            return counts
+
+    def give_back_counts(self, hits: Counter[str], evictions: int) -> None:
+        """Take counts back that could not be stored."""
+        with self._lock:
+            self._hits.update(hits)
+            self._evictions += evictions
+
+    def __len__(self) -> int:
+        """Return the number of answers held."""
+        with self._lock:
+            return len(self._entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the answers held."""
+        with self._lock:
+            return int(self._entries.currsize)
+
+
+class CoherentCache:
+    """A process's memory cache together with its ear for invalidations; its hits are counted in Redis each second."""
+
+    def __init__(self, url: str, settings: Cache) -> None:
+        self.memory = MemoryCache(settings)
+        self._client = connect(url)
+        self._heard_at = float("-inf")
+        self._process_id = os.getpid()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="dspyq-invalidations", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether an invalidation would have been heard."""
+        return time.monotonic() - self._heard_at < _TRUSTED_SECONDS
+
+    def get(self, input_hash: str, queue: str) -> Entry | None:
+        """Return an answer, if there is one that no one can have invalidated unheard.
+
+        Args:
+            input_hash: The question.
+            queue: The asking variant's queue, whose statistics count the hit.
+        """
+        return self.memory.get(input_hash, queue) if self.is_trusted else None
+
+    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+        """Keep an answer, as ``MemoryCache.put`` does, unless an invalidation might have been missed."""
+        if self.is_trusted:
+            self.memory.put(input_hash, task_id, payload, seconds_left=seconds_left, read_at=read_at)
+
+    def close(self) -> None:
+        """Stop listening and count what is not counted yet; in a forked child, where nothing listens, do nothing."""
+        if os.getpid() != self._process_id:
+            return
+        self._stopped.set()
+        self._thread.join(timeout=2 * _TRUSTED_SECONDS)
+        try:
+            self._flush()
+        except redis.RedisError as error:
+            logger.warning("memory cache hits not counted: %s", type(error).__name__)
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._listen_once()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("invalidations not heard, memory cache bypassed: %s", type(error).__name__)
+            self._heard_at = float("-inf")
+            self._stopped.wait(_RECONNECT_SECONDS)
+
+    def _listen_once(self) -> None:
+        with self._client.pubsub() as channel:
+            channel.subscribe(INVALIDATIONS)
+            pinged_at = flushed_at = 0.0
+            while not self._stopped.is_set():
+                now = time.monotonic()
+                if now - pinged_at >= _PING_SECONDS:
+                    channel.ping()
+                    pinged_at = now
+                if now - flushed_at >= _FLUSH_SECONDS:
+                    self._flush()
+                    flushed_at = now
+                message = channel.get_message(timeout=_PING_SECONDS)
+                if message is not None:
+                    self._hear(message["type"], message["data"])
+
+    def _hear(self, kind: str, data: bytes | int) -> None:
+        if kind == "subscribe":
+            self.memory.clear()
+        elif kind == "message" and isinstance(data, bytes):
+            heard = data.decode()
+            if heard == EVERYTHING:
+                self.memory.clear()
+            else:
+                self.memory.invalidate(heard)
+        self._heard_at = time.monotonic()
+
+    def _flush(self) -> None:
+        hits, evictions = self.memory.take_counts()
+        if not hits and not evictions:
+            return
+        try:
+            pipeline = self._client.pipeline()
+            for queue, number in hits.items():
+                pipeline.hincrby(STATISTICS_PREFIX + queue, "calls", number)
+                pipeline.hincrby(STATISTICS_PREFIX + queue, "hits_memory", number)
+            pipeline.hincrby(CACHE_STATISTICS, "evictions", evictions)
+            pipeline.execute()
+        except redis.RedisError:
+            self.memory.give_back_counts(hits, evictions)
+            raise
+
+
+class _NoCache:
+    """Stands in where ``cache.memory_entries`` is 0."""
+
+    def get(self, input_hash: str, queue: str) -> None:
+        """Return nothing."""
+
+    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+        """Keep nothing."""
+
+
+@functools.cache
+def process_cache() -> CoherentCache | _NoCache:
+    """Return this process's memory cache, started at its first use; a forked child gets one of its own."""
+    settings = get_settings()
+    if settings.cache.memory_entries == 0:
+        return _NoCache()
+    cache = CoherentCache(settings.jobs_url, settings.cache)
+    atexit.register(cache.close)
+    return cache
+
+
+os.register_at_fork(after_in_child=process_cache.cache_clear)

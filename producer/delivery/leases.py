@@ -1,0 +1,218 @@
+"""The runs this process holds: their leases, kept alive by one thread for as long as the process lives."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from config.redis import connect, jobs_client
+from config.settings import get_settings
+from producer.delivery.records import Delivery, Records
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_SECONDS = 1.0
+RENEWALS_PER_LEASE = 3
+
+
+@dataclass
+class _Lease:
+    """What is known of a run.
+
+    Attributes:
+        sure_until: The monotonic second up to which the lease is ours, whatever happens to us or to Redis.
+        return_slot: Tells the consumer that it may prefetch one job more.
+        ended_at: The monotonic second its body ended.
+    """
+
+    sure_until: float
+    return_slot: Callable[[], object] | None = None
+    ended_at: float | None = None
+
+
+class Leases:
+    """The runs held by a process, by their tag. Any thread may call any method.
+
+    Args:
+        records: The job records, for the caller's threads.
+        beat_records: The same over a client of its own, for the beat: no crowd of threads may keep it waiting.
+        lease_seconds: How long a run keeps its job after the last renewal.
+
+    Attributes:
+        records: The job records.
+        failed_beats: How many beats Redis, or a fault of ours, cut short.
+    """
+
+    def __init__(self, records: Records, beat_records: Records, *, lease_seconds: float) -> None:
+        self.records = records
+        self.failed_beats = 0
+        self._beat_records = beat_records
+        self._lease_seconds = lease_seconds
+        self._held: dict[str, _Lease] = {}
+        self._unfinished: set[str] = set()
+        self._lock = threading.Lock()  # over the two above, never over a round trip
+        self._renew_at = 0.0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self, queue: str) -> Delivery | None:
+        """Take the first job of a queue; None where nothing waits."""
+        asked_at = time.monotonic()
+        delivery = self.records.take(queue, self._lease_seconds)
+        if delivery is not None:
+            with self._lock:
+                self._held[delivery.tag] = _Lease(sure_until=asked_at + self._lease_seconds)
+        return delivery
+
+    def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
+        """Name what to call when this run no longer counts against the prefetch limit, ended or not."""
+        with self._lock:
+            if lease := self._held.get(tag):
+                lease.return_slot = return_slot
+
+    def begin(self, tag: str) -> bool:
+        """Return whether the body of this run may start: whether the job still is its own.
+
+        That costs a round trip only where the last renewal is too long ago, or the run was taken by another process
+        (the parent of a forked pool).
+        """
+        with self._lock:
+            lease = self._held.get(tag)
+        if lease is not None and time.monotonic() < lease.sure_until:
+            return True
+        return not self._renew([tag], self.records)
+
+    def ended(self, tag: str) -> None:
+        """Note that the body of this run ended: its ack should follow, and a lease without one must not live on."""
+        with self._lock:
+            if lease := self._held.get(tag):
+                lease.ended_at = time.monotonic()
+
+    def finish(self, tag: str) -> None:
+        """End the job of this run. What Redis cannot be told now, the beat tells it later."""
+        if not self._release(tag):
+            return
+        try:
+            self.records.finish(tag)
+        except redis.RedisError as error:
+            logger.warning("run %s is done, but Redis could not be told: %s; trying again", tag, error)
+            with self._lock:
+                self._unfinished.add(tag)
+
+    def let_go(self, tag: str) -> None:
+        """Stop renewing this run's lease: the job returns to its queue when it runs out."""
+        self._release(tag)
+
+    def set_aside(self, tag: str) -> None:
+        """Take the job of this run out of the traffic; only its record stays."""
+        if self._release(tag):
+            self.records.set_aside(tag)
+
+    def start(self) -> None:
+        """Start the beat; nothing happens where it runs already."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._run, name="dspyq-beat", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the beat; the leases still held run out."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+
+    def beat(self) -> None:
+        """Do one round of what keeps jobs moving. Its errors are counted and logged, never raised."""
+        try:
+            self._let_go_of_what_ended()
+            self._finish_what_is_done()
+            if time.monotonic() >= self._renew_at:
+                self._renew_all()
+            self._sweep()
+        except redis.RedisError as error:
+            self.failed_beats += 1
+            logger.warning("jobs could not be renewed: %s: %s; trying again", type(error).__name__, error)
+        except Exception:  # a fault of ours must not take every other lease with it
+            self.failed_beats += 1
+            logger.exception("jobs could not be renewed; trying again")
+
+    def _run(self) -> None:
+        interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
+        while not self._stopping.wait(interval_seconds):
+            self.beat()
+
+    def _let_go_of_what_ended(self) -> None:
+        """Celery sends no ack where storing the result failed; renewed for ever, the job would be stranded."""
+        too_long_ago = time.monotonic() - self._lease_seconds
+        with self._lock:
+            leases = list(self._held.items())
+        for tag, lease in leases:
+            if lease.ended_at is not None and lease.ended_at < too_long_ago and self._release(tag):
+                logger.warning("run %s ended without an acknowledgement; its job returns to its queue", tag)
+
+    def _finish_what_is_done(self) -> None:
+        with self._lock:
+            tags = list(self._unfinished)
+        for tag in tags:
+            self._beat_records.finish(tag)
+            with self._lock:
+                self._unfinished.discard(tag)
+
+    def _renew_all(self) -> None:
+        renew_at = time.monotonic() + self._lease_seconds / RENEWALS_PER_LEASE
+        with self._lock:
+            tags = list(self._held)
+        if tags:
+            self._renew(tags, self._beat_records)
+        self._renew_at = renew_at
+
+    def _renew(self, tags: Sequence[str], records: Records) -> frozenset[str]:
+        asked_at = time.monotonic()
+        lost = records.renew(tags, self._lease_seconds)
+        with self._lock:
+            for tag in lost.symmetric_difference(tags):
+                if lease := self._held.get(tag):
+                    lease.sure_until = asked_at + self._lease_seconds
+        for tag in lost:
+            if self._release(tag):
+                logger.warning("run %s lost its job: the lease ran out, or a retry replaced it", tag)
+        return lost
+
+    def _sweep(self) -> None:
+        is_complete = False
+        while not is_complete:
+            sweep = self._beat_records.sweep()
+            is_complete = sweep.is_complete
+            if sweep.expired:
+                logger.warning("the worker of these jobs is gone, they are queued again: %s", ", ".join(sweep.expired))
+
+    def _release(self, tag: str) -> bool:
+        """Forget a run and return its slot; False where it was not held."""
+        with self._lock:
+            lease = self._held.pop(tag, None)
+        if lease is not None and lease.return_slot is not None:
+            lease.return_slot()
+        return lease is not None
+
+
+@functools.cache
+def process_leases() -> Leases:
+    """Return what this process holds."""
+    settings = get_settings()
+    return Leases(
+        Records(jobs_client()),
+        Records(connect(settings.jobs_url)),
+        lease_seconds=settings.delivery.visibility_timeout_seconds,
+    )
+
+
+# A forked child holds nothing of its parent's and has no beat.
+os.register_at_fork(after_in_child=process_leases.cache_clear)

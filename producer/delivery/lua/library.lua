@@ -1,0 +1,54 @@
+-- Shared by every script here. Keys are built inside the scripts, so this is for one Redis, not for Redis Cluster.
+-- Every time is in seconds of Redis's own clock.
+--
+-- An unfinished job is one hash and stands in exactly one place:
+--   dspy:v1:job:<id>      hash: message, queue, score, fence (raised by each take, and whenever a run is ended from
+--                         outside), generation (raised by the task when it publishes itself anew), lost (leases that
+--                         ran out)
+--   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
+--   dspy:v1:delayed       place: sorted set by the second the job is due
+--   dspy:v1:leases        place: sorted set by the second the lease runs out
+--   dspy:v1:queues        set of the names of all queues that ever held a job
+--   dspy:v1:seq           the last sequence given out
+--   <name>                list of bells, watched by kombu; losing or doubling one is harmless
+local PREFIX = 'dspy:v1:'
+local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
+local SEQUENCES_PER_PRIORITY = 2 ^ 49
+
+local function job_key(id)
+  return PREFIX .. 'job:' .. id
+end
+
+local function queue_key(name)
+  return PREFIX .. 'queue:' .. name
+end
+
+local function seconds_from_now(seconds)
+  local now = redis.call('TIME')
+  return string.format('%.6f', now[1] + now[2] / 1e6 + seconds)
+end
+
+local function ring(name)
+  redis.call('LPUSH', name, '1')
+end
+
+-- Whether this run still is the job's latest.
+local function holds(id, fence)
+  return redis.call('HGET', job_key(id), 'fence') == fence
+end
+
+-- Puts a job, if it still has a record, into its queue at its own turn.
+local function enqueue(id)
+  local job = redis.call('HMGET', job_key(id), 'queue', 'score')
+  if job[1] then
+    redis.call('ZADD', queue_key(job[1]), job[2], id)
+    ring(job[1])
+  end
+end
+
+-- Takes a job out of its place, whichever that is.
+local function leave(id)
+  redis.call('ZREM', LEASES, id)
+  redis.call('ZREM', DELAYED, id)
+  redis.call('ZREM', queue_key(redis.call('HGET', job_key(id), 'queue')), id)
+end

@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Leases the first job of a queue to a new run of it.
+-- Keys: see library.lua.
+-- Arguments: queue name; lease, seconds.
+-- Reply: {id, the run's fence, message}, or nil where nothing waits.
+local queue, lease_seconds = ARGV[1], ARGV[2]
+
+while true do
+  local id = redis.call('ZPOPMIN', queue_key(queue))[1]
+  if not id then
+    return nil
+  end
+  local message = redis.call('HGET', job_key(id), 'message')
+  if message then -- no record, no delivery
+    redis.call('ZADD', LEASES, seconds_from_now(lease_seconds), id)
+    return { id, redis.call('HINCRBY', job_key(id), 'fence', 1), message }
+  end
+end

@@ -1,0 +1,149 @@
+"""The job records in Redis: each change of state is one script, and so one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from config.redis import KEY_PREFIX, load_script
+
+#: The most jobs one script moves, so that Redis serves others in between.
+BATCH_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message on its way into Redis.
+
+    Attributes:
+        id: The task's id.
+        message: What a worker gets, as text.
+        queue: The queue's name.
+        priority: From 0, the most urgent, to 15.
+        delay_seconds: How long it waits before it may be taken; not at all where it is not positive.
+        generation: How often the task has published itself anew. A higher one ends the run of a lower one.
+    """
+
+    id: str
+    message: str
+    queue: str
+    priority: int = 0
+    delay_seconds: float = 0.0
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A job leased to one run.
+
+    Attributes:
+        id: The task's id.
+        fence: The number of this run; every later run of the job has a higher one.
+        message: The message's text.
+    """
+
+    id: str
+    fence: int
+    message: bytes
+
+    @property
+    def tag(self) -> str:
+        """The run's name, unlike that of any other run: Celery's delivery tag."""
+        return f"{self.id}:{self.fence}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one sweep did.
+
+    Attributes:
+        due: How many delayed jobs were moved to their queues.
+        rung: How many bells were rung for jobs that had none.
+        expired: The ids of the jobs whose lease ran out.
+    """
+
+    due: int
+    rung: int
+    expired: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was left for another sweep right away."""
+        return max(self.due, self.rung, len(self.expired)) < BATCH_SIZE
+
+
+class Records:
+    """The scripts, bound to a client.
+
+    Args:
+        client: The Redis of jobs.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        names = ("put", "take", "finish", "set_aside", "renew", "sweep", "purge")
+        self._scripts = {name: load_script(client, "producer.delivery", name, library="library") for name in names}
+
+    def put(self, job: Job) -> bool:
+        """Store a job and ring for it; return False where an older message of the same id stands for it."""
+        return bool(self._scripts["put"](args=_put_arguments(job)))
+
+    def put_in_batch(self, job: Job, batch: Any) -> None:
+        """Put a job when a kombu ``PublishBatch`` is flushed."""
+        script = self._scripts["put"]
+        batch.pipeline.scripts.add(script)  # its pipeline loads the script where Redis does not know it
+        batch.add("evalsha", script.sha, 0, *_put_arguments(job))
+
+    def take(self, queue: str, lease_seconds: float) -> Delivery | None:
+        """Lease the first job of a queue to a new run."""
+        reply = self._scripts["take"](args=(queue, lease_seconds))
+        if reply is None:
+            return None
+        job_id, fence, message = reply
+        return Delivery(job_id.decode(), fence, message)
+
+    def finish(self, tag: str) -> bool:
+        """End the job of a run; return False where it is this run's no more."""
+        return bool(self._scripts["finish"](args=_run(tag)))
+
+    def set_aside(self, tag: str) -> bool:
+        """Take the job of a run out of every place but keep its record; return False where it is this run's no more."""
+        return bool(self._scripts["set_aside"](args=_run(tag)))
+
+    def renew(self, tags: Sequence[str], lease_seconds: float) -> frozenset[str]:
+        """Lease the jobs of these runs for as long again; return the tags of those that lost theirs."""
+        runs = [part for tag in tags for part in _run(tag)]
+        positions: list[int] = self._scripts["renew"](args=(lease_seconds, *runs))
+        return frozenset(tags[position - 1] for position in positions)
+
+    def sweep(self) -> Sweep:
+        """Move due jobs and those whose lease ran out to their queues, and ring missing bells."""
+        due, rung, expired = self._scripts["sweep"](args=(BATCH_SIZE,))
+        return Sweep(due, rung, tuple(job_id.decode() for job_id in expired))
+
+    def purge(self, queue: str) -> int:
+        """Remove every waiting job of a queue, neither delayed nor leased ones; return how many."""
+        removed = 0
+        while batch := int(self._scripts["purge"](args=(queue, BATCH_SIZE))):
+            removed += batch
+        return removed
+
+    def backlog(self, queue: str) -> int:
+        """Return how many jobs wait in a queue, delayed and leased ones left out."""
+        return int(self._client.zcard(f"{KEY_PREFIX}queue:{queue}"))
+
+    def is_job_queue(self, queue: str) -> bool:
+        """Return whether a queue ever held a job."""
+        return bool(self._client.sismember(f"{KEY_PREFIX}queues", queue))
+
+
+def _put_arguments(job: Job) -> tuple[str | int | float, ...]:
+    return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation
+
+
+def _run(tag: str) -> tuple[str, str]:
+    job_id, _, fence = tag.rpartition(":")
+    return job_id, fence

@@ -1,0 +1,31 @@
+"""The base of every task on this transport: its body runs only while the worker holds the job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+
+from producer.delivery.leases import process_leases
+
+
+class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
+    """A task whose job may have been given to another worker before its body begins."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body under the job's lease.
+
+        Raises:
+            Ignore: If the job is no longer this worker's; the worker that has it answers.
+        """
+        delivery_tag = (self.request.properties or {}).get("delivery_tag")
+        if self.request.called_directly or not isinstance(delivery_tag, str):
+            return self.run(*args, **kwargs)
+        leases = process_leases()
+        if not leases.begin(delivery_tag):
+            raise Ignore
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            leases.ended(delivery_tag)

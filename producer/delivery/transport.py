@@ -1,0 +1,147 @@
+"""kombu's Redis transport, with jobs as records: the list under a queue's name is only a doorbell.
+
+Messages that are no jobs (replies to remote control, events) stay plain kombu messages.
+"""
+
+# mypy: allow-untyped-calls
+# kombu is typed in part only, and all of this is calls to super().
+
+from __future__ import annotations
+
+import functools
+import logging
+from datetime import UTC, datetime
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis, virtual
+from kombu.utils.json import dumps, loads
+
+from producer.delivery.leases import process_leases
+from producer.delivery.records import Job
+
+logger = logging.getLogger(__name__)
+
+#: What stands in a list for "there is a job to take".
+BELL = 1
+#: A task that replaces itself starts counting its retries anew, and still is newer than what it replaces.
+_RETRIES_PER_REPLACEMENT = 2**20
+
+
+class QoS(virtual.QoS):
+    """Counts what was prefetched, in memory. An ack ends the job whatever became of the channel."""
+
+    restore_at_shutdown = False
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Count a message until its run ends, is lost or is let go."""
+        process_leases().return_slot_with(delivery_tag, functools.partial(self._quick_ack, delivery_tag))
+        super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """End the job."""
+        process_leases().finish(delivery_tag)
+        super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Let the job go: it comes back when its lease runs out.
+
+        Celery also rejects, and for good, where it could not publish a retry; no job may be lost over that.
+        """
+        if ":" not in delivery_tag:
+            super().reject(delivery_tag, requeue=requeue)
+            return
+        process_leases().let_go(delivery_tag)
+        super().ack(delivery_tag)
+
+
+class Channel(redis.Channel):
+    """Puts jobs as records and measures queues by them."""
+
+    ack_emulation = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.priority_steps = [0]  # one list of bells per queue: the order is in the scores
+        self.QoS = QoS  # type: ignore[assignment]  # where acks are not emulated, kombu has put one of its own here
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        headers = message.get("headers") or {}
+        if "task" not in headers or "id" not in headers:
+            super()._put(queue, message, **kwargs)
+            return
+        job = Job(
+            id=headers["id"],
+            message=dumps({**message, "headers": {**headers, "eta": None}}),  # or Celery would wait for it in memory
+            queue=queue,
+            priority=self._get_message_priority(message),
+            delay_seconds=_seconds_until(headers.get("eta")),
+            generation=_generation(headers),
+        )
+        batch = kwargs.get("_publish_batch")
+        if batch is None:
+            process_leases().records.put(job)
+        else:
+            process_leases().records.put_in_batch(job, batch)
+
+    def _get(self, queue: str) -> Any:  # type: ignore[override]  # kombu's own differs from its base
+        message = super()._get(queue)
+        if message == BELL:
+            message = _take(queue)
+        if message is None:
+            raise Empty
+        return message
+
+    def _size(self, queue: str) -> int:
+        records = process_leases().records
+        size: int = records.backlog(queue) if records.is_job_queue(queue) else super()._size(queue)
+        return size
+
+    def _purge(self, queue: str) -> int:
+        records = process_leases().records
+        removed: int = records.purge(queue) if records.is_job_queue(queue) else super()._purge(queue)
+        return removed
+
+
+class Transport(redis.Transport):
+    """Answers a bell by taking a job."""
+
+    Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if message != BELL:
+            super()._deliver(message, queue)
+        elif queue in self._callbacks:  # else it was cancelled meanwhile: a sweep rings again, for others
+            job = _take(queue)
+            if job is not None:
+                super()._deliver(job, queue)
+
+
+def _take(queue: str) -> dict[str, Any] | None:
+    """Take the first job of a queue and make its message the one of this run."""
+    leases = process_leases()
+    delivery = leases.take(queue)
+    if delivery is None:
+        return None
+    try:
+        message: dict[str, Any] = loads(delivery.message)
+        message["properties"]["delivery_tag"] = delivery.tag
+        message["properties"]["delivery_info"]["redelivered"] = delivery.fence > 1
+    except (ValueError, TypeError, KeyError):
+        logger.exception("job %s cannot be read, so nobody runs it; its record stays in Redis", delivery.id)
+        leases.set_aside(delivery.tag)
+        return None
+    return message
+
+
+def _seconds_until(eta: str | None) -> float:
+    if not eta:
+        return 0.0
+    moment = datetime.fromisoformat(eta)
+    now = datetime.now(UTC) if moment.tzinfo else datetime.now(UTC).replace(tzinfo=None)
+    return (moment - now).total_seconds()
+
+
+def _generation(headers: dict[str, Any]) -> int:
+    replacements, retries = headers.get("replaced_task_nesting") or 0, headers.get("retries") or 0
+    return int(replacements * _RETRIES_PER_REPLACEMENT + retries)

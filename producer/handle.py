@@ -1,0 +1,188 @@
+"""What ``predict.delay()`` returns: a Celery ``AsyncResult`` whose value is this caller's own ``Prediction``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from celery import states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult, assert_will_not_block
+
+from config.errors import NotAPrediction
+from config.redis import redis_errors
+from producer.cache import process_cache
+from producer.claims import process_claims
+from producer.prediction import CacheLevel, Prediction
+from producer.request import Request
+from producer.waiting import process_waiter
+
+
+class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
+    """A prediction that is there or to come.
+
+    ``get()`` blocks a thread until it is there and returns a ``Prediction``; ``await`` does the same in an event loop.
+    """
+
+    #: What was asked, where this process asked it.
+    request: Request | None = None
+    #: How this call came to its answer: None when it began the run itself.
+    cache_level: CacheLevel | None = None
+    _payload: bytes | None = None
+    _asked_at = 0.0
+    _milliseconds_left: int | None = None
+
+    @classmethod
+    def of_request(  # noqa: PLR0913 - what a handle knows of its call
+        cls,
+        request: Request,
+        task_id: str,
+        *,
+        app: Any,
+        asked_at: float,
+        cache_level: CacheLevel | None = None,
+        payload: bytes | None = None,
+        milliseconds_left: int | None = None,
+    ) -> PredictionResult:
+        """Return the handle of one call.
+
+        Args:
+            request: What was asked.
+            task_id: The task that answered or answers it.
+            app: The Celery application.
+            asked_at: The monotonic second at which the cache was asked.
+            cache_level: Where an answer comes from that this call did not cause.
+            payload: The stored result, where it is there already.
+            milliseconds_left: How long Redis serves it, where Redis said so.
+        """
+        handle = cls(task_id, app=app)
+        handle.request = request
+        handle.cache_level = cache_level
+        handle._payload = payload
+        handle._asked_at = asked_at
+        handle._milliseconds_left = milliseconds_left
+        return handle
+
+    def get(  # noqa: D417, PLR0913, PLR0917 - Celery's signature, documented there
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        follow_parents: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        callback: Any = None,
+        on_message: Any = None,
+        on_interval: Any = None,
+        disable_sync_subtasks: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        **options: Any,
+    ) -> Prediction:
+        """Wait for the prediction and return it; the arguments are Celery's.
+
+        Args:
+            timeout: Seconds to wait; None waits without end.
+
+        Raises:
+            celery.exceptions.TimeoutError: If it is not there in time; the job runs on.
+            DspyqError: What the prediction failed with.
+            NotAPrediction: If the result under this task id is something else.
+        """
+        if self._payload is None and self._cache is None:
+            if disable_sync_subtasks:
+                assert_will_not_block()
+            if (follow_parents and self.parent) or on_message or on_interval:
+                with redis_errors("wait for the prediction"):
+                    value = super().get(
+                        timeout=timeout,
+                        propagate=propagate,
+                        interval=interval,
+                        no_ack=no_ack,
+                        follow_parents=follow_parents,
+                        callback=callback,
+                        on_message=on_message,
+                        on_interval=on_interval,
+                        disable_sync_subtasks=disable_sync_subtasks,
+                        **options,
+                    )
+                return self._checked(value)
+            self._payload = process_waiter().wait(self.id, timeout)
+            if self._payload is None:
+                raise CeleryTimeoutError(f"no answer within {timeout:g} s; the prediction goes on")
+        self._get_task_meta()
+        return self._checked(self.maybe_throw(propagate=propagate, callback=callback))
+
+    def __await__(self) -> Generator[Any, None, Prediction]:
+        """Wait in an event loop, without a thread of its own."""
+        return self._wait().__await__()
+
+    def forget(self) -> None:
+        """Forget the result; the next caller of this question computes it anew."""
+        if self.request is not None:
+            process_claims().invalidate([self.request.input_hash])
+        self._payload = None
+        super().forget()
+
+    def __del__(self) -> None:
+        """Stop waiting, where Celery's own consumer waits."""
+        if self._payload is None:
+            super().__del__()
+
+    async def _wait(self) -> Prediction:
+        if self._payload is None and self._cache is None:
+            loop = asyncio.get_running_loop()
+            ready: asyncio.Future[bytes] = loop.create_future()
+
+            def settle(payload: bytes) -> None:
+                if not ready.done():
+                    ready.set_result(payload)
+
+            def receive(payload: bytes) -> None:
+                loop.call_soon_threadsafe(settle, payload)
+
+            process_waiter().add(self.id, receive)
+            try:
+                self._payload = await ready
+            finally:
+                process_waiter().remove(self.id, receive)
+        return self.get(disable_sync_subtasks=False)
+
+    def _get_task_meta(self) -> Any:
+        if self._cache is None and self._payload is not None:
+            return self._maybe_set_cache(orjson.loads(self._payload))
+        return super()._get_task_meta()
+
+    def _set_cache(self, d: dict[str, Any]) -> dict[str, Any]:
+        result = d["result"]
+        if self.request is not None and isinstance(result, Prediction):
+            self._remember(result)
+            if self.cache_level is not None:
+                metadata = result.metadata.seen_by(
+                    variant=self.request.variant.name,
+                    request_id=self.request.request_id,
+                    cache_level=self.cache_level,
+                )
+                d["result"] = replace(result, metadata=metadata)
+        meta: dict[str, Any] = super()._set_cache(d)
+        return meta
+
+    def _remember(self, prediction: Prediction) -> None:
+        """Keep the answer in this process's memory, for as long as Redis serves it."""
+        request = self.request
+        if request is None or self._payload is None or self.cache_level == "memory":
+            return
+        if self._milliseconds_left is not None:
+            seconds_left = self._milliseconds_left / 1000
+        else:
+            age_seconds = max(0.0, time.time() - prediction.metadata.timestamp)
+            seconds_left = request.program.cache_ttl_seconds - age_seconds
+        process_cache().put(
+            request.input_hash, self.id, self._payload, seconds_left=seconds_left, read_at=self._asked_at
+        )
+
+    def _checked(self, value: Any) -> Prediction:
+        if isinstance(value, Prediction) or self.state != states.SUCCESS:
+            return value  # type: ignore[no-any-return]  # with propagate=False, Celery returns the error itself
+        raise NotAPrediction(f"the result of task {self.id} was not written by a dspyq worker of this version")

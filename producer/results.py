@@ -1,0 +1,82 @@
+"""The result backend: Celery's own on Redis, in which a prediction's result is also the L2 cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from celery.backends.redis import RedisBackend
+from celery.states import SUCCESS
+
+from config.settings import get_settings
+from producer.claims import Run, Stored, process_claims
+from producer.prediction import Prediction, from_json, is_prediction, metadata_from_json
+from producer.statistics import run_counts
+
+
+class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
+    """Stores predictions through their claims, and everything else as Celery does."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Subscribe to nothing: who waits subscribes, and most callers never do."""
+
+    def iter_native(self, result: Any, no_ack: bool = True, **kwargs: Any) -> Iterator[Any]:  # noqa: FBT001, FBT002 - Celery's signature
+        """Wait for a group's results, subscribed to only now."""
+        for member in result.results:
+            if hasattr(member, "_cache") and member._cache is None:  # noqa: SLF001 - as Celery's own iter_native asks
+                self.add_pending_result(member)
+        yield from super().iter_native(result, no_ack=no_ack, **kwargs)
+
+    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """Turn a stored prediction into the object its caller gets."""
+        meta = super().meta_from_decoded(meta)
+        if is_prediction(meta["result"]):
+            meta["result"] = from_json(meta["result"])
+        return meta
+
+    def forget(self, task_id: str) -> None:
+        """Forget a result; the next caller of its question computes it anew."""
+        meta = self.get_task_meta(task_id, cache=False)
+        if isinstance(meta["result"], Prediction):
+            process_claims().invalidate([meta["result"].metadata.input_hash])
+        super().forget(task_id)
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if state != SUCCESS or not is_prediction(result):
+            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+        meta = self._get_result_meta(result, state, traceback, request)
+        meta["task_id"] = task_id
+        self.ensure(self._store_prediction, (task_id, result, orjson.dumps(meta), request))
+        return result
+
+    def _store_prediction(self, task_id: str, result: dict[str, Any], payload: bytes, request: Any) -> None:
+        metadata = metadata_from_json(result["metadata"])
+        settings = get_settings()
+        program = settings.programs[metadata.program]
+        if metadata.cached:
+            counts = {"successes": int(metadata.cache_level == "joined")}
+        else:
+            counts = run_counts(
+                is_success=True,
+                duration_seconds=metadata.duration_seconds,
+                prompt_tokens=metadata.usage.prompt_tokens,
+                completion_tokens=metadata.usage.completion_tokens,
+                cost_usd=metadata.cost_usd,
+            )
+        stored = Stored(
+            payload=payload,
+            serve_seconds=program.cache_ttl_seconds,
+            keep_seconds=max(program.cache_ttl_seconds, settings.cache.result_ttl_seconds),
+            counts=counts,
+        )
+        run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
+        process_claims().answer(metadata.input_hash, program.variants[metadata.variant].queue, run, stored)

@@ -1,0 +1,136 @@
+"""What each variant did, counted in Redis by every producer and worker, so that all of them see the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from config.redis import jobs_client, redis_errors
+from config.settings import get_settings
+from producer.claims import STATISTICS_PREFIX
+
+_NANO = 10**9
+#: The counters of a variant, as the scripts and ``run_counts`` name them.
+_COUNTERS = (
+    "calls",
+    "hits_memory",
+    "hits_redis",
+    "joined",
+    "misses",
+    "successes",
+    "failures",
+    "runs",
+    "run_microseconds",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_nano_usd",
+    "unpriced_runs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantStatistics:
+    """One variant's counts since they were last reset.
+
+    Attributes:
+        program: The program's name.
+        variant: The variant's name.
+        calls: Predictions asked for.
+        hits_memory: Answered from a process's memory.
+        hits_redis: Answered from the result backend.
+        joined: Answered by a run that another call had begun.
+        misses: Calls that began a run.
+        successes: Calls that got an answer, from wherever.
+        failures: Calls that got an error.
+        mean_duration_seconds: How long a run took; None before the first.
+        prompt_tokens: Tokens sent.
+        completion_tokens: Tokens generated.
+        cost_usd: What all runs cost, as far as their prices are known.
+    """
+
+    program: str
+    variant: str
+    calls: int
+    hits_memory: int
+    hits_redis: int
+    joined: int
+    misses: int
+    successes: int
+    failures: int
+    mean_duration_seconds: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+    @property
+    def hits(self) -> int:
+        """Calls that needed no run of their own."""
+        return self.hits_memory + self.hits_redis + self.joined
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of calls that needed no run of their own; None before the first call."""
+        return self.hits / self.calls if self.calls else None
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of ended calls that got an answer; None before the first ended."""
+        ended = self.successes + self.failures
+        return self.successes / ended if ended else None
+
+
+def variant_statistics() -> list[VariantStatistics]:
+    """Return the statistics of every configured variant, in the configuration's order.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    variants = [
+        (program, variant) for program in get_settings().programs.values() for variant in program.variants.values()
+    ]
+    with redis_errors("read the statistics"):
+        pipeline = jobs_client().pipeline(transaction=False)
+        for _, variant in variants:
+            pipeline.hmget(STATISTICS_PREFIX + variant.queue, _COUNTERS)
+        replies = cast("list[list[bytes | None]]", pipeline.execute())
+    statistics = []
+    for (program, variant), reply in zip(variants, replies, strict=True):
+        counts = dict(zip(_COUNTERS, (int(value or 0) for value in reply), strict=True))
+        statistics.append(
+            VariantStatistics(
+                program=program.name,
+                variant=variant.name,
+                calls=counts["calls"],
+                hits_memory=counts["hits_memory"],
+                hits_redis=counts["hits_redis"],
+                joined=counts["joined"],
+                misses=counts["misses"],
+                successes=counts["successes"] + counts["hits_memory"] + counts["hits_redis"],
+                failures=counts["failures"],
+                mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
+                prompt_tokens=counts["prompt_tokens"],
+                completion_tokens=counts["completion_tokens"],
+                cost_usd=counts["cost_nano_usd"] / _NANO,
+            )
+        )
+    return statistics
+
+
+def run_counts(
+    *,
+    is_success: bool,
+    duration_seconds: float,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cost_usd: float | None,
+) -> dict[str, int]:
+    """Return what a run adds to its variant's counters; answer.lua and release.lua store it."""
+    return {
+        "successes" if is_success else "failures": 1,
+        "runs": 1,
+        "run_microseconds": round(duration_seconds * 1e6),
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cost_nano_usd": round((cost_usd or 0.0) * _NANO),
+        "unpriced_runs": int(cost_usd is None),
+    }

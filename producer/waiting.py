@@ -1,0 +1,173 @@
+"""Waiting for results: one thread and one Redis connection for all that a process waits for.
+
+Celery's own consumer subscribes at each call and wakes every waiting thread at each message. Here nothing is subscribed
+before somebody waits, one message wakes those who wait for it, and threads and event loops wait alike. A result is read
+when it is subscribed to, and once a second after that, so that a message lost with a connection costs a second at most.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import cast
+
+import orjson
+import redis
+from celery.states import READY_STATES
+from redis.client import PubSub
+
+from config.redis import connect
+from config.settings import get_settings
+from producer.claims import RESULT_PREFIX
+
+logger = logging.getLogger("dspyq.waiting")
+
+Callback = Callable[[bytes], None]
+_READ_AGAIN_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.5
+#: Channels are left in bulk: each one alone would cost a command per result.
+_UNSUBSCRIBE_AT = 100
+
+
+class Waiter:
+    """Calls back once for each result that is waited for."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._callbacks: dict[str, list[Callback]] = {}
+        self._added: set[str] = set()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._thread: threading.Thread | None = None
+
+    def add(self, task_id: str, callback: Callback) -> None:
+        """Call ``callback`` with the stored result, from the waiter's thread, once there is one."""
+        key = RESULT_PREFIX + task_id
+        with self._lock:
+            self._callbacks.setdefault(key, []).append(callback)
+            self._added.add(key)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dspyq-results", daemon=True)
+                self._thread.start()
+        self._wake()
+
+    def remove(self, task_id: str, callback: Callback) -> None:
+        """Call back no more."""
+        key = RESULT_PREFIX + task_id
+        with self._lock:
+            callbacks = self._callbacks.get(key, [])
+            if callback in callbacks:
+                callbacks.remove(callback)
+            if not callbacks:
+                self._callbacks.pop(key, None)
+
+    def wait(self, task_id: str, timeout_seconds: float | None) -> bytes | None:
+        """Block until the result is there; return None if it is not within the timeout."""
+        ready = threading.Event()
+        results: list[bytes] = []
+
+        def receive(result: bytes) -> None:
+            results.append(result)
+            ready.set()
+
+        self.add(task_id, receive)
+        if not ready.wait(timeout_seconds):
+            self.remove(task_id, receive)
+        return results[0] if results else None
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_writer, b".")
+        except BlockingIOError:
+            return  # the pipe is full of wake-ups already
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._follow()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("results not heard, reconnecting: %s", type(error).__name__)
+                time.sleep(_RECONNECT_SECONDS)
+
+    def _follow(self) -> None:
+        """Keep the subscriptions at what is waited for, and hand out what arrives."""
+        with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(RESULT_PREFIX)  # without any subscription a connection cannot be read
+            subscribed: set[str] = set()
+            with self._lock:
+                self._added.update(self._callbacks)
+            read_at = time.monotonic()
+            while True:
+                self._subscribe_added(channel, subscribed)
+                if time.monotonic() - read_at >= _READ_AGAIN_SECONDS:
+                    self._read(list(self._callbacks))
+                    read_at = time.monotonic()
+                    self._leave(channel, subscribed, at_least=1)
+                self._receive(channel)
+                self._leave(channel, subscribed, at_least=_UNSUBSCRIBE_AT)
+
+    def _subscribe_added(self, channel: PubSub, subscribed: set[str]) -> None:
+        with self._lock:
+            added, self._added = self._added, set()
+        if new := added - subscribed:
+            channel.subscribe(*new)
+            subscribed |= new
+        if added:
+            self._read(list(added))
+
+    def _leave(self, channel: PubSub, subscribed: set[str], *, at_least: int) -> None:
+        if len(subscribed) - len(self._callbacks) < at_least:
+            return
+        with self._lock:
+            gone = subscribed - self._callbacks.keys()
+        if gone:
+            channel.unsubscribe(*gone)
+            subscribed -= gone
+
+    def _receive(self, channel: PubSub) -> None:
+        """Wait for a message, a wake-up, or the time to read again."""
+        connection = channel.connection
+        stream = connection and connection._sock  # noqa: SLF001 - redis-py has no public way to select on it
+        if stream is None:
+            raise redis.ConnectionError("the connection is closed")
+        timeout_seconds = _READ_AGAIN_SECONDS if self._callbacks else None
+        readable, _, _ = select.select([self._wake_reader, stream], [], [], timeout_seconds)
+        if self._wake_reader in readable:
+            os.read(self._wake_reader, 65536)
+        if stream not in readable:
+            return
+        while connection.can_read(timeout=0):
+            message = channel.get_message(timeout=0)
+            if message is not None and message["type"] == "message":
+                self._hand_out(message["channel"].decode(), message["data"])
+
+    def _read(self, keys: Collection[str]) -> None:
+        if not keys:
+            return
+        results = cast("list[bytes | None]", self._client.mget(keys))
+        for key, result in zip(keys, results, strict=True):
+            if result is not None:
+                self._hand_out(key, result)
+
+    def _hand_out(self, key: str, result: bytes) -> None:
+        if orjson.loads(result)["status"] not in READY_STATES:
+            return
+        with self._lock:
+            callbacks = self._callbacks.pop(key, [])
+        for callback in callbacks:
+            callback(result)
+
+
+@functools.cache
+def process_waiter() -> Waiter:
+    """Return this process's waiter; a forked child gets one of its own."""
+    return Waiter(connect(get_settings().answers_url))
+
+
+os.register_at_fork(after_in_child=process_waiter.cache_clear)

@@ -1,0 +1,235 @@
+"""Fixtures of all tests: the model endpoint, Redis, configurations, workers and producers, all as real processes.
+
+The endpoint and one Redis are started once for the run, when a test first asks for them, and emptied for each test.
+
+**One configuration for this process.** A Celery app cannot be configured twice and the producer keeps its clients,
+scripts and memory cache for the life of its process, so in-process tests all use one configuration file and one
+Redis: ask for ``configured`` and call ``predict`` here. It empties Redis and the memory cache between tests; nothing
+is patched. Any other configuration runs where it would in production, in processes of its own: ``worker(settings)``
+and ``run_producer(code, settings)`` with a file from ``settings_file``. ``DSPYQ_...`` variables of whoever runs the
+tests are dropped, and set only while a test uses ``configured``.
+
+A test that fails shows the end of the output of every process it had.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestWorker, CeleryWorkerCluster
+
+from config.settings import get_settings
+from tests.support.configuration import (
+    API_KEY,
+    API_KEY_VARIABLE,
+    default_document,
+    environment,
+    merged,
+    with_challenger,
+    write_settings,
+)
+from tests.support.endpoint import Endpoint
+from tests.support.nodes import LocalBackend, LocalBroker, has_docker, redis_urls
+from tests.support.processes import LocalProcess
+from tests.support.producer import Producer
+from tests.support.redis_server import RedisServer
+from tests.support.worker import Worker
+
+_LOG_TAIL_CHARACTERS = 6_000
+
+for _name in [name for name in os.environ if name.startswith("DSPYQ_")]:
+    del os.environ[_name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the output of every process that still lives when a test fails."""
+    report = yield
+    if report.failed and report.when != "teardown":
+        for process in LocalProcess.alive():
+            report.sections.append((f"output of {process.name}", process.logs()[-_LOG_TAIL_CHARACTERS:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def session_endpoint() -> Iterator[Endpoint]:
+    """The endpoint's process; tests ask for ``endpoint``."""
+    with Endpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(session_endpoint: Endpoint) -> Iterator[Endpoint]:
+    """The model endpoint, without scripts and with its counts at zero."""
+    session_endpoint.reset()
+    yield session_endpoint
+    session_endpoint.reset()  # a held request must not keep a worker from ending
+
+
+@pytest.fixture(scope="session")
+def session_redis_server() -> Iterator[RedisServer]:
+    """The Redis process; tests ask for ``redis_server``."""
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+def redis_server(session_redis_server: RedisServer) -> RedisServer:
+    """An empty Redis. A test that stops it, restarts it or changes its options takes ``fresh_redis_server()``."""
+    session_redis_server.flush()
+    return session_redis_server
+
+
+@pytest.fixture
+def fresh_redis_server() -> Iterator[Callable[..., RedisServer]]:
+    """Start a Redis of the test's own; the arguments are those of ``RedisServer``."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(RedisServer(**options))
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, endpoint: Endpoint) -> Callable[..., Path]:
+    """Write a configuration file: ``settings_file({"workers": {"concurrency": 2}}, challenger=0.1)``.
+
+    The first argument is merged into the default (``None`` removes a key); ``challenger`` adds a second variant with
+    that weight; ``toml`` is written as it is, in place of both.
+    """
+    numbers = itertools.count(1)
+
+    def write(
+        changes: dict[str, Any] | None = None, *, challenger: float | None = None, toml: str | None = None
+    ) -> Path:
+        path = tmp_path / f"dspyq-{next(numbers)}.toml"
+        if toml is not None:
+            path.write_text(toml, encoding="utf-8")
+            return path
+        document = default_document(endpoint.url)
+        if challenger is not None:
+            document = with_challenger(document, challenger)
+        return write_settings(path, merged(document, changes or {}))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def session_settings_file(session_endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration file of this process, and of workers and producers that are given none."""
+    path = tmp_path_factory.mktemp("configuration") / "dspyq.toml"
+    return write_settings(path, default_document(session_endpoint.url))
+
+
+@pytest.fixture
+def configured(
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """Configure this process, so that ``from producer import predict`` works here; yields the settings."""
+    del endpoint  # started and reset
+    monkeypatch.setenv("DSPYQ_CONFIG", str(session_settings_file))
+    monkeypatch.setenv("DSPYQ_REDIS_URL", redis_server.url)
+    monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
+    from producer.cache import process_cache  # noqa: PLC0415 - a producer that does not import fails its own tests only
+
+    get_settings.cache_clear()  # a test may have read other settings
+    settings = get_settings()
+    process_cache().memory.clear()
+    yield settings
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def worker(
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+) -> Iterator[Callable[..., Worker]]:
+    """Start a worker and wait until it is ready: ``worker()``, ``worker(settings_file(...), arguments=["-c", "2"])``.
+
+    Args of the factory: ``settings`` (a path), ``redis_url``, ``env``, ``arguments``, and ``waits=False`` to start
+    several at once and wait for ``ready()`` of each. They are killed with the test.
+    """
+    del endpoint  # must outlive the worker
+    workers: list[Worker] = []
+
+    def start(
+        settings: Path | None = None, *, redis_url: str | None = None, waits: bool = True, **options: Any
+    ) -> Worker:
+        env = environment(settings or session_settings_file, redis_url or redis_server.url, options.pop("env", None))
+        workers.append(Worker(env, **options))
+        if waits:
+            workers[-1].ready()
+        return workers[-1]
+
+    yield start
+    for each in workers:
+        each.kill()  # a warm shutdown would wait for what a test left running
+        each.close()
+
+
+@pytest.fixture
+def start_producer(
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+) -> Iterator[Callable[..., Producer]]:
+    """Start producer code in a process of its own: ``start_producer(function, settings, env=..., question="...")``.
+
+    The function's source is sent: it imports what it needs, and its arguments and result are JSON. Text is taken for
+    a function's body.
+    """
+    del endpoint  # started and reset
+    with ExitStack() as producers:
+
+        def start(
+            code: str | Callable[..., Any],
+            settings: Path | None = None,
+            *,
+            redis_url: str | None = None,
+            env: dict[str, str] | None = None,
+            **arguments: Any,
+        ) -> Producer:
+            variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
+            producer = Producer(code, arguments, variables)
+            producers.callback(producer.close)
+            return producer
+
+        yield start
+
+
+@pytest.fixture
+def run_producer(start_producer: Callable[..., Producer]) -> Callable[..., Any]:
+    """Run producer code in a process of its own, as ``start_producer``, and return its result."""
+
+    def run(*arguments: Any, timeout_seconds: float = 30.0, **options: Any) -> Any:
+        return start_producer(*arguments, **options).result(timeout_seconds)
+
+    return run
+
+
+@pytest.fixture
+def celery_broker_cluster(request: pytest.FixtureRequest) -> CeleryBrokerCluster:
+    """pytest-celery's broker: its Redis container, or the run's own Redis where there is no Docker engine."""
+    if has_docker():
+        return CeleryBrokerCluster(request.getfixturevalue("celery_redis_broker"))
+    return CeleryBrokerCluster(LocalBroker(request.getfixturevalue("redis_server").process))
+
+
+@pytest.fixture
+def celery_backend_cluster(request: pytest.FixtureRequest) -> CeleryBackendCluster:
+    """pytest-celery's backend: its Redis container, or the run's own Redis where there is no Docker engine."""
+    if has_docker():
+        return CeleryBackendCluster(request.getfixturevalue("celery_redis_backend"))
+    return CeleryBackendCluster(LocalBackend(request.getfixturevalue("redis_server").process))
+
+
+@pytest.fixture
+def celery_worker_cluster(
+    celery_broker_cluster: CeleryBrokerCluster,
+    celery_backend_cluster: CeleryBackendCluster,
+    celery_setup_app: Any,
+    worker: Callable[..., Worker],
+) -> CeleryWorkerCluster:
+    """pytest-celery's worker: one of dspyq, always a local process, on the setup's broker and backend."""
+    urls = redis_urls(celery_broker_cluster[0], celery_backend_cluster[0])
+    return CeleryWorkerCluster(CeleryTestWorker(worker(env=urls), celery_setup_app))

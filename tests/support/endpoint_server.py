@@ -1,0 +1,419 @@
+"""The server of the endpoint: OpenAI's chat completions over HTTP/1.1, and its control on the same port.
+
+One asyncio process on the bare protocol interface: a request that nothing is scripted for is answered in the callback
+that read it, without a task, because benchmarks measure what stands in front of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tests.support.replies import Prompt, read_prompt, text_of, write_reply
+
+RECENT_REQUESTS = 5_000
+_CHARACTERS_PER_TOKEN = 4
+_HTML = "<html><head><title>Welcome</title></head><body>This is a proxy, not a model.</body></html>"
+_PROSE = "I would rather talk about something else."
+_REASONS = {200: "OK", 404: "Not Found", 411: "Length Required"}
+_SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "cookie")
+
+Fault = Literal["hang", "trickle", "cut", "disconnect", "html", "unparseable"]
+
+
+@dataclass
+class Script:
+    """How to answer some requests.
+
+    Counted scripts are used up first, in their order; then the latest uncounted one that matches holds for all.
+
+    Attributes:
+        times: How many requests it answers; all, where left out.
+        containing: Only prompts that contain this text.
+        model: Only requests for this model.
+        latency_seconds: How long to wait before the first byte.
+        status: The HTTP status; other than 200 the body is an error as OpenAI writes it.
+        error_code: The ``code`` and ``type`` of that error, as in ``insufficient_quota``.
+        headers: Further response headers, as in ``{"retry-after": "2"}``.
+        body: The whole response body, in place of a completion or an error.
+        content: The completion's content; ``{<input field>}`` and ``{call}`` in it are replaced.
+        outputs: Values of output fields, written in the notation the prompt asks for.
+        usage: False leaves the usage out; a table replaces the counted one.
+        finish_reason: Why the completion ended, as in ``length``.
+        fault: ``hang`` never answers; ``trickle`` sends a byte per interval; ``cut`` closes after half the body;
+            ``disconnect`` closes without a byte; ``html`` is a 200 that is no JSON; ``unparseable`` is a completion
+            without the fields asked for.
+        trickle_interval_seconds: The pause between two bytes of a trickle.
+    """
+
+    times: int | None = None
+    containing: str | None = None
+    model: str | None = None
+    latency_seconds: float = 0.0
+    status: int = 200
+    error_code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
+    content: str | None = None
+    outputs: dict[str, Any] | None = None
+    usage: bool | dict[str, int] = True
+    finish_reason: str = "stop"
+    fault: Fault | None = None
+    trickle_interval_seconds: float = 0.05
+
+    def matches(self, request: Request) -> bool:
+        """Whether it is for this request."""
+        return (self.containing is None or self.containing in request.text) and self.model in {None, request.model}
+
+
+@dataclass
+class Request:
+    """One chat request, as tests see it.
+
+    Attributes:
+        call: Its ordinal since the last reset, from 1.
+        model: The model asked for.
+        text: All messages' text.
+        inputs: The prompt's input fields.
+        headers: The request headers; secrets are replaced by their hash.
+        parameters: The request's body without its messages.
+        messages: The messages.
+        received_at_seconds: When it was read, on the wall clock.
+    """
+
+    call: int
+    model: str
+    text: str
+    inputs: dict[str, str]
+    headers: dict[str, str]
+    parameters: dict[str, Any]
+    messages: list[dict[str, Any]]
+    received_at_seconds: float
+
+
+@dataclass
+class Counts:
+    """What happened since the last reset.
+
+    Attributes:
+        calls: Chat requests read.
+        in_flight: Those not answered yet, held ones included.
+        max_in_flight: The most at once.
+        held: Those waiting for a release.
+        answered: Those whose response was written whole, whatever its status.
+        abandoned: Those whose client left, or was cut off, before that.
+        prompt_tokens: Billed in completions.
+        completion_tokens: Billed in completions.
+        calls_by_model: Chat requests by model.
+    """
+
+    calls: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    held: int = 0
+    answered: int = 0
+    abandoned: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls_by_model: dict[str, int] = field(default_factory=dict)
+
+
+class State:
+    """The scripts, the counts and the gate."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget everything but the connections."""
+        self.counts = Counts()
+        self.scripts: list[Script] = []
+        self.recent: collections.deque[Request] = collections.deque(maxlen=RECENT_REQUESTS)
+        self.is_holding = False
+        self.hold_containing: str | None = None
+        self.waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    def reset(self) -> None:
+        """Forget everything; requests that still wait are cut off, so that their clients do not wait on."""
+        for connection in list(self.connections):
+            connection.cut_off()
+        self.start_over()
+
+    def take_script(self, request: Request) -> Script | None:
+        """Return what is scripted for a request and count its use."""
+        matching = [script for script in self.scripts if script.matches(request)]
+        counted = next((script for script in matching if script.times is not None), None)
+        if counted is None:
+            return matching[-1] if matching else None
+        counted.times = (counted.times or 0) - 1
+        if counted.times <= 0:
+            self.scripts.remove(counted)
+        return counted
+
+    def holds(self, request: Request) -> bool:
+        """Whether a request must wait."""
+        return self.is_holding and (self.hold_containing is None or self.hold_containing in request.text)
+
+    def release(self, count: int | None) -> None:
+        """Let waiting requests go, the first that came first; without a count all, and those to come."""
+        self.is_holding = self.is_holding and count is not None
+        while self.waiting and (count is None or count > 0):
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count = count if count is None else count - 1
+
+
+def _completion(request: Request, prompt: Prompt, script: Script, counts: Counts) -> dict[str, Any]:
+    content = write_reply(prompt, script.outputs)
+    if script.fault == "unparseable":
+        content = _PROSE
+    if script.content is not None:
+        content = script.content.replace("{call}", str(request.call))
+        for name, value in request.inputs.items():
+            content = content.replace(f"{{{name}}}", value)
+    choices = int(request.parameters.get("n") or 1)
+    usage = {
+        "prompt_tokens": max(1, len(request.text) // _CHARACTERS_PER_TOKEN),
+        "completion_tokens": max(1, len(content) // _CHARACTERS_PER_TOKEN) * choices,
+    }
+    usage["total_tokens"] = sum(usage.values())
+    if isinstance(script.usage, dict):
+        usage = script.usage
+    message = {"role": "assistant", "content": content}
+    completion = {
+        "id": f"chatcmpl-{request.call}",
+        "object": "chat.completion",
+        "created": int(request.received_at_seconds),
+        "model": request.model,
+        "choices": [
+            {"index": index, "message": message, "finish_reason": script.finish_reason} for index in range(choices)
+        ],
+    }
+    if script.usage is not False:
+        completion["usage"] = usage
+        counts.prompt_tokens += usage.get("prompt_tokens", 0)
+        counts.completion_tokens += usage.get("completion_tokens", 0)
+    return completion
+
+
+def _response_body(request: Request, prompt: Prompt, script: Script, counts: Counts) -> tuple[str, str]:
+    """The content type and the body."""
+    if script.body is not None:
+        return "application/json", script.body
+    if script.fault == "html":
+        return "text/html; charset=utf-8", _HTML
+    if script.status != 200:
+        code = script.error_code
+        error = {"message": f"scripted {script.status} {code or ''}".strip(), "type": code or "error", "code": code}
+        return "application/json", json.dumps({"error": error})
+    return "application/json", json.dumps(_completion(request, prompt, script, counts))
+
+
+def _response_head(status: int, headers: dict[str, str], length: int) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Scripted')}", f"content-length: {length}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _without_secrets(headers: dict[str, str]) -> dict[str, str]:
+    def hide(value: str) -> str:
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+
+    return {name: hide(value) if name in _SECRET_HEADERS else value for name, value in headers.items()}
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection: one request at a time, as HTTP/1.1 without pipelining on the client's side."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport
+        self._task: asyncio.Task[None] | None = None
+        self._is_open_request = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the connection."""
+        self._transport = transport  # type: ignore[assignment]  # TCP gives a Transport
+        self._state.connections.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """End what was still going on for it."""
+        self._state.connections.discard(self)
+        self._end_request(is_answered=False)
+        if self._task:
+            self._task.cancel()
+
+    def cut_off(self) -> None:
+        """Close the connection if a request waits on it; an idle one is kept."""
+        if self._task:
+            self._task.cancel()
+            self._end_request(is_answered=False)
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came and answer each whole request."""
+        self._buffer += data
+        while self._task is None and self._read_request():
+            pass
+
+    def _read_request(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        request_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "transfer-encoding" in headers:
+            self._write(411, "text/plain", b"state a content-length")
+            self._transport.close()
+            return False
+        length = int(headers.get("content-length", 0))
+        if len(self._buffer) < end + 4 + length:
+            if headers.get("expect", "").lower() == "100-continue" and len(self._buffer) == end + 4:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return False
+        body = bytes(self._buffer[end + 4 : end + 4 + length])
+        del self._buffer[: end + 4 + length]
+        method, path, *_ = request_line.split(" ")
+        self._dispatch(method, path.partition("?")[0], headers, body)
+        return True
+
+    def _dispatch(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        if method == "POST" and path.endswith("/chat/completions"):
+            self._chat(headers, json.loads(body))
+        elif path.startswith("/control/"):
+            answer = _control(self._state, path.removeprefix("/control/"), json.loads(body or b"{}"))
+            self._write(200, "application/json", json.dumps(answer).encode())
+        elif path in {"/health", "/v1/models"}:
+            self._write(200, "application/json", b'{"object": "list", "data": []}')
+        else:
+            self._write(404, "text/plain", b"not found")
+
+    def _chat(self, headers: dict[str, str], body: dict[str, Any]) -> None:
+        state = self._state
+        counts = state.counts
+        messages = body.pop("messages", [])
+        prompt = read_prompt(messages)
+        counts.calls += 1
+        counts.in_flight += 1
+        counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
+        self._is_open_request = True
+        request = Request(
+            call=counts.calls,
+            model=str(body.get("model", "")),
+            text="\n".join(text_of(message) for message in messages),
+            inputs=prompt.inputs,
+            headers=_without_secrets(headers),
+            parameters=body,
+            messages=messages,
+            received_at_seconds=time.time(),
+        )
+        counts.calls_by_model[request.model] = counts.calls_by_model.get(request.model, 0) + 1
+        state.recent.append(request)
+        script = state.take_script(request)
+        if script is None and not state.holds(request):
+            content_type, text = _response_body(request, prompt, Script(), counts)
+            self._write(200, content_type, text.encode())
+            self._end_request(is_answered=True)
+            return
+        self._task = asyncio.get_running_loop().create_task(self._answer(request, prompt, script or Script()))
+        self._task.add_done_callback(self._next_request)
+
+    def _next_request(self, _: asyncio.Task[None]) -> None:
+        self._task = None
+        if not self._transport.is_closing():
+            self.data_received(b"")
+
+    async def _answer(self, request: Request, prompt: Prompt, script: Script) -> None:
+        state = self._state
+        counts = state.counts
+        if state.holds(request):
+            future = asyncio.get_running_loop().create_future()
+            state.waiting.append(future)
+            counts.held += 1
+            try:
+                await future
+            finally:
+                counts.held -= 1
+        if script.latency_seconds:
+            await asyncio.sleep(script.latency_seconds)
+        if script.fault == "hang":
+            await asyncio.Event().wait()
+        if script.fault == "disconnect":
+            self._transport.close()
+            return
+        content_type, text = _response_body(request, prompt, script, counts)
+        body = text.encode()
+        headers = {"content-type": content_type} | {name.lower(): value for name, value in script.headers.items()}
+        self._transport.write(_response_head(script.status, headers, len(body)))
+        if script.fault == "cut":
+            self._transport.write(body[: len(body) // 2])
+            self._transport.close()
+            return
+        if script.fault == "trickle":
+            for byte in body:
+                self._transport.write(bytes([byte]))
+                await asyncio.sleep(script.trickle_interval_seconds)
+        else:
+            self._transport.write(body)
+        self._end_request(is_answered=True)
+
+    def _write(self, status: int, content_type: str, body: bytes) -> None:
+        self._transport.write(_response_head(status, {"content-type": content_type}, len(body)) + body)
+
+    def _end_request(self, *, is_answered: bool) -> None:
+        if self._is_open_request:
+            self._is_open_request = False
+            counts = self._state.counts
+            counts.in_flight -= 1
+            counts.answered += is_answered
+            counts.abandoned += not is_answered
+
+
+def _control(state: State, action: str, arguments: dict[str, Any]) -> Any:
+    match action:
+        case "script":
+            state.scripts.append(Script(**arguments))
+        case "clear":
+            state.scripts.clear()
+        case "hold":
+            state.is_holding = True
+            state.hold_containing = arguments.get("containing")
+        case "release":
+            state.release(arguments.get("count"))
+        case "reset":
+            state.reset()
+        case "requests":
+            return [asdict(request) for request in state.recent]
+        case "counts":
+            return asdict(state.counts)
+        case _:
+            return {"error": f"there is no control/{action}"}
+    return {}
+
+
+async def serve(port: int, announce: Callable[[str], object]) -> None:
+    """Serve on a loopback port until SIGTERM or SIGINT.
+
+    Args:
+        port: The port; 0 takes a free one.
+        announce: Called with the URL once it accepts connections.
+    """
+    loop = asyncio.get_running_loop()
+    state = State()
+    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", port, backlog=1024)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    announce(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+    await stopped.wait()
+    server.close()

@@ -1,0 +1,53 @@
+"""A worker's life: what happens before it takes its first job and after its last."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery import signals
+
+from config.errors import ConfigurationError, DspyqError
+from config.redis import answers_client, jobs_client, redis_errors
+from config.settings import get_settings
+from producer.delivery.leases import process_leases
+from workers import privacy
+
+
+def connect() -> None:
+    """Have Celery call this module; receivers are held strongly, for nothing else does."""
+    signals.celeryd_after_setup.connect(_prepare, weak=False)
+    signals.worker_ready.connect(_begin, weak=False)
+    signals.worker_shutdown.connect(_end, weak=False)
+    signals.after_setup_logger.connect(privacy.hide_content, weak=False)
+
+
+def _prepare(instance: Any, **_: Any) -> None:
+    """Build the programs of the queues this worker serves; say in a line each what is wrong, and do not start."""
+    try:
+        _reach_redis()
+        # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
+        from workers.programs import build_programs  # noqa: PLC0415
+        from workers.tasks import install  # noqa: PLC0415
+
+        served = set(instance.app.amqp.queues.consume_from)
+        install(build_programs(get_settings(), queues=served))
+    except DspyqError as error:
+        faults = error.faults if isinstance(error, ConfigurationError) else (str(error),)
+        for fault in faults:
+            print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging may not reach a terminal
+        raise SystemExit(1) from None
+
+
+def _reach_redis() -> None:
+    with redis_errors("start the worker"):
+        jobs_client().ping()
+        answers_client().ping()
+
+
+def _begin(**_: Any) -> None:
+    process_leases().start()
+
+
+def _end(**_: Any) -> None:
+    process_leases().stop()

@@ -1,0 +1,138 @@
+"""What ``predict`` does in a worker: look the question up once more, run the program, account for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from celery import Task
+from celery.app.task import Context
+
+from config.errors import PredictionFailed, VariantMismatch
+from config.settings import get_settings
+from producer.claims import Claim, Run, process_claims
+from producer.predict import HEADER, predict
+from producer.prediction import CacheLevel, Metadata, Usage, metadata_from_json, to_json
+from producer.request import Request, build_request
+from producer.statistics import run_counts
+from workers.programs import Answer, Runner
+
+_FIRST_RUN = "1"
+_LOOK_AGAIN_SECONDS = (0.02, 0.5)
+
+
+def install(runners: Mapping[tuple[str, str], Runner]) -> None:
+    """Let ``predict`` answer with these programs, by program and variant."""
+
+    def answer(task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        context = task.request
+        run = Run.of_delivery_tag(context.id, (context.properties or {}).get("delivery_tag"))
+        request = _request(context, inputs, run)
+        is_claimed = bool((context.get(HEADER) or {}).get("claimed"))
+        runner = runners.get((request.program.name, request.variant.name))
+        if runner is None:
+            raise _mismatch(run, request.input_hash, request.variant.queue, "it does not serve this variant")
+        stored = _answered_by_another(request, run, is_first_look=not is_claimed and run.fence == _FIRST_RUN)
+        return stored if stored is not None else _compute(request, run, runner, inputs)
+
+    predict.install(answer)
+
+
+def _request(context: Context, inputs: Mapping[str, Any], run: Run) -> Request:
+    """Return what the job's producer asked for.
+
+    Raises:
+        VariantMismatch: If this worker would answer something else under the same key.
+    """
+    header = context.get(HEADER)
+    if header is None:  # published by name, past Predict.apply_async
+        return build_request(inputs)
+    queue = f"{header['program']}.{header['variant']}"
+    program = get_settings().programs.get(header["program"])
+    variant = program.variants.get(header["variant"]) if program else None
+    if program is None or variant is None:
+        raise _mismatch(run, header["input_hash"], queue, "it has no such variant")
+    if program.fingerprints[variant.name] != header["fingerprint"]:
+        raise _mismatch(run, header["input_hash"], queue, "its variant has another fingerprint")
+    canonical = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
+    return Request(program, variant, canonical, header["input_hash"], header["request_id"], header["refresh"])
+
+
+def _mismatch(run: Run, input_hash: str, queue: str, reason: str) -> VariantMismatch:
+    process_claims().release(input_hash, queue, run, {"failures": 1})
+    return VariantMismatch(
+        f"a worker took a job of {queue} that it cannot answer: {reason}; give producers and workers the same "
+        "configuration file and state files"
+    )
+
+
+def _answered_by_another(request: Request, run: Run, *, is_first_look: bool) -> dict[str, Any] | None:
+    """Return the answer that is there or that another task is about to give; None if this run is to answer."""
+    pause_seconds, longest_pause_seconds = _LOOK_AGAIN_SECONDS
+    waited_for: str | None = None
+    while True:
+        # A refresh passes over the answer that is there, but takes the one of the refresh it waited for.
+        asked = replace(request, refresh=False) if waited_for else request
+        claim = process_claims().look(asked, run, is_first_look=is_first_look and waited_for is None)
+        if claim.verdict == "claim":
+            return None
+        if claim.verdict == "hit":
+            if not request.refresh or claim.task_id in (waited_for, run.task_id):
+                return _copy(claim, request, run, "joined" if waited_for else "redis")
+            waited_for = None
+            continue
+        waited_for = claim.task_id
+        time.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, longest_pause_seconds)
+
+
+def _copy(claim: Claim, request: Request, run: Run, cache_level: CacheLevel) -> dict[str, Any]:
+    """Return a stored answer as this task's own result: at no cost, unless this very task computed it before."""
+    result: dict[str, Any] = orjson.loads(claim.result)["result"]
+    if claim.task_id == run.task_id:
+        return result
+    metadata = metadata_from_json(result["metadata"]).seen_by(
+        variant=request.variant.name, request_id=request.request_id, cache_level=cache_level
+    )
+    return to_json(result["outputs"], metadata)
+
+
+def _compute(request: Request, run: Run, runner: Runner, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    started_at = time.monotonic()
+    try:
+        answer = runner.run(dict(inputs))
+    except BaseException as error:
+        duration_seconds = time.monotonic() - started_at
+        spent = Answer(outputs={}, calls=getattr(error, "calls", ()))
+        counts = _counts(spent, duration_seconds, is_success=False)
+        process_claims().release(request.input_hash, request.variant.queue, run, counts)
+        if isinstance(error, Exception):
+            raise
+        # Leaked into Celery's threads, it would end the thread and strand the job.
+        raise PredictionFailed(f"{type(error).__name__}: {error}") from error
+    duration_seconds = time.monotonic() - started_at
+    metadata = Metadata(
+        program=request.program.name,
+        variant=request.variant.name,
+        model=request.variant.model.model,
+        input_hash=request.input_hash,
+        request_id=request.request_id,
+        timestamp=time.time(),
+        usage=Usage(answer.prompt_tokens, answer.completion_tokens),
+        cost_usd=answer.cost_usd,
+        duration_seconds=duration_seconds,
+    )
+    return to_json(answer.outputs, metadata)
+
+
+def _counts(answer: Answer, duration_seconds: float, *, is_success: bool) -> dict[str, int]:
+    return run_counts(
+        is_success=is_success,
+        duration_seconds=duration_seconds,
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        cost_usd=answer.cost_usd,
+    )
