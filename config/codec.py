@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json
 
 from config.errors import InvalidInputs, InvalidOutputs, NotAPrediction
 from config.experiment import Program
@@ -138,7 +138,7 @@ def _through_json(value: Any) -> JsonValue:
 
 def _nearest_json(value: Any) -> JsonValue:
     try:
-        return _through_json(to_jsonable_python(value, fallback=str, inf_nan_mode="strings", bytes_mode="base64"))
+        return _through_json(from_json(to_json(value, fallback=str, inf_nan_mode="strings", bytes_mode="base64")))
     except (TypeError, ValueError):  # half a surrogate pair, an integer beyond 64 bits, a cycle
         return str(value).encode(errors="backslashreplace").decode()
 

@@ -7,6 +7,7 @@ result backend are rebuilt by Celery from their ``args``, so ``args`` is always 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class DspyqError(Exception):
@@ -74,7 +75,13 @@ class VariantMismatch(DspyqError):
 
 
 class PredictionFailed(DspyqError):
-    """The program ran and raised; the message starts with the type of what it raised."""
+    """The program ran and raised; the message starts with the type of what it raised.
+
+    Attributes:
+        calls: In the worker that ran it, its calls of the model up to there (``workers.ledger.CallRecord``).
+    """
+
+    calls: tuple[Any, ...] = ()
 
 
 class TransientPredictionFailure(PredictionFailed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,6 +61,8 @@ def version() -> None:
 
 def main() -> None:
     """Run the command; a user's mistake is one line and a non-zero exit."""
+    if (folder := str(Path.cwd())) not in sys.path:  # where the programs and types of the configuration live
+        sys.path.insert(0, folder)
     try:
         app()
     except ConfigurationError as error:

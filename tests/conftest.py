@@ -15,15 +15,18 @@ A test that fails shows the end of the output of every process it had.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestWorker, CeleryWorkerCluster
 
+from config.redis import jobs_client
 from config.settings import get_settings
 from tests.support.configuration import (
     API_KEY,
@@ -36,10 +39,14 @@ from tests.support.configuration import (
 )
 from tests.support.endpoint import Endpoint
 from tests.support.nodes import LocalBackend, LocalBroker, has_docker, redis_urls
-from tests.support.processes import LocalProcess
-from tests.support.producer import Producer
+from tests.support.processes import LocalProcess, wait_until
+from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
+
+# Time decides no test: a busy machine must not fail a property.
+hypothesis.settings.register_profile("dspyq", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("dspyq")
 
 _LOG_TAIL_CHARACTERS = 6_000
 
@@ -77,11 +84,25 @@ def session_redis_server() -> Iterator[RedisServer]:
     """The Redis process; tests ask for ``redis_server``."""
     with RedisServer() as running:
         yield running
+        # This process's producer still listens to it, and would report its end on the terminal.
+        logging.getLogger("dspyq").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(scope="session")
+def session_shared_workers() -> Iterator[list[Worker]]:
+    """The worker that ``shared_worker`` keeps between tests, if there is one now."""
+    workers: list[Worker] = []
+    yield workers
+    _end(workers)
 
 
 @pytest.fixture
-def redis_server(session_redis_server: RedisServer) -> RedisServer:
+def redis_server(
+    request: pytest.FixtureRequest, session_redis_server: RedisServer, session_shared_workers: list[Worker]
+) -> RedisServer:
     """An empty Redis. A test that stops it, restarts it or changes its options takes ``fresh_redis_server()``."""
+    if "shared_worker" not in request.fixturenames:
+        _end(session_shared_workers)
     session_redis_server.flush()
     return session_redis_server
 
@@ -137,7 +158,12 @@ def configured(
 
     get_settings.cache_clear()  # a test may have read other settings
     settings = get_settings()
-    process_cache().memory.clear()
+    port = jobs_client().connection_pool.connection_kwargs["port"]
+    assert port == redis_server.port, "an earlier test made this process's client with settings of its own"
+    cache = process_cache()
+    cache.memory.clear()
+    cache.memory.take_counts()  # or hits of the test before would be counted in this one
+    wait_until(lambda: cache.is_trusted, 5, "the memory cache to hear of invalidations")
     yield settings
     get_settings.cache_clear()
 
@@ -148,8 +174,8 @@ def worker(
 ) -> Iterator[Callable[..., Worker]]:
     """Start a worker and wait until it is ready: ``worker()``, ``worker(settings_file(...), arguments=["-c", "2"])``.
 
-    Args of the factory: ``settings`` (a path), ``redis_url``, ``env``, ``arguments``, and ``waits=False`` to start
-    several at once and wait for ``ready()`` of each. They are killed with the test.
+    Args of the factory: ``settings`` (a path), ``redis_url``, ``env``, ``waits=False`` to start several at once and
+    wait for ``ready()`` of each, and those of ``Worker``. They are killed with the test.
     """
     del endpoint  # must outlive the worker
     workers: list[Worker] = []
@@ -164,8 +190,31 @@ def worker(
         return workers[-1]
 
     yield start
-    for each in workers:
-        each.kill()  # a warm shutdown would wait for what a test left running
+    _end(workers)
+
+
+@pytest.fixture
+def shared_worker(
+    session_shared_workers: list[Worker], session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+) -> Worker:
+    """A worker with this process's configuration, for tests that neither end it nor leave anything running on it.
+
+    Tests that follow each other share it, which saves each a start of seconds. The first that does without ends it,
+    so that nobody else's jobs are taken.
+    """
+    del endpoint  # reset
+    if not (session_shared_workers and session_shared_workers[0].is_running):
+        _end(session_shared_workers)
+        session_shared_workers.append(Worker(environment(session_settings_file, redis_server.url)))
+        session_shared_workers[0].ready()
+    return session_shared_workers[0]
+
+
+def _end(workers: list[Worker]) -> None:
+    """Kill workers: a warm shutdown would wait for what a test left running."""
+    while workers:
+        each = workers.pop()
+        each.kill()
         each.close()
 
 
@@ -232,4 +281,4 @@ def celery_worker_cluster(
 ) -> CeleryWorkerCluster:
     """pytest-celery's worker: one of dspyq, always a local process, on the setup's broker and backend."""
     urls = redis_urls(celery_broker_cluster[0], celery_backend_cluster[0])
-    return CeleryWorkerCluster(CeleryTestWorker(worker(env=urls), celery_setup_app))
+    return CeleryWorkerCluster(CeleryTestWorker(worker(env=urls, mingles=True), celery_setup_app))

@@ -32,8 +32,8 @@ class CallRecord:
     cost_usd: float | None = None
 
 
-class LedgerClosed(RuntimeError):
-    """A model was called after its prediction had ended, when nobody was left to account for it."""
+class UnaccountedCall(RuntimeError):
+    """A model was about to be called for no running prediction: nobody would see the reply or count its cost."""
 
 
 class Ledger:
@@ -52,10 +52,10 @@ class Ledger:
         """Refuse a call that would be made for nobody.
 
         Raises:
-            LedgerClosed: If the prediction has ended: threads of ``dspy.Parallel`` outlive a program that raised.
+            UnaccountedCall: If the prediction has ended: threads of ``dspy.Parallel`` outlive a program that raised.
         """
         if self._is_closed:
-            raise LedgerClosed("the prediction this call belongs to has ended")
+            raise UnaccountedCall("the prediction that this model call belongs to has ended")
 
     def add(self, call: CallRecord) -> None:
         """Write down a call."""

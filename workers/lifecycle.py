@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery import signals
@@ -24,6 +25,9 @@ def connect() -> None:
 
 def _prepare(instance: Any, **_: Any) -> None:
     """Build the programs of the queues this worker serves; say in a line each what is wrong, and do not start."""
+    # Celery takes the working directory off the path again once it has found this app; the user's programs are there.
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
     try:
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.

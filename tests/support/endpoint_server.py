@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the connection."""
-        self._transport = transport  # type: ignore[assignment]  # TCP gives a Transport
+        self._transport = transport
         self._state.connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:

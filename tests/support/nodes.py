@@ -27,14 +27,14 @@ def has_docker() -> bool:
         return True
 
 
-class LocalBroker(CeleryTestBroker):  # type: ignore[misc]  # pytest-celery ships no types
+class LocalBroker(CeleryTestBroker):
     """A broker whose process belongs to the test run, not to the node."""
 
     def teardown(self) -> None:
         """Leave the process to its owner."""
 
 
-class LocalBackend(CeleryTestBackend):  # type: ignore[misc]  # pytest-celery ships no types
+class LocalBackend(CeleryTestBackend):
     """A backend whose process belongs to the test run, not to the node."""
 
     def teardown(self) -> None:

@@ -1,8 +1,8 @@
 """What the endpoint answers unless a test scripts it: the fields a DSPy prompt asks for, derived from its inputs.
 
-Every text output is ``echo:`` and the value of the last input field, so that a test sees whose answer it got. Other
-types get a valid value that depends on that same input. Reads the prompts of DSPy's ChatAdapter, JSONAdapter and
-XMLAdapter; any other prompt is answered with ``echo:`` and its last message.
+Every text output is ``echo:`` and the value of the last input field that has one, so that a test sees whose answer it
+got. Other types get a valid value that depends on that same input. Reads the prompts of DSPy's ChatAdapter,
+JSONAdapter and XMLAdapter; any other prompt is answered with ``echo:`` and its last message.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Prompt:
 
     @property
     def subject(self) -> str:
-        """The value that identifies the request: the last input's, or its hash where that is long."""
-        value = next(reversed(self.inputs.values()), "")
+        """The value that identifies the request: the last input's that is not empty, or its hash where it is long."""
+        value = next((value for value in reversed(self.inputs.values()) if value), "")
         return value if len(value) <= MAX_ECHO_CHARACTERS else "sha256:" + _digest(value)[:16]
 
 

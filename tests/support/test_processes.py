@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.endpoint import Endpoint
 from tests.support.processes import LocalProcess, wait_until
-from tests.support.producer import ProducerError
+from tests.support.producer_process import ProducerError
 
 PARENT_AND_CHILD = """
 import subprocess, sys, time

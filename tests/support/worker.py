@@ -24,18 +24,28 @@ class Worker(LocalProcess):
         node_name: Its name for Celery's remote control; no other worker of this run has it.
     """
 
-    def __init__(self, env: Mapping[str, str], *, arguments: Sequence[str] = (), application: str = "workers") -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        *,
+        arguments: Sequence[str] = (),
+        application: str = "workers",
+        mingles: bool = False,
+    ) -> None:
         """Start it; ``ready()`` waits until it takes jobs.
 
         Args:
             env: Its whole environment (see ``configuration.environment``).
             arguments: Further arguments of ``celery worker``, as ``-c 2``.
             application: The module of its Celery app.
+            mingles: Whether it asks other workers for their revocations at its start, as it does for an operator.
+                That takes a second of waiting, and nothing of dspyq rests on it.
         """
         self._name = f"worker{next(_numbers)}"
         self.node_name = f"{self._name}@{_HOST}"
         celery_script = Path(sys.executable).with_name("celery")
-        command = [str(celery_script), "-A", application, "worker", "-l", "INFO", "-n", self.node_name, *arguments]
+        command = [str(celery_script), "-A", application, "worker", "-l", "INFO", "-n", self.node_name]
+        command += [*arguments] if mingles else ["--without-mingle", *arguments]
         super().__init__(self._name, command, ready_line=" ready.", env=env)
         self.id = _HOST  # pytest-celery builds the node's name of worker name and container id
 

@@ -51,7 +51,7 @@ class Producer:
         self._result_file = folder / "result.json"
         job_file = folder / "job.json"
         job_file.write_text(json.dumps({"source": _source(code, arguments), "arguments": arguments}))
-        command = [sys.executable, "-m", "tests.support.producer", str(job_file), str(self._result_file)]
+        command = [sys.executable, "-m", "tests.support.producer_process", str(job_file), str(self._result_file)]
         self.process = LocalProcess("producer", command, ready_line=_STARTED_LINE, env=env)
 
     def result(self, timeout_seconds: float = 30.0) -> Any:

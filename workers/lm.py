@@ -1,0 +1,262 @@
+"""The language models of the configuration, with an engine that sees each provider call of every module exactly once.
+
+An LM must not be used across a fork: parent and child would read each other's replies from one socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+import dspy
+from dspy import lm15
+from dspy._vendor.lm15.registry import lookup
+from dspy._vendor.lm15.transports import ConnectTimeout, StdlibTransport
+from dspy.clients.call_result import usage_dict
+from dspy.clients.costs import estimate_cost
+from dspy.clients.engines.lm15_engine import LM15Engine
+
+from config.errors import ConfigurationError
+from config.experiment import Model
+from workers.deadline import DeadlineSocket, deadline, remaining_seconds
+from workers.ledger import ANSWERED, CallRecord, Ledger, UnaccountedCall
+
+# Without it the first priced call fetches a price table from the network, and every thread waits for that.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+
+#: The setting of ``dspy.context`` that holds the running prediction's ledger. DSPy carries its settings into the
+#: threads of ``dspy.Parallel``, ``asyncify`` and async calls; a context variable of our own gets lost in the first.
+LEDGER_SETTING = "dspyq_ledger"
+
+_TOKENS_PER_PRICE = 1_000_000
+#: Local servers ask for some key and take any.
+_NO_KEY = "none"
+#: Threads bound the connections. A bound below theirs would have calls wait for one outside of their wall clock.
+_MAX_CONNECTIONS = 65_536
+_MIN_CONNECT_SECONDS = 0.001
+#: Handled by DSPy before a request is made of the parameters.
+_DSPY_PARAMETERS = frozenset({"n", "num_generations", "rollout_id", "prompt_cache"})
+
+
+class Engine:
+    """DSPy's native engine, one attempt per call: bounded by a wall clock and written into the prediction's ledger.
+
+    The ``supports_*`` attributes and ``supported_params`` are read by DSPy's adapters.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Set up the route to the provider, without network access.
+
+        Raises:
+            ConfigurationError: With every fault of the model's table that shows before a call.
+        """
+        self._model = model
+        self._route = _resolve(model)
+        self._transport = _Transport(
+            read_timeout=model.timeout_seconds,
+            write_timeout=model.timeout_seconds,
+            max_connections=_MAX_CONNECTIONS,
+        )
+        key = _read_key(model, self._route)
+        self._native = LM15Engine(
+            lm15.RouterConfig(
+                api_keys={self._route.provider: key} if key else None,
+                base_urls={self._route.provider: model.api_base} if model.api_base else None,
+                transport=self._transport,
+            )
+        )
+        known = dspy.LM(model.model, engine="lm15", cache=False)
+        self.supports_function_calling: bool = known.supports_function_calling
+        self.supports_reasoning: bool = known.supports_reasoning
+        self.supports_response_schema: bool = known.supports_response_schema
+        self.supported_params: set[str] = known.supported_params
+        if model.structured_outputs is not None:
+            self.supports_response_schema = model.structured_outputs
+        if model.structured_outputs:
+            self.supported_params |= {"response_format"}
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Return the engine itself: modules that copy what they run, as BestOfN does, go on using its connections."""
+        return self
+
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        """Make one attempt. Whatever may refuse it stands here, before it costs anything."""
+        ledger = _running_ledger()
+        ledger.check_open()
+        started = time.monotonic()
+        try:
+            response = self._attempt(request)
+        except BaseException as error:
+            outcome = error.code if isinstance(error, lm15.LM15Error) else type(error).__name__
+            ledger.add(CallRecord(self._model.name, outcome, time.monotonic() - started))
+            raise
+        duration_seconds = time.monotonic() - started
+        usage = usage_dict(response, self._route.provider)
+        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        cost_usd = self._cost_usd(request, response, prompt_tokens, completion_tokens)
+        ledger.add(CallRecord(self._model.name, ANSWERED, duration_seconds, prompt_tokens, completion_tokens, cost_usd))
+        return response
+
+    def check(self, parameters: dict[str, Any]) -> Iterator[str]:
+        """Say what the provider's interface cannot carry, and whether the price is unknown, without network access.
+
+        Args:
+            parameters: The request parameters of the LM that uses this engine.
+        """
+        stated = {name: value for name, value in parameters.items() if value is not None}
+        body = {
+            "model": self._model.model,
+            "messages": [{"role": "user", "content": "?"}],
+            **{name: value for name, value in stated.items() if name not in _DSPY_PARAMETERS},
+        }
+        try:
+            request = lm15.request_from_openai_chat(body)
+            self._native.plan(request)
+        except (lm15.LM15Error, TypeError, ValueError) as error:
+            yield f"models.{self._model.name}.parameters: {error}"
+            return
+        one_each = lm15.Response(
+            id=None,
+            model=self._route.model,
+            message=lm15.Message.assistant("."),
+            finish_reason="stop",
+            usage=lm15.Usage(input_tokens=1, output_tokens=1),
+        )
+        if self._cost_usd(request, one_each, 1, 1) is None:
+            yield (
+                f"models.{self._model.name}.input_usd_per_million_tokens: the price of {self._model.model} is not in "
+                "DSPy's table; state it, and output_usd_per_million_tokens (0 is a price)"
+            )
+
+    def close(self) -> None:
+        """Close the connections. Not to be used again."""
+        self._native.close()
+        self._transport.close()
+
+    def _attempt(self, request: lm15.Request) -> lm15.Response:
+        seconds = self._model.timeout_seconds
+        with deadline(seconds):
+            try:
+                return self._native.complete(request)
+            except lm15.TransportError as error:
+                if remaining_seconds() > 0:
+                    raise
+                raise lm15.TimeoutError(
+                    f"no answer within {seconds:g} s (models.{self._model.name}.timeout_seconds)",
+                    provider=self._route.provider,
+                ) from error
+
+    def _cost_usd(
+        self,
+        request: lm15.Request,
+        response: lm15.Response,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+    ) -> float | None:
+        """At stated prices every prompt token counts alike; the bundled table knows cheaper cached ones."""
+        input_usd, output_usd = self._model.input_usd_per_million_tokens, self._model.output_usd_per_million_tokens
+        if input_usd is None or output_usd is None:
+            cost_usd: float | None
+            cost_usd, _ = estimate_cost(
+                response, provider=self._route.provider, requested_model=self._route.model, request=request
+            )
+            return cost_usd
+        if input_usd == output_usd == 0:
+            return 0.0
+        if prompt_tokens is None or completion_tokens is None:
+            return None
+        return (prompt_tokens * input_usd + completion_tokens * output_usd) / _TOKENS_PER_PRICE
+
+
+class AsyncEngine:
+    """The same engine for programs that await: each attempt in a thread, so there is one way to the provider."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def complete(self, request: lm15.Request) -> lm15.Response:
+        """Make one attempt."""
+        return await asyncio.to_thread(self._engine.complete, request)
+
+
+class _Transport(StdlibTransport):  # type: ignore[misc]  # dspy ships no types
+    """DSPy's transport, whose connections end with the deadline of the call that uses them."""
+
+    def _open(self, parsed: Any, *, connect_timeout: float, **route: Any) -> Any:
+        seconds = remaining_seconds()
+        if seconds <= 0:
+            raise ConnectTimeout("the deadline has passed")
+        connection = super()._open(parsed, connect_timeout=min(connect_timeout, seconds), **route)
+        connection.sock = DeadlineSocket(connection.sock)
+        return connection
+
+
+def build_lm(model: Model) -> dspy.LM:
+    """Return the LM of a model's table.
+
+    Raises:
+        ConfigurationError: With every fault of the table that shows before a call.
+    """
+    taken = sorted(model.parameters.keys() & inspect.signature(dspy.LM.__init__).parameters.keys())
+    if taken:
+        raise ConfigurationError(
+            f"models.{model.name}.parameters: {', '.join(taken)} cannot be set here; these are not request parameters"
+        )
+    engine = Engine(model)
+    try:
+        lm = dspy.LM(
+            model.model,
+            engine=engine,
+            async_engine=AsyncEngine(engine),
+            cache=False,
+            num_retries=0,
+            max_tokens=model.max_tokens,
+            temperature=model.temperature,
+            **model.parameters,
+        )
+    except (dspy.LMError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"models.{model.name}: {error}") from error
+    faults = list(engine.check(lm.kwargs))
+    if faults:
+        raise ConfigurationError(faults)
+    return lm
+
+
+def _running_ledger() -> Ledger:
+    ledger: Ledger | None = dspy.settings.get(LEDGER_SETTING)
+    if ledger is None:
+        raise UnaccountedCall(
+            "a model was called outside of its prediction; start threads with dspy.Parallel, or run what they do in "
+            "contextvars.copy_context()"
+        )
+    return ledger
+
+
+def _resolve(model: Model) -> lm15.Resolution:
+    try:
+        return LM15Engine(lm15.RouterConfig(env={})).resolve(model.model)
+    except lm15.LM15Error as error:
+        raise ConfigurationError(f"models.{model.name}.model: {error}") from error
+
+
+def _read_key(model: Model, route: lm15.Resolution) -> str | None:
+    """The API key; None where the provider takes the machine's own identity instead, as clouds do."""
+    setting = f"models.{model.name}.api_key_env"
+    if model.api_key_env is not None:
+        key = os.environ.get(model.api_key_env)
+        if not key:
+            raise ConfigurationError(f"{setting}: the environment variable {model.api_key_env} is not set")
+        return key
+    definition = lookup(route.provider)
+    if route.credential_policy != "key":
+        return None
+    if model.api_base is None and definition is not None and definition.placeholder_key is None:
+        raise ConfigurationError(
+            f"{setting}: {route.provider} needs a key; name the environment variable that holds it, "
+            f"or set models.{model.name}.api_base to an endpoint that needs none"
+        )
+    return _NO_KEY

@@ -1,0 +1,276 @@
+"""The programs of the configuration, built once per process and run from any thread."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import operator
+from collections.abc import Callable, Container, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import dspy
+from dspy.predict import best_of_n, refine
+from pydantic import JsonValue
+
+from config.codec import decode_inputs, encode_outputs, find_type_faults
+from config.errors import ConfigurationError, InvalidOutputs, PredictionFailed, TransientPredictionFailure
+from config.experiment import DSPY_VERSION, Program, Variant
+from config.settings import Settings
+from workers.ledger import Answer, Ledger
+from workers.lm import LEDGER_SETTING, build_lm
+from workers.state import read_state
+
+__all__ = ["Answer", "Runner", "build_programs"]
+
+#: These count down on themselves while they run, so every run gets a copy. All others are shared between threads.
+_STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
+#: A predictor takes these for itself, so an input of that name would never reach the prompt.
+_PREDICTOR_ARGUMENTS = frozenset({"signature", "new_signature", "demos", "config", "lm"})
+_LONGEST_MESSAGE = 2000
+
+_Argument = TypeVar("_Argument")
+_Built = TypeVar("_Built")
+
+
+class Runner:
+    """One variant of a program, ready to run."""
+
+    def __init__(self, program: Program, module: dspy.Module, lm: dspy.LM, adapter: dspy.Adapter) -> None:
+        self._program = program
+        self._module = module
+        self._lm = lm
+        self._adapter = adapter
+        self._keeps_state = any(isinstance(part, _STATEFUL_MODULES) for _, part in module.named_sub_modules())
+        module.set_lm(lm)
+        for _, predictor in module.named_sub_modules(dspy.Predict):  # also compiled ones, which set_lm passes over
+            predictor.lm = lm
+
+    def run(self, inputs: Mapping[str, JsonValue]) -> Answer:
+        """Run the program, from any thread.
+
+        Args:
+            inputs: Its input fields as JSON values.
+
+        Raises:
+            InvalidInputs: If they do not fit its signature.
+            PredictionFailed: If it raised or returned something unfit; holds the calls made up to there.
+        """
+        arguments = decode_inputs(self._program, inputs)
+        ledger = Ledger()
+        try:
+            outputs = self._outputs(self._call(arguments, ledger))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except PredictionFailed as unfit:
+            unfit.calls = ledger.calls
+            raise
+        except BaseException as error:
+            failure = _failure(error)
+            failure.calls = ledger.calls
+            raise failure from error
+        finally:
+            ledger.close()
+        return Answer(outputs, ledger.calls)
+
+    def close(self) -> None:
+        """Close the connections of the variant's model, other variants' too. Not to be used again."""
+        self._lm.engine.close()
+
+    def _call(self, arguments: dict[str, Any], ledger: Ledger) -> Any:
+        module = self._module.deepcopy() if self._keeps_state else self._module
+        settings = {
+            "lm": self._lm,
+            "adapter": self._adapter,
+            "trace": [],  # a list of its own: the process-wide one grows, and BestOfN needs one
+            "disable_history": True,
+            "warn_on_type_mismatch": False,  # the inputs have just been checked
+            LEDGER_SETTING: ledger,
+        }
+        with dspy.context(**settings):
+            return module(**arguments)
+
+    def _outputs(self, returned: Any) -> dict[str, JsonValue]:
+        if not isinstance(returned, dspy.Example | Mapping):
+            raise InvalidOutputs(f"{self._program.name} returned a {type(returned).__name__}, not a dspy.Prediction")
+        return encode_outputs(self._program, dict(returned.items()))
+
+
+def build_programs(settings: Settings, queues: Container[str] | None = None) -> dict[tuple[str, str], Runner]:
+    """Build every variant that is served, without network access.
+
+    Args:
+        settings: The configuration.
+        queues: The names of the queues that are served; all where left out.
+
+    Returns:
+        The runners by program and variant name.
+
+    Raises:
+        ConfigurationError: With every fault.
+    """
+    if dspy.__version__ != DSPY_VERSION:
+        raise ConfigurationError(
+            f"dspy {dspy.__version__} is installed, but answers depend on {DSPY_VERSION}: pip install "
+            f"dspy=={DSPY_VERSION}"
+        )
+    _silence(include_content=settings.logging.include_content)
+    # Its keys leave out the endpoint, and it would replay a reply that did not parse.
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    faults: list[str] = []
+
+    def collecting(build: Callable[[_Argument], _Built], argument: _Argument) -> _Built | None:
+        try:
+            return build(argument)
+        except ConfigurationError as error:
+            faults.extend(error.faults)
+            return None
+
+    served = list(_served(settings, queues))
+    lms = {variant.model.name: variant.model for _, variant in served}
+    built_lms = {name: collecting(build_lm, model) for name, model in lms.items()}
+    runners = {}
+    for program, variant in served:
+        module, adapter = collecting(_build_module, program), collecting(_build_adapter, program)
+        lm = built_lms[variant.model.name]
+        if module is not None and adapter is not None and lm is not None:
+            runners[program.name, variant.name] = Runner(program, module, lm, adapter)
+    if faults:
+        raise ConfigurationError(dict.fromkeys(faults))
+    return runners
+
+
+def _served(settings: Settings, queues: Container[str] | None) -> Iterator[tuple[Program, Variant]]:
+    for program in settings.programs.values():
+        for variant in program.variants.values():
+            if queues is None or variant.queue in queues:
+                yield program, variant
+
+
+def _silence(*, include_content: bool) -> None:
+    """Keep DSPy off standard output and error; what it logs quotes inputs and replies."""
+    dspy.disable_logging()
+    if include_content:
+        logging.getLogger("dspy").propagate = True
+        return
+    for module in (best_of_n, refine):  # these print what an attempt raised
+        vars(module)["print"] = _discard
+
+
+def _discard(*_: object) -> None:
+    pass
+
+
+def _failure(error: BaseException) -> PredictionFailed:
+    """What leaves this module in place of an exception that a producer may not know and Celery cannot rebuild."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of the user's own may fail to say what it is
+        text = "(it does not say why)"
+    message = f"{type(error).__name__}: {text}"[:_LONGEST_MESSAGE]
+    if not isinstance(error, Exception) or not dspy.is_retryable_lm_error(error):
+        return PredictionFailed(message)
+    failure = TransientPredictionFailure(message)
+    failure.retry_after_seconds = getattr(error, "retry_after", None)
+    return failure
+
+
+def _build_adapter(program: Program) -> dspy.Adapter:
+    setting = f"programs.{program.name}.adapter"
+    path = program.adapter if ":" in program.adapter else f"dspy:{program.adapter}"
+    return _construct(_import_class(path, dspy.Adapter, setting), setting)
+
+
+def _build_module(program: Program) -> dspy.Module:
+    faults = list(find_type_faults(program))
+    if faults:
+        raise ConfigurationError(faults)
+    module = _module_of_class(program) if program.class_path else _module_of_signature(program)
+    if program.state:
+        state = read_state(program, program.state, module.dump_state())
+        try:
+            module.load_state(state)
+        except Exception as error:
+            raise ConfigurationError(
+                f"programs.{program.name}.state: {program.state} does not load: {type(error).__name__}: {error}"
+            ) from error
+    return module
+
+
+def _module_of_signature(program: Program) -> dspy.Module:
+    setting = f"programs.{program.name}.signature"
+    inputs = {field.name: (field.resolve(), dspy.InputField()) for field in program.signature.inputs}
+    outputs = {field.name: (field.resolve(), dspy.OutputField()) for field in program.signature.outputs}
+    reserved = sorted(_PREDICTOR_ARGUMENTS & inputs.keys())
+    if reserved:
+        raise ConfigurationError(f"{setting}: DSPy takes an input named {', '.join(reserved)} for itself; rename it")
+    try:
+        signature = dspy.make_signature(inputs | outputs, program.instructions)
+        return getattr(dspy, program.module)(signature)
+    except Exception as error:
+        raise ConfigurationError(f"{setting}: {type(error).__name__}: {error}") from error
+
+
+def _module_of_class(program: Program) -> dspy.Module:
+    setting = f"programs.{program.name}.class"
+    program_class = _import_class(str(program.class_path), dspy.Module, setting)
+    if not hasattr(program_class, "forward"):
+        raise ConfigurationError(f"{setting}: {program_class.__name__} has no method forward")
+    module = _construct(program_class, setting)
+    faults = list(_differences_from_signature(program, module))
+    if faults:
+        raise ConfigurationError(faults)
+    return module
+
+
+def _differences_from_signature(program: Program, module: dspy.Module) -> Iterator[str]:
+    setting = f"programs.{program.name}.signature"
+    name = type(module).__name__
+    arguments = dict.fromkeys(field.name for field in program.signature.inputs)
+    try:
+        inspect.signature(type(module).forward).bind(module, **arguments)
+    except TypeError as error:
+        yield f"{setting}: {name}.forward does not take these inputs: {error}"
+    for field in program.signature.outputs:
+        predicted = [
+            predictor.signature.output_fields[field.name].annotation
+            for _, predictor in module.named_sub_modules(dspy.Predict)
+            if field.name in predictor.signature.output_fields
+        ]
+        if predicted and _normal_form(field.resolve()) not in map(_normal_form, predicted):
+            found = getattr(predicted[-1], "__name__", predicted[-1])
+            yield f"{setting}: the output {field.name} is stated as {field.type_text}, but {name} predicts {found}"
+
+
+def _normal_form(annotation: Any) -> Any:
+    """Equal for annotations of the same type: ``List[str]`` and ``list[str]``, ``Optional[int]`` and ``int | None``."""
+    origin = get_origin(annotation)
+    if origin in (None, Literal):
+        return annotation
+    if origin is Annotated:
+        return _normal_form(get_args(annotation)[0])
+    parts = tuple(_normal_form(part) for part in get_args(annotation))
+    if origin in (Union, UnionType):
+        return Union, frozenset(parts)
+    return (origin, parts) if parts else origin
+
+
+def _import_class(path: str, base: type, setting: str) -> type:
+    module_path, _, name = path.partition(":")
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(module_path))
+    except Exception as error:
+        raise ConfigurationError(f"{setting}: {path} does not import: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigurationError(f"{setting}: {path} is no subclass of dspy.{base.__name__}")
+    return found
+
+
+def _construct(class_: type, setting: str) -> Any:
+    try:
+        return class_()
+    except Exception as error:
+        raise ConfigurationError(
+            f"{setting}: {class_.__name__}() raised {type(error).__name__}: {error}; it is built without arguments"
+        ) from error
