@@ -1,36 +1,33 @@
-"""``dspyq demo``: the whole way of a prediction on this machine, from nothing: Redis, a model, a worker, two variants."""
+"""``dspyq demo``: the whole way of a prediction on this machine: Redis, a model, a worker, two variants."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from rich.console import Console
 
 from config.errors import DspyqError
 from dspyq.demo_configuration import DemoModel, embedded_model, real_model, write_demo_configuration
-from dspyq.demo_page import JsonPage, Page
+from dspyq.demo_page import JsonPage, Landed, Page, TextPage
 from dspyq.embedded import require_extra
 from dspyq.embedded.model import EmbeddedModel
 from dspyq.embedded.progress import fetch_weights_visibly
 from dspyq.embedded.tied import TiedProcess
 from dspyq.embedded.valkey import Valkey
 from dspyq.embedded.weights import NAME
-from dspyq.processes import GRACE_SECONDS, StackFailed, ended_by_sigterm, wait_for_worker
-from dspyq.steps import Steps
+from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND, ended_by_sigterm, wait_for_worker
 
 if TYPE_CHECKING:
-    from producer import Prediction
     from producer.statistics import VariantStatistics
 
 REVIEWS = (
@@ -58,23 +55,6 @@ class PredictionsFailed(DspyqError):
     """Some of the demo's predictions failed."""
 
 
-@dataclass(frozen=True)
-class Landed:
-    """What came of one call.
-
-    Attributes:
-        review: What was asked.
-        wait_seconds: How long its caller waited.
-        prediction: The answer; None if it failed.
-        error: What it failed with.
-    """
-
-    review: str
-    wait_seconds: float
-    prediction: Prediction | None = None
-    error: Exception | None = None
-
-
 def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None, as_json: bool) -> None:
     """Run the demo: product reviews through a program with two variants, twice, the second time from the cache.
 
@@ -90,17 +70,93 @@ def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None
         PredictionsFailed: If predictions failed.
     """
     require_extra()
-    page = JsonPage() if as_json else Page()
+    page = JsonPage() if as_json else TextPage()
     page.begin()
     with ended_by_sigterm(), _folder() as folder, ExitStack() as running:
-        asked = real_model(model, api_base, api_key_env) if model else _start_model(running, page.progress, folder)
-        log = _start_worker(running, page.progress, folder, asked)
+        asked = real_model(model, api_base, api_key_env) if model else _start_model(running, page, folder)
+        log = folder / "worker.log"
+        _start_worker(running, page, folder, asked, log)
         failures = 0
         for number in range(1, ROUNDS + 1):
             page.begin_round(number, len(REVIEWS))
-            for landed in _ask_all():
+            for landed in _ask_at_once(REVIEWS):
                 page.show(number, landed)
                 failures += landed.prediction is None
-        page.end(_statistics(), is_embedded=model is None)
+        page.end(_statistics(ROUNDS * len(REVIEWS)), asked)
         if failures:
-            raise PredictionsFailed(f"{failures} of {ROUNDS * len(REVIEWS)} predictions failed; the worker's log: {log}")
+            raise PredictionsFailed(
+                f"{failures} of {ROUNDS * len(REVIEWS)} predictions failed; the worker's log: {log}"
+            )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for logs and the configuration, which is kept where something failed."""
+    folder = Path(tempfile.mkdtemp(prefix="dspyq-demo-"))
+    try:
+        yield folder
+    except DspyqError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+def _start_model(running: ExitStack, page: Page, folder: Path) -> DemoModel:
+    weights_file = fetch_weights_visibly(page.progress)
+    with page.steps.starting("model"):
+        model = running.enter_context(EmbeddedModel(weights_file, log=folder / "model.log"))
+    page.steps.ready("model", model.api_base, NAME, model.ready_seconds)
+    return embedded_model(model.api_base)
+
+
+def _start_worker(running: ExitStack, page: Page, folder: Path, model: DemoModel, log: Path) -> None:
+    """Start Redis and a worker, and have this process use both."""
+    with page.steps.starting("redis"):
+        valkey = running.enter_context(Valkey(log=folder / "redis.log"))
+    page.steps.ready("redis", valkey.url, f"Valkey {valkey.version}", valkey.ready_seconds)
+    # At the end Redis goes before this process, whose listeners need not say so.
+    running.callback(logging.getLogger("dspyq").setLevel, logging.CRITICAL)
+    for name in [name for name in os.environ if name.startswith("DSPYQ_")]:
+        del os.environ[name]  # settings of a project of the user's are none of the demo's
+    os.environ |= {"DSPYQ_CONFIG": str(write_demo_configuration(folder, model)), "DSPYQ_REDIS_URL": valkey.url}
+    from producer.cache import process_cache  # noqa: PLC0415 - its import must come after the settings' environment
+
+    process_cache()  # it must hear of invalidations before it keeps an answer, so it starts before the first call
+    started = time.monotonic()
+    with page.steps.starting("worker"), log.open("wb") as output:
+        command = [sys.executable, "-m", *WORKER_COMMAND.split()]
+        worker = running.enter_context(TiedProcess(command, output=output, grace_seconds=GRACE_SECONDS))
+        wait_for_worker(worker, log)
+    page.steps.ready("worker", WORKER_COMMAND, f"{model.concurrency} threads", time.monotonic() - started)
+
+
+def _ask_at_once(reviews: Sequence[str]) -> Iterator[Landed]:
+    """Ask for all predictions at once and yield each as it lands."""
+    with ThreadPoolExecutor(len(reviews)) as callers:
+        for future in as_completed([callers.submit(_ask, review) for review in reviews]):
+            yield future.result()
+
+
+def _ask(review: str) -> Landed:
+    from producer import predict  # noqa: PLC0415 - as in _start_worker
+
+    started = time.perf_counter()
+    try:
+        prediction = predict.delay(text=review).get(timeout=ANSWER_TIMEOUT_SECONDS)
+    except (DspyqError, CeleryTimeoutError) as error:
+        return Landed(review, time.perf_counter() - started, error=error)
+    return Landed(review, time.perf_counter() - started, prediction)
+
+
+def _statistics(calls: int) -> list[VariantStatistics]:
+    """Return each variant's statistics, once all calls are counted."""
+    from producer.statistics import variant_statistics  # noqa: PLC0415 - as in _start_worker
+
+    deadline = time.monotonic() + _STATISTICS_TIMEOUT_SECONDS
+    while True:
+        statistics = variant_statistics()
+        if sum(variant.calls for variant in statistics) >= calls or time.monotonic() > deadline:
+            return statistics
+        time.sleep(_POLL_SECONDS)

@@ -11,9 +11,10 @@ from string import Template
 
 from dspyq.embedded.model import SLOTS, EmbeddedModel
 
-#: Made up, so that the demo's costs are not all zero: what the smallest models cost elsewhere.
-EMBEDDED_INPUT_USD_PER_MILLION_TOKENS = 0.01
-EMBEDDED_OUTPUT_USD_PER_MILLION_TOKENS = 0.02
+#: Made up, so that the demo's costs are not all zero.
+EMBEDDED_INPUT_USD_PER_MILLION_TOKENS = 0.1
+EMBEDDED_OUTPUT_USD_PER_MILLION_TOKENS = 0.4
+_EMBEDDED_PRICES = f"${EMBEDDED_INPUT_USD_PER_MILLION_TOKENS:.2f} and ${EMBEDDED_OUTPUT_USD_PER_MILLION_TOKENS:.2f}"
 
 _DEFAULT_KEY = {"openai": "OPENAI_API_KEY"}
 _REAL_MODEL_CONCURRENCY = 12
@@ -27,11 +28,13 @@ class DemoModel:
         table: Its ``[models.<name>]`` table.
         adapter: How it is prompted.
         concurrency: How many predictions run at once.
+        remarks: What must be said of it where its answers and costs are shown.
     """
 
     table: dict[str, str | float | bool]
     adapter: str
     concurrency: int
+    remarks: tuple[str, ...] = ()
 
 
 def embedded_model(api_base: str) -> DemoModel:
@@ -47,6 +50,10 @@ def embedded_model(api_base: str) -> DemoModel:
         },
         adapter="dspyq.embedded.short_prompt:ShortPromptAdapter",
         concurrency=SLOTS,
+        remarks=(
+            "The bundled model is there to show the machinery, not to be right.",
+            f"Its prices are made up: {_EMBEDDED_PRICES} per million tokens in and out.",
+        ),
     )
 
 
@@ -66,7 +73,8 @@ def real_model(model: str, api_base: str | None, api_key_env: str | None) -> Dem
         table["api_key_env"] = api_key_env
     if api_base:
         table |= {"api_base": api_base, "input_usd_per_million_tokens": 0, "output_usd_per_million_tokens": 0}
-    return DemoModel(table, adapter="ChatAdapter", concurrency=_REAL_MODEL_CONCURRENCY)
+    remarks = (f"Costs are $0 because no table knows what {api_base} charges.",) if api_base else ()
+    return DemoModel(table, adapter="ChatAdapter", concurrency=_REAL_MODEL_CONCURRENCY, remarks=remarks)
 
 
 def write_demo_configuration(folder: Path, model: DemoModel) -> Path:

@@ -13,6 +13,7 @@ from config.errors import DspyqError
 from dspyq.embedded.log import last_lines
 from dspyq.embedded.tied import TiedProcess
 
+WORKER_COMMAND = "celery -A workers worker"
 READY_TIMEOUT_SECONDS = 60.0
 #: What a worker gets to finish what it runs; the jobs it leaves go to another.
 GRACE_SECONDS = 10.0

@@ -23,12 +23,12 @@ from honcho.printer import Message, Printer
 
 from config.errors import ConfigurationError
 from dspyq.embedded.tied import TiedProcess
-from dspyq.processes import GRACE_SECONDS
+from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND
 
 PROCFILE = Path("Procfile")
 #: What runs where the working directory has no Procfile.
 DEFAULT_PROCESSES = {
-    "worker": "celery -A workers worker",
+    "worker": WORKER_COMMAND,
     "flower": "celery -A workers flower --address=127.0.0.1 --read_only=true",
 }
 
@@ -46,7 +46,7 @@ def read_procfile() -> dict[str, str]:
     except (OSError, UnicodeDecodeError, AssertionError) as error:  # honcho asserts that names are unique
         raise ConfigurationError(f"{PROCFILE.resolve()} cannot be read: {error}") from error
     if not processes:
-        raise ConfigurationError(f"{PROCFILE.resolve()} has no line of the form 'worker: celery -A workers worker'")
+        raise ConfigurationError(f"{PROCFILE.resolve()} has no line of the form 'worker: {WORKER_COMMAND}'")
     return processes
 
 

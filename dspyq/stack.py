@@ -22,7 +22,7 @@ from dspyq.embedded.progress import fetch_weights_visibly
 from dspyq.embedded.tied import TiedProcess
 from dspyq.embedded.valkey import Valkey
 from dspyq.embedded.weights import NAME
-from dspyq.processes import StackFailed, describe_end, ended_by_sigterm, worker_answers
+from dspyq.processes import WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
 from dspyq.procfile import Echo, read_procfile, start_process
 from dspyq.steps import Steps
 
@@ -133,7 +133,7 @@ class _Stack:
             self._processes[name] = self._running.enter_context(process)
             echo.follow(name, process)
         self._watch(echo, until=worker_answers)
-        self._steps.ready("worker", "celery -A workers worker", "", time.monotonic() - started)
+        self._steps.ready("worker", WORKER_COMMAND, "", time.monotonic() - started)
         if "flower" in commands:
             self._watch(echo, until=lambda: loopback.answers_http(flower_port, "/healthcheck"))
             self._steps.ready("flower", f"http://{loopback.ADDRESS}:{flower_port}", "read-only")

@@ -53,27 +53,9 @@ class Predict(DeliveredTask):
     ``apply_async``: ``program``, ``variant``, ``unit``, ``refresh``, ``request_id``, besides Celery's own.
     """
 
-    name = TASK_NAME
     typing = False
     acks_late = True
     ignore_result = False
-    _body: Body | None = None
-
-    def install(self, body: Body) -> None:
-        """Give the task what it does in a worker; producers have no body."""
-        type(self)._body = staticmethod(body)  # noqa: SLF001 - Celery registers one instance of a class of its own
-
-    def run(self, *args: Any, **inputs: Any) -> dict[str, Any]:
-        """Answer a prediction, in a worker.
-
-        Raises:
-            InvalidRequest: Where no worker's body is installed.
-        """
-        del args
-        if self._body is None:
-            raise InvalidRequest("predictions run in workers: start one with 'celery -A workers worker'")
-        return self._body(self, inputs)
-
     def AsyncResult(self, task_id: str, **options: Any) -> PredictionResult:  # noqa: N802 - Celery's name
         """Return the handle of a prediction by its task id."""
         return PredictionResult(task_id, app=self._get_app(), **options)
@@ -269,4 +251,19 @@ def _merge(args: Any, kwargs: Mapping[str, Any] | None, program: str | None) -> 
     return {**previous, **(kwargs or {})}
 
 
-predict: Predict = app.register_task(Predict())
+def _run(task: Predict, *args: Any, **inputs: Any) -> dict[str, Any]:
+    del args  # an apply_async of ours sends none
+    if _body is None:
+        raise InvalidRequest("predictions run in workers: start one with 'celery -A workers worker'")
+    return _body(task, inputs)
+
+
+def install_body(body: Body) -> None:
+    """Give the task what it does; a worker does so when it starts, a producer never does."""
+    global _body  # noqa: PLW0603 - one task, one body, for the life of the process
+    _body = body
+
+
+_body: Body | None = None
+#: Bound to the application, and so to the configuration, when it is first used.
+predict: Predict = app.task(_run, base=Predict, bind=True, name=TASK_NAME)

@@ -6,7 +6,9 @@ import importlib
 import inspect
 import logging
 import operator
+import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -27,7 +29,7 @@ __all__ = ["Answer", "Runner", "build_programs"]
 #: These count down on themselves while they run, so every run gets a copy. All others are shared between threads.
 _STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
 #: A predictor takes these for itself, so an input of that name would never reach the prompt.
-_PREDICTOR_ARGUMENTS = frozenset({"signature", "new_signature", "demos", "config", "lm"})
+_PREDICTOR_ARGUMENTS = frozenset({"self", "signature", "new_signature", "demos", "config", "lm"})
 _LONGEST_MESSAGE = 2000
 
 _Argument = TypeVar("_Argument")
@@ -151,6 +153,7 @@ def _served(settings: Settings, queues: Container[str] | None) -> Iterator[tuple
 def _silence(*, include_content: bool) -> None:
     """Keep DSPy off standard output and error; what it logs quotes inputs and replies."""
     dspy.disable_logging()
+    warnings.filterwarnings("ignore", "Field name .* shadows an attribute", module="dspy")  # harmless in a signature
     if include_content:
         logging.getLogger("dspy").propagate = True
         return
@@ -188,13 +191,7 @@ def _build_module(program: Program) -> dspy.Module:
         raise ConfigurationError(faults)
     module = _module_of_class(program) if program.class_path else _module_of_signature(program)
     if program.state:
-        state = read_state(program, program.state, module.dump_state())
-        try:
-            module.load_state(state)
-        except Exception as error:
-            raise ConfigurationError(
-                f"programs.{program.name}.state: {program.state} does not load: {type(error).__name__}: {error}"
-            ) from error
+        _load_state(program, program.state, module)
     return module
 
 
@@ -202,11 +199,13 @@ def _module_of_signature(program: Program) -> dspy.Module:
     setting = f"programs.{program.name}.signature"
     inputs = {field.name: (field.resolve(), dspy.InputField()) for field in program.signature.inputs}
     outputs = {field.name: (field.resolve(), dspy.OutputField()) for field in program.signature.outputs}
-    reserved = sorted(_PREDICTOR_ARGUMENTS & inputs.keys())
+    fields = inputs | outputs
+    of_signatures = {name for name in fields if isinstance(getattr(type(dspy.Signature), name, None), property)}
+    reserved = sorted(_PREDICTOR_ARGUMENTS & inputs.keys() | of_signatures)
     if reserved:
-        raise ConfigurationError(f"{setting}: DSPy takes an input named {', '.join(reserved)} for itself; rename it")
+        raise ConfigurationError(f"{setting}: DSPy has a use of its own for the name {', '.join(reserved)}; rename it")
     try:
-        signature = dspy.make_signature(inputs | outputs, program.instructions)
+        signature = dspy.make_signature(fields, program.instructions)
         return getattr(dspy, program.module)(signature)
     except Exception as error:
         raise ConfigurationError(f"{setting}: {type(error).__name__}: {error}") from error
@@ -273,4 +272,16 @@ def _construct(class_: type, setting: str) -> Any:
     except Exception as error:
         raise ConfigurationError(
             f"{setting}: {class_.__name__}() raised {type(error).__name__}: {error}; it is built without arguments"
+        ) from error
+
+
+def _load_state(program: Program, path: Path, module: dspy.Module) -> None:
+    parameters = dict(module.named_parameters())
+    state = read_state(program, path, {name: parameter.dump_state() for name, parameter in parameters.items()})
+    try:
+        for name, parameter in parameters.items():
+            parameter.load_state(state[name])
+    except Exception as error:
+        raise ConfigurationError(
+            f"programs.{program.name}.state: {path} does not load: {type(error).__name__}: {error}"
         ) from error

@@ -21,7 +21,7 @@ def read_state(program: Program, path: Path, fresh: dict[str, Any]) -> dict[str,
     Args:
         program: The program whose state it is.
         path: The file that ``program.save("….json")`` wrote.
-        fresh: The program's own state before it is loaded, ``dump_state()``.
+        fresh: The state of each of the program's predictors before it is loaded.
 
     Raises:
         ConfigurationError: If the file is unreadable, changed since the settings were read, or another program's.
@@ -36,19 +36,24 @@ def read_state(program: Program, path: Path, fresh: dict[str, Any]) -> dict[str,
         raise ConfigurationError(f"{setting}: {path} is not the JSON that program.save writes: {error}") from error
     if hashlib.sha256(content).hexdigest() != program.state_sha256:
         raise ConfigurationError(f"{setting}: {path} changed after the settings were read; start again")
-    differences = list(_differences(fresh, state))
+    saved = _by_predictor(state)
+    differences = list(_differences(fresh, saved))
     if differences:
         raise ConfigurationError(f"{setting}: {path} is of another program: {'; '.join(differences)}")
-    return {name: {**predictor, "lm": None} for name, predictor in state.items() if name != _METADATA}
+    return {name: {**predictor, "lm": None} for name, predictor in saved.items()}
 
 
-def _differences(fresh: dict[str, Any], state: Any) -> Iterator[str]:
+def _by_predictor(state: Any) -> dict[str, Any]:
     if not isinstance(state, dict):
-        yield "it holds no predictors"
-        return
-    saved = {name: predictor for name, predictor in state.items() if name != _METADATA}
+        return {}
+    saved = {name: value for name, value in state.items() if name != _METADATA}
+    # A program that is a predictor itself is saved without the name DSPy has for it.
+    return {"self": saved} if isinstance(saved.get("demos"), list) else saved
+
+
+def _differences(fresh: dict[str, Any], saved: dict[str, Any]) -> Iterator[str]:
     if saved.keys() != fresh.keys():
-        yield f"it has the predictors {', '.join(sorted(saved))}, the program {', '.join(sorted(fresh))}"
+        yield f"it has the predictors {', '.join(sorted(saved)) or '(none)'}, the program {', '.join(sorted(fresh))}"
         return
     for name, predictor in fresh.items():
         if not isinstance(saved[name], dict):

@@ -14,7 +14,7 @@ from celery.app.task import Context
 from config.errors import PredictionFailed, VariantMismatch
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
-from producer.predict import HEADER, predict
+from producer.predict import HEADER, install_body
 from producer.prediction import CacheLevel, Metadata, Usage, metadata_from_json, to_json
 from producer.request import Request, build_request
 from producer.statistics import run_counts
@@ -38,7 +38,7 @@ def install(runners: Mapping[tuple[str, str], Runner]) -> None:
         stored = _answered_by_another(request, run, is_first_look=not is_claimed and run.fence == _FIRST_RUN)
         return stored if stored is not None else _compute(request, run, runner, inputs)
 
-    predict.install(answer)
+    install_body(answer)
 
 
 def _request(context: Context, inputs: Mapping[str, Any], run: Run) -> Request:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
 RENEWALS_PER_LEASE = 3
+#: However much there is to move, renewals come first again after so many scripts.
+SWEEPS_PER_BEAT = 20
 
 
 @dataclass
@@ -81,13 +83,19 @@ class Leases:
         """Return whether the body of this run may start: whether the job still is its own.
 
         That costs a round trip only where the last renewal is too long ago, or the run was taken by another process
-        (the parent of a forked pool).
+        (the parent of a forked pool). A run that may not start is forgotten, so that its ack ends nothing.
         """
         with self._lock:
             lease = self._held.get(tag)
         if lease is not None and time.monotonic() < lease.sure_until:
             return True
-        return not self._renew([tag], self.records)
+        try:
+            return not self._renew([tag], self.records)
+        except redis.RedisError as error:
+            if not self._release(tag):
+                raise  # nothing here keeps that process from ending the job
+            logger.warning("run %s does not begin, Redis does not say whether it may: %s", tag, error)
+            return False
 
     def ended(self, tag: str) -> None:
         """Note that the body of this run ended: its ack should follow, and a lease without one must not live on."""
@@ -178,7 +186,7 @@ class Leases:
         asked_at = time.monotonic()
         lost = records.renew(tags, self._lease_seconds)
         with self._lock:
-            for tag in lost.symmetric_difference(tags):
+            for tag in set(tags) - lost:
                 if lease := self._held.get(tag):
                     lease.sure_until = asked_at + self._lease_seconds
         for tag in lost:
@@ -187,12 +195,12 @@ class Leases:
         return lost
 
     def _sweep(self) -> None:
-        is_complete = False
-        while not is_complete:
+        for _ in range(SWEEPS_PER_BEAT):
             sweep = self._beat_records.sweep()
-            is_complete = sweep.is_complete
             if sweep.expired:
-                logger.warning("the worker of these jobs is gone, they are queued again: %s", ", ".join(sweep.expired))
+                logger.warning("nobody renewed these jobs, they are queued again: %s", ", ".join(sweep.expired))
+            if sweep.is_complete:
+                break
 
     def _release(self, tag: str) -> bool:
         """Forget a run and return its slot; False where it was not held."""

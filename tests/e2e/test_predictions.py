@@ -462,9 +462,11 @@ def test_answers_may_live_in_a_redis_of_their_own_that_forgets_them(
     def ask():
         from producer import predict
 
-        levels = [predict.delay(question="q").get(timeout=20).metadata.cache_level for _ in range(2)]
-        levels += [predict.many([{"question": "q"}])[0].get(timeout=20).metadata.cache_level]
-        return levels
+        first = predict.delay(question="q").get(timeout=20).metadata.cache_level
+        while predict.delay(question="q").cache_level == "joined":
+            pass  # the answer is there a moment before its alias is moved: two servers, two steps
+        again = [predict.delay(question="q"), *predict.many([{"question": "q"}])]
+        return [first, *(handle.get(timeout=20).metadata.cache_level for handle in again)]
 
     env |= {"DSPYQ_CACHE__MEMORY_ENTRIES": "0"}
     assert run_producer(ask, env=env) == [None, "redis", "redis"]

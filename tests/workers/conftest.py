@@ -54,3 +54,8 @@ def build(build_all: Callable[..., dict[tuple[str, str], Runner]]) -> Callable[.
         return runner
 
     return build_one
+
+
+def _stated(table: dict[str, Any]) -> dict[str, Any]:
+    """A table without what a test took away with None."""
+    return {key: value for key, value in table.items() if value is not None}

@@ -95,7 +95,7 @@ class Raising(Echo):
         raise errors.get(question, RuntimeError)(question)
 
 
-class Mute(Exception):  # noqa: N818 - never seen
+class Mute(Exception):
     def __str__(self) -> str:
         raise TypeError
 
@@ -109,6 +109,7 @@ class Returning(Echo):
 class NeedsArguments(Echo):
     def __init__(self, size: int) -> None:
         super().__init__()
+        self.size = size
 
 
 class WithoutForward(dspy.Module):
@@ -132,3 +133,12 @@ class OwnModel(Echo):
 class Shouting(dspy.ChatAdapter):
     def format_task_description(self, signature: type[dspy.Signature]) -> str:
         return super().format_task_description(signature).upper()
+
+
+class Lists(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> names: list[str], age: Optional[int], kind: Literal['a', 'b']")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.part(question=question)

@@ -194,7 +194,7 @@ def test_what_does_not_pass_is_a_lasting_failure_and_recorded(
 
 def test_a_rate_limit_says_when_to_try_again(build: Callable[..., Runner], endpoint: Endpoint) -> None:
     endpoint.script(times=1, status=429, headers={"retry-after": "7"})
-    with pytest.raises(TransientPredictionFailure, match="^LMRateLimitError: ") as raised:
+    with pytest.raises(TransientPredictionFailure, match=r"^LMRateLimitError: ") as raised:
         build().run(QUESTION)
     assert raised.value.retry_after_seconds == 7
 
@@ -227,11 +227,10 @@ def test_more_calls_run_at_once_than_lm15_has_connections_by_itself(
     ],
 )
 def test_a_json_schema_is_sent_where_the_endpoint_takes_one(
-    build: Callable[..., Runner], endpoint: Endpoint, model: str, structured: bool | None, expected: str | None
+    build: Callable[..., Runner], endpoint: Endpoint, model: str, structured: object, expected: str | None
 ) -> None:
-    runner = build(
-        model={"model": model, "structured_outputs": structured}, adapter="JSONAdapter", signature="question -> n: int"
-    )
+    table = {"model": model, "structured_outputs": structured}
+    runner = build(model=table, adapter="JSONAdapter", signature="question -> n: int")
     assert isinstance(runner.run(QUESTION).outputs["n"], int)
     (request,) = endpoint.requests()
     assert request.parameters.get("response_format", {}).get("type") == expected

@@ -69,7 +69,9 @@ def tasks(leases: Leases, redis_server: RedisServer) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def make_worker(session_redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
+def make_worker(
+    session_redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Worker]]:
     """Start a worker of the throwaway app: ``make_worker("-P", "solo")``; its ``ready()`` waits for it."""
     settings = tmp_path_factory.mktemp("delivery") / "dspyq.toml"
     settings.write_text("")

@@ -21,6 +21,10 @@ from tests.support.redis_server import RedisServer
 SHORT_LEASE_SECONDS = 0.3
 
 
+def fail(*_: object) -> None:
+    raise redis.ConnectionError
+
+
 @pytest.fixture
 def take(job: Any) -> Callable[[Leases], str]:
     """Put a job and take it, and return the run's tag."""
@@ -73,6 +77,26 @@ def test_a_run_taken_by_another_process_begins_while_it_holds_its_job(
     assert child.begin(tag)
     parent.finish(tag)
     assert not child.begin(tag)
+
+
+def test_a_doubtful_run_does_not_begin_while_redis_is_away_and_its_ack_ends_nothing(
+    make_leases: Callable[..., Leases], take: Any, jobs_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = make_leases(SHORT_LEASE_SECONDS)
+    tag = take(leases)
+    time.sleep(SHORT_LEASE_SECONDS)
+    with monkeypatch.context() as patched:
+        patched.setattr(leases.records, "renew", fail)
+        assert not leases.begin(tag)
+    leases.finish(tag)
+    leases.beat()
+    assert jobs_redis.zcard("dspy:v1:queue:q") == 1
+
+
+def test_another_processs_run_fails_where_redis_is_away(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases.records, "renew", fail)
+    with pytest.raises(redis.ConnectionError):
+        leases.begin("another:1")
 
 
 def test_the_beat_keeps_a_job_far_beyond_its_lease(make_leases: Callable[..., Leases], take: Any) -> None:
@@ -142,10 +166,6 @@ def test_what_redis_could_not_be_told_at_the_end_the_beat_tells_it(
     leases: Leases, take: Any, jobs_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = take(leases)
-
-    def fail(_: str) -> bool:
-        raise redis.ConnectionError
-
     monkeypatch.setattr(leases.records, "finish", fail)
     leases.finish(tag)
     assert jobs_redis.exists(f"dspy:v1:job:{tag.removesuffix(':1')}")
@@ -171,9 +191,7 @@ def test_the_beat_survives_a_fault_of_its_own(leases: Leases, take: Any, caplog:
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_beat_moves_more_jobs_than_fit_one_script(
-    leases: Leases, job: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_beat_moves_more_jobs_than_fit_one_script(leases: Leases, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.delivery.records.BATCH_SIZE", 10)
     for _ in range(35):
         leases.records.put(job(delay_seconds=0.01))

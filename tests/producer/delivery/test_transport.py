@@ -85,9 +85,7 @@ def test_an_acknowledged_job_is_gone(connection: Connection, tasks: ModuleType, 
 
 
 def test_jobs_are_delivered_by_priority(connection: Connection, tasks: ModuleType) -> None:
-    sent = {
-        priority: tasks.add.apply_async((1, 2), priority=priority, ignore_result=True).id for priority in (9, 0, 4)
-    }
+    sent = {priority: tasks.add.apply_async((1, 2), priority=priority, ignore_result=True).id for priority in (9, 0, 4)}
     received: list[Any] = []
     consume(connection, received)
     drain(connection)
@@ -208,9 +206,7 @@ def test_closing_a_connection_returns_nothing_and_the_run_can_still_end(
     assert list(jobs_redis.scan_iter(PREFIX + "job:*")) == []
 
 
-def test_a_lost_run_makes_room_for_another_job(
-    connection: Connection, tasks: ModuleType, leases: Leases
-) -> None:
+def test_a_lost_run_makes_room_for_another_job(connection: Connection, tasks: ModuleType, leases: Leases) -> None:
     received: list[Any] = []
     consume(connection, received, prefetch_count=1)
     for _ in range(2):
@@ -225,7 +221,7 @@ def test_a_lost_run_makes_room_for_another_job(
 
 @pytest.mark.parametrize("requeue", [True, False])
 def test_a_rejected_job_is_neither_lost_nor_delivered_at_once(
-    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, requeue: bool
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, *, requeue: bool
 ) -> None:
     received: list[Any] = []
     consume(connection, received)

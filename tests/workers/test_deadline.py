@@ -1,0 +1,66 @@
+"""A deadline bounds everything a socket does, however often it does it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from workers.deadline import DeadlineSocket, deadline, remaining_seconds
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bounded = DeadlineSocket(ours)
+        bounded.settimeout(5)
+        yield bounded, theirs
+
+
+def test_bytes_that_trickle_do_not_prolong_it(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    is_over = threading.Event()
+
+    def trickle() -> None:
+        while not is_over.wait(0.02):
+            theirs.sendall(b".")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(TimeoutError), deadline(0.2):
+        list(iter(lambda: ours.recv(10), b""))
+    is_over.set()
+    thread.join()
+    assert 0.2 <= time.monotonic() - started < 0.4
+
+
+def test_a_peer_that_does_not_read_ends_a_write(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    started = time.monotonic()
+    with pytest.raises(TimeoutError), deadline(0.2):
+        ours.sendall(bytes(10_000_000))
+    assert 0.2 <= time.monotonic() - started < 0.4
+
+
+def test_nothing_is_read_or_written_once_it_has_passed(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"there")
+    with deadline(-1):
+        with pytest.raises(TimeoutError):
+            ours.recv(10)
+        with pytest.raises(TimeoutError):
+            ours.sendall(b"x")
+    assert ours.recv(10) == b"there"
+
+
+def test_without_one_the_sockets_own_timeout_holds(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    assert remaining_seconds() == float("inf")
+    ours.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        ours.recv(10)
