@@ -23,13 +23,15 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table: text to the left, what looks like a number to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        is_number = bool(rows) and all(
-            row[index][:1].isdigit() or row[index] in {"–", ""} or row[index][:1] == "$" for row in rows
-        )
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        is_number = bool(rows) and all(_looks_like_a_number(row[index]) for row in rows)
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _looks_like_a_number(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] == "$" or text in {"–", "unknown"}
 
 
 def percent(share: float | None) -> str:

@@ -13,7 +13,7 @@ import typer
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from pydantic_core import to_jsonable_python
 
-from config.errors import ConfigurationError, InvalidInputs
+from config.errors import ConfigurationError, DspyqError, InvalidInputs
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import DEFAULT_FILE, get_settings
 from dspyq.output import JsonOption, console, dollars, percent, print_json, print_table, seconds
@@ -42,9 +42,8 @@ def predict(
     try:
         prediction = job.get(timeout=timeout_seconds)
     except CeleryTimeoutError:
-        raise typer.BadParameter(
-            f"no answer within {timeout_seconds:g} s; is a worker running? (celery -A workers worker)",
-            param_hint="--timeout",
+        raise DspyqError(
+            f"no answer within {timeout_seconds:g} s; is a worker running? (celery -A workers worker)"
         ) from None
     outputs, metadata = to_jsonable_python(prediction.outputs), asdict(prediction.metadata)
     if as_json:
@@ -121,29 +120,16 @@ def variants(as_json: JsonOption = False) -> None:
         derived = ("hits", "hit_rate", "success_rate")
         print_json([{**asdict(row), **{name: getattr(row, name) for name in derived}} for row in statistics])
         return
-    columns = [
-        "program",
-        "variant",
-        "calls",
-        "successes",
-        "failures",
-        "success",
-        "mean run",
-        "hit rate",
-        "tokens",
-        "cost",
-    ]
+    columns = ["variant", "calls", "successes", "failures", "success", "mean run", "hit rate", "cost"]
     rows = [
         [
-            row.program,
-            row.variant,
+            f"{row.program}.{row.variant}",
             f"{row.calls:,}",
             f"{row.successes:,}",
             f"{row.failures:,}",
             percent(row.success_rate),
             seconds(row.mean_duration_seconds),
             percent(row.hit_rate),
-            f"{row.prompt_tokens + row.completion_tokens:,}",
             dollars(row.cost_usd),
         ]
         for row in statistics

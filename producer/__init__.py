@@ -1,10 +1,14 @@
 """What a producer needs: ``from producer import predict``."""
 
+import logging
 import os
 
 from config.celery import app
 from producer.predict import predict
 from producer.prediction import Metadata, Prediction, Usage
+
+# A library says nothing on its own account; its host configures logging.
+logging.getLogger("dspyq").addHandler(logging.NullHandler())
 
 __all__ = ["Metadata", "Prediction", "Usage", "app", "predict"]
 

@@ -56,6 +56,7 @@ class Predict(DeliveredTask):
     typing = False
     acks_late = True
     ignore_result = False
+
     def AsyncResult(self, task_id: str, **options: Any) -> PredictionResult:  # noqa: N802 - Celery's name
         """Return the handle of a prediction by its task id."""
         return PredictionResult(task_id, app=self._get_app(), **options)

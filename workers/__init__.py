@@ -5,4 +5,5 @@ from workers import lifecycle
 
 __all__ = ["app"]
 
+lifecycle.refuse_a_faulty_configuration()
 lifecycle.connect()

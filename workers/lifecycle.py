@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import signals
 
@@ -13,6 +13,14 @@ from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
 from producer.delivery.leases import process_leases
 from workers import privacy
+
+
+def refuse_a_faulty_configuration() -> None:
+    """End the process with a line for each fault: Celery would show the first of them at the end of a traceback."""
+    try:
+        get_settings()
+    except ConfigurationError as error:
+        _refuse(error)
 
 
 def connect() -> None:
@@ -37,10 +45,13 @@ def _prepare(instance: Any, **_: Any) -> None:
         served = set(instance.app.amqp.queues.consume_from)
         install(build_programs(get_settings(), queues=served))
     except DspyqError as error:
-        faults = error.faults if isinstance(error, ConfigurationError) else (str(error),)
-        for fault in faults:
-            print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging may not reach a terminal
-        raise SystemExit(1) from None
+        _refuse(error)
+
+
+def _refuse(error: DspyqError) -> NoReturn:
+    for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
+        print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    raise SystemExit(1) from None
 
 
 def _reach_redis() -> None:

@@ -24,8 +24,9 @@ from dspyq.embedded.tied import TiedProcess
 #: Requests it answers at once; more wait.
 SLOTS = 2
 TOKENS_PER_SLOT = 2048
-#: More threads than this only wait for each other on a model so small.
-MOST_THREADS = 4
+#: Threads of one model wait for each other at every layer, so on a busy core each waits for the slowest: two threads
+#: on two busy cores were six times slower than one.
+MOST_THREADS = 2
 READY_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
@@ -85,7 +86,7 @@ def serve(weights_file: Path, port: int) -> None:
     parameters.ui = False
     parameters.n_parallel = SLOTS
     parameters.n_ctx = SLOTS * TOKENS_PER_SLOT
-    parameters.cpuparams.n_threads = min(MOST_THREADS, os.cpu_count() or 1)
+    parameters.cpuparams.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
     server = xllamacpp.Server(parameters)
     signal.sigwait(ends)
     del server  # it ends its threads

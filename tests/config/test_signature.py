@@ -1,7 +1,7 @@
 """Signatures are read from their text, with the types they state."""
 
 import datetime
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_types_resolve_to_pythons_own():
         "a": list[str],
         "b": dict[str, int],
         "c": Literal["x", "y"],
-        "d": Optional[datetime.date],
+        "d": datetime.date | None,
         "e": int | None,
     }
 
@@ -56,7 +56,9 @@ def test_a_path_that_does_not_import_says_so_when_it_is_needed():
         field.resolve()
 
 
-@pytest.mark.parametrize("text", ["str", "list[int]", "dict[str, float]", "Literal['2026-01-01']", "bool | None", "Any"])
+@pytest.mark.parametrize(
+    "text", ["str", "list[int]", "dict[str, float]", "Literal['2026-01-01']", "bool | None", "Any"]
+)
 def test_json_types_need_nothing_rebuilt(text):
     assert parse_signature(f"a -> b: {text}").outputs[0].is_json
 

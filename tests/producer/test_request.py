@@ -58,7 +58,7 @@ def test_other_inputs_have_another_key():
     assert build({"question": "a"}).input_hash != build({"question": "a "}).input_hash
 
 
-def test_the_order_of_fields_does_not_matter(tmp_path, run_producer, settings_file):
+def test_the_order_of_fields_does_not_matter(run_producer, settings_file):
     path = settings_file({"programs": {"qa": {"signature": "a: int, b: list[str] -> answer"}}})
 
     def hashes():

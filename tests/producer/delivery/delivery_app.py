@@ -62,8 +62,8 @@ def _note(event: str, text: str) -> None:
 @app.task(name="work")
 def work(text: str, seconds: float = 0.0) -> str:
     """Note that it began, and in which process, and after a while that it ended."""
-    _note("processes", str(os.getpid()))
     _note("began", text)
+    _note("processes", str(os.getpid()))  # last, for it is what tests wait for before they kill
     time.sleep(seconds)
     _note("ended", text)
     return text

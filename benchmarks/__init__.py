@@ -1,0 +1,1 @@
+"""What dspyq costs beside plain Celery, dramatiq, arq and bare DSPy threads: ``python -m benchmarks``."""

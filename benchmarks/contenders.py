@@ -1,0 +1,61 @@
+"""Who is measured: how each one's worker is started and asked. All answer with the same DSPy program on one Redis."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_CONCURRENCY = "200"
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A task queue.
+
+    Attributes:
+        name: What the table calls it.
+        worker_command: Starts its worker, with 200 predictions at once.
+        ready_line: What the worker writes once it serves.
+        ask: The function of ``benchmarks.subjects`` that sends questions and returns the keys of their results.
+    """
+
+    name: str
+    worker_command: tuple[str, ...]
+    ready_line: str
+    ask: str
+
+
+DSPYQ = Contender(
+    name="dspyq",
+    worker_command=(_script("celery"), "-A", "workers", "worker", "-l", "INFO", "--without-mingle"),
+    ready_line=" ready.",
+    ask="asking:dspyq",
+)
+CELERY = Contender(
+    name="plain Celery",
+    worker_command=(
+        _script("celery"), "-A", "benchmarks.subjects.celery_worker", "worker", "-l", "INFO", "--without-mingle",
+        "-c", _CONCURRENCY,
+    ),
+    ready_line=" ready.",
+    ask="asking:plain_celery",
+)  # fmt: skip
+DRAMATIQ = Contender(
+    name="dramatiq",
+    worker_command=(
+        _script("dramatiq"), "benchmarks.subjects.dramatiq_worker", "--processes", "1", "--threads", _CONCURRENCY,
+    ),
+    ready_line="ready for action",
+    ask="asking:dramatiq",
+)  # fmt: skip
+ARQ = Contender(
+    name="arq",
+    worker_command=(_script("arq"), "benchmarks.subjects.arq_worker.WorkerSettings"),
+    ready_line="redis_version=",
+    ask="asking:arq",
+)

@@ -1,0 +1,57 @@
+"""What a web server pays to import a producer."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from statistics import median
+from typing import Any
+
+from benchmarks.repetition import alternate, median_ratio
+from benchmarks.rows import Row, Target
+from tests.support.processes import REPOSITORY
+
+_MILLISECONDS = 1e3
+_OURS = "producer"
+_THEIRS = "celery, redis, pydantic_settings"
+_USED = "celery.app.base, redis, pydantic_settings"
+_FORBIDDEN = ("dspy", "litellm")
+_CODE = """
+import json, sys, time
+started = time.perf_counter()
+import {modules}
+seconds = time.perf_counter() - started
+print(json.dumps({{"seconds": seconds, "loaded": [name for name in {forbidden} if name in sys.modules]}}))
+"""
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Measure the imports in processes of their own, the interpreter's start left out."""
+    rounds = 3 if quick else 15
+    blocks = {modules: functools.partial(_import, modules) for modules in (_OURS, _THEIRS, _USED)}
+    alternate(1, blocks)  # writes the bytecode and fills the file cache
+    seconds = {
+        modules: [each["seconds"] for each in found] for modules, found in alternate(rounds, blocks).items()
+    }
+    return [
+        _row(seconds, _THEIRS, "celery, redis, pydantic-settings", Target("ratio", "at most", 1.60)),
+        _row(seconds, _USED, "the same, with Celery's lazy app class loaded", None),
+    ]
+
+
+def _row(seconds: dict[str, list[float]], theirs: str, other: str, target: Target | None) -> Row:
+    return Row(
+        "import producer", "import", "ms", median(seconds[_OURS]) * _MILLISECONDS, other,
+        median(seconds[theirs]) * _MILLISECONDS, median_ratio(seconds[_OURS], seconds[theirs]), target,
+    )  # fmt: skip
+
+
+def _import(modules: str) -> dict[str, Any]:
+    code = _CODE.format(modules=modules, forbidden=_FORBIDDEN)
+    output = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(output.stdout)
+    if found["loaded"]:
+        raise RuntimeError(f"importing {modules} loads {', '.join(found['loaded'])}")
+    return found

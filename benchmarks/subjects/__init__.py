@@ -1,0 +1,1 @@
+"""What is measured. Each module runs in processes of its own; the benchmarks start those and read the outcome."""

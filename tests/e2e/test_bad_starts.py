@@ -1,0 +1,90 @@
+"""A worker that cannot serve does not start: one line for each fault, no traceback, exit 1."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.configuration import environment
+
+CLASSES = "tests.support.user_programs"
+
+
+@pytest.fixture
+def start(settings_file, redis_server):
+    def start(changes=None, *, toml=None, redis_url=None, env=None):
+        path = settings_file(changes, toml=toml)
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "workers", "worker"],
+            capture_output=True,
+            text=True,
+            env=environment(path, redis_url or redis_server.url, env),
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        return [line for line in done.stderr.splitlines() if line.startswith("dspyq: ")]
+
+    return start
+
+
+def test_every_program_and_model_that_cannot_be_served_is_one_line(start, tmp_path):
+    field = {"prefix": "Text:", "description": ""}
+    state = {"predict": {"demos": [], "signature": {"instructions": "", "fields": [field]}}}
+    (tmp_path / "other.json").write_text(json.dumps(state))
+
+    def program(model="control", signature="question -> answer", **keys):
+        return {"signature": signature, "variants": {"control": {"model": model}}, **keys}
+
+    unpriced = {"model": "openai/nobody-knows-me", "api_base": "http://127.0.0.1:1/v1"}
+    lines = start(
+        {
+            "models": {"keyless": {"model": "openai/gpt-4o", "api_key_env": "NOT_SET_ANYWHERE"}, "unpriced": unpriced},
+            "programs": {
+                "absent": program(**{"class": "nowhere:Missing"}),
+                "no-module": program(**{"class": f"{CLASSES}:Verdict"}),
+                "unlike": program(signature="text -> answer", **{"class": f"{CLASSES}:Echo"}),
+                "foreign-state": program(state="other.json"),
+                "keyless": program("keyless"),
+                "unpriced": program("unpriced"),
+            },
+        }
+    )
+    expected = {
+        "programs.absent.class: nowhere:Missing does not import",
+        "programs.no-module.class",
+        "programs.unlike.",
+        "programs.foreign-state.state",
+        "NOT_SET_ANYWHERE",
+        "models.unpriced.input_usd_per_million_tokens",
+    }
+    assert len(lines) == len(expected), lines
+    for told in expected:
+        assert [line for line in lines if told in line], (told, lines)
+
+
+def test_every_fault_of_the_file_is_one_line(start):
+    variants = {"control": {"model": "contrl", "weight": 0.5}}
+    lines = start({"programs": {"qa": {"variants": variants}}, "cache": {"memory_entrys": 1}})
+    for told in ("did you mean control?", "sum to 0.5, not 1", "did you mean memory_entries?"):
+        assert [line for line in lines if told in line]
+
+
+def test_an_unreadable_configuration_is_one_line(start):
+    (line,) = start(toml="[models")
+    assert "not valid TOML" in line
+
+
+def test_a_redis_that_is_not_there_is_one_line(start):
+    (line,) = start(redis_url="redis://127.0.0.1:1/0")
+    assert "DSPYQ_REDIS_URL" in line
+
+
+def test_a_redis_with_another_password_is_one_line_without_it(start, fresh_redis_server):
+    server = fresh_redis_server(password="right")
+    (line,) = start(redis_url=f"redis://:wr0ng-secret@127.0.0.1:{server.port}/0")
+    assert "DSPYQ_REDIS_URL" in line
+    assert "AuthenticationError" in line
+    assert "wr0ng-secret" not in line
