@@ -37,6 +37,7 @@ class Servers:
     """
 
     def __enter__(self) -> Self:
+        """Start both."""
         with ExitStack() as started:
             folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
             self.redis = started.enter_context(RedisServer())
@@ -49,6 +50,7 @@ class Servers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End both."""
         self._started.close()
 
     def environment(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -87,7 +89,7 @@ class Servers:
         """
         module, _, name = function.partition(":")
         passed = ", ".join(f"{argument}={argument}" for argument in arguments)
-        code = f"from benchmarks.subjects import {module}\nreturn {module}.{name}({passed})"
+        code = f"from benchmarks.subjects.{module} import {name} as _subject\nreturn _subject({passed})"
         return Producer(code, arguments, self.environment(settings))
 
     def run(self, function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Any:
@@ -128,4 +130,3 @@ def resident_mebibytes(pid: int) -> float:
     """Return a process's memory now."""
     resident_bytes: int = psutil.Process(pid).memory_info().rss
     return resident_bytes / MEBIBYTE
-

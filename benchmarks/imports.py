@@ -32,9 +32,7 @@ def run(*, quick: bool) -> list[Row]:
     rounds = 3 if quick else 15
     blocks = {modules: functools.partial(_import, modules) for modules in (_OURS, _THEIRS, _USED)}
     alternate(1, blocks)  # writes the bytecode and fills the file cache
-    seconds = {
-        modules: [each["seconds"] for each in found] for modules, found in alternate(rounds, blocks).items()
-    }
+    seconds = {modules: [each["seconds"] for each in found] for modules, found in alternate(rounds, blocks).items()}
     return [
         _row(seconds, _THEIRS, "celery, redis, pydantic-settings", Target("ratio", "at most", 1.60)),
         _row(seconds, _USED, "the same, with Celery's lazy app class loaded", None),

@@ -11,13 +11,14 @@ from celery.events.dispatcher import EventDispatcher
 from kombu.connection import Connection
 from kombu.entity import Queue
 
+from config.privacy import HIDDEN, exception_type, hides_content
 from config.settings import Settings, get_settings
 
 #: Tasks of the user's own that name no queue.
 DEFAULT_QUEUE = "dspyq"
-#: What takes the place of content in a task's events.
-_HIDDEN = {"args": "()", "kwargs": "{}", "result": "", "exception": "", "traceback": ""}
 TASK_NAME = "dspyq.predict"
+#: Fields of a task's events that hold what users wrote or models answered.
+_CONTENT = frozenset({"args", "kwargs", "result"})
 
 
 class _Connection(Connection):
@@ -29,11 +30,18 @@ class _Connection(Connection):
 
 
 class _AMQP(AMQP):  # type: ignore[misc]  # celery ships no types
+    """Describes a task's arguments in its message, for events, logs and remote control, only where that may be seen."""
+
     Connection = _Connection
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
+        if hides_content():
+            options |= {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
+        return super().as_task_v2(*args, **options)
 
 
 class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # celery ships no types
-    """Sends task events without what users wrote or models answered, unless ``logging.include_content`` is set."""
+    """Sends task events without content; of an exception they name the type."""
 
     def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's name
         return super().send(type, *args, **_without_content(type, fields))
@@ -47,9 +55,12 @@ class _Events(Events):  # type: ignore[misc]  # celery ships no types
 
 
 def _without_content(event_type: str, fields: dict[str, Any]) -> dict[str, Any]:
-    if not event_type.startswith("task-") or get_settings().logging.include_content:
+    if not event_type.startswith("task-") or not hides_content():
         return fields
-    return {name: _HIDDEN.get(name, value) for name, value in fields.items()}
+    shown = {name: HIDDEN if name in _CONTENT else value for name, value in fields.items() if name != "traceback"}
+    if "exception" in shown:
+        shown["exception"] = exception_type(shown["exception"])
+    return shown
 
 
 class App(Celery):  # type: ignore[misc]  # celery ships no types

@@ -117,7 +117,7 @@ def variants(as_json: JsonOption = False) -> None:
 
     statistics = variant_statistics()
     if as_json:
-        derived = ("hits", "hit_rate", "success_rate")
+        derived = ("calls", "hits", "hit_rate", "success_rate")
         print_json([{**asdict(row), **{name: getattr(row, name) for name in derived}} for row in statistics])
         return
     columns = ["variant", "calls", "successes", "failures", "success", "mean run", "hit rate", "cost"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,18 +34,9 @@ class Steps:
             what: What it is.
             seconds: How long it took to start.
         """
-        took = "" if seconds is None else f", {seconds:.1f} s"
+        details = ", ".join(filter(None, (what, "" if seconds is None else f"{seconds:.1f} s")))
         self._console.print(
-            f"  [green]✓[/] [bold]{part:<7}[/] {escape(where)}  [dim]{escape(what)}{took}[/]",
+            f"  [green]✓[/] [bold]{part:<7}[/] {escape(where)}  [dim]{escape(details)}[/]",
             soft_wrap=True,
             highlight=False,
         )
-
-
-@contextmanager
-def stopwatch() -> Iterator[list[float]]:
-    """Measure a block; the list holds its seconds once it is left."""
-    seconds: list[float] = []
-    started = time.monotonic()
-    yield seconds
-    seconds.append(time.monotonic() - started)

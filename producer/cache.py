@@ -69,9 +69,11 @@ class MemoryCache:
     def get(self, input_hash: str, queue: str) -> Entry | None:
         """Return an answer, if there is a good one, and count it for a variant's queue."""
         with self._lock:
-            entry: Entry | None = self._entries.get(input_hash)
-            if entry is not None:
-                self._hits[queue] += 1
+            try:
+                entry: Entry = self._entries[input_hash]
+            except KeyError:
+                return None
+            self._hits[queue] += 1
             return entry
 
     def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
@@ -224,7 +226,6 @@ class CoherentCache:
         try:
             pipeline = self._client.pipeline()
             for queue, number in hits.items():
-                pipeline.hincrby(STATISTICS_PREFIX + queue, "calls", number)
                 pipeline.hincrby(STATISTICS_PREFIX + queue, "hits_memory", number)
             pipeline.hincrby(CACHE_STATISTICS, "evictions", evictions)
             pipeline.execute()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, cast
 
 import redis
 
@@ -79,15 +79,13 @@ class Claims:
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
         """Look a question up for a caller, and claim it for ``task_id`` if nobody answers it."""
-        return self.claim_many([request], [task_id], priority=priority)[0]
+        question = self._question(request, task_id, "c", priority)
+        return self._fetch([self._ask(question)], [question])[0]
 
     def claim_many(self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int) -> list[Claim]:
         """Look many questions up in one round trip."""
-        arguments = [self._arguments(*one, priority) for one in zip(requests, task_ids, strict=True)]
-        claims = self._run_many(arguments)
-        if self._is_one_redis:
-            return claims
-        return self._fetch(claims, arguments)
+        questions = [self._question(*one, "c", priority) for one in zip(requests, task_ids, strict=True)]
+        return self._fetch(self._ask_many(questions), questions)
 
     def look(self, request: Request, run: Run, *, is_first_look: bool) -> Claim:
         """Look a question up for a worker about to run it; ``join`` means that a living worker runs it now.
@@ -97,109 +95,120 @@ class Claims:
             run: The worker's run.
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
-        keys, arguments = self._arguments(request, run.task_id, 0, by_worker=True, counts=is_first_look)
-        claims = self._run_many([(keys, arguments)])
-        return claims[0] if self._is_one_redis else self._fetch(claims, [(keys, arguments)])[0]
+        question = self._question(request, run.task_id, "wc" if is_first_look else "w", 0)
+        return self._fetch([self._ask(question)], [question])[0]
 
-    def answer(self, request_hash: str, variant_queue: str, run: Run, stored: Stored) -> bool:
+    def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> bool:
         """Store an answer, tell who waits for it, and let the alias serve it.
 
         Returns:
             Whether the run still held its job; if not, nothing was stored.
         """
-        keys = [ALIAS_PREFIX + request_hash, STATISTICS_PREFIX + variant_queue, INVALIDATIONS]
+        keys = [ALIAS_PREFIX + request.input_hash]
         result_key = RESULT_PREFIX + run.task_id
+        payload = stored.payload
         if self._is_one_redis:
             keys.append(result_key)
-            payload = stored.payload
         else:
             pipeline = self._answers.pipeline()
-            pipeline.set(result_key, stored.payload, ex=stored.keep_seconds)
-            pipeline.publish(result_key, stored.payload)
+            pipeline.set(result_key, payload, ex=stored.keep_seconds)
+            pipeline.publish(result_key, payload)
             pipeline.execute()
             payload = b""
         counts = _pairs(stored.counts)
-        arguments = [run.task_id, run.fence, stored.serve_seconds, stored.keep_seconds, payload, request_hash, *counts]
-        return bool(self._answer(keys=keys, args=arguments))
+        arguments: list[str | int | bytes] = [
+            run.task_id,
+            run.fence,
+            stored.serve_seconds,
+            stored.keep_seconds,
+            payload,
+        ]
+        return bool(self._answer(keys=keys, args=[*arguments, request.input_hash, request.queue, *counts]))
 
-    def release(self, request_hash: str, variant_queue: str, run: Run, counts: Mapping[str, int] | None = None) -> bool:
+    def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
         """End a run without an answer, so that the next caller computes anew.
 
         Args:
-            request_hash: The question's input hash.
-            variant_queue: Whose statistics count.
+            request: The question.
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        keys = [ALIAS_PREFIX + request_hash, STATISTICS_PREFIX + variant_queue]
-        return bool(self._release(keys=keys, args=[run.task_id, run.fence, *_pairs(counts or {})]))
+        arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
+        return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
-    def invalidate(self, request_hashes: Iterable[str]) -> int:
+    def invalidate(self, input_hashes: Iterable[str]) -> int:
         """Forget aliases, and have every process forget them; a run under way no longer becomes their answer.
 
         Returns:
             How many there were.
         """
         pipeline = self._jobs.pipeline()
-        for request_hash in request_hashes:
-            pipeline.delete(ALIAS_PREFIX + request_hash)
-            pipeline.publish(INVALIDATIONS, request_hash)
+        for input_hash in input_hashes:
+            pipeline.delete(ALIAS_PREFIX + input_hash)
+            pipeline.publish(INVALIDATIONS, input_hash)
         return sum(pipeline.execute()[::2])
 
-    def _arguments(
-        self,
-        request: Request,
-        task_id: str,
-        priority: int,
-        *,
-        by_worker: bool = False,
-        counts: bool = True,
-    ) -> tuple[list[str], list[Any]]:
-        keys = [ALIAS_PREFIX + request.input_hash, STATISTICS_PREFIX + request.variant.queue]
-        return keys, [
+    def _question(self, request: Request, task_id: str, flags: str, priority: int) -> _Question:
+        arguments = (
             task_id,
-            int(request.refresh),
+            flags + "r" if request.refresh else flags,
             self._claim_timeout_seconds,
             priority,
-            request.program.name,
-            request.variant.name,
+            request.queue,
             RESULT_PREFIX if self._is_one_redis else "",
-            "",
-            int(by_worker),
-            int(counts),
-        ]
+        )
+        return ALIAS_PREFIX + request.input_hash, (*arguments, "")
 
-    def _run_many(self, calls: list[tuple[list[str], list[Any]]]) -> list[Claim]:
-        if len(calls) == 1:
-            keys, arguments = calls[0]
-            return [_claim(self._claim(keys=keys, args=arguments))]
+    def _ask(self, question: _Question) -> Claim:
+        key, arguments = question
+        return _claim(self._claim(keys=(key,), args=arguments))
+
+    def _ask_many(self, questions: Sequence[_Question]) -> list[Claim]:
         pipeline = self._jobs.pipeline(transaction=False)
-        for keys, arguments in calls:
-            self._claim(keys=keys, args=arguments, client=pipeline)
+        for key, arguments in questions:
+            self._claim(keys=(key,), args=arguments, client=pipeline)
         return [_claim(reply) for reply in pipeline.execute()]
 
-    def _fetch(self, claims: list[Claim], calls: list[tuple[list[str], list[Any]]]) -> list[Claim]:
-        """Read the answers of hits from the other Redis; ask again for those it has evicted."""
-        hits = [index for index, claim in enumerate(claims) if claim.verdict == "hit"]
+    def _fetch(self, claims: list[Claim], questions: Sequence[_Question]) -> list[Claim]:
+        """Where answers live elsewhere, read those of hits there, and ask again for those that Redis has evicted."""
+        hits = [] if self._is_one_redis else [index for index, claim in enumerate(claims) if claim.verdict == "hit"]
         if not hits:
             return claims
-        results = cast(
-            "list[bytes | None]", self._answers.mget([RESULT_PREFIX + claims[index].task_id for index in hits])
-        )
-        fetched = list(claims)
-        again = []
+        keys = [RESULT_PREFIX + claims[index].task_id for index in hits]
+        results = cast("list[bytes | None]", self._answers.mget(keys))
+        evicted = []
         for index, result in zip(hits, results, strict=True):
-            claim = claims[index]
-            if result is not None:
-                fetched[index] = Claim(claim.verdict, claim.task_id, result, claim.milliseconds_left)
+            if result is None:
+                evicted.append(index)
             else:
-                keys, arguments = calls[index]
-                again.append((index, (keys, [*arguments[:7], claim.task_id, *arguments[8:]])))
-        if again:
-            second = self._run_many([call for _, call in again])
-            for (index, _), claim in zip(again, second, strict=True):
-                fetched[index] = claim
-        return fetched
+                claims[index] = replace(claims[index], result=result)
+        if evicted:
+            again = self._ask_many([_without(questions[index], claims[index].task_id) for index in evicted])
+            for index, claim in zip(evicted, again, strict=True):
+                claims[index] = claim
+        return claims
+
+
+#: An alias's key, and the arguments of claim.lua.
+_Question = tuple[str, tuple[str | float, ...]]
+
+
+def _without(question: _Question, gone: str) -> _Question:
+    """The same question, to whom knows that an answer is gone."""
+    key, arguments = question
+    return key, (*arguments[:-1], gone)
+
+
+class AnsweredRequest(Protocol):
+    """What ending a run needs to know of its question."""
+
+    @property
+    def input_hash(self) -> str:
+        """What identifies the question."""
+
+    @property
+    def queue(self) -> str:
+        """The variant's queue, whose statistics count."""
 
 
 @dataclass(frozen=True, slots=True)

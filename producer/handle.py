@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import orjson
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, assert_will_not_block
+from vine import promise
 
+from config.celery import app as predictions_app
 from config.errors import NotAPrediction
 from config.redis import redis_errors
 from producer.cache import process_cache
 from producer.claims import process_claims
-from producer.prediction import CacheLevel, Prediction
+from producer.prediction import Asker, CacheLevel, Prediction, from_json, is_prediction
 from producer.request import Request
 from producer.waiting import process_waiter
 
@@ -26,15 +28,34 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
     """A prediction that is there or to come.
 
     ``get()`` blocks a thread until it is there and returns a ``Prediction``; ``await`` does the same in an event loop.
+
+    Attributes:
+        request: What was asked, where this process asked it.
+        cache_level: How this call came to its answer; None when it began the run itself.
     """
 
-    #: What was asked, where this process asked it.
-    request: Request | None = None
-    #: How this call came to its answer: None when it began the run itself.
-    cache_level: CacheLevel | None = None
-    _payload: bytes | None = None
-    _asked_at = 0.0
-    _milliseconds_left: int | None = None
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - Celery's name
+        backend: Any = None,
+        task_name: str | None = None,
+        app: Any = None,
+        parent: Any = None,
+    ) -> None:
+        # Celery's own __init__ looks the backend up and builds a promise, which an answer from the cache never needs.
+        del task_name
+        self.id = id
+        self.app = app or predictions_app
+        self.parent = parent
+        self._cache = None
+        self._ignored = False
+        if backend is not None:
+            self.backend = backend
+        self.request: Request | None = None
+        self.cache_level: CacheLevel | None = None
+        self._payload: bytes | None = None
+        self._asked_at = 0.0
+        self._milliseconds_left: int | None = None
 
     @classmethod
     def of_request(  # noqa: PLR0913 - what a handle knows of its call
@@ -42,7 +63,6 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         request: Request,
         task_id: str,
         *,
-        app: Any,
         asked_at: float,
         cache_level: CacheLevel | None = None,
         payload: bytes | None = None,
@@ -53,19 +73,28 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         Args:
             request: What was asked.
             task_id: The task that answered or answers it.
-            app: The Celery application.
             asked_at: The monotonic second at which the cache was asked.
             cache_level: Where an answer comes from that this call did not cause.
             payload: The stored result, where it is there already.
             milliseconds_left: How long Redis serves it, where Redis said so.
         """
-        handle = cls(task_id, app=app)
+        handle = cls(task_id)
         handle.request = request
         handle.cache_level = cache_level
         handle._payload = payload
         handle._asked_at = asked_at
         handle._milliseconds_left = milliseconds_left
         return handle
+
+    @cached_property
+    def backend(self) -> Any:
+        """The result backend."""
+        return self.app.backend
+
+    @cached_property
+    def on_ready(self) -> Any:
+        """The promise of the result, kept by Celery's own ways of waiting."""
+        return promise(self._on_fulfilled, weak=True)
 
     def get(  # noqa: D417, PLR0913, PLR0917 - Celery's signature, documented there
         self,
@@ -125,9 +154,17 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         self._payload = None
         super().forget()
 
+    def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """Call back when the result is there."""
+        if self._payload is not None:
+            self._get_task_meta()
+            self.on_ready(self)
+            return self.on_ready.then(callback, on_error)
+        return super().then(callback, on_error, weak=weak)
+
     def __del__(self) -> None:
         """Stop waiting, where Celery's own consumer waits."""
-        if self._payload is None:
+        if "on_ready" in self.__dict__:
             super().__del__()
 
     async def _wait(self) -> Prediction:
@@ -151,20 +188,26 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
 
     def _get_task_meta(self) -> Any:
         if self._cache is None and self._payload is not None:
-            return self._maybe_set_cache(orjson.loads(self._payload))
+            meta = orjson.loads(self._payload)
+            if meta["status"] == states.SUCCESS and is_prediction(meta["result"]):
+                meta["result"] = from_json(meta["result"], self._asker)
+                self._remember(meta["result"])
+            else:
+                meta = self.backend.meta_from_decoded(meta)
+            return self._set_cache(meta)
         return super()._get_task_meta()
 
+    @property
+    def _asker(self) -> Asker | None:
+        if self.request is None or self.cache_level is None:
+            return None
+        return Asker(self.request.variant.name, self.request.request_id, self.cache_level)
+
     def _set_cache(self, d: dict[str, Any]) -> dict[str, Any]:
+        """Keep what Celery's own ways of waiting bring, as this caller sees it."""
         result = d["result"]
-        if self.request is not None and isinstance(result, Prediction):
-            self._remember(result)
-            if self.cache_level is not None:
-                metadata = result.metadata.seen_by(
-                    variant=self.request.variant.name,
-                    request_id=self.request.request_id,
-                    cache_level=self.cache_level,
-                )
-                d["result"] = replace(result, metadata=metadata)
+        if (asker := self._asker) and isinstance(result, Prediction) and result.metadata.cache_level is None:
+            d["result"] = Prediction(result.outputs, result.metadata.seen_by(asker))
         meta: dict[str, Any] = super()._set_cache(d)
         return meta
 

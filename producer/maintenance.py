@@ -77,7 +77,7 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
     cleared = 0
     with redis_errors("clear the cache"):
         for page in _pages():
-            aliases = [alias for alias, held in page if _matches(held, wanted, variant)]
+            aliases = [alias for alias, held in page if _matches(held["queue"], wanted, variant)]
             if aliases:
                 cleared += client.unlink(*aliases)
         client.publish(INVALIDATIONS, EVERYTHING)
@@ -114,10 +114,10 @@ def cache_statistics() -> CacheStatistics:
 
 
 def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:
-    """Every alias with its program, variant and answering task, a page at a time; Redis serves others in between."""
+    """Every alias with its queue and answering task, a page at a time; Redis serves others in between."""
     client = jobs_client()
     cursor = 0
-    fields = ("program", "variant", "answered")
+    fields = ("queue", "answered")
     while True:
         cursor, aliases = cast(
             "tuple[int, list[bytes]]", client.scan(cursor, match=f"{ALIAS_PREFIX}*", count=_PAGE_KEYS)
@@ -132,5 +132,6 @@ def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:
             return
 
 
-def _matches(held: Mapping[str, str | None], program: str | None, variant: str | None) -> bool:
-    return (program is None or held["program"] == program) and (variant is None or held["variant"] == variant)
+def _matches(queue: str | None, program: str | None, variant: str | None) -> bool:
+    its_program, _, its_variant = (queue or "").partition(".")
+    return (program is None or its_program == program) and (variant is None or its_variant == variant)

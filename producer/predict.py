@@ -16,7 +16,6 @@ from redis import RedisError
 from config.celery import TASK_NAME, app
 from config.errors import InvalidInputs, InvalidOption, InvalidRequest
 from config.redis import redis_errors
-from config.settings import get_settings
 from producer.cache import process_cache
 from producer.claims import Claim, Run, process_claims
 from producer.delivery.task import DeliveredTask
@@ -24,7 +23,7 @@ from producer.handle import PredictionResult
 from producer.prediction import CacheLevel, is_prediction
 from producer.request import Request, build_request, find_program
 
-#: The message header that holds what ``Request.header`` says.
+#: The message header that holds a request's ``Header``.
 HEADER = "dspyq"
 MOST_URGENT, LEAST_URGENT = 0, 9
 #: Rows that ``many`` looks up and publishes in one go.
@@ -59,7 +58,7 @@ class Predict(DeliveredTask):
 
     def AsyncResult(self, task_id: str, **options: Any) -> PredictionResult:  # noqa: N802 - Celery's name
         """Return the handle of a prediction by its task id."""
-        return PredictionResult(task_id, app=self._get_app(), **options)
+        return PredictionResult(task_id, **options)
 
     def delay(self, *args: Any, **inputs: Any) -> PredictionResult:
         """Ask for a prediction by its input fields.
@@ -72,7 +71,9 @@ class Predict(DeliveredTask):
             InvalidRequest: If it can never be served; nothing is sent.
             RedisUnavailable: If Redis does not answer.
         """
-        return self.apply_async(args, inputs)
+        if args:
+            raise InvalidInputs("inputs are passed by name")
+        return self._ask(build_request(inputs), {})
 
     def apply_async(
         self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -174,11 +175,11 @@ class Predict(DeliveredTask):
     def _look_in_memory(self, request: Request, asked_at: float) -> PredictionResult | None:
         if request.refresh:
             return None
-        entry = process_cache().get(request.input_hash, request.variant.queue)
+        entry = process_cache().get(request.input_hash, request.queue)
         if entry is None:
             return None
         return PredictionResult.of_request(
-            request, entry.task_id, app=self.app, asked_at=asked_at, cache_level="memory", payload=entry.payload
+            request, entry.task_id, asked_at=asked_at, cache_level="memory", payload=entry.payload
         )
 
     def _handle(self, request: Request, claim: Claim, asked_at: float) -> PredictionResult:
@@ -186,14 +187,13 @@ class Predict(DeliveredTask):
             return PredictionResult.of_request(
                 request,
                 claim.task_id,
-                app=self.app,
                 asked_at=asked_at,
                 cache_level="redis",
                 payload=claim.result,
                 milliseconds_left=claim.milliseconds_left,
             )
         level: CacheLevel | None = None if claim.verdict == "claim" else "joined"
-        return PredictionResult.of_request(request, claim.task_id, app=self.app, asked_at=asked_at, cache_level=level)
+        return PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level=level)
 
     def _publish_claimed(self, request: Request, options: dict[str, Any], task_id: str) -> None:
         try:
@@ -202,21 +202,21 @@ class Predict(DeliveredTask):
             # It may have been sent all the same; then its worker claims the question again. Redis may be gone: then
             # the claim lapses by itself, after delivery.claim_timeout_seconds.
             with suppress(RedisError):
-                process_claims().release(request.input_hash, request.variant.queue, Run(task_id))
+                process_claims().release(request, Run(task_id))
             raise
 
     def _publish(
         self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool
     ) -> PredictionResult:
         """Send the message, as Celery sends any task's."""
-        headers = {**(options.get("headers") or {}), HEADER: {**request.header, "claimed": is_claimed}}
-        shown = {} if get_settings().logging.include_content else {"argsrepr": "()", "kwargsrepr": "{}"}
+        header = request.header(is_claimed=is_claimed)._asdict()
+        headers = {**(options.get("headers") or {}), HEADER: header}
         result: PredictionResult = super().apply_async(
             (),
             request.inputs,
             task_id=task_id,
-            queue=request.variant.queue,
-            **{**options, **shown, "headers": headers},
+            queue=request.queue,
+            **{**options, "headers": headers},
         )
         result.request = request
         return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from config.codec import decode_outputs
 from config.errors import NotAPrediction
@@ -63,16 +63,46 @@ class Metadata:
     cache_level: CacheLevel | None = None
 
     @property
+    def queue(self) -> str:
+        """The queue of the variant."""
+        return f"{self.program}.{self.variant}"
+
+    @property
     def cached(self) -> bool:
         """Whether this request was answered without a run of its own."""
         return self.cache_level is not None
 
-    def seen_by(self, *, variant: str, request_id: str, cache_level: CacheLevel) -> Metadata:
+    def seen_by(self, asker: Asker) -> Metadata:
         """Return what another caller of the same question sees: its own request, at no cost."""
-        return replace(self, variant=variant, request_id=request_id, cache_level=cache_level, cost_usd=0.0)
+        return Metadata(
+            program=self.program,
+            variant=asker.variant,
+            model=self.model,
+            input_hash=self.input_hash,
+            request_id=asker.request_id,
+            timestamp=self.timestamp,
+            usage=self.usage,
+            cost_usd=0.0,
+            duration_seconds=self.duration_seconds,
+            cache_level=asker.cache_level,
+        )
 
 
-@dataclass(frozen=True, slots=True, eq=True, repr=True)
+class Asker(NamedTuple):
+    """A caller that was answered without a run of its own.
+
+    Attributes:
+        variant: The variant it was assigned to; another one of the same fingerprint may have answered.
+        request_id: Its own id of the request.
+        cache_level: Where its answer came from.
+    """
+
+    variant: str
+    request_id: str
+    cache_level: CacheLevel
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A program's answer: each output is an attribute, ``metadata`` says how it came about.
 
@@ -139,8 +169,12 @@ def to_json(outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def from_json(result: Any) -> Prediction:
+def from_json(result: Any, asker: Asker | None = None) -> Prediction:
     """Return the prediction that a result holds, its outputs as the types the program's signature states.
+
+    Args:
+        result: The JSON form.
+        asker: Who sees it, if not the caller that had it computed.
 
     Raises:
         NotAPrediction: If the result is none of ours, or of a later version.
@@ -150,7 +184,7 @@ def from_json(result: Any) -> Prediction:
     metadata = metadata_from_json(result["metadata"])
     program = get_settings().programs.get(metadata.program)
     outputs = decode_outputs(program, result["outputs"]) if program else result["outputs"]
-    return Prediction(outputs, metadata)
+    return Prediction(outputs, metadata.seen_by(asker) if asker else metadata)
 
 
 def metadata_from_json(stored: Mapping[str, Any]) -> Metadata:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-import uuid
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from blake3 import blake3
@@ -43,22 +43,54 @@ class Request:
     refresh: bool
 
     @property
+    def queue(self) -> str:
+        """The variant's queue."""
+        return self.variant.queue
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """The inputs as JSON values."""
         inputs: dict[str, Any] = orjson.loads(self.canonical_inputs)
         return inputs
 
+    def header(self, *, is_claimed: bool) -> Header:
+        """Return what tells a worker how to answer."""
+        return Header(
+            program=self.program.name,
+            variant=self.variant.name,
+            fingerprint=self.program.fingerprints[self.variant.name],
+            input_hash=self.input_hash,
+            request_id=self.request_id,
+            refresh=self.refresh,
+            is_claimed=is_claimed,
+        )
+
+
+class Header(NamedTuple):
+    """A request as its message carries it, beside the inputs.
+
+    Attributes:
+        program: The program's name.
+        variant: The variant's name.
+        fingerprint: What the variant's answers depend on, where the message was sent.
+        input_hash: As of ``Request``.
+        request_id: As of ``Request``.
+        refresh: As of ``Request``.
+        is_claimed: Whether the message's task claimed the question when it was sent.
+    """
+
+    program: str
+    variant: str
+    fingerprint: str
+    input_hash: str
+    request_id: str
+    refresh: bool
+    is_claimed: bool
+
     @property
-    def header(self) -> dict[str, Any]:
-        """The message header that tells a worker how to answer."""
-        return {
-            "program": self.program.name,
-            "variant": self.variant.name,
-            "fingerprint": self.program.fingerprints[self.variant.name],
-            "input_hash": self.input_hash,
-            "request_id": self.request_id,
-            "refresh": self.refresh,
-        }
+    def queue(self) -> str:
+        """The variant's queue."""
+        return f"{self.program}.{self.variant}"
 
 
 def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
@@ -91,7 +123,7 @@ def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
         chosen = assign(asked, canonical.decode() if unit is None else str(unit))
     key = blake3(f"{asked.name}\0{asked.fingerprints[chosen.name]}\0".encode())
     key.update(canonical)
-    return Request(asked, chosen, canonical, key.hexdigest(), request_id or uuid.uuid4().hex, bool(refresh))
+    return Request(asked, chosen, canonical, key.hexdigest(), request_id or os.urandom(16).hex(), bool(refresh))
 
 
 def find_program(name: str | None) -> Program:

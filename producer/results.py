@@ -79,4 +79,4 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             counts=counts,
         )
         run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
-        process_claims().answer(metadata.input_hash, program.variants[metadata.variant].queue, run, stored)
+        process_claims().answer(metadata, run, stored)

@@ -12,7 +12,6 @@ from producer.claims import STATISTICS_PREFIX
 _NANO = 10**9
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
 _COUNTERS = (
-    "calls",
     "hits_memory",
     "hits_redis",
     "joined",
@@ -35,7 +34,6 @@ class VariantStatistics:
     Attributes:
         program: The program's name.
         variant: The variant's name.
-        calls: Predictions asked for.
         hits_memory: Answered from a process's memory.
         hits_redis: Answered from the result backend.
         joined: Answered by a run that another call had begun.
@@ -50,7 +48,6 @@ class VariantStatistics:
 
     program: str
     variant: str
-    calls: int
     hits_memory: int
     hits_redis: int
     joined: int
@@ -66,6 +63,11 @@ class VariantStatistics:
     def hits(self) -> int:
         """Calls that needed no run of their own."""
         return self.hits_memory + self.hits_redis + self.joined
+
+    @property
+    def calls(self) -> int:
+        """Predictions asked for."""
+        return self.hits + self.misses
 
     @property
     def hit_rate(self) -> float | None:
@@ -100,7 +102,6 @@ def variant_statistics() -> list[VariantStatistics]:
             VariantStatistics(
                 program=program.name,
                 variant=variant.name,
-                calls=counts["calls"],
                 hits_memory=counts["hits_memory"],
                 hits_redis=counts["hits_redis"],
                 joined=counts["joined"],

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import click
 from celery import signals
 
+from config.celery import app
 from config.errors import ConfigurationError, DspyqError
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
@@ -25,10 +27,16 @@ def refuse_a_faulty_configuration() -> None:
 
 def connect() -> None:
     """Have Celery call this module; receivers are held strongly, for nothing else does."""
+    signals.celeryd_init.connect(privacy.hide_content, weak=False)
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
-    signals.after_setup_logger.connect(privacy.hide_content, weak=False)
+    command = click.get_current_context(silent=True)
+    if command is not None and command.invoked_subcommand == "flower":
+        from workers import flower  # noqa: PLC0415 - it loads Flower
+
+        privacy.hide_content()
+        flower.fit(app)
 
 
 def _prepare(instance: Any, **_: Any) -> None:

@@ -5,16 +5,15 @@ An LM must not be used across a fork: parent and child would read each other's r
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import time
 from collections.abc import Iterator
 from typing import Any, Self
 
+import anyio.to_thread  # comes with DSPy
 import dspy
 from dspy import lm15
-from dspy._vendor.lm15.registry import lookup
 from dspy._vendor.lm15.transports import ConnectTimeout, StdlibTransport
 from dspy.clients.call_result import usage_dict
 from dspy.clients.costs import estimate_cost
@@ -37,7 +36,6 @@ _TOKENS_PER_PRICE = 1_000_000
 _NO_KEY = "none"
 #: Threads bound the connections. A bound below theirs would have calls wait for one outside of their wall clock.
 _MAX_CONNECTIONS = 65_536
-_MIN_CONNECT_SECONDS = 0.001
 #: Handled by DSPy before a request is made of the parameters.
 _DSPY_PARAMETERS = frozenset({"n", "num_generations", "rollout_id", "prompt_cache"})
 
@@ -91,8 +89,7 @@ class Engine:
         try:
             response = self._attempt(request)
         except BaseException as error:
-            outcome = error.code if isinstance(error, lm15.LM15Error) else type(error).__name__
-            ledger.add(CallRecord(self._model.name, outcome, time.monotonic() - started))
+            ledger.add(CallRecord(self._model.name, _outcome(error), time.monotonic() - started))
             raise
         duration_seconds = time.monotonic() - started
         usage = usage_dict(response, self._route.provider)
@@ -101,32 +98,25 @@ class Engine:
         ledger.add(CallRecord(self._model.name, ANSWERED, duration_seconds, prompt_tokens, completion_tokens, cost_usd))
         return response
 
-    def check(self, parameters: dict[str, Any]) -> Iterator[str]:
-        """Say what the provider's interface cannot carry, and whether the price is unknown, without network access.
+    def find_parameter_faults(self, parameters: dict[str, Any]) -> Iterator[str]:
+        """Say what the provider's interface cannot carry, without network access.
 
         Args:
             parameters: The request parameters of the LM that uses this engine.
         """
-        stated = {name: value for name, value in parameters.items() if value is not None}
-        body = {
-            "model": self._model.model,
-            "messages": [{"role": "user", "content": "?"}],
-            **{name: value for name, value in stated.items() if name not in _DSPY_PARAMETERS},
-        }
+        body = {name: value for name, value in parameters.items() if value is not None and name not in _DSPY_PARAMETERS}
+        messages = [{"role": "user", "content": "?"}]
         try:
-            request = lm15.request_from_openai_chat(body)
-            self._native.plan(request)
+            self._native.plan(lm15.request_from_openai_chat({"model": self._model.model, "messages": messages, **body}))
         except (lm15.LM15Error, TypeError, ValueError) as error:
             yield f"models.{self._model.name}.parameters: {error}"
-            return
-        one_each = lm15.Response(
-            id=None,
-            model=self._route.model,
-            message=lm15.Message.assistant("."),
-            finish_reason="stop",
-            usage=lm15.Usage(input_tokens=1, output_tokens=1),
-        )
-        if self._cost_usd(request, one_each, 1, 1) is None:
+
+    def find_price_faults(self) -> Iterator[str]:
+        """Say whether a call would have no known price."""
+        reply = lm15.Message.assistant(".")
+        usage = lm15.Usage(input_tokens=1, output_tokens=1)
+        response = lm15.Response(id=None, model=self._route.model, message=reply, finish_reason="stop", usage=usage)
+        if self._cost_usd(None, response, 1, 1) is None:
             yield (
                 f"models.{self._model.name}.input_usd_per_million_tokens: the price of {self._model.model} is not in "
                 "DSPy's table; state it, and output_usd_per_million_tokens (0 is a price)"
@@ -152,7 +142,7 @@ class Engine:
 
     def _cost_usd(
         self,
-        request: lm15.Request,
+        request: lm15.Request | None,
         response: lm15.Response,
         prompt_tokens: int | None,
         completion_tokens: int | None,
@@ -180,7 +170,10 @@ class AsyncEngine:
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         """Make one attempt."""
-        return await asyncio.to_thread(self._engine.complete, request)
+        # A limiter of its own limits nothing; asyncio's threads would let six attempts run at once on two cores.
+        return await anyio.to_thread.run_sync(
+            self._engine.complete, request, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+        )
 
 
 class _Transport(StdlibTransport):  # type: ignore[misc]  # dspy ships no types
@@ -220,7 +213,7 @@ def build_lm(model: Model) -> dspy.LM:
         )
     except (dspy.LMError, TypeError, ValueError) as error:
         raise ConfigurationError(f"models.{model.name}: {error}") from error
-    faults = list(engine.check(lm.kwargs))
+    faults = [*engine.find_parameter_faults(lm.kwargs), *engine.find_price_faults()]
     if faults:
         raise ConfigurationError(faults)
     return lm
@@ -234,6 +227,11 @@ def _running_ledger() -> Ledger:
             "contextvars.copy_context()"
         )
     return ledger
+
+
+def _outcome(error: BaseException) -> str:
+    code = error.code if isinstance(error, lm15.LM15Error) else None
+    return code or type(error).__name__
 
 
 def _resolve(model: Model) -> lm15.Resolution:
@@ -251,10 +249,9 @@ def _read_key(model: Model, route: lm15.Resolution) -> str | None:
         if not key:
             raise ConfigurationError(f"{setting}: the environment variable {model.api_key_env} is not set")
         return key
-    definition = lookup(route.provider)
     if route.credential_policy != "key":
         return None
-    if model.api_base is None and definition is not None and definition.placeholder_key is None:
+    if model.api_base is None and route.placeholder_key is None:
         raise ConfigurationError(
             f"{setting}: {route.provider} needs a key; name the environment variable that holds it, "
             f"or set models.{model.name}.api_base to an endpoint that needs none"

@@ -1,35 +1,128 @@
-"""Keeps what users wrote and what models answered out of the worker's log."""
+"""Keeps what users wrote and what models answered out of a worker's log and out of its replies to ``celery inspect``.
+
+The log is cleaned where Python makes its records, so that it holds for every handler, format and level. Cleaned are the
+records of the libraries that handle jobs, and what a program prints or warns of while it runs. A user's own loggers
+are left alone: what they say is said deliberately.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+import threading
+import traceback
 from typing import Any
 
-from config.settings import get_settings
+import celery
+import redis
+from celery.worker.consumer import consumer
+from kombu.exceptions import OperationalError
 
-#: Celery's loggers that print arguments, results and exceptions.
-_CONTENT_LOGGERS = ("celery.app.trace", "celery.worker.request", "celery.worker.strategy", "celery.worker.job")
-_CONTENT_FIELDS = ("args", "kwargs", "return_value", "exc", "traceback")
+from config.privacy import HIDDEN, exception_type, hides_content
+from producer.delivery.task import DeliveredTask
 
-
-class _WithoutContent(logging.Filter):
-    """Blanks the content of a record; an exception keeps the name of its type."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, dict):
-            record.args = {
-                name: "…" if name in _CONTENT_FIELDS and value is not None else value
-                for name, value in record.args.items()
-            }
-        if record.exc_info and record.exc_info[0] is not None:
-            record.msg = f"{record.msg} [{record.exc_info[0].__name__}]"
-        record.exc_info = record.exc_text = None
-        return True
+_LIBRARIES = frozenset({"asyncio", "celery", "concurrent", "flower", "kombu", "tornado"})
+#: What Celery's records on a task may show of it.
+_SHOWN_FIELDS = frozenset({"description", "eta", "hostname", "id", "internal", "name", "runtime"})
+#: Celery's records with a message's body in them, as text.
+_DUMPS = frozenset({
+    consumer.INVALID_TASK_ERROR, consumer.MESSAGE_DECODE_ERROR, consumer.UNKNOWN_FORMAT, consumer.UNKNOWN_TASK_ERROR,
+})  # fmt: skip
+#: Where a pool writes down every call, as text.
+_POOL = "celery.pool"
+#: These say what is wrong with Redis, and nothing else.
+_ABOUT_REDIS = (
+    redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError, OperationalError,
+)  # fmt: skip
+_WARNING = re.compile(r".*?:\d+: \w+: ")
+_OUTSIDE_BODY = "Exception raised outside body: "
 
 
 def hide_content(**_: Any) -> None:
-    """Filter Celery's own records, unless ``logging.include_content`` is set."""
-    if get_settings().logging.include_content:
+    """Hide content for the life of this process, unless ``logging.include_content`` is set."""
+    if not hides_content():
         return
-    for name in _CONTENT_LOGGERS:
-        logging.getLogger(name).addFilter(_WithoutContent())
+    DeliveredTask.Request = "workers.request:Request"
+    make_record = logging.getLogRecordFactory()
+
+    def make_record_without_content(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        _clean(record)
+        return record
+
+    logging.setLogRecordFactory(make_record_without_content)
+
+
+def _clean(record: logging.LogRecord) -> None:
+    if record.name == "celery.redirected":
+        if _may_be_a_program():
+            record.msg = f"{HIDDEN} (printed by a program; logging.include_content shows it)"
+    elif record.name == "py.warnings":
+        record.args = (_clean_warning(record.getMessage()),)
+    elif record.name.partition(".")[0] in _LIBRARIES:
+        _clean_arguments(record)
+        if record.exc_info and record.exc_info[1]:
+            record.exc_text = _clean_traceback(record.exc_info[1])
+        record.exc_info = None
+
+
+def _may_be_a_program() -> bool:
+    """Whether this is, or may have been started by, the thread of a task."""
+    return bool(celery.current_task) or threading.current_thread() is not threading.main_thread()
+
+
+def _clean_warning(text: str) -> str:
+    place = _WARNING.match(text)
+    if place and text.startswith(_OUTSIDE_BODY, place.end()):
+        return f"{place[0]}{_OUTSIDE_BODY}{exception_type(text[place.end() + len(_OUTSIDE_BODY) :])}"
+    if _may_be_a_program():
+        return f"{place[0]}{HIDDEN}" if place else HIDDEN
+    return text
+
+
+def _clean_arguments(record: logging.LogRecord) -> None:
+    given = record.args
+    if isinstance(given, dict):
+        # In place: Celery hands the same dict on as ``record.data``, for formatters that write it whole.
+        given.update({name: _clean_field(name, value) for name, value in given.items()})
+    elif isinstance(given, tuple):
+        shows_text = record.msg not in _DUMPS and record.name != _POOL
+        arguments = [_clean_argument(value, shows_text=shows_text) for value in given]
+        if record.msg == consumer.UNKNOWN_TASK_ERROR:
+            arguments[0] = str(given[0])  # a KeyError, whose text is the task's name
+        record.args = tuple(arguments)
+
+
+def _clean_field(name: str, value: object) -> object:
+    if name == "exc":
+        return exception_type(str(value))
+    return value if name in _SHOWN_FIELDS else HIDDEN
+
+
+def _clean_argument(value: object, *, shows_text: bool) -> object:
+    """Leave numbers and texts; an exception, a message or a collection is shown by its type."""
+    if isinstance(value, str):
+        return value if shows_text else HIDDEN
+    if value is None or isinstance(value, (int, float, *_ABOUT_REDIS)):
+        return value
+    return type(value).__name__
+
+
+def _clean_traceback(error: BaseException) -> str:
+    """Return where an exception and what it came from were raised, with their types in place of their texts.
+
+    The lines of code are left out as well: they quote the texts that stand in them.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        frames = [
+            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}\n'
+            for frame, line in traceback.walk_tb(cause.__traceback__)
+        ]
+        text = f"{type(cause).__name__}: {cause}" if isinstance(cause, _ABOUT_REDIS) else type(cause).__name__
+        parts.append(f"Traceback (most recent call last):\n{''.join(frames)}{text}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\nThis led to:\n\n".join(reversed(parts))

@@ -15,8 +15,8 @@ from config.errors import PredictionFailed, VariantMismatch
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
 from producer.predict import HEADER, install_body
-from producer.prediction import CacheLevel, Metadata, Usage, metadata_from_json, to_json
-from producer.request import Request, build_request
+from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
+from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
 from workers.programs import Answer, Runner
 
@@ -30,43 +30,43 @@ def install(runners: Mapping[tuple[str, str], Runner]) -> None:
     def answer(task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
         context = task.request
         run = Run.of_delivery_tag(context.id, (context.properties or {}).get("delivery_tag"))
-        request = _request(context, inputs, run)
-        is_claimed = bool((context.get(HEADER) or {}).get("claimed"))
-        runner = runners.get((request.program.name, request.variant.name))
-        if runner is None:
-            raise _mismatch(run, request.input_hash, request.variant.queue, "it does not serve this variant")
-        stored = _answered_by_another(request, run, is_first_look=not is_claimed and run.fence == _FIRST_RUN)
-        return stored if stored is not None else _compute(request, run, runner, inputs)
+        header = _header(context, inputs)
+        served = (header.program, header.variant)
+        request = _request(header, run, inputs, is_served=served in runners)
+        is_first_look = not header.is_claimed and run.fence == _FIRST_RUN
+        stored = _answered_by_another(request, run, is_first_look=is_first_look)
+        return stored if stored is not None else _compute(request, run, runners[served], inputs)
 
     install_body(answer)
 
 
-def _request(context: Context, inputs: Mapping[str, Any], run: Run) -> Request:
+def _header(context: Context, inputs: Mapping[str, Any]) -> Header:
+    stated = context.get(HEADER)
+    if stated is None:  # published by name, past Predict.apply_async
+        return build_request(inputs).header(is_claimed=False)
+    return Header(**stated)
+
+
+def _request(header: Header, run: Run, inputs: Mapping[str, Any], *, is_served: bool) -> Request:
     """Return what the job's producer asked for.
 
     Raises:
         VariantMismatch: If this worker would answer something else under the same key.
     """
-    header = context.get(HEADER)
-    if header is None:  # published by name, past Predict.apply_async
-        return build_request(inputs)
-    queue = f"{header['program']}.{header['variant']}"
-    program = get_settings().programs.get(header["program"])
-    variant = program.variants.get(header["variant"]) if program else None
-    if program is None or variant is None:
-        raise _mismatch(run, header["input_hash"], queue, "it has no such variant")
-    if program.fingerprints[variant.name] != header["fingerprint"]:
-        raise _mismatch(run, header["input_hash"], queue, "its variant has another fingerprint")
+    program = get_settings().programs.get(header.program)
+    fingerprint = program.fingerprints.get(header.variant) if program else None
+    if program is None or fingerprint != header.fingerprint or not is_served:
+        process_claims().release(header, run, {"failures": 1})
+        reason = "has no such variant" if fingerprint is None else "does not serve it"
+        if fingerprint not in {None, header.fingerprint}:
+            reason = "has another fingerprint for it"
+        raise VariantMismatch(
+            f"a worker took a job of {header.queue} that it cannot answer: it {reason}; give producers and workers "
+            "the same configuration file and state files"
+        )
     canonical = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
-    return Request(program, variant, canonical, header["input_hash"], header["request_id"], header["refresh"])
-
-
-def _mismatch(run: Run, input_hash: str, queue: str, reason: str) -> VariantMismatch:
-    process_claims().release(input_hash, queue, run, {"failures": 1})
-    return VariantMismatch(
-        f"a worker took a job of {queue} that it cannot answer: {reason}; give producers and workers the same "
-        "configuration file and state files"
-    )
+    variant = program.variants[header.variant]
+    return Request(program, variant, canonical, header.input_hash, header.request_id, header.refresh)
 
 
 def _answered_by_another(request: Request, run: Run, *, is_first_look: bool) -> dict[str, Any] | None:
@@ -94,10 +94,8 @@ def _copy(claim: Claim, request: Request, run: Run, cache_level: CacheLevel) -> 
     result: dict[str, Any] = orjson.loads(claim.result)["result"]
     if claim.task_id == run.task_id:
         return result
-    metadata = metadata_from_json(result["metadata"]).seen_by(
-        variant=request.variant.name, request_id=request.request_id, cache_level=cache_level
-    )
-    return to_json(result["outputs"], metadata)
+    asker = Asker(request.variant.name, request.request_id, cache_level)
+    return to_json(result["outputs"], metadata_from_json(result["metadata"]).seen_by(asker))
 
 
 def _compute(request: Request, run: Run, runner: Runner, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +106,7 @@ def _compute(request: Request, run: Run, runner: Runner, inputs: Mapping[str, An
         duration_seconds = time.monotonic() - started_at
         spent = Answer(outputs={}, calls=getattr(error, "calls", ()))
         counts = _counts(spent, duration_seconds, is_success=False)
-        process_claims().release(request.input_hash, request.variant.queue, run, counts)
+        process_claims().release(request, run, counts)
         if isinstance(error, Exception):
             raise
         # Leaked into Celery's threads, it would end the thread and strand the job.

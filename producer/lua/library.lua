@@ -1,25 +1,34 @@
--- Shared by the scripts on aliases. An alias is a hash with these fields:
---   program, variant   whose answer it is
---   answered, until    task id of the answer, and the Redis time in milliseconds up to which it is served
---   pending, since     task id of the run under way, and the Redis time in milliseconds of its claim
+-- Shared by the scripts on aliases. Keys but the alias are built inside the scripts, so this is for one Redis, not for
+-- Redis Cluster. Every time is in milliseconds of Redis's own clock.
+--
+-- An alias, dspy:v1:prediction:<input hash>, is a hash with these fields:
+--   queue              <program>.<variant> whose question it is
+--   answered, until    task id of the answer, and the time up to which it is served
+--   pending, since     task id of the run under way, and the time of its claim
 --   priority, joined   the turn of that run, and how many further callers wait for it
 local PREFIX = 'dspy:v1:'
+local INVALIDATIONS = PREFIX .. 'invalidations'
 
-local function now_milliseconds()
+local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function whole(number) return string.format('%.0f', number) end
+local function whole(number)
+  return string.format('%.0f', number)
+end
 
 -- Whether a run may still change what is stored: no other run has taken its job since. No fence, nothing to check.
 local function holds(id, fence)
   return fence == '' or redis.call('HGET', PREFIX .. 'job:' .. id, 'fence') == fence
 end
 
-local function count(statistics, counts)
-  for i = 1, #counts, 2 do
-    if counts[i + 1] ~= '0' then redis.call('HINCRBY', statistics, counts[i], counts[i + 1]) end
+-- Adds to a variant's statistics, given as pairs of field and amount.
+local function count(queue, counts)
+  for index = 1, #counts, 2 do
+    if counts[index + 1] ~= '0' then
+      redis.call('HINCRBY', PREFIX .. 'statistics:' .. queue, counts[index], counts[index + 1])
+    end
   end
 end
 
@@ -27,5 +36,9 @@ end
 local function release(alias)
   redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined')
   local till = redis.call('HGET', alias, 'until')
-  if till then redis.call('PEXPIREAT', alias, till) else redis.call('DEL', alias) end
+  if till then
+    redis.call('PEXPIREAT', alias, till)
+  else
+    redis.call('DEL', alias)
+  end
 end

@@ -43,6 +43,11 @@ def test_types_of_ones_own_are_imported_by_their_path():
         ("a: Verdict -> b", r"write types of your own by their dotted path \(mypackage.types.Verdict\)"),
         ("a: 1 + 1 -> b", "not a type"),
         ("a b -> c", "does not read as"),
+        ("a, *, b -> c", "takes names and types only"),
+        ("a, /, b -> c", "takes names and types only"),
+        ("a='x' -> c", "takes names and types only"),
+        ("a, *b -> c", "takes names and types only"),
+        ("a, **b -> c", "takes names and types only"),
     ],
 )
 def test_what_is_no_signature_is_refused_with_its_reason(text, reason):
@@ -63,6 +68,17 @@ def test_json_types_need_nothing_rebuilt(text):
     assert parse_signature(f"a -> b: {text}").outputs[0].is_json
 
 
-@pytest.mark.parametrize("text", ["date", "tuple[int, int]", "set[str]", "dict[int, str]", "config.experiment.Model"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "date",
+        "tuple[int, int]",
+        "set[str]",
+        "dict[int, str]",
+        "list[str] | list[dict[int, str]]",
+        "Literal[b'x']",
+        "config.experiment.Model",
+    ],
+)
 def test_other_types_are_rebuilt(text):
     assert not parse_signature(f"a -> b: {text}").outputs[0].is_json

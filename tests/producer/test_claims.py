@@ -130,14 +130,14 @@ def test_a_pending_alias_has_no_time_to_live_and_an_answered_one_has(claims, red
     claims.claim(asked, "one", priority=0)
     alias = f"dspy:v1:prediction:{asked.input_hash}"
     assert redis_server.client().ttl(alias) == -1
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored())
+    claims.answer(asked, run("one"), stored())
     assert 0 < redis_server.client().ttl(alias) <= 60
 
 
 def test_an_answer_is_a_hit_for_everyone(claims):
     asked = request()
     claims.claim(asked, "one", priority=0)
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored())
+    claims.answer(asked, run("one"), stored())
     hit = claims.claim(asked, "two", priority=0)
     assert (hit.verdict, hit.task_id) == ("hit", "one")
     assert orjson.loads(hit.result)["result"] == "answer"
@@ -147,7 +147,7 @@ def test_an_answer_is_a_hit_for_everyone(claims):
 def test_an_answer_whose_result_is_gone_is_claimed_anew(claims, redis_server):
     asked = request()
     claims.claim(asked, "one", priority=0)
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored())
+    claims.answer(asked, run("one"), stored())
     redis_server.client().delete("celery-task-meta-one")
     assert claims.claim(asked, "two", priority=0).verdict == "claim"
     assert claims.claim(asked, "three", priority=0).task_id == "two"
@@ -156,9 +156,9 @@ def test_an_answer_whose_result_is_gone_is_claimed_anew(claims, redis_server):
 def test_a_released_claim_is_free_and_releasing_twice_takes_nobody_elses(claims):
     asked = request()
     claims.claim(asked, "one", priority=0)
-    claims.release(asked.input_hash, "qa.control", run("one"))
+    claims.release(asked, run("one"))
     assert claims.claim(asked, "two", priority=0).verdict == "claim"
-    claims.release(asked.input_hash, "qa.control", run("one"))
+    claims.release(asked, run("one"))
     assert claims.claim(asked, "three", priority=0).task_id == "two"
 
 
@@ -170,21 +170,21 @@ def test_a_claim_tried_again_after_a_lost_reply_is_still_ours(claims):
 def test_a_refresh_leaves_the_old_answer_visible_until_its_own_is_there(claims):
     plain, refresh = request(), request(refresh=True)
     claims.claim(plain, "old", priority=0)
-    claims.answer(plain.input_hash, "qa.control", run("old"), stored("old"))
+    claims.answer(plain, run("old"), stored("old"))
     assert claims.claim(refresh, "new", priority=0).verdict == "claim"
     assert claims.claim(plain, "x", priority=0).task_id == "old"
     joined = claims.claim(refresh, "y", priority=0)
     assert (joined.verdict, joined.task_id) == ("join", "new")
-    claims.answer(plain.input_hash, "qa.control", run("new"), stored("new"))
+    claims.answer(plain, run("new"), stored("new"))
     assert claims.claim(plain, "z", priority=0).task_id == "new"
 
 
 def test_a_refresh_that_fails_leaves_the_old_answer(claims, redis_server):
     plain, refresh = request(), request(refresh=True)
     claims.claim(plain, "old", priority=0)
-    claims.answer(plain.input_hash, "qa.control", run("old"), stored("old"))
+    claims.answer(plain, run("old"), stored("old"))
     claims.claim(refresh, "new", priority=0)
-    claims.release(plain.input_hash, "qa.control", run("new"), {"failures": 1})
+    claims.release(plain, run("new"), {"failures": 1})
     assert claims.claim(plain, "x", priority=0).task_id == "old"
     assert redis_server.client().ttl(f"dspy:v1:prediction:{plain.input_hash}") > 0
 
@@ -192,7 +192,7 @@ def test_a_refresh_that_fails_leaves_the_old_answer(claims, redis_server):
 def test_an_answer_of_zero_seconds_is_stored_but_not_served(claims, redis_server):
     asked = request()
     claims.claim(asked, "one", priority=0)
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored(serve_seconds=0))
+    claims.answer(asked, run("one"), stored(serve_seconds=0))
     assert redis_server.client().exists("celery-task-meta-one")
     assert claims.claim(asked, "two", priority=0).verdict == "claim"
 
@@ -203,17 +203,17 @@ def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
     asked = request()
     claims.claim(asked, "one", priority=0)
     redis_server.client().hset("dspy:v1:job:one", mapping={"fence": 2})
-    assert not claims.answer(asked.input_hash, "qa.control", Run("one", "1"), stored("stale"))
+    assert not claims.answer(asked, Run("one", "1"), stored("stale"))
     assert not redis_server.client().exists("celery-task-meta-one")
-    assert not claims.release(asked.input_hash, "qa.control", Run("one", "1"))
-    assert claims.answer(asked.input_hash, "qa.control", Run("one", "2"), stored("good"))
+    assert not claims.release(asked, Run("one", "1"))
+    assert claims.answer(asked, Run("one", "2"), stored("good"))
 
 
 def test_what_is_invalidated_while_it_runs_does_not_come_back(claims):
     asked = request()
     claims.claim(asked, "one", priority=0)
     claims.invalidate([asked.input_hash])
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored("outdated"))
+    claims.answer(asked, run("one"), stored("outdated"))
     assert claims.claim(asked, "two", priority=0).verdict == "claim"
 
 
@@ -295,7 +295,7 @@ def test_a_hit_in_redis_costs_one_round_trip(predict, claims, redis_server):
     asked = request()
     predict.delay(question="warm the connections")
     claims.claim(asked, "one", priority=0)
-    claims.answer(asked.input_hash, "qa.control", run("one"), stored())
+    claims.answer(asked, run("one"), stored())
     with redis_server.monitored() as commands:
         assert predict.delay(question="q").cache_level == "redis"
     assert sent(commands) == ["EVALSHA"]
@@ -307,7 +307,7 @@ def test_statistics_count_each_call_once(predict, claims):
     asked = request()
     first = predict.delay(question="q")
     predict.delay(question="q")
-    claims.answer(asked.input_hash, "qa.control", run(first.id), stored())
+    claims.answer(asked, run(first.id), stored())
     predict.delay(question="q")
     (row,) = variant_statistics()
     assert (row.calls, row.misses, row.joined, row.hits_redis) == (3, 1, 1, 1)

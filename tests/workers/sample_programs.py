@@ -48,6 +48,15 @@ class ThreeTries(dspy.Module):
         return self.best(question=question)
 
 
+class Refined(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.refined = dspy.Refine(dspy.Predict("question -> answer"), N=2, reward_fn=never_good_enough, threshold=1e9)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.refined(question=question)
+
+
 class Fan(dspy.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +66,21 @@ class Fan(dspy.Module):
         parallel = dspy.Parallel(num_threads=4, max_errors=1, disable_progress_bar=True)
         parts = parallel([(self.part, {"question": f"{question}.{number}"}) for number in range(8)])
         return dspy.Prediction(answer=" ".join(part.answer for part in parts))
+
+
+class Twice(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.part(question=self.part(question=question).answer)
+
+
+class FanOfTwice(Fan):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Twice()
 
 
 class Awaiting(dspy.Module):
@@ -70,6 +94,14 @@ class Awaiting(dspy.Module):
             return await asyncio.gather(self.part.acall(question=f"{question}.a"), in_thread(question=f"{question}.b"))
 
         return dspy.Prediction(answer=" ".join(part.answer for part in asyncio.run(both())))
+
+
+class Gathering(Twice):
+    def forward(self, question: str) -> dspy.Prediction:
+        async def all_at_once() -> list[dspy.Prediction]:
+            return await asyncio.gather(*(self.part.acall(question=f"{question}.{number}") for number in range(20)))
+
+        return dspy.Prediction(answer=" ".join(part.answer for part in asyncio.run(all_at_once())))
 
 
 class PlainThread(Echo):

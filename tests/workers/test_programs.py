@@ -26,6 +26,7 @@ from config.errors import (
     TransientPredictionFailure,
 )
 from config.experiment import Program
+from config.settings import Settings
 from tests.support.endpoint import Endpoint
 from tests.workers import sample_programs
 from tests.workers.sample_types import Mood, Span, Verdict
@@ -107,13 +108,23 @@ def test_an_agents_steps_are_all_recorded(build: Build, endpoint: Endpoint) -> N
 
 def test_best_of_n_records_every_try_and_keeps_no_state_between_runs(build: Build, endpoint: Endpoint) -> None:
     runner = build(**own("ThreeTries"))
-    for _ in range(4):  # each run forgives three failures of its own
+    for _ in range(6):  # each run forgives three failures of its own
         endpoint.reset()
         endpoint.script(times=1, status=500)
         answer = runner.run(QUESTION)
         assert answer.outputs == {"answer": "echo:hi"}
         assert tokens(answer) == billed(endpoint)
         assert [call.outcome for call in answer.calls] == ["server", "ok", "ok"]
+
+
+def test_refine_records_its_tries_and_the_advice_between_them(build: Build, endpoint: Endpoint) -> None:
+    runner = build(**own("Refined"))
+    for _ in range(2):
+        endpoint.reset()
+        answer = runner.run(QUESTION)
+        assert answer.outputs == {"answer": "echo:hi"}
+        assert tokens(answer) == billed(endpoint)
+        assert len(answer.calls) == 3
 
 
 def test_calls_from_the_threads_of_parallel_are_recorded(build: Build, endpoint: Endpoint) -> None:
@@ -128,6 +139,14 @@ def test_calls_that_are_awaited_are_recorded(build: Build, endpoint: Endpoint) -
     assert answer.outputs["answer"] == "echo:hi.a echo:hi.b"
     assert tokens(answer) == billed(endpoint)
     assert len(answer.calls) == 2
+
+
+def test_calls_that_are_awaited_together_are_made_together(build: Build, endpoint: Endpoint) -> None:
+    endpoint.script(latency_seconds=0.3)
+    answer = build(**own("Gathering")).run(QUESTION)
+    assert answer.outputs["answer"] == " ".join(f"echo:hi.{number}" for number in range(20))
+    assert endpoint.counts().max_in_flight == 20
+    assert tokens(answer) == billed(endpoint)
 
 
 def test_typed_outputs_reach_a_producer_as_equal_values(build: Build, endpoint: Endpoint) -> None:
@@ -281,6 +300,13 @@ def test_memory_does_not_grow_with_predictions(build: Build) -> None:
 
     grown_bytes(300)  # pools, caches and arenas fill
     assert grown_bytes(2000) < 4_000_000
+    assert dspy.settings.trace == []
+
+
+def test_dspys_own_caches_are_off(build: Build) -> None:
+    build()
+    assert not dspy.cache.enable_disk_cache
+    assert not dspy.cache.enable_memory_cache
 
 
 def test_the_variants_of_a_program_run_on_their_own_models(build_all: BuildAll, endpoint: Endpoint) -> None:
@@ -379,7 +405,7 @@ def test_what_dspy_says_quotes_nobody(build: Build, endpoint: Endpoint, capfd: p
     assert printed.err == ""
 
 
-def test_a_worker_never_loads_litellm(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_worker_loads_neither_litellm_nor_prices_from_the_network(endpoint: Endpoint, tmp_path: Path) -> None:
     code = f"""
 import sys
 from config.settings import Settings
@@ -388,6 +414,8 @@ model = {{"model": "openai/gpt-4o-mini", "api_base": {endpoint.url!r}}}
 program = {{"signature": "question -> answer", "variants": {{"a": {{"model": "m"}}}}}}
 runners = build_programs(Settings(models={{"m": model}}, programs={{"p": program}}))
 assert runners["p", "a"].run({{"question": "hi"}}).cost_usd > 0
+from dspy.clients.model_metadata import source_info
+assert source_info()["is_env_forced"], "the price table would come from the network"
 print(sorted({{"litellm", "openai", "numpy", "pandas", "optuna", "datasets", "diskcache"}} & sys.modules.keys()))
 """
     home = {"HOME": str(tmp_path), "PATH": ""}
@@ -415,8 +443,9 @@ class TestState:
         program = dspy.ChainOfThought("question -> answer")
         program.predict.signature = program.predict.signature.with_instructions("Answer like a pirate.")
         program.predict.demos = [dspy.Example(question="Who?", reasoning="Arr.", answer="Me.")]
-        program.set_lm(dspy.LM("openai/elsewhere", api_base="http://127.0.0.1:9/v1", api_key="x"))
-        answer = build(module="ChainOfThought", state=self.save(program, tmp_path / "s.json")).run(QUESTION)
+        unknown = {"_dspy_lm_class": "nowhere.LM", "model": "openai/elsewhere"}
+        path = self.save(program, tmp_path / "s.json", lambda state: state["predict"].update(lm=unknown))
+        answer = build(module="ChainOfThought", state=path).run(QUESTION)
         assert answer.outputs["answer"] == "echo:hi"
         (request,) = endpoint.requests()
         assert request.model == "m"
@@ -473,8 +502,6 @@ class TestState:
             build(state=path)
 
     def test_one_that_changed_after_the_settings_were_read_is_refused(self, endpoint: Endpoint, tmp_path: Path) -> None:
-        from config.settings import Settings  # noqa: PLC0415
-
         path = self.save(dspy.Predict("question -> answer"), tmp_path / "s.json")
         program = {
             "signature": "question -> answer",

@@ -92,6 +92,16 @@ def test_jobs_are_delivered_by_priority(connection: Connection, tasks: ModuleTyp
     assert [message.headers["id"] for message in received] == [sent[0], sent[4], sent[9]]
 
 
+def test_sending_an_id_again_more_urgently_improves_its_turn(connection: Connection, tasks: ModuleType) -> None:
+    waiting = tasks.add.apply_async((1, 2), priority=9, ignore_result=True)
+    other = tasks.add.apply_async((1, 2), priority=5, ignore_result=True)
+    tasks.add.apply_async((1, 2), task_id=waiting.id, priority=0, ignore_result=True)
+    received: list[Any] = []
+    consume(connection, received)
+    drain(connection)
+    assert [message.headers["id"] for message in received] == [waiting.id, other.id]
+
+
 @pytest.mark.parametrize("timezone", [UTC, None], ids=["aware", "naive"])
 def test_an_eta_becomes_a_delay_in_redis_and_leaves_the_message(
     connection: Connection, jobs_redis: redis.Redis, timezone: Any

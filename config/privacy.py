@@ -1,0 +1,34 @@
+"""What of a job's content may be seen by those who only watch: nothing, unless ``logging.include_content`` is set."""
+
+from __future__ import annotations
+
+import re
+
+from config.errors import PredictionFailed, TransientPredictionFailure
+from config.settings import get_settings
+
+#: What stands where content would.
+HIDDEN = "..."
+
+_RETRY = r"(?:Retry (?:in|at) .*?: )?"
+_TYPE = re.compile(rf"{_RETRY}(\w+)\(")
+#: The messages of these start with the type of what the program raised.
+_WRAPPERS = "|".join(error.__name__ for error in (PredictionFailed, TransientPredictionFailure))
+_WRAPPED_TYPE = re.compile(rf"{_RETRY}({_WRAPPERS})\(['\"](\w+): ")
+
+
+def hides_content() -> bool:
+    """Whether inputs, answers and exception texts are hidden."""
+    return not get_settings().logging.include_content
+
+
+def exception_type(representation: str) -> str:
+    """Return the type of an exception and nothing of its text.
+
+    Args:
+        representation: Its ``repr()``, or the text of a Celery ``Retry`` over one.
+    """
+    if wrapped := _WRAPPED_TYPE.match(representation):
+        return f"{wrapped[1]}: {wrapped[2]}"
+    plain = _TYPE.match(representation)
+    return plain[1] if plain else HIDDEN
