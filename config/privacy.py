@@ -10,7 +10,8 @@ from config.settings import get_settings
 #: What stands where content would.
 HIDDEN = "..."
 
-_RETRY = r"(?:Retry (?:in|at) .*?: )?"
+#: A retry's text and its ``repr()`` go on with the exception that caused it.
+_RETRY = r"(?:Retry (?:in|at) .*?: |Retry\(Retry\(\.\.\.\), )?"
 _TYPE = re.compile(rf"{_RETRY}(\w+)\(")
 #: The messages of these start with the type of what the program raised.
 _WRAPPERS = "|".join(error.__name__ for error in (PredictionFailed, TransientPredictionFailure))
@@ -26,7 +27,7 @@ def exception_type(representation: str) -> str:
     """Return the type of an exception and nothing of its text.
 
     Args:
-        representation: Its ``repr()``, or the text of a Celery ``Retry`` over one.
+        representation: Its ``repr()``; of Celery's ``Retry`` also its text, and then the type of what caused it.
     """
     if wrapped := _WRAPPED_TYPE.match(representation):
         return f"{wrapped[1]}: {wrapped[2]}"

@@ -17,7 +17,7 @@ from flower.views import BaseHandler
 from flower.views.broker import BrokerView
 from tornado.web import url
 
-from config.privacy import hides_content
+from config.privacy import exception_type, hides_content
 from producer.delivery.leases import process_leases
 
 
@@ -58,7 +58,7 @@ class _Results(BaseTaskHandler):  # type: ignore[misc]  # flower ships no types
         if not hides_content():
             super().update_response_result(response, result)
         elif isinstance(result.result, BaseException):
-            response["result"] = type(result.result).__name__
+            response["result"] = exception_type(repr(result.result))
 
 
 class _TaskResult(_Results, TaskResult):  # type: ignore[misc]  # flower ships no types

@@ -58,7 +58,7 @@ def _clean(record: logging.LogRecord) -> None:
         if _may_be_a_program():
             record.msg = f"{HIDDEN} (printed by a program; logging.include_content shows it)"
     elif record.name == "py.warnings":
-        record.args = (_clean_warning(record.getMessage()),)
+        record.msg, record.args = _clean_warning(record.getMessage()), ()
     elif record.name.partition(".")[0] in _LIBRARIES:
         _clean_arguments(record)
         if record.exc_info and record.exc_info[1]:

@@ -52,9 +52,9 @@ def test_jobs_are_taken_by_priority_and_then_in_the_order_they_were_put(records:
 
 def test_the_order_holds_at_the_least_urgent_priority(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
     jobs_redis.set(PREFIX + "seq", 2**40)
-    for job_id in ("first", "second", "third"):
+    for job_id in ("c", "b", "a"):
         records.put(job(job_id, priority=9))
-    assert [take(records).id for _ in range(3)] == ["first", "second", "third"]
+    assert [take(records).id for _ in range(3)] == ["c", "b", "a"]
 
 
 def test_a_taken_job_stands_among_the_leases_alone(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
@@ -239,6 +239,14 @@ def test_a_retry_may_change_its_queue_and_stands_there_alone(
     expire_and_sweep(records)
     records.put(job("one", queue="other", generation=1))
     assert places(jobs_redis, "one") == ["queue:other"]
+
+
+def test_a_newer_retry_takes_the_place_of_one_that_is_delayed(
+    records: Records, job: Any, jobs_redis: redis.Redis
+) -> None:
+    records.put(job("one", generation=1, delay_seconds=60))
+    records.put(job("one", generation=2))
+    assert places(jobs_redis, "one") == ["queue:q"]
 
 
 def test_a_retry_sent_twice_counts_once(records: Records, job: Any) -> None:
