@@ -35,18 +35,18 @@ clean: ## Remove .venv, caches and what `dspyq up` keeps
 	rm -rf $(VENV) .dspyq build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "dspyq needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
 	@echo "Making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(DEMO): $(PINS) | $(BIN)/python
+$(DEMO): $(PINS) | $(BIN)/pip
 	@echo "Installing what the demo runs"
 	@$(INSTALL) '.[demo]'
 	@touch $@
 
-$(DEV): $(PINS) | $(BIN)/python
+$(DEV): $(PINS) | $(BIN)/pip
 	@echo "Installing everything"
 	@$(INSTALL) '.[dev]'
 	@touch $(DEMO) $@

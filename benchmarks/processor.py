@@ -1,4 +1,4 @@
-"""The processor time of a prediction in a worker, beside bare threads of the same program; the model answers at once."""
+"""The processor time of a prediction in a worker, beside bare threads of one program; the model answers at once."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _DERIVED = {
     Program: ("name", "state_sha256"),
 }
 
-RedisUrl = Annotated[str, Field(pattern=r"^(rediss?|sentinel)://\S+$")]
+RedisUrl = Annotated[str, Field(pattern=r"^rediss?://\S+$")]
 
 
 class Cache(Table):

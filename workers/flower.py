@@ -79,9 +79,12 @@ def fit(app: Celery) -> None:
         app: The Celery application, which Flower takes results from only if it is the default one.
     """
     app.set_default()
-    for index, handler in enumerate(handlers):
-        if isinstance(handler, url):
-            handler.handler_class = _REPLACED.get(handler.handler_class, handler.handler_class)
-        else:
-            pattern, handler_class, *options = handler
-            handlers[index] = (pattern, _REPLACED.get(handler_class, handler_class), *options)
+    handlers[:] = [_replaced(handler) for handler in handlers]
+
+
+def _replaced(handler: Any) -> Any:
+    if isinstance(handler, url):
+        handler_class = _REPLACED.get(handler.handler_class, handler.handler_class)
+        return url(handler.regex.pattern, handler_class, handler.kwargs, handler.name)
+    pattern, handler_class, *options = handler
+    return (pattern, _REPLACED.get(handler_class, handler_class), *options)

@@ -1,8 +1,8 @@
 """Keeps what users wrote and what models answered out of a worker's log and out of its replies to ``celery inspect``.
 
-The log is cleaned where Python makes its records, so that it holds for every handler, format and level. Cleaned are the
-records of the libraries that handle jobs, and what a program prints or warns of while it runs. A user's own loggers
-are left alone: what they say is said deliberately.
+The log is cleaned where Python makes its records, so that it holds for every handler, format and level. Cleaned are
+our own records, those of the libraries that handle jobs, and what a program prints or warns of while it runs. A user's
+own loggers are left alone: what they say is said deliberately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from kombu.exceptions import OperationalError
 from config.privacy import HIDDEN, exception_type, hides_content
 from producer.delivery.task import DeliveredTask
 
-_LIBRARIES = frozenset({"asyncio", "celery", "concurrent", "flower", "kombu", "tornado"})
+_PACKAGES = frozenset({
+    "asyncio", "celery", "concurrent", "config", "flower", "kombu", "producer", "tornado", "workers",
+})  # fmt: skip
 #: What Celery's records on a task may show of it.
 _SHOWN_FIELDS = frozenset({"description", "eta", "hostname", "id", "internal", "name", "runtime"})
 #: Celery's records with a message's body in them, as text.
@@ -30,10 +32,8 @@ _DUMPS = frozenset({
 })  # fmt: skip
 #: Where a pool writes down every call, as text.
 _POOL = "celery.pool"
-#: These say what is wrong with Redis, and nothing else.
-_ABOUT_REDIS = (
-    redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError, OperationalError,
-)  # fmt: skip
+#: What these say is about Redis, and an operator needs it.
+_REDIS_ERRORS = (redis.RedisError, OperationalError)
 _WARNING = re.compile(r".*?:\d+: \w+: ")
 _OUTSIDE_BODY = "Exception raised outside body: "
 
@@ -59,7 +59,7 @@ def _clean(record: logging.LogRecord) -> None:
             record.msg = f"{HIDDEN} (printed by a program; logging.include_content shows it)"
     elif record.name == "py.warnings":
         record.msg, record.args = _clean_warning(record.getMessage()), ()
-    elif record.name.partition(".")[0] in _LIBRARIES:
+    elif record.name.partition(".")[0] in _PACKAGES:
         _clean_arguments(record)
         if record.exc_info and record.exc_info[1]:
             record.exc_text = _clean_traceback(record.exc_info[1])
@@ -100,10 +100,10 @@ def _clean_field(name: str, value: object) -> object:
 
 
 def _clean_argument(value: object, *, shows_text: bool) -> object:
-    """Leave numbers and texts; an exception, a message or a collection is shown by its type."""
+    """Leave numbers, texts and Redis's errors; another exception, a message or a collection is shown by its type."""
     if isinstance(value, str):
         return value if shows_text else HIDDEN
-    if value is None or isinstance(value, (int, float, *_ABOUT_REDIS)):
+    if value is None or isinstance(value, (int, float, *_REDIS_ERRORS)):
         return value
     return type(value).__name__
 
@@ -111,7 +111,7 @@ def _clean_argument(value: object, *, shows_text: bool) -> object:
 def _clean_traceback(error: BaseException) -> str:
     """Return where an exception and what it came from were raised, with their types in place of their texts.
 
-    The lines of code are left out as well: they quote the texts that stand in them.
+    The lines of code are left out as well: texts stand in them.
     """
     parts: list[str] = []
     seen: set[int] = set()
@@ -122,7 +122,6 @@ def _clean_traceback(error: BaseException) -> str:
             f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}\n'
             for frame, line in traceback.walk_tb(cause.__traceback__)
         ]
-        text = f"{type(cause).__name__}: {cause}" if isinstance(cause, _ABOUT_REDIS) else type(cause).__name__
-        parts.append(f"Traceback (most recent call last):\n{''.join(frames)}{text}")
+        parts.append(f"Traceback (most recent call last):\n{''.join(frames)}{type(cause).__name__}")
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\n\nThis led to:\n\n".join(reversed(parts))

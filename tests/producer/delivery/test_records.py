@@ -160,6 +160,16 @@ def test_an_expired_lease_returns_the_job_to_its_turn_and_is_counted(
     assert [take(records).id, take(records).id] == ["first", "second"]
 
 
+def test_a_lease_without_a_record_leaves_nothing_when_it_runs_out(
+    records: Records, job: Any, jobs_redis: redis.Redis
+) -> None:
+    records.put(job("one"))
+    take(records, lease_seconds=SHORT_LEASE_SECONDS)
+    jobs_redis.delete(PREFIX + "job:one")
+    expire_and_sweep(records)
+    assert set(jobs_redis.scan_iter(PREFIX + "*")) == {PREFIX + "queues", PREFIX + "seq"}
+
+
 def test_lost_bells_are_rung_again_and_no_more_than_jobs_wait(
     records: Records, job: Any, jobs_redis: redis.Redis
 ) -> None:

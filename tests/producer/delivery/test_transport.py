@@ -216,6 +216,26 @@ def test_closing_a_connection_returns_nothing_and_the_run_can_still_end(
     assert list(jobs_redis.scan_iter(PREFIX + "job:*")) == []
 
 
+def test_closing_a_connection_does_not_bring_back_a_job_that_ended_elsewhere(
+    tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases
+) -> None:
+    received: list[Any] = []
+    with connect(tasks) as connection:
+        consume(connection, received)
+        tasks.add.apply_async((1, 2), ignore_result=True)
+        drain(connection)
+        leases.records.finish(received[0].delivery_tag)
+    assert list(jobs_redis.scan_iter(PREFIX + "job:*")) == []
+
+
+def test_a_consumer_waits_for_one_list_a_queue(connection: Connection, redis_server: RedisServer) -> None:
+    with redis_server.monitored() as commands:
+        consume(connection, [])
+        drain(connection)
+    waits = {command.text for command in commands if command.name == "BRPOP"}
+    assert waits == {f"BRPOP {QUEUE} 0.05"}
+
+
 def test_a_lost_run_makes_room_for_another_job(connection: Connection, tasks: ModuleType, leases: Leases) -> None:
     received: list[Any] = []
     consume(connection, received, prefetch_count=1)
