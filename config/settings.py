@@ -289,7 +289,8 @@ def _describe(details: ErrorDetails) -> str:
             return f"{where}: {details['msg'].removeprefix('Value error, ')}"
         case _:
             message = details["msg"][0].lower() + details["msg"][1:]
-            return f"{where}: {message}, not {details['input']!r}"
+            # A URL may hold a password.
+            return f"{where}: {message}" + ("" if where.endswith("_url") else f", not {details['input']!r}")
 
 
 def _known_keys(location: list[str]) -> list[str]:

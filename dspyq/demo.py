@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from config.errors import DspyqError
 from dspyq.demo_configuration import DemoModel, embedded_model, real_model, write_demo_configuration
@@ -134,20 +133,24 @@ def _start_worker(running: ExitStack, page: Page, folder: Path, model: DemoModel
 
 def _ask_at_once(reviews: Sequence[str]) -> Iterator[Landed]:
     """Ask for all predictions at once and yield each as it lands."""
-    with ThreadPoolExecutor(len(reviews)) as callers:
-        for future in as_completed([callers.submit(_ask, review) for review in reviews]):
-            yield future.result()
+    landed: queue.Queue[Landed] = queue.Queue()
+    for review in reviews:
+        # Daemons, unlike an executor's threads, are not waited for when the demo is interrupted.
+        threading.Thread(target=_ask, args=(review, landed), daemon=True).start()
+    for _ in reviews:
+        yield landed.get()
 
 
-def _ask(review: str) -> Landed:
+def _ask(review: str, landed: queue.Queue[Landed]) -> None:
     from producer import predict  # noqa: PLC0415 - as in _start_worker
 
     started = time.perf_counter()
     try:
         prediction = predict.delay(text=review).get(timeout=ANSWER_TIMEOUT_SECONDS)
-    except (DspyqError, CeleryTimeoutError) as error:
-        return Landed(review, time.perf_counter() - started, error=error)
-    return Landed(review, time.perf_counter() - started, prediction)
+    except Exception as error:  # noqa: BLE001 - shown as what this call came to
+        landed.put(Landed(review, time.perf_counter() - started, error=error))
+    else:
+        landed.put(Landed(review, time.perf_counter() - started, prediction))
 
 
 def _statistics(calls: int) -> list[VariantStatistics]:

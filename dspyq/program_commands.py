@@ -12,6 +12,7 @@ import orjson
 import typer
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from pydantic_core import to_jsonable_python
+from rich.text import Text
 
 from config.errors import ConfigurationError, DspyqError, InvalidInputs
 from config.redis import answers_client, jobs_client, redis_errors
@@ -36,6 +37,7 @@ def predict(
     Example: `dspyq predict --program qa question="What is a task queue?"`
     """
     from producer import predict as task
+    from producer.prediction import to_json
 
     asked = read_inputs(inputs, program)
     job = task.apply_async(kwargs=asked, program=program, variant=variant, unit=unit, refresh=refresh)
@@ -45,18 +47,22 @@ def predict(
         raise DspyqError(
             f"no answer within {timeout_seconds:g} s; is a worker running? (celery -A workers worker)"
         ) from None
-    outputs, metadata = to_jsonable_python(prediction.outputs), asdict(prediction.metadata)
+    shown = to_json(to_jsonable_python(prediction.outputs), prediction.metadata)
     if as_json:
-        print_json({"outputs": outputs, "metadata": {**metadata, "cached": prediction.metadata.cached}})
+        print_json({"outputs": shown["outputs"], "metadata": shown["metadata"]})
         return
-    for name, value in outputs.items():
-        console.print(f"[bold]{name}[/bold]", value if isinstance(value, str) else orjson.dumps(value).decode())
-    source = prediction.metadata.cache_level or "computed"
-    console.print(
-        f"[dim]{metadata['program']}.{metadata['variant']} · {source} · {metadata['model']} · "
-        f"{prediction.metadata.usage.total_tokens} tokens · {dollars(metadata['cost_usd'])} · "
-        f"{seconds(metadata['duration_seconds'])}[/dim]"
-    )
+    for name, value in shown["outputs"].items():
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        console.print(Text(name, style="bold"), Text(text))
+    metadata = prediction.metadata
+    how = [
+        metadata.queue,
+        metadata.cache_level or "computed",
+        metadata.model,
+        f"{metadata.usage.total_tokens:,} tokens",
+    ]
+    how += [dollars(metadata.cost_usd), seconds(metadata.duration_seconds)]
+    console.print(Text(" · ".join(how), style="dim"))
 
 
 def check(as_json: JsonOption = False) -> None:
@@ -108,7 +114,7 @@ def check(as_json: JsonOption = False) -> None:
     rows = [[v.queue, v.model.model, f"{v.weight:g}", p.fingerprints[v.name][:12], str(p.signature)] for p, v in served]
     print_table(f"{path} is good", ["queue", "model", "weight", "fingerprint", "signature"], rows)
     if not has_worker:
-        console.print("[dim]Not checked here: classes, state files, prices and keys (install dspyq[worker]).[/dim]")
+        console.print("[dim]Not checked here: classes, state files, prices and keys (install dspyq\\[worker]).[/dim]")
 
 
 def variants(as_json: JsonOption = False) -> None:

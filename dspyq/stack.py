@@ -150,7 +150,8 @@ class _Stack:
             echo.print_for(_PRINT_SECONDS)
             for name, process in self._processes.items():
                 if (status := process.poll()) is not None:
-                    raise StackFailed(f"{describe_end(name, status, self._logs.get(name))}, so everything was ended")
+                    self._console.print(f"\n{name} has ended, so everything else is ended too.\n")
+                    raise StackFailed(describe_end(name, status, self._logs.get(name)))
 
 
 def _configuration() -> Path | None:

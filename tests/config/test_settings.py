@@ -123,6 +123,12 @@ def test_an_environment_variable_that_is_no_setting_is_refused(load, monkeypatch
     assert "DSPYQ_CASHE__MEMORY_ENTRIES: unknown setting" in faults(load, GOOD)[0]
 
 
+def test_a_url_that_is_wrong_does_not_show_its_password(load):
+    (told,) = faults(load, 'redis_url = "redis//:secret@host"\n' + GOOD)
+    assert told.startswith("redis_url: ")
+    assert "secret" not in told
+
+
 def test_jobs_and_answers_can_live_apart(load, monkeypatch):
     monkeypatch.setenv("DSPYQ_RESULT_URL", "redis://answers:6379/0")
     settings = load(GOOD)

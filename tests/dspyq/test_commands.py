@@ -56,6 +56,12 @@ def test_predict_prints_the_answer_and_where_it_came_from(dspyq, shared_worker):
     assert answer["outputs"] == {"answer": "echo:What is a task queue?"}
     assert answer["metadata"]["cache_level"] == "redis"
     assert answer["metadata"]["cached"]
+    assert answer["metadata"]["usage"]["total_tokens"] > 0
+
+
+def test_an_answer_is_printed_as_it_is(dspyq, shared_worker):
+    del shared_worker
+    assert "echo:a [bold]plain[/red] text" in dspyq("predict", "question=a [bold]plain[/red] text").stdout
 
 
 def test_predict_without_a_worker_gives_up_with_advice(dspyq):

@@ -1,0 +1,82 @@
+"""What users write and models answer stays out of everything a worker says, unless ``logging.include_content``."""
+
+import json
+import re
+
+import pytest
+
+from tests.support.configuration import API_KEY
+from tests.support.observation import ANSWER, ERROR, PASSWORD, QUESTION
+
+CONTENT = (QUESTION, ANSWER, ERROR)
+SECRETS = (PASSWORD, API_KEY)
+WHERE = ("log", "flower_log", "events", "inspection", "titles", "keys")
+
+
+def found(text, words):
+    """The lines in which one of the words stands."""
+    return [line[:300] for line in text.splitlines() if any(word in line for word in words)]
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_content_stays_out_of(hidden, where):
+    assert not found(getattr(hidden, where), CONTENT)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_secrets_stay_out_even_with_the_setting(hidden, shown, where):
+    assert not found(getattr(hidden, where), SECRETS)
+    assert not found(getattr(shown, where), SECRETS)
+
+
+@pytest.mark.parametrize("where", ["log", "events", "inspection"])
+def test_with_the_setting_content_is_shown_in(shown, where):
+    assert QUESTION in getattr(shown, where)
+    assert where == "inspection" or (ANSWER in getattr(shown, where) and ERROR in getattr(shown, where))
+
+
+@pytest.mark.parametrize("where", ["titles", "keys"])
+def test_even_with_the_setting_content_stays_out_of(shown, where):
+    assert not found(getattr(shown, where), CONTENT)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        r"Task dspyq\.predict\[\S+\] received",
+        r"Task dspyq\.predict\[\S+\] succeeded in [\d.]+s: \.\.\.$",
+        r"Task dspyq\.predict\[\S+\] raised unexpected: PredictionFailed: LMInvalidRequestError$",
+        r"Task dspyq\.predict\[\S+\] raised unexpected: PredictionFailed: ValueError$",
+        r"Task tests\.support\.indiscreet\.fail\[\S+\] raised unexpected: ValueError$",
+        r"Task tests\.support\.indiscreet\.retry\[\S+\] retry: LookupError$",
+        r"Task tests\.support\.indiscreet\.return_what_is_not_json\[\S+\] raised unexpected: EncodeError$",
+        r"Discarding revoked task: dspyq\.predict\[\S+\]$",
+        r"TaskPool: Apply \S+ \(args:\.\.\. kwargs:\.\.\.\)$",
+        r"Received and deleted unknown message",
+        r"Can't decode message body: 'DecodeError'",
+        r"Received unregistered task of type 'nobody\.knows'\.$",
+        r"Received invalid task message: InvalidTaskError$",
+        r"RuntimeWarning: Exception raised outside body: InvalidTaskError$",
+        r"indiscreet\.py:\d+: UserWarning: \.\.\.$",
+        r"indiscreet_program\.py:\d+: UserWarning: \.\.\.$",
+        r"\.\.\. \(printed by a program; logging\.include_content shows it\)$",
+    ],
+)
+def test_the_log_still_says_what_happened(hidden, record):
+    assert re.search(record, hidden.log, re.MULTILINE)
+
+
+def test_the_log_shows_where_an_exception_was_raised_and_what_it_came_from(hidden):
+    trace = re.search(r"indiscreet\.fail\[\S+\] raised unexpected: ValueError\n(.*?)\n\[", hidden.log, re.DOTALL)[1]
+    assert re.findall(r"^\w+$", trace, re.MULTILINE) == ["KeyError", "ValueError"]
+    assert len(re.findall(r'^  File ".*indiscreet\.py", line \d+, in fail$', trace, re.MULTILINE)) == 2
+
+
+def test_remote_control_lists_jobs_by_name_and_id(hidden):
+    inspection = json.loads(hidden.inspection)
+    for state in ("active", "reserved"):
+        requests = inspection[state][hidden.worker]
+        assert requests
+        assert {request["name"] for request in requests} == {"dspyq.predict"}
+        assert {request["id"] for request in requests} <= set(hidden.jobs.values())
+        assert {(request["args"], request["kwargs"]) for request in requests} == {("...", "...")}

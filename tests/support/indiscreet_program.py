@@ -1,0 +1,26 @@
+"""A program of a user's own that says its input wherever a program can say something."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any, NoReturn
+
+import dspy
+
+
+class Indiscreet(dspy.Module):
+    """Prints the question, warns of it and raises it, in its own thread and in another."""
+
+    def forward(self, question: str) -> NoReturn:
+        """Fail."""
+        print(question)  # noqa: T201 - what it is for
+        warnings.warn(question, stacklevel=1)
+        thread = threading.Thread(target=_raise, args=(question,))
+        thread.start()
+        thread.join()
+        _raise(question)
+
+
+def _raise(question: str) -> Any:
+    raise ValueError(question)
