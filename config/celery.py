@@ -83,7 +83,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": 10,
             "socket_keepalive": True,
         },
-        "broker_pool_limit": settings.workers.concurrency,
+        "broker_pool_limit": connections,  # remote control holds two at a time: a small pool deadlocks Flower's threads
         "broker_connection_retry_on_startup": True,
         "result_backend": f"producer.results:PredictionBackend+{settings.answers_url}",
         "result_expires": settings.cache.result_ttl_seconds,

@@ -9,7 +9,9 @@ from importlib.resources import files
 
 import redis
 from kombu.exceptions import OperationalError
+from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
+from redis.retry import Retry
 
 from config.errors import RedisUnavailable
 from config.settings import get_settings
@@ -29,6 +31,9 @@ def connect(url: str) -> redis.Redis:
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
         health_check_interval=25,
+        # Every pooled connection is dead after a restart of Redis; our scripts may run twice. Not after a timeout: the
+        # next attempt would most likely wait as long.
+        retry=Retry(ExponentialBackoff(base=0.05, cap=0.5), retries=3, supported_errors=(redis.ConnectionError,)),
     )
     return client
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.errors import DspyqError
+from config.errors import ConfigurationError, DspyqError
 from dspyq.demo_configuration import DemoModel, embedded_model, real_model, write_demo_configuration
 from dspyq.demo_page import JsonPage, Landed, Page, TextPage
 from dspyq.embedded import require_extra
@@ -24,7 +24,7 @@ from dspyq.embedded.progress import fetch_weights_visibly
 from dspyq.embedded.tied import TiedProcess
 from dspyq.embedded.valkey import Valkey
 from dspyq.embedded.weights import NAME
-from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND, ended_by_sigterm, wait_for_worker
+from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND, StackFailed, ended_by_sigterm, wait_for_worker
 
 if TYPE_CHECKING:
     from producer.statistics import VariantStatistics
@@ -69,23 +69,33 @@ def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None
         PredictionsFailed: If predictions failed.
     """
     require_extra()
+    if not model and (api_base or api_key_env):
+        raise ConfigurationError("--api-base and --api-key-env are about the model that --model names")
     page = JsonPage() if as_json else TextPage()
     page.begin()
     with ended_by_sigterm(), _folder() as folder, ExitStack() as running:
         asked = real_model(model, api_base, api_key_env) if model else _start_model(running, page, folder)
         log = folder / "worker.log"
         _start_worker(running, page, folder, asked, log)
-        failures = 0
-        for number in range(1, ROUNDS + 1):
-            page.begin_round(number, len(REVIEWS))
-            for landed in _ask_at_once(REVIEWS):
-                page.show(number, landed)
-                failures += landed.prediction is None
-        page.end(_statistics(ROUNDS * len(REVIEWS)), asked)
-        if failures:
+        landed = list(_run_rounds(page))
+        page.end(_statistics(len(landed)), asked)
+        if failed := [call for call in landed if call.prediction is None]:
             raise PredictionsFailed(
-                f"{failures} of {ROUNDS * len(REVIEWS)} predictions failed; the worker's log: {log}"
+                f"{len(failed)} of {len(landed)} predictions failed, the first with {failed[0].failure}; "
+                f"the worker's log: {log}"
             )
+
+
+def _run_rounds(page: Page) -> Iterator[Landed]:
+    for number in range(1, ROUNDS + 1):
+        page.begin_round(number, len(REVIEWS))
+        answers = 0
+        for landed in _ask_at_once(REVIEWS):
+            page.show(number, landed)
+            answers += landed.prediction is not None
+            yield landed
+        if not answers:
+            return  # then there is nothing to find in the cache
 
 
 @contextmanager
@@ -94,7 +104,7 @@ def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="dspyq-demo-"))
     try:
         yield folder
-    except DspyqError:
+    except (PredictionsFailed, StackFailed):
         raise
     except BaseException:
         shutil.rmtree(folder)

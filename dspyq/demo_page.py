@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from config.errors import DspyqError
 from dspyq.demo_configuration import DemoModel
 from dspyq.output import dollars, percent, print_json, print_table, seconds
 from dspyq.steps import Steps
@@ -40,6 +41,13 @@ class Landed:
     wait_seconds: float
     prediction: Prediction | None = None
     error: Exception | None = None
+
+    @property
+    def failure(self) -> str:
+        """The error in one line."""
+        # Ours begin with the type of what the program raised.
+        said = str(self.error) if isinstance(self.error, DspyqError) else f"{type(self.error).__name__}: {self.error}"
+        return said.partition("\n")[0]
 
 
 class Page(ABC):
@@ -84,7 +92,7 @@ class JsonPage(Page):
         """Print a call."""
         line = {"event": "prediction", "round": number, "text": landed.review, "wait_seconds": landed.wait_seconds}
         if landed.prediction is None:
-            print_json({**line, "error": f"{type(landed.error).__name__}: {landed.error}"})
+            print_json({**line, "error": landed.failure})
             return
         metadata = landed.prediction.metadata
         said = {**asdict(metadata), "cached": metadata.cached}
@@ -116,8 +124,8 @@ class TextPage(Page):
         del number
         wait = _milliseconds(landed.wait_seconds)
         if landed.prediction is None:
-            failure = f"{type(landed.error).__name__} after {wait}: {landed.error}"
-            self.progress.print(f"{_MARGIN}{landed.review}\n{_MARGIN}{failure}", style="red", markup=False)
+            line = f"{self._line(landed.review)}{_GAP}failed after {wait}{_GAP}{landed.failure}"
+            self.progress.print(line, style="red", markup=False, no_wrap=True, overflow="ellipsis")
             return
         metadata = landed.prediction.metadata
         answer = ", ".join(map(str, landed.prediction.outputs.values()))
@@ -150,10 +158,11 @@ class TextPage(Page):
 
     def _line(self, review: str, *cells: str) -> str:
         """Lay a line out: the review takes what the other columns leave of the width."""
-        others = _MARGIN + "".join(f"{_GAP}{cell:{layout}}" for cell, layout in zip(cells, _LAYOUTS, strict=True))
-        width = min(_LONGEST_REVIEW, max(_SHORTEST_REVIEW, self.progress.width - len(others)))
+        taken = len(_MARGIN) + sum(len(_GAP) + int(layout[1:]) for layout in _LAYOUTS)
+        width = min(_LONGEST_REVIEW, max(_SHORTEST_REVIEW, self.progress.width - taken))
         shown = review if len(review) <= width else review[: width - 1].rstrip() + "…"
-        return f"{_MARGIN}{shown:<{width}}{others.removeprefix(_MARGIN)}"
+        others = (f"{_GAP}{cell:{layout}}" for cell, layout in zip(cells, _LAYOUTS, strict=False))
+        return f"{_MARGIN}{shown:<{width}}{''.join(others)}"
 
 
 def _milliseconds(seconds_waited: float) -> str:

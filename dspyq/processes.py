@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from config.errors import DspyqError
+from config.errors import ConfigurationError, DspyqError
 from dspyq.embedded.log import last_lines
 from dspyq.embedded.tied import TiedProcess
 
@@ -20,6 +20,8 @@ GRACE_SECONDS = 10.0
 _PING_SECONDS = 0.5
 _SHOWN_LOG_LINES = 12
 _SIGNAL_EXIT_STATUS = 128
+#: How a worker begins the lines that say why it does not start.
+_FAULT_MARK = "dspyq: "
 
 
 class StackFailed(DspyqError):
@@ -44,12 +46,17 @@ def wait_for_worker(worker: TiedProcess, log: Path) -> None:
     """Wait until a worker answers.
 
     Raises:
-        StackFailed: If it ends, or does not answer in time.
+        ConfigurationError: If it refuses the configuration.
+        StackFailed: If it ends otherwise, or does not answer in time.
     """
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while not worker_answers():
-        if worker.poll() is not None or time.monotonic() > deadline:
-            raise StackFailed(describe_end("the worker", worker.poll(), log))
+        if worker.poll() is None and time.monotonic() < deadline:
+            continue
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if faults := [line.removeprefix(_FAULT_MARK) for line in lines if line.startswith(_FAULT_MARK)]:
+            raise ConfigurationError(faults)
+        raise StackFailed(describe_end("the worker", worker.poll(), log))
 
 
 def worker_answers() -> bool:

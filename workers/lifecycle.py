@@ -45,6 +45,7 @@ def _prepare(instance: Any, **_: Any) -> None:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
+        _check_broker(instance.app)
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
         from workers.programs import build_programs  # noqa: PLC0415
@@ -60,6 +61,12 @@ def _refuse(error: DspyqError) -> NoReturn:
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
         print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(1) from None
+
+
+def _check_broker(app: Any) -> None:
+    """Celery's own ways of naming a broker would have it listen where no job record is."""
+    if app.conf.broker_url != get_settings().jobs_url:
+        raise ConfigurationError("the broker is another one than the settings': set DSPYQ_REDIS_URL, not Celery's -b")
 
 
 def _reach_redis() -> None:

@@ -141,9 +141,9 @@ class Leases:
         """Do one round of what keeps jobs moving. Its errors are counted and logged, never raised."""
         try:
             self._let_go_of_what_ended()
-            self._finish_what_is_done()
             if time.monotonic() >= self._renew_at:
                 self._renew_all()
+            self._finish_what_is_done()
             self._sweep()
         except redis.RedisError as error:
             self.failed_beats += 1

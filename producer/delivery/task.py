@@ -20,7 +20,8 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
             Ignore: If the job is no longer this worker's; the worker that has it answers.
         """
         delivery_tag = (self.request.properties or {}).get("delivery_tag")
-        if self.request.called_directly or not isinstance(delivery_tag, str):
+        # A task that acknowledges early has given its job up before its body begins, as its author wanted.
+        if self.request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
             return self.run(*args, **kwargs)
         leases = process_leases()
         if not leases.begin(delivery_tag):

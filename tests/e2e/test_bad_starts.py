@@ -13,10 +13,10 @@ CLASSES = "tests.support.user_programs"
 
 @pytest.fixture
 def start(settings_file, redis_server):
-    def start(changes=None, *, toml=None, redis_url=None, env=None):
+    def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=()):
         path = settings_file(changes, toml=toml)
         done = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "workers", "worker"],
+            [sys.executable, "-m", "celery", *arguments, "-A", "workers", "worker"],
             capture_output=True,
             text=True,
             env=environment(path, redis_url or redis_server.url, env),
@@ -88,3 +88,10 @@ def test_a_redis_with_another_password_is_one_line_without_it(start, fresh_redis
     assert "DSPYQ_REDIS_URL" in line
     assert "AuthenticationError" in line
     assert "wr0ng-secret" not in line
+
+
+def test_a_broker_named_past_the_settings_is_refused(start, redis_server):
+    (line,) = start(arguments=["-b", redis_server.url.replace("/0", "/1")])
+    assert "DSPYQ_REDIS_URL" in line
+    (line,) = start(env={"CELERY_BROKER_URL": redis_server.url.replace("/0", "/1")})
+    assert "DSPYQ_REDIS_URL" in line

@@ -492,3 +492,25 @@ def test_a_job_published_by_name_alone_is_answered(configured, shared_worker):
     del shared_worker
     result = app.send_task("dspyq.predict", kwargs={"question": "by name"})
     assert "by name" in result.get(timeout=20).answer
+
+
+def test_a_producer_survives_a_restart_of_redis(fresh_redis_server, settings_file, start_producer, tmp_path):
+    server = fresh_redis_server(append_only_directory=tmp_path)
+
+    def ask():
+        import time
+
+        from config.redis import jobs_client
+        from producer import predict
+
+        first = predict.delay(question="q")
+        jobs_client().set("asked", 1)
+        while jobs_client().get("asked"):
+            time.sleep(0.05)
+        return [first.id == predict.delay(question="q").id, predict.delay(question="new").cache_level]
+
+    producer = start_producer(ask, settings_file(), redis_url=server.url)
+    eventually(lambda: server.client().get("asked"))
+    server.restart()
+    server.client().delete("asked")
+    assert producer.result() == [True, None]

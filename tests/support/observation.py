@@ -27,7 +27,7 @@ from tests.support.worker import Worker
 QUESTION, ANSWER, ERROR = "asked-canary", "answered-canary", "failed-canary"
 #: Also a question, of jobs that wait for the endpoint.
 HELD = f"held {QUESTION}"
-PASSWORD = "a-password-that-must-not-appear-anywhere"  # noqa: S105 - of a Redis that lives for a test
+PASSWORD = "a-password-that-must-not-appear-anywhere"
 WAITING_JOBS = 100
 
 _CELERY = str(Path(sys.executable).with_name("celery"))
