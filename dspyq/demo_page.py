@@ -101,8 +101,8 @@ class JsonPage(Page):
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
         """Print each variant."""
         for variant in statistics:
-            rates = {"success_rate": variant.success_rate, "hit_rate": variant.hit_rate}
-            print_json({"event": "variant", **asdict(variant), "hits": variant.hits, **rates})
+            derived = {name: getattr(variant, name) for name in ("calls", "hits", "hit_rate", "success_rate")}
+            print_json({"event": "variant", **asdict(variant), **derived})
         for remark in model.remarks:
             self.progress.print(remark)
 

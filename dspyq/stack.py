@@ -59,11 +59,14 @@ def run_up() -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Hold the folder: two servers would ruin one append-only file."""
-    try:
-        with alone_in(FOLDER, waits=False):
-            yield
-    except BlockingIOError:
-        raise ConfigurationError(f"another dspyq up runs in {Path.cwd()}: end it first") from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(FOLDER, waits=False))
+        except BlockingIOError:
+            raise ConfigurationError(f"another dspyq up runs in {Path.cwd()}: end it first") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {FOLDER.resolve()}: {error.strerror}") from None
+        yield
 
 
 class _Stack:

@@ -21,6 +21,8 @@ from kombu.exceptions import OperationalError
 from config.privacy import HIDDEN, exception_type, hides_content
 from producer.delivery.task import DeliveredTask
 
+logger = logging.getLogger(__name__)
+
 _PACKAGES = frozenset({
     "asyncio", "celery", "concurrent", "config", "flower", "kombu", "producer", "tornado", "workers",
 })  # fmt: skip
@@ -51,13 +53,34 @@ def hide_content(**_: Any) -> None:
         return record
 
     logging.setLogRecordFactory(make_record_without_content)
+    logging.getLogger("celery.redirected").addFilter(_Printed())
+    threading.excepthook = _report_thread
+
+
+class _Printed(logging.Filter):
+    """Leaves out what programs print, and says so once."""
+
+    _has_said_so = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on a piece of what was printed."""
+        if not _may_be_a_program():
+            return True
+        if self._has_said_so:
+            return False
+        self._has_said_so = True
+        record.msg = "what programs print is left out; logging.include_content = true shows it"
+        return True
+
+
+def _report_thread(ended: threading.ExceptHookArgs) -> None:
+    """Log that a thread was ended by an exception; Python would print it."""
+    if ended.exc_type is not SystemExit and ended.exc_value is not None:
+        logger.error("a thread ended with %s", ended.exc_type.__name__, exc_info=ended.exc_value)
 
 
 def _clean(record: logging.LogRecord) -> None:
-    if record.name == "celery.redirected":
-        if _may_be_a_program():
-            record.msg = f"{HIDDEN} (printed by a program; logging.include_content shows it)"
-    elif record.name == "py.warnings":
+    if record.name == "py.warnings":
         record.msg, record.args = _clean_warning(record.getMessage()), ()
     elif record.name.partition(".")[0] in _PACKAGES:
         _clean_arguments(record)

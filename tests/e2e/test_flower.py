@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from flower.urls import handlers
 
 from tests.support.configuration import API_KEY
@@ -19,11 +18,11 @@ def shows(observation, page, word):
     return word in observation.pages[page][1]
 
 
-@pytest.mark.parametrize("handler", handlers, ids=lambda handler: getattr(handler, "name", None) or str(handler))
-def test_every_route_of_flower_is_looked_at(hidden, handler):
-    pattern = handler.regex.pattern if hasattr(handler, "regex") else handler[0]
+def test_every_route_of_flower_is_looked_at(hidden):
+    routes = {handler.regex.pattern if hasattr(handler, "regex") else handler[0] for handler in handlers}
     paths = {page.split(" ", 1)[1].partition("?")[0] for page in hidden.pages}
-    assert pattern.startswith("/static/") or any(re.fullmatch(pattern, path) for path in paths)
+    missed = {route for route in routes if not any(re.fullmatch(route, path) for path in paths)}
+    assert missed == {"/static/(.*)"}
 
 
 def test_inputs_answers_and_exception_texts_appear_on_no_page_and_no_path_of_the_api(hidden):
@@ -61,7 +60,7 @@ def test_tasks_are_shown_by_name_and_state(hidden):
     states = {name: (tasks[job]["name"], tasks[job]["state"]) for name, job in hidden.jobs.items()}
     assert states["answered"] == ("dspyq.predict", "SUCCESS")
     assert states["refused"] == states["raised"] == ("dspyq.predict", "FAILURE")
-    assert states["revoked"] == ("dspyq.predict", "REVOKED")
+    assert states["revoked"][1] == "REVOKED"  # before a worker says its name
     assert states["retried"] == ("tests.support.indiscreet.retry", "FAILURE")
     assert states["held0"] == ("dspyq.predict", "STARTED")
 

@@ -4,7 +4,10 @@ import json
 import re
 
 import pytest
+from celery.exceptions import Retry
 
+from config.errors import PredictionFailed
+from config.privacy import exception_type
 from tests.support.configuration import API_KEY
 from tests.support.observation import ANSWER, ERROR, PASSWORD, QUESTION
 
@@ -59,7 +62,8 @@ def test_even_with_the_setting_content_stays_out_of(shown, where):
         r"RuntimeWarning: Exception raised outside body: InvalidTaskError$",
         r"indiscreet\.py:\d+: UserWarning: \.\.\.$",
         r"indiscreet_program\.py:\d+: UserWarning: \.\.\.$",
-        r"\.\.\. \(printed by a program; logging\.include_content shows it\)$",
+        r"what programs print is left out; logging\.include_content = true shows it$",
+        r"a thread ended with ValueError$",
     ],
 )
 def test_the_log_still_says_what_happened(hidden, record):
@@ -80,3 +84,49 @@ def test_remote_control_lists_jobs_by_name_and_id(hidden):
         assert {request["name"] for request in requests} == {"dspyq.predict"}
         assert {request["id"] for request in requests} <= set(hidden.jobs.values())
         assert {(request["args"], request["kwargs"]) for request in requests} == {("...", "...")}
+
+
+def test_a_record_holds_no_content_for_handlers_of_ones_own(run_producer):
+    def log(content):
+        import logging
+
+        from workers import privacy
+
+        records = []
+        handler = logging.Handler()
+        handler.emit = records.append
+        privacy.hide_content()
+        logger = logging.getLogger("celery.app.trace")
+        logger.addHandler(handler)
+        context = {"id": "an id", "args": content, "exc": repr(ValueError(content))}
+        logger.error("%(id)s %(exc)s", context, exc_info=ValueError(content), extra={"data": context})  # as Celery logs
+        return repr(vars(records[0]))
+
+    record = run_producer(log, content=QUESTION)
+    assert "an id" in record
+    assert "ValueError" in record
+    assert QUESTION not in record
+
+
+def test_a_message_describes_no_arguments(configured):
+    del configured
+    from config.celery import app
+
+    headers = app.amqp.as_task_v2("an id", "a task", args=[QUESTION], kwargs={"text": QUESTION}).headers
+    assert QUESTION not in repr(headers)
+
+
+@pytest.mark.parametrize(
+    ("representation", "shown"),
+    [
+        (repr(ValueError(QUESTION)), "ValueError"),
+        (repr(Retry(exc=KeyError(QUESTION), when=1)), "KeyError"),
+        (str(Retry(exc=KeyError(QUESTION), when=1)), "KeyError"),
+        (repr(PredictionFailed(f"LMTimeoutError: {QUESTION}")), "PredictionFailed: LMTimeoutError"),
+        (repr(PredictionFailed(QUESTION)), "PredictionFailed"),
+        (f"<{QUESTION}>", "..."),
+        (QUESTION, "..."),
+    ],
+)
+def test_of_an_exception_the_type_alone_is_shown(representation, shown):
+    assert exception_type(representation) == shown

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,8 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
         browser.look_at_everything(worker.node_name, jobs)
         titles = "\n".join(title for process in (worker, flower, dump) for title in _titles(process.pid))
         keys = "\n".join(redis_server.keys())
+        endpoint.release()
         browser.act(worker.node_name, jobs)
-        endpoint.reset()  # lets the worker end
         return Observation(
             worker=worker.node_name,
             jobs=jobs,
@@ -213,26 +214,32 @@ class _Browser:
             self._visit(f"/task/{job_id}")
             self._visit(f"/api/task/info/{job_id}")
             self._visit(f"/api/task/result/{job_id}")
-            self._visit(f"/api/task/result/{job_id}?timeout=0.1")
+        for job in ("answered", "raised"):
+            self._visit(f"/api/task/result/{jobs[job]}?timeout=1")
         self._keep("POST", _DATATABLE)
 
     def act(self, worker: str, jobs: dict[str, str]) -> None:
         """Use every path of the API that does something; the worker ends with the last."""
         asked = {"kwargs": {"question": QUESTION}, "program": "qa"}
         predict, echo, fail = "dspyq.predict", "tests.support.indiscreet.echo", "tests.support.indiscreet.fail"
-        self._keep("POST", f"/api/task/apply/{predict}", asked)
-        self._keep("POST", f"/api/task/apply/{fail}", {"args": [ERROR]})
-        self._keep("POST", f"/api/task/async-apply/{predict}", {**asked, "kwargs": {QUESTION: QUESTION}})
-        self._keep("POST", f"/api/task/async-apply/{echo}", {"args": [QUESTION]})
-        self._keep("POST", f"/api/task/send-task/{echo}", {"args": [QUESTION]})
-        self._keep("POST", f"/api/task/abort/{jobs['answered']}")
-        self._keep("POST", f"/api/task/revoke/{jobs['held0']}")
-        self._keep("POST", f"/api/task/timeout/{echo}?workername={worker}&soft=10")
-        self._keep("POST", f"/api/task/rate-limit/{echo}?workername={worker}&ratelimit=10")
-        for action in ("pool/grow", "pool/shrink", "pool/autoscale", "pool/restart"):
-            self._keep("POST", f"/api/worker/{action}/{worker}?n=1&min=1&max=2")
-        for action in ("add-consumer", "cancel-consumer"):
-            self._keep("POST", f"/api/worker/queue/{action}/{worker}?queue=unserved.control")
+        actions: list[tuple[str, Any]] = [
+            (f"/api/task/apply/{predict}", asked),
+            (f"/api/task/apply/{fail}", {"args": [ERROR]}),
+            (f"/api/task/async-apply/{predict}", {**asked, "kwargs": {QUESTION: QUESTION}}),
+            (f"/api/task/async-apply/{echo}", {"args": [QUESTION]}),
+            (f"/api/task/send-task/{echo}", {"args": [QUESTION]}),
+            (f"/api/task/abort/{jobs['answered']}", None),
+            (f"/api/task/revoke/{jobs['held0']}", None),
+            (f"/api/task/timeout/{echo}?workername={worker}&soft=10", None),
+            (f"/api/task/rate-limit/{echo}?workername={worker}&ratelimit=10", None),
+            *((f"/api/worker/pool/{action}/{worker}", None) for action in ("grow", "shrink", "restart")),
+            (f"/api/worker/pool/autoscale/{worker}?min=1&max=2", None),
+            (f"/api/worker/queue/add-consumer/{worker}?queue=dspyq", None),
+            (f"/api/worker/queue/cancel-consumer/{worker}?queue=unserved.control", None),
+        ]
+        with ThreadPoolExecutor() as threads:  # most of them wait a second for replies
+            for _ in threads.map(lambda action: self._keep("POST", *action), actions):
+                pass
         self._keep("POST", f"/api/worker/shutdown/{worker}")
 
     def _visit(self, path: str) -> None:
