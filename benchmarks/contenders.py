@@ -19,30 +19,23 @@ class Contender:
 
     Attributes:
         name: What the table calls it.
-        worker_command: Starts its worker, with 200 predictions at once.
-        ready_line: What the worker writes once it serves.
+        worker_command: Starts its worker as its manual does, with 200 predictions at once.
         ask: The function of ``benchmarks.subjects`` that sends questions and returns the keys of their results.
     """
 
     name: str
     worker_command: tuple[str, ...]
-    ready_line: str
     ask: str
 
 
 DSPYQ = Contender(
     name="dspyq",
-    worker_command=(_script("celery"), "-A", "workers", "worker", "-l", "INFO", "--without-mingle"),
-    ready_line=" ready.",
+    worker_command=(_script("celery"), "-A", "workers", "worker"),
     ask="asking:dspyq",
 )
 CELERY = Contender(
     name="plain Celery",
-    worker_command=(
-        _script("celery"), "-A", "benchmarks.subjects.celery_worker", "worker", "-l", "INFO", "--without-mingle",
-        "-c", _CONCURRENCY,
-    ),
-    ready_line=" ready.",
+    worker_command=(_script("celery"), "-A", "benchmarks.subjects.celery_worker", "worker", "-c", _CONCURRENCY),
     ask="asking:plain_celery",
 )  # fmt: skip
 DRAMATIQ = Contender(
@@ -50,12 +43,10 @@ DRAMATIQ = Contender(
     worker_command=(
         _script("dramatiq"), "benchmarks.subjects.dramatiq_worker", "--processes", "1", "--threads", _CONCURRENCY,
     ),
-    ready_line="ready for action",
     ask="asking:dramatiq",
 )  # fmt: skip
 ARQ = Contender(
     name="arq",
     worker_command=(_script("arq"), "benchmarks.subjects.arq_worker.WorkerSettings"),
-    ready_line="redis_version=",
     ask="asking:arq",
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,16 +68,13 @@ class Servers:
         }
         return environment(self._settings_path, self.redis.url, others | dict(settings or {}))
 
-    def worker(self, contender: Contender) -> AbstractContextManager[LocalProcess]:
-        """Start a contender's worker and return it once it serves."""
+    @contextmanager
+    def worker(self, contender: Contender) -> Iterator[LocalProcess]:
+        """Run a contender's worker, ready and warm: it has answered one question for each of its threads."""
         command = list(contender.worker_command)
-        process = LocalProcess(contender.name, command, ready_line=contender.ready_line, env=self.environment())
-        try:
-            process.ready(_START_TIMEOUT_SECONDS)
-        except BaseException:
-            process.close()
-            raise
-        return process
+        with LocalProcess(contender.name, command, ready_line="", env=self.environment()) as process:
+            self.wait_for_results(self.ask(contender, CONCURRENCY, "warm-up"), _START_TIMEOUT_SECONDS)
+            yield process
 
     def start(self, function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Producer:
         """Start a function of ``benchmarks.subjects`` in a process of its own.

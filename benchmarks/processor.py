@@ -33,8 +33,6 @@ def run(*, quick: bool) -> list[Row]:
 
     with Servers() as servers, ExitStack() as workers:
         running = {each: workers.enter_context(servers.worker(each)) for each in (DSPYQ, CELERY)}
-        for contender in running:
-            servers.wait_for_results(servers.ask(contender, CONCURRENCY, "warm-up"))
         seconds = alternate(
             rounds,
             {

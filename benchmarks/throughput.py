@@ -71,9 +71,8 @@ def _rows(ours: list[_Run], celery: list[_Run], others: dict[str, list[_Run]]) -
 
 
 def _run_worker(contender: Contender, count: int) -> _Run:
-    """Let a warm worker find all questions waiting: publishing them is measured elsewhere."""
+    """Let the worker find all questions waiting: publishing them is measured elsewhere."""
     with Servers() as servers, servers.worker(contender) as worker:
-        servers.wait_for_results(servers.ask(contender, CONCURRENCY, "warm-up"))
         worker.stop()
         keys = servers.ask(contender, count, "question")
         servers.endpoint.reset()

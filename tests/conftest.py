@@ -154,7 +154,7 @@ def configured(
     monkeypatch.setenv("DSPYQ_CONFIG", str(session_settings_file))
     monkeypatch.setenv("DSPYQ_REDIS_URL", redis_server.url)
     monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
-    from producer.cache import process_cache  # noqa: PLC0415 - a producer that does not import fails its own tests only
+    from producer.cache import process_cache
 
     get_settings.cache_clear()  # a test may have read other settings
     settings = get_settings()

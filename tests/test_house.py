@@ -77,4 +77,6 @@ def test_the_version_of_dspy_in_fingerprints_is_the_pinned_one():
 def test_versions_are_pinned_and_no_file_names_an_index():
     constraints = (ROOT / "constraints.txt").read_text()
     assert not re.search(r"https?://|--index|--extra-index|--find-links", constraints)
-    assert not re.search(r'"[A-Za-z][\w.\[\]-]*(>=|~=|<)[\d.]', (ROOT / "pyproject.toml").read_text().split("[project]")[1])
+    assert not re.search(
+        r'"[A-Za-z][\w.\[\]-]*(>=|~=|<)[\d.]', (ROOT / "pyproject.toml").read_text().split("[project]")[1]
+    )

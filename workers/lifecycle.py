@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 from celery import signals
 
-from config.celery import app
+from config.celery import app, configuration
 from config.errors import ConfigurationError, DspyqError
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
@@ -31,12 +31,16 @@ def connect() -> None:
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
-    command = click.get_current_context(silent=True)
+    command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
     if command is not None and command.invoked_subcommand == "flower":
-        from workers import flower  # noqa: PLC0415 - it loads Flower
+        _fit_flower()
 
-        privacy.hide_content()
-        flower.fit(app)
+
+def _fit_flower() -> None:
+    from workers import flower  # noqa: PLC0415 - only Flower itself is to load Flower
+
+    privacy.hide_content()
+    flower.fit(app)
 
 
 def _prepare(instance: Any, **_: Any) -> None:
@@ -64,9 +68,12 @@ def _refuse(error: DspyqError) -> NoReturn:
 
 
 def _check_broker(app: Any) -> None:
-    """Celery's own ways of naming a broker would have it listen where no job record is."""
-    if app.conf.broker_url != get_settings().jobs_url:
+    """Celery's own ways of naming a broker or backend would have it listen, or store, where nobody else looks."""
+    wanted = configuration(get_settings())
+    if app.conf.broker_url != wanted["broker_url"]:
         raise ConfigurationError("the broker is another one than the settings': set DSPYQ_REDIS_URL, not Celery's -b")
+    if app.conf.result_backend != wanted["result_backend"]:
+        raise ConfigurationError("the result backend is another one than the settings': set DSPYQ_RESULT_URL instead")
 
 
 def _reach_redis() -> None:

@@ -90,8 +90,10 @@ def test_a_redis_with_another_password_is_one_line_without_it(start, fresh_redis
     assert "wr0ng-secret" not in line
 
 
-def test_a_broker_named_past_the_settings_is_refused(start, redis_server):
+def test_a_broker_or_backend_named_past_the_settings_is_refused(start, redis_server):
     (line,) = start(arguments=["-b", redis_server.url.replace("/0", "/1")])
     assert "DSPYQ_REDIS_URL" in line
     (line,) = start(env={"CELERY_BROKER_URL": redis_server.url.replace("/0", "/1")})
     assert "DSPYQ_REDIS_URL" in line
+    (line,) = start(env={"CELERY_RESULT_BACKEND": redis_server.url})
+    assert "DSPYQ_RESULT_URL" in line

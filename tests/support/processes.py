@@ -66,7 +66,7 @@ class LocalProcess:
 
     _alive: ClassVar[list[LocalProcess]] = []
 
-    def __init__(  # noqa: PLR0913 - options, by keyword
+    def __init__(
         self,
         name: str,
         arguments: Sequence[str],

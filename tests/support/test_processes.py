@@ -107,7 +107,7 @@ def test_an_endpoint_ends_with_its_context() -> None:
 
 def test_producer_code_gets_its_arguments_and_settings(run_producer: Callable[..., Any]) -> None:
     def describe(question: str) -> dict[str, str]:
-        import os  # noqa: PLC0415 - only the source travels
+        import os
 
         return {"question": question, "redis": os.environ["DSPYQ_REDIS_URL"][:8]}
 

@@ -64,7 +64,7 @@ def test_a_restart_keeps_the_port_and_what_was_appended(
 
 
 def test_a_password_is_asked_for(fresh_redis_server: Callable[..., RedisServer]) -> None:
-    server = fresh_redis_server(password="open sesame")  # noqa: S106 - of a server that lives for this test
+    server = fresh_redis_server(password="open sesame")
 
     assert server.cli("PING")
     with pytest.raises(redis.AuthenticationError):

@@ -46,6 +46,6 @@ TYPED_OUTPUTS = {
 
 def __getattr__(name: str) -> Any:
     """Load the programs only where DSPy is wanted: in workers."""
-    from tests.support import dspy_programs  # noqa: PLC0415 - producers import this module for its types
+    from tests.support import dspy_programs
 
     return getattr(dspy_programs, name)
