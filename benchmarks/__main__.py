@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from benchmarks import hits, imports, memory, processor, publishing, single_flight, throughput
 from benchmarks.rows import Row, build_table
+
+_WIDTH_OF_A_FILE = 160
 
 
 class Benchmark(Protocol):
@@ -33,33 +36,41 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def main() -> None:
-    """Run what the command line names."""
+def main() -> int:
+    """Run what the command line names, and return the exit status."""
     options = _parse()
     if options.list:
         for name, benchmark in BENCHMARKS.items():
             print(f"{name:15}{(benchmark.__doc__ or '').splitlines()[0]}")
-        return
-    progress = Console(stderr=True)
+        return 0
     started = time.monotonic()
+    progress = Console(stderr=True)
     rows: dict[str, list[Row]] = {}
     for number, name in enumerate(options.only, start=1):
-        with progress.status(f"{name} ({number} of {len(options.only)})"):
-            benchmark_started = time.monotonic()
-            rows[name] = BENCHMARKS[name](quick=options.quick)
-        progress.print(f"{name}: {time.monotonic() - benchmark_started:.0f} s")
+        benchmark_started = time.monotonic()
+        try:
+            with progress.status(f"{name} ({number} of {len(options.only)})"):
+                rows[name] = BENCHMARKS[name](quick=options.quick)
+        except Exception:  # noqa: BLE001 - minutes of the others' results are worth printing
+            progress.print_exception()
+            continue
+        progress.print(f"{name}: {time.monotonic() - benchmark_started:.0f} s", highlight=False)
     if options.json:
         print(json.dumps([{"benchmark": name, **row.to_json()} for name in rows for row in rows[name]], indent=2))
-        return
+    else:
+        _print([row for found in rows.values() for row in found], time.monotonic() - started)
+    return int(len(rows) < len(options.only))
+
+
+def _print(rows: list[Row], seconds: float) -> None:
     console = Console()
     if not console.is_terminal:
-        console = Console(width=180)
-    table = [row for found in rows.values() for row in found]
-    console.print(build_table(table))
-    for note in dict.fromkeys(f"{row.path}: {row.note}" for row in table if row.note):
+        console = Console(width=_WIDTH_OF_A_FILE)
+    console.print(build_table(rows))
+    for note in dict.fromkeys(f"{row.path}: {row.note}." for row in rows if row.note):
         console.print(note, highlight=False)
-    missed = sum(row.is_met is False for row in table)
-    console.print(f"{missed} targets missed; {time.monotonic() - started:.0f} s", highlight=False)
+    targets = [row.is_met for row in rows if row.target]
+    console.print(f"{sum(map(bool, targets))} of {len(targets)} targets met, in {seconds:.0f} s.", highlight=False)
 
 
 def _parse() -> argparse.Namespace:
@@ -80,4 +91,4 @@ def _names(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

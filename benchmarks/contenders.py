@@ -37,7 +37,7 @@ CELERY = Contender(
     name="plain Celery",
     worker_command=(_script("celery"), "-A", "benchmarks.subjects.celery_worker", "worker", "-c", _CONCURRENCY),
     ask="asking:plain_celery",
-)  # fmt: skip
+)
 DRAMATIQ = Contender(
     name="dramatiq",
     worker_command=(

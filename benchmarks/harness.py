@@ -73,7 +73,12 @@ class Servers:
         """Run a contender's worker, ready and warm: it has answered one question for each of its threads."""
         command = list(contender.worker_command)
         with LocalProcess(contender.name, command, ready_line="", env=self.environment()) as process:
-            self.wait_for_results(self.ask(contender, CONCURRENCY, "warm-up"), _START_TIMEOUT_SECONDS)
+            try:
+                self.wait_for_results(self.ask(contender, CONCURRENCY, "warm-up"), _START_TIMEOUT_SECONDS)
+            except TimeoutError as error:
+                raise RuntimeError(
+                    f"the worker of {contender.name} has not begun: {error}\n{process.logs()}"
+                ) from error
             yield process
 
     def start(self, function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Producer:

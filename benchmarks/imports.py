@@ -35,7 +35,7 @@ def run(*, quick: bool) -> list[Row]:
     seconds = {modules: [each["seconds"] for each in found] for modules, found in alternate(rounds, blocks).items()}
     return [
         _row(seconds, _THEIRS, "celery, redis, pydantic-settings", Target("ratio", "at most", 1.60)),
-        _row(seconds, _USED, "the same, with Celery's lazy app class loaded", None),
+        _row(seconds, _USED, "the same, Celery's app loaded", None),
     ]
 
 

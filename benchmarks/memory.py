@@ -6,7 +6,7 @@ from benchmarks.contenders import DSPYQ
 from benchmarks.harness import CONCURRENCY, Servers, resident_mebibytes
 from benchmarks.rows import Row, Target
 
-_PATH = "memory"
+_PATH = f"memory, {CONCURRENCY} threads"
 _CHECKPOINTS = (2_000, 5_000, 10_000, 20_000)
 _QUICK_CHECKPOINTS = (200, 300, 400, 500)
 _BATCH = 1_000
@@ -28,12 +28,9 @@ def run(*, quick: bool) -> list[Row]:
                 servers.wait_for_results(keys)
                 answered += count
             at[checkpoint] = resident_mebibytes(worker.pid)
-    rows = [
-        Row(_PATH, f"RSS after {checkpoint:,} predictions, {CONCURRENCY} threads", "MB", mebibytes)
-        for checkpoint, mebibytes in at.items()
-    ]
+    rows = [Row(_PATH, f"worker after {checkpoint:,} answers", "MB", mebibytes) for checkpoint, mebibytes in at.items()]
     last = checkpoints[-1]
     rows[-1] = Row(_PATH, rows[-1].measured, "MB", at[last], target=Target("value", "at most", _LIMIT_MEBIBYTES))
     growth = at[last] - at[checkpoints[1]]
     flat = Target("value", "at most", _FLAT_MEBIBYTES)
-    return [*rows, Row(_PATH, f"growth from {checkpoints[1]:,} to {last:,} predictions", "MB", growth, target=flat)]
+    return [*rows, Row(_PATH, f"growth from {checkpoints[1]:,} to {last:,}", "MB", growth, target=flat)]

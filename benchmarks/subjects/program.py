@@ -6,7 +6,7 @@ import os
 
 import dspy
 from dspy import lm15
-from dspy.clients.engines.lm15_engine import AsyncLM15Engine, LM15Engine
+from dspy.clients.engines.lm15_engine import LM15Engine
 
 _PROVIDER = "openai-chat"
 _CONCURRENCY = int(os.environ["BENCHMARK_CONCURRENCY"])
@@ -22,7 +22,6 @@ def _configure() -> dspy.Module:
     lm = dspy.LM(
         "openai/control",
         engine=LM15Engine(routing),
-        async_engine=AsyncLM15Engine(routing),
         cache=False,
         num_retries=0,
         max_tokens=1024,
@@ -37,9 +36,3 @@ _program = _configure()
 def answer(question: str) -> dict[str, str]:
     """Ask the model, from any thread."""
     return {"answer": _program(question=question).answer}
-
-
-async def answer_in_event_loop(question: str) -> dict[str, str]:
-    """Ask the model without a thread."""
-    prediction = await _program.acall(question=question)
-    return {"answer": prediction.answer}
