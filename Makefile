@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-installed
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test chaos bench lint clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(DEMO) ## Show it all on this machine: Redis, a model, a worker, two vari
 
 test: $(DEV) ## Run the tests
 	@$(BIN)/pytest
+
+chaos: $(DEV) ## Kill, freeze and starve real servers and workers, and print what came of the jobs
+	@$(BIN)/python -m tests.chaos
 
 bench: $(DEV) ## Run the benchmarks and print their table
 	@$(BIN)/python -m benchmarks

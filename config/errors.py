@@ -74,6 +74,10 @@ class VariantMismatch(DspyqError):
     retryable = True
 
 
+class PoisonedJob(DspyqError):
+    """The job was set aside: its workers died or froze under it too often, or its message cannot be read."""
+
+
 class PredictionFailed(DspyqError):
     """The program ran and raised; the message starts with the type of what it raised.
 

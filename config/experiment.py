@@ -39,7 +39,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 class Table(BaseModel):
     """A table of the configuration file: frozen, and no key that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # Built when it is first used: importing a producer must cost little.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 class Model(Table):
@@ -126,7 +127,7 @@ class Program(Table):
         variants: The sides of the experiment, in the file's order; the first is the control.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(populate_by_name=True)
 
     name: str
     signature_text: Annotated[str, Field(alias="signature")]

@@ -6,12 +6,15 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
+from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from config.errors import RedisUnavailable
 from config.settings import get_settings
@@ -24,18 +27,29 @@ MAX_CONNECTIONS = 1000
 
 
 def connect(url: str) -> redis.Redis:
-    """Return a client with a pool of its own; it connects when it is first used."""
-    client: redis.Redis = redis.Redis.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
-        health_check_interval=25,
+    """Return a client with a pool of its own; it connects when it is first used.
+
+    A URL of sentinels, ``sentinel://host:port/db`` joined by ``;``, leads to the master that ``sentinel_master`` names,
+    wherever that is after a failover.
+    """
+    options: dict[str, Any] = {
+        "max_connections": MAX_CONNECTIONS,
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+        "health_check_interval": 25,
         # Every pooled connection is dead after a restart of Redis; our scripts may run twice. Not after a timeout: the
         # next attempt would most likely wait as long.
-        retry=Retry(ExponentialBackoff(base=0.05, cap=0.5), retries=3, supported_errors=(redis.ConnectionError,)),
-    )
-    return client
+        "retry": Retry(ExponentialBackoff(base=0.05, cap=0.5), retries=3, supported_errors=(redis.ConnectionError,)),
+    }
+    if not url.startswith("sentinel://"):
+        client: redis.Redis = redis.Redis.from_url(url, **options)
+        return client
+    parts = [parse_url(f"redis{part.removeprefix('sentinel')}") for part in url.split(";")]
+    hosts = [(part["host"], part["port"]) for part in parts]
+    login = {name: parts[0][name] for name in ("db", "username", "password") if name in parts[0]}
+    sentinel = Sentinel(hosts, socket_timeout=SOCKET_TIMEOUT_SECONDS)
+    master: redis.Redis = sentinel.master_for(get_settings().sentinel_master, **options, **login)
+    return master
 
 
 @functools.cache

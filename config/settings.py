@@ -6,10 +6,8 @@ the environment: ``DSPYQ_CACHE__MEMORY_ENTRIES=0``.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
-import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +32,7 @@ _DERIVED = {
     Program: ("name", "state_sha256"),
 }
 
-RedisUrl = Annotated[str, Field(pattern=r"^rediss?://\S+$")]
+RedisUrl = Annotated[str, Field(pattern=r"^(rediss?|sentinel)://\S+$")]
 
 
 class Cache(Table):
@@ -59,10 +57,16 @@ class Delivery(Table):
     Attributes:
         visibility_timeout_seconds: How long a worker that stopped answering keeps its jobs before others get them.
         claim_timeout_seconds: How long a question stays claimed by a producer that died before it sent the job.
+        max_deliveries: How often the workers of a job may die or freeze before it is set aside.
+        max_hand_backs: How often a job is given back by workers of another version before it fails.
+        shutdown_grace_seconds: How long running predictions may go on when a worker is told to end.
     """
 
     visibility_timeout_seconds: PositiveFloat = 30.0
     claim_timeout_seconds: PositiveFloat = 30.0
+    max_deliveries: PositiveInt = 3
+    max_hand_backs: Annotated[int, Field(ge=0)] = 10
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
 
 
 class Workers(Table):
@@ -96,6 +100,7 @@ class Settings(BaseSettings):
         redis_url: The Redis for everything.
         broker_url: The Redis of jobs and claims, where it is another one.
         result_url: The Redis of answers, where it is another one.
+        sentinel_master: The name of the master, where the URLs are those of sentinels.
         models: Model endpoints by name.
         programs: Programs by name.
     """
@@ -106,11 +111,13 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
+        defer_build=True,
     )
 
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
     broker_url: RedisUrl | None = None
     result_url: RedisUrl | None = None
+    sentinel_master: str | None = None
     models: dict[Name, Model] = {}
     programs: dict[Name, Program] = {}
     cache: Cache = Cache()
@@ -199,6 +206,8 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - costs an import what only reading a file needs
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -235,6 +244,9 @@ def _locate_states(document: dict[str, Any], folder: Path) -> list[str]:
 def _link(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Give each table its name and each variant its model's table; return the document and the links that fail."""
     faults: list[str] = []
+    urls = [str(data.get(key, "")) for key in ("redis_url", "broker_url", "result_url")]
+    if any(url.startswith("sentinel://") for url in urls) and not data.get("sentinel_master"):
+        faults.append("sentinel_master: missing: the name that the sentinels give to the master")
     models = {name: {**table, "name": name} for name, table in _tables(data, "models").items()}
     linked = {**data}
     if models:
@@ -312,6 +324,8 @@ def _known_keys(location: list[str]) -> list[str]:
 
 
 def _nearest(name: str, known: Any) -> str:
+    import difflib  # noqa: PLC0415 - only a faulty file needs it
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
 

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from config.errors import DspyqError, InvalidInputs
-from dspyq.output import JsonOption, console, print_json, print_table
+from dspyq.output import JsonOption, console, print_count, print_json, print_table
 from dspyq.program_commands import ProgramOption, VariantOption, read_inputs
 
 app = typer.Typer(help="Look after the cache of answers.", no_args_is_help=True)
@@ -87,7 +87,7 @@ def invalidate(
     from producer.maintenance import invalidate as forget
 
     number = forget(read_inputs(inputs, program), program=program, variant=variant)
-    _say("forgotten", number, as_json=as_json)
+    print_count("forgotten", number, as_json=as_json)
 
 
 @app.command()
@@ -105,7 +105,7 @@ def clear(
 
     if everything == bool(program or variant):
         raise typer.BadParameter("say --program, with or without --variant, or --all")
-    _say("forgotten", forget(program=program, variant=variant), as_json=as_json)
+    print_count("forgotten", forget(program=program, variant=variant), as_json=as_json)
 
 
 def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -120,10 +120,3 @@ def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise InvalidInputs(f"{file}, line {number}: not a JSON object of inputs")
             yield row
-
-
-def _say(what: str, number: int, *, as_json: bool) -> None:
-    if as_json:
-        print_json({what: number})
-    else:
-        console.print(f"{number:,} {what}")

@@ -19,6 +19,14 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, default=str).decode())
 
 
+def print_count(what: str, number: int, *, as_json: bool) -> None:
+    """Print how many were done, as in "3 forgotten"."""
+    if as_json:
+        print_json({what: number})
+    else:
+        console.print(f"{number:,} {what}")
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table: text to the left, what looks like a number to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)

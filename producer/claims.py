@@ -22,6 +22,8 @@ STATISTICS_PREFIX = f"{KEY_PREFIX}statistics:"
 CACHE_STATISTICS = f"{KEY_PREFIX}cache-statistics"
 INVALIDATIONS = f"{KEY_PREFIX}invalidations"
 RESULT_PREFIX = "celery-task-meta-"
+#: How a stored prediction begins, as the result backend writes it.
+_SUCCESS = b'{"status":"SUCCESS",'
 #: Sent on the invalidations channel in place of an input hash.
 EVERYTHING = "*"
 
@@ -58,6 +60,11 @@ class Run:
     task_id: str
     fence: str = ""
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the job was taken before."""
+        return self.fence not in {"", "1"}
+
     @classmethod
     def of_delivery_tag(cls, task_id: str, delivery_tag: str | None) -> Run:
         """Return the run that a delivery tag, ``<task id>:<fence>``, stands for."""
@@ -73,8 +80,9 @@ class Claims:
         self._answers = answers
         self._is_one_redis = settings.is_one_redis
         self._claim_timeout_seconds = settings.delivery.claim_timeout_seconds
-        self._claim, self._answer, self._release = (
-            load_script(jobs, "producer", name, library="library") for name in ("claim", "answer", "release")
+        names = ("claim", "answer", "release", "withdraw")
+        self._claim, self._answer, self._release, self._withdraw = (
+            load_script(jobs, "producer", name, library="library") for name in names
         )
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
@@ -95,6 +103,10 @@ class Claims:
             run: The worker's run.
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
+        if run.is_repeated and (own := self._answers.get(RESULT_PREFIX + run.task_id)):
+            result = cast("bytes", own)
+            if result.startswith(_SUCCESS):  # an earlier run stored it and did not get to say that it is done
+                return Claim("hit", run.task_id, result)
         question = self._question(request, run.task_id, "wc" if is_first_look else "w", 0)
         return self._fetch([self._ask(question)], [question])[0]
 
@@ -135,6 +147,10 @@ class Claims:
         """
         arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
         return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+
+    def withdraw(self, request: AnsweredRequest, task_id: str) -> bool:
+        """Take one caller's interest off a run; return whether nobody waits for it any more."""
+        return bool(self._withdraw(keys=[ALIAS_PREFIX + request.input_hash], args=[task_id]))
 
     def invalidate(self, input_hashes: Iterable[str]) -> int:
         """Forget aliases, and have every process forget them; a run under way no longer becomes their answer.

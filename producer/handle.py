@@ -32,6 +32,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
     Attributes:
         request: What was asked, where this process asked it.
         cache_level: How this call came to its answer; None when it began the run itself.
+        is_shared: Whether other calls of the question may have this task's id too.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
             self.backend = backend
         self.request: Request | None = None
         self.cache_level: CacheLevel | None = None
+        self.is_shared = False
         self._payload: bytes | None = None
         self._asked_at = 0.0
         self._milliseconds_left: int | None = None
@@ -80,6 +82,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         """
         handle = cls(task_id)
         handle.request = request
+        handle.is_shared = True
         handle.cache_level = cache_level
         handle._payload = payload
         handle._asked_at = asked_at
@@ -146,6 +149,23 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
     def __await__(self) -> Generator[Any, None, Prediction]:
         """Wait in an event loop, without a thread of its own."""
         return self._wait().__await__()
+
+    def cancel(self) -> bool:
+        """Withdraw this caller's interest; the last one's ends the job.
+
+        Returns:
+            Whether the job was ended: False where others wait for it, or it is answered already.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer.
+        """
+        if self._payload is not None or self.ready():
+            return False
+        with redis_errors("cancel the prediction"):
+            if self.request and self.is_shared and not process_claims().withdraw(self.request, self.id):
+                return False
+            self.app.control.revoke(self.id)
+        return True
 
     def forget(self) -> None:
         """Forget the result; the next caller of this question computes it anew."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from celery import Task
+from celery.canvas import maybe_signature
 from celery.utils import uuid
+from celery.utils.functional import maybe_list
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from config.celery import TASK_NAME, app
+from config.celery import HEADER, TASK_NAME, app
 from config.errors import InvalidInputs, InvalidOption, InvalidRequest
 from config.redis import redis_errors
 from producer.cache import process_cache
@@ -23,8 +24,6 @@ from producer.handle import PredictionResult
 from producer.prediction import CacheLevel, is_prediction
 from producer.request import Request, build_request, find_program
 
-#: The message header that holds a request's ``Header``.
-HEADER = "dspyq"
 MOST_URGENT, LEAST_URGENT = 0, 9
 #: Rows that ``many`` looks up and publishes in one go.
 _CHUNK_ROWS = 500
@@ -209,6 +208,8 @@ class Predict(DeliveredTask):
         self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool
     ) -> PredictionResult:
         """Send the message, as Celery sends any task's."""
+        if link := options.get("link"):
+            options = {**options, "link": [_with_id(signature) for signature in maybe_list(link)]}
         header = request.header(is_claimed=is_claimed)._asdict()
         headers = {**(options.get("headers") or {}), HEADER: header}
         result: PredictionResult = super().apply_async(
@@ -216,6 +217,7 @@ class Predict(DeliveredTask):
             request.inputs,
             task_id=task_id,
             queue=request.queue,
+            declare=(),  # a worker declares what it takes from; nothing needs declaring to be sent
             **{**options, "headers": headers},
         )
         result.request = request
@@ -231,9 +233,18 @@ class Predict(DeliveredTask):
             raise InvalidOption(f"priority is a whole number from {MOST_URGENT} (most urgent) to {LEAST_URGENT}")
         known = _CELERY_OPTIONS | _PREDICTION_OPTIONS | set(options.get("stamped_headers", ()))
         for name in options.keys() - known:
+            import difflib  # noqa: PLC0415 - only a mistake needs it
+
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; inputs go into kwargs={…}"
             raise InvalidOption(f"apply_async has no option {name!r}{hint}")
+
+
+def _with_id(signature: Any) -> Any:
+    """Give a link its task id now: a prediction that is delivered twice then links once."""
+    named = maybe_signature(signature, app=app).clone()
+    named.freeze()
+    return named
 
 
 def _merge(args: Any, kwargs: Mapping[str, Any] | None, program: str | None) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Iterable, Mapping
@@ -233,5 +232,7 @@ def _has_non_finite(value: Any) -> bool:
 
 def _hint(name: str, known: Iterable[str]) -> str:
     names = list(known)
+    import difflib  # noqa: PLC0415 - only a mistake needs it
+
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else f"; there is {', '.join(names)}"

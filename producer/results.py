@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.states import SUCCESS
 
 from config.settings import get_settings
@@ -80,3 +80,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         )
         run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
         process_claims().answer(metadata, run, stored)
+
+
+class SentinelPredictionBackend(PredictionBackend, SentinelBackend):  # type: ignore[misc]  # celery ships no types
+    """The same, on whichever Redis the sentinels name."""

@@ -17,6 +17,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -169,6 +171,15 @@ def configured(
 
 
 @pytest.fixture
+def predict(configured: Any) -> Any:
+    """``predict``, configured in this process."""
+    del configured
+    from producer import predict
+
+    return predict
+
+
+@pytest.fixture
 def worker(
     session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
 ) -> Iterator[Callable[..., Worker]]:
@@ -252,6 +263,36 @@ def run_producer(start_producer: Callable[..., Producer]) -> Callable[..., Any]:
 
     def run(*arguments: Any, timeout_seconds: float = 30.0, **options: Any) -> Any:
         return start_producer(*arguments, **options).result(timeout_seconds)
+
+    return run
+
+
+@pytest.fixture
+def dspyq(
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line, which prints no traceback: ``dspyq("predict", "question=x", ok=True)``."""
+    del endpoint  # started and reset
+
+    def run(
+        *arguments: str,
+        settings: Path | None = None,
+        redis_url: str | None = None,
+        env: dict[str, str] | None = None,
+        ok: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
+        done = subprocess.run(
+            [sys.executable, "-m", "dspyq", *arguments],
+            capture_output=True,
+            text=True,
+            env=variables | {"COLUMNS": "80", "NO_COLOR": "1"},
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done
 
     return run
 

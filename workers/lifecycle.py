@@ -14,7 +14,8 @@ from config.errors import ConfigurationError, DspyqError
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
 from producer.delivery.leases import process_leases
-from workers import privacy
+from producer.ending import tell
+from workers import privacy, progress, shutdown
 
 
 def refuse_a_faulty_configuration() -> None:
@@ -30,6 +31,7 @@ def connect() -> None:
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
+    signals.worker_shutting_down.connect(shutdown.begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
     command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
     if command is not None and command.invoked_subcommand == "flower":
@@ -82,8 +84,11 @@ def _reach_redis() -> None:
         answers_client().ping()
 
 
-def _begin(**_: Any) -> None:
-    process_leases().start()
+def _begin(sender: Any, **_: Any) -> None:
+    progress.watch(sender)
+    leases = process_leases()
+    leases.tell = tell
+    leases.start()
 
 
 def _end(**_: Any) -> None:

@@ -10,18 +10,26 @@ from typing import Any
 import orjson
 from celery import Task
 from celery.app.task import Context
+from celery.exceptions import Ignore
 
+from config.celery import HEADER
 from config.errors import PredictionFailed, VariantMismatch
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
-from producer.predict import HEADER, install_body
+from producer.delivery.task import park
+from producer.predict import install_body
 from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
 from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
 from workers.programs import Answer, Runner
 
-_FIRST_RUN = "1"
 _LOOK_AGAIN_SECONDS = (0.02, 0.5)
+#: A job waits this long in a thread for another's run, and then in Redis, this long at a time.
+_WAIT_IN_THREAD_SECONDS = 2.0
+_WAIT_IN_REDIS_SECONDS = 1.0
+#: A job that this worker cannot answer is taken again after this, doubled each time, up to the longest.
+_HAND_BACK_SECONDS = 0.1
+_LONGEST_HAND_BACK_SECONDS = 5.0
 
 
 def install(runners: Mapping[tuple[str, str], Runner]) -> None:
@@ -32,9 +40,9 @@ def install(runners: Mapping[tuple[str, str], Runner]) -> None:
         run = Run.of_delivery_tag(context.id, (context.properties or {}).get("delivery_tag"))
         header = _header(context, inputs)
         served = (header.program, header.variant)
-        request = _request(header, run, inputs, is_served=served in runners)
-        is_first_look = not header.is_claimed and run.fence == _FIRST_RUN
-        stored = _answered_by_another(request, run, is_first_look=is_first_look)
+        request = _request(context, header, run, inputs, is_served=served in runners)
+        is_first_look = not header.is_claimed and not run.is_repeated
+        stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
         return stored if stored is not None else _compute(request, run, runners[served], inputs)
 
     install_body(answer)
@@ -47,31 +55,36 @@ def _header(context: Context, inputs: Mapping[str, Any]) -> Header:
     return Header(**stated)
 
 
-def _request(header: Header, run: Run, inputs: Mapping[str, Any], *, is_served: bool) -> Request:
+def _request(context: Context, header: Header, run: Run, inputs: Mapping[str, Any], *, is_served: bool) -> Request:
     """Return what the job's producer asked for.
 
     Raises:
-        VariantMismatch: If this worker would answer something else under the same key.
+        Ignore: If this worker would answer something else under the same key: then another is to take the job.
+        VariantMismatch: If too many have given it back.
     """
     program = get_settings().programs.get(header.program)
     fingerprint = program.fingerprints.get(header.variant) if program else None
     if program is None or fingerprint != header.fingerprint or not is_served:
+        given_back = (context.properties or {}).get("given_back", 0)
+        if given_back < get_settings().delivery.max_hand_backs:
+            park(context, min(_HAND_BACK_SECONDS * 2**given_back, _LONGEST_HAND_BACK_SECONDS))
         process_claims().release(header, run, {"failures": 1})
-        reason = "has no such variant" if fingerprint is None else "does not serve it"
+        reason = "have no such variant" if fingerprint is None else "do not serve it"
         if fingerprint not in {None, header.fingerprint}:
-            reason = "has another fingerprint for it"
+            reason = "have another fingerprint for it"
         raise VariantMismatch(
-            f"a worker took a job of {header.queue} that it cannot answer: it {reason}; give producers and workers "
-            "the same configuration file and state files"
+            f"no worker can answer a job of {header.queue}: they {reason}; give producers and workers the same "
+            "configuration file and state files"
         )
     canonical = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
     variant = program.variants[header.variant]
     return Request(program, variant, canonical, header.input_hash, header.request_id, header.refresh)
 
 
-def _answered_by_another(request: Request, run: Run, *, is_first_look: bool) -> dict[str, Any] | None:
+def _answered_by_another(context: Context, request: Request, run: Run, *, is_first_look: bool) -> dict[str, Any] | None:
     """Return the answer that is there or that another task is about to give; None if this run is to answer."""
     pause_seconds, longest_pause_seconds = _LOOK_AGAIN_SECONDS
+    park_at = time.monotonic() + _WAIT_IN_THREAD_SECONDS
     waited_for: str | None = None
     while True:
         # A refresh passes over the answer that is there, but takes the one of the refresh it waited for.
@@ -85,6 +98,8 @@ def _answered_by_another(request: Request, run: Run, *, is_first_look: bool) -> 
             waited_for = None
             continue
         waited_for = claim.task_id
+        if time.monotonic() > park_at and not request.refresh:
+            park(context, _WAIT_IN_REDIS_SECONDS)
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, longest_pause_seconds)
 
@@ -106,7 +121,8 @@ def _compute(request: Request, run: Run, runner: Runner, inputs: Mapping[str, An
         duration_seconds = time.monotonic() - started_at
         spent = Answer(outputs={}, calls=getattr(error, "calls", ()))
         counts = _counts(spent, duration_seconds, is_success=False)
-        process_claims().release(request, run, counts)
+        if not process_claims().release(request, run, counts):
+            raise Ignore from error  # another run has the job, or it was revoked: this one has nothing to say
         if isinstance(error, Exception):
             raise
         # Leaked into Celery's threads, it would end the thread and strand the job.

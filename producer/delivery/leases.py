@@ -31,10 +31,12 @@ class _Lease:
     Attributes:
         sure_until: The monotonic second up to which the lease is ours, whatever happens to us or to Redis.
         return_slot: Tells the consumer that it may prefetch one job more.
+        is_begun: Whether its body has begun.
         ended_at: The monotonic second its body ended.
     """
 
     sure_until: float
+    is_begun: bool = False
     return_slot: Callable[[], object] | None = None
     ended_at: float | None = None
 
@@ -46,15 +48,22 @@ class Leases:
         records: The job records, for the caller's threads.
         beat_records: The same over a client of its own, for the beat: no crowd of threads may keep it waiting.
         lease_seconds: How long a run keeps its job after the last renewal.
+        max_deliveries: How often a job may lose its lease before it is set aside.
 
     Attributes:
         records: The job records.
         failed_beats: How many beats Redis, or a fault of ours, cut short.
+        asked_at: The monotonic second at which this process last asked for a job.
+        tell: Told of jobs that were set aside until it does not raise; it answers for them to their callers.
     """
 
-    def __init__(self, records: Records, beat_records: Records, *, lease_seconds: float) -> None:
+    def __init__(self, records: Records, beat_records: Records, *, lease_seconds: float, max_deliveries: int) -> None:
         self.records = records
         self.failed_beats = 0
+        self.tell: Callable[[Sequence[str]], object] | None = None
+        self.asked_at = time.monotonic()
+        self._max_deliveries = max_deliveries
+        self._is_closing = False
         self._beat_records = beat_records
         self._lease_seconds = lease_seconds
         self._held: dict[str, _Lease] = {}
@@ -66,7 +75,7 @@ class Leases:
 
     def take(self, queue: str) -> Delivery | None:
         """Take the first job of a queue; None where nothing waits."""
-        asked_at = time.monotonic()
+        asked_at = self.asked_at = time.monotonic()
         delivery = self.records.take(queue, self._lease_seconds)
         if delivery is not None:
             with self._lock:
@@ -87,8 +96,12 @@ class Leases:
         """
         with self._lock:
             lease = self._held.get(tag)
+            if lease is not None:
+                lease.is_begun = True
         if lease is not None and time.monotonic() < lease.sure_until:
             return True
+        if lease is None and self._is_closing:
+            return False  # handed back a moment ago
         try:
             return not self._renew([tag], self.records)
         except redis.RedisError as error:
@@ -118,10 +131,38 @@ class Leases:
         """Stop renewing this run's lease: the job returns to its queue when it runs out."""
         self._release(tag)
 
-    def set_aside(self, tag: str) -> None:
+    def park(self, tag: str, delay_seconds: float) -> None:
+        """Give the job of this run back for a while; it regains its turn. The body raises ``Ignore`` then."""
+        if self._release(tag):
+            self.records.give_back([tag], delay_seconds)
+
+    def set_aside(self, tag: str, reason: str) -> None:
         """Take the job of this run out of the traffic; only its record stays."""
         if self._release(tag):
-            self.records.set_aside(tag)
+            self.records.set_aside(tag, reason)
+
+    def is_begun(self, tag: str) -> bool:
+        """Return whether the body of this run has begun."""
+        with self._lock:
+            lease = self._held.get(tag)
+        return lease is not None and lease.is_begun
+
+    def hand_back(self, *, also_begun: bool = False) -> int:
+        """Give back what this process holds and has not begun, or all of it; return how many jobs that were.
+
+        From then on nothing begins here that is handed back: the worker ends.
+        """
+        with self._lock:
+            self._is_closing = True
+            tags = [tag for tag, lease in self._held.items() if also_begun or not lease.is_begun]
+        tags = [tag for tag in tags if self._release(tag)]
+        return self.records.give_back(tags)
+
+    @property
+    def held_count(self) -> int:
+        """How many runs this process holds."""
+        with self._lock:
+            return len(self._held)
 
     def start(self) -> None:
         """Start the beat; nothing happens where it runs already."""
@@ -196,9 +237,11 @@ class Leases:
 
     def _sweep(self) -> None:
         for _ in range(SWEEPS_PER_BEAT):
-            sweep = self._beat_records.sweep()
+            sweep = self._beat_records.sweep(self._max_deliveries)
             if sweep.expired:
                 logger.warning("nobody renewed these jobs, they are queued again: %s", ", ".join(sweep.expired))
+            if sweep.untold and self.tell:
+                self.tell(sweep.untold)
             if sweep.is_complete:
                 break
 
@@ -219,6 +262,7 @@ def process_leases() -> Leases:
         Records(jobs_client()),
         Records(connect(settings.jobs_url)),
         lease_seconds=settings.delivery.visibility_timeout_seconds,
+        max_deliveries=settings.delivery.max_deliveries,
     )
 
 

@@ -25,6 +25,7 @@ class Job:
         priority: From 0, the most urgent, to 15.
         delay_seconds: How long it waits before it may be taken; not at all where it is not positive.
         generation: How often the task has published itself anew. A higher one ends the run of a lower one.
+        is_child: Whether another task's run published it. Its run may be repeated; the child is not, once it is done.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Job:
     priority: int = 0
     delay_seconds: float = 0.0
     generation: int = 0
+    is_child: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Delivery:
     Attributes:
         id: The task's id.
         fence: The number of this run; every later run of the job has a higher one.
+        given_back: How often runs gave it back.
         message: The message's text.
     """
 
     id: str
     fence: int
+    given_back: int
     message: bytes
 
     @property
@@ -63,11 +67,13 @@ class Sweep:
         due: How many delayed jobs were moved to their queues.
         rung: How many bells were rung for jobs that had none.
         expired: The ids of the jobs whose lease ran out.
+        untold: The ids of jobs that were set aside, whose callers do not know yet; some of them, if there are many.
     """
 
     due: int
     rung: int
     expired: tuple[str, ...]
+    untold: tuple[str, ...]
 
     @property
     def is_complete(self) -> bool:
@@ -84,7 +90,7 @@ class Records:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        names = ("put", "take", "finish", "set_aside", "renew", "sweep", "purge")
+        names = ("put", "take", "finish", "back", "renew", "sweep", "purge")
         self._scripts = {name: load_script(client, "producer.delivery", name, library="library") for name in names}
 
     def put(self, job: Job) -> bool:
@@ -102,16 +108,20 @@ class Records:
         reply = self._scripts["take"](args=(queue, lease_seconds))
         if reply is None:
             return None
-        job_id, fence, message = reply
-        return Delivery(job_id.decode(), fence, message)
+        job_id, fence, given_back, message = reply
+        return Delivery(job_id.decode(), fence, int(given_back), message)
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False where it is this run's no more."""
         return bool(self._scripts["finish"](args=_run(tag)))
 
-    def set_aside(self, tag: str) -> bool:
-        """Take the job of a run out of every place but keep its record; return False where it is this run's no more."""
-        return bool(self._scripts["set_aside"](args=_run(tag)))
+    def give_back(self, tags: Sequence[str], delay_seconds: float = 0.0) -> int:
+        """Return the jobs of these runs to their old turns, now or later; return how many were theirs."""
+        return self._back(delay_seconds, "", tags)
+
+    def set_aside(self, tag: str, reason: str) -> bool:
+        """Take the job of a run out of the traffic, with its reason; return False where it is this run's no more."""
+        return bool(self._back(-1, reason, [tag]))
 
     def renew(self, tags: Sequence[str], lease_seconds: float) -> frozenset[str]:
         """Lease the jobs of these runs for as long again; return the tags of those that lost theirs."""
@@ -119,10 +129,11 @@ class Records:
         positions: list[int] = self._scripts["renew"](args=(lease_seconds, *runs))
         return frozenset(tags[position - 1] for position in positions)
 
-    def sweep(self) -> Sweep:
-        """Move due jobs and those whose lease ran out to their queues, and ring missing bells."""
-        due, rung, expired = self._scripts["sweep"](args=(BATCH_SIZE,))
-        return Sweep(due, rung, tuple(job_id.decode() for job_id in expired))
+    def sweep(self, max_deliveries: int) -> Sweep:
+        """Move due jobs and those whose lease ran out to their queues, set the often lost aside, ring missing bells."""
+        due, rung, expired, untold = self._scripts["sweep"](args=(BATCH_SIZE, max_deliveries))
+        ids = [tuple(job_id.decode() for job_id in some) for some in (expired, untold)]
+        return Sweep(due, rung, *ids)
 
     def purge(self, queue: str) -> int:
         """Remove every waiting job of a queue, neither delayed nor leased ones; return how many."""
@@ -139,9 +150,13 @@ class Records:
         """Return whether a queue ever held a job."""
         return bool(self._client.sismember(f"{KEY_PREFIX}queues", queue))
 
+    def _back(self, delay_seconds: float, reason: str, tags: Sequence[str]) -> int:
+        runs = [part for tag in tags for part in _run(tag)]
+        return int(self._scripts["back"](args=(delay_seconds, reason, *runs))) if runs else 0
+
 
 def _put_arguments(job: Job) -> tuple[str | int | float, ...]:
-    return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation
+    return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation, int(job.is_child)
 
 
 def _run(tag: str) -> tuple[str, str]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Task
+from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from producer.delivery.leases import process_leases
+
+
+def park(context: Context, delay_seconds: float) -> NoReturn:
+    """Give the running job back for a while; no retry is spent, nothing waits here, and it regains its turn.
+
+    Raises:
+        Ignore: Always: the body ends here.
+    """
+    process_leases().park(context.properties["delivery_tag"], delay_seconds)
+    raise Ignore
 
 
 class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types

@@ -18,12 +18,15 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps, loads
 
 from producer.delivery.leases import process_leases
+from producer.delivery.pauses import process_pauses
 from producer.delivery.records import Job
 
 logger = logging.getLogger(__name__)
 
 #: What stands in a list for "there is a job to take".
 BELL = 1
+#: What kombu reads of a message.
+_ENVELOPE = frozenset({"body", "headers", "properties"})
 #: A task that replaces itself starts counting its retries anew, and still is newer than what it replaces.
 _RETRIES_PER_REPLACEMENT = 2**20
 
@@ -44,14 +47,18 @@ class QoS(virtual.QoS):
         super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Let the job go: it comes back when its lease runs out.
+        """Set a job aside that nobody can run; let one go whose body has begun: it comes back when its lease runs out.
 
         Celery also rejects, and for good, where it could not publish a retry; no job may be lost over that.
         """
         if ":" not in delivery_tag:
             super().reject(delivery_tag, requeue=requeue)
             return
-        process_leases().let_go(delivery_tag)
+        leases = process_leases()
+        if requeue or leases.is_begun(delivery_tag):
+            leases.let_go(delivery_tag)
+        else:
+            leases.set_aside(delivery_tag, "its task is unknown or its message is not one of a task")
         super().ack(delivery_tag)
 
 
@@ -63,7 +70,26 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.priority_steps = [0]  # one list of bells per queue: the order is in the scores
+        self._seen_changes = 0
         self.QoS = QoS  # type: ignore[assignment]  # where acks are not emulated, kombu has put one of its own here
+
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues to take from now."""
+        paused = process_pauses().queues
+        return [queue for queue in super().active_queues if queue not in paused]
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self._seen_changes != (changes := process_pauses().changes):
+            self._seen_changes = changes
+            self._update_queue_cycle()  # not each time: it starts the turns of the queues anew
+        super()._brpop_start(timeout)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except ValueError:
+            return _drop_strange_item()  # no JSON
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         headers = message.get("headers") or {}
@@ -77,6 +103,7 @@ class Channel(redis.Channel):
             priority=self._get_message_priority(message),
             delay_seconds=_seconds_until(headers.get("eta")),
             generation=_generation(headers),
+            is_child=bool(headers.get("parent_id")),
         )
         batch = kwargs.get("_publish_batch")
         if batch is None:
@@ -112,12 +139,30 @@ class Transport(redis.Transport):
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if message != BELL:
+        if isinstance(message, dict) and message.keys() >= _ENVELOPE:
             super()._deliver(message, queue)
-        elif queue in self._callbacks:  # else it was cancelled meanwhile: a sweep rings again, for others
+        elif message != BELL:
+            _drop_strange_item()
+        elif queue in self._callbacks and queue not in process_pauses().queues:
+            # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
             job = _take(queue)
             if job is not None:
                 super()._deliver(job, queue)
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The same, on whichever Redis the sentinels name."""
+
+
+class SentinelTransport(Transport, redis.SentinelTransport):
+    """The same, on whichever Redis the sentinels name."""
+
+    Channel = SentinelChannel
+
+
+def _drop_strange_item() -> None:
+    """Lists hold bells and kombu's envelopes; over anything else Celery would end the worker."""
+    logger.error("a queue's list held something that is neither a bell nor a message; it is dropped")
 
 
 def _take(queue: str) -> dict[str, Any] | None:
@@ -129,10 +174,11 @@ def _take(queue: str) -> dict[str, Any] | None:
     try:
         message: dict[str, Any] = loads(delivery.message)
         message["properties"]["delivery_tag"] = delivery.tag
+        message["properties"]["given_back"] = delivery.given_back
         message["properties"]["delivery_info"]["redelivered"] = delivery.fence > 1
     except (ValueError, TypeError, KeyError):
-        logger.exception("job %s cannot be read, so nobody runs it; its record stays in Redis", delivery.id)
-        leases.set_aside(delivery.tag)
+        logger.exception("job %s cannot be read and is set aside", delivery.id)
+        leases.set_aside(delivery.tag, "its message cannot be read")
         return None
     return message
 

@@ -187,3 +187,9 @@ def test_the_state_files_content_is_part_of_the_fingerprint(load, tmp_path):
 def test_one_price_without_the_other_is_refused(load):
     text = GOOD.replace('model = "openai/gpt-4o-mini"', 'model = "openai/x"\ninput_usd_per_million_tokens = 1')
     assert "state both" in faults(load, text)[0]
+
+
+def test_sentinels_need_the_name_of_their_master(load):
+    url = 'redis_url = "sentinel://a:26379;sentinel://b:26379/0"\n'
+    assert "sentinel_master: missing" in faults(load, url + GOOD)[0]
+    assert load('sentinel_master = "jobs"\n' + url + GOOD).sentinel_master == "jobs"

@@ -1,33 +1,8 @@
 """The command line: what it prints, and how it fails in one line."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-
-from tests.support.configuration import environment
-
-
-@pytest.fixture
-def dspyq(session_settings_file, redis_server, endpoint):
-    del endpoint
-
-    def run(*arguments, settings=None, redis_url=None, env=None, ok=True):
-        variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
-        done = subprocess.run(
-            [sys.executable, "-m", "dspyq", *arguments],
-            capture_output=True,
-            text=True,
-            env=variables | {"COLUMNS": "80", "NO_COLOR": "1"},
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stdout + done.stderr
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
-        return done
-
-    return run
 
 
 def fault(done):

@@ -6,20 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-
-@pytest.fixture
-def predict(configured):
-    del configured
-    from producer import predict
-
-    return predict
-
-
-def eventually(condition, timeout_seconds=10.0):
-    end = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
+from tests.support.processes import eventually
 
 
 def leftovers(redis_server):
@@ -396,7 +383,7 @@ def test_a_worker_of_another_version_never_answers_under_the_wrong_key(
 ):
     del configured
     ours, theirs = settings_file(), settings_file({"programs": {"qa": {"version": "2"}}})
-    worker(theirs)
+    worker(theirs, env={"DSPYQ_DELIVERY__MAX_HAND_BACKS": "3"})
 
     def ask():
         from config.errors import VariantMismatch

@@ -29,14 +29,6 @@ def ask_at_once(question, threads, through):
 
 
 @pytest.fixture
-def predict(configured):
-    del configured
-    from producer import predict
-
-    return predict
-
-
-@pytest.fixture
 def claims(configured):
     del configured
     from producer.claims import process_claims
@@ -207,6 +199,17 @@ def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
     assert not redis_server.client().exists("celery-task-meta-one")
     assert not claims.release(asked, Run("one", "1"))
     assert claims.answer(asked, Run("one", "2"), stored("good"))
+
+
+def test_a_run_that_is_repeated_finds_its_own_answer_even_where_a_later_one_has_replaced_it(claims):
+    from producer.claims import Run
+
+    refresh = request(refresh=True)
+    for task_id in ("old", "new"):
+        claims.claim(refresh, task_id, priority=0)
+        claims.answer(refresh, run(task_id), stored(task_id))
+    again = claims.look(refresh, Run("old", "2"), is_first_look=False)
+    assert (again.verdict, again.task_id, orjson.loads(again.result)["result"]) == ("hit", "old", "old")
 
 
 def test_what_is_invalidated_while_it_runs_does_not_come_back(claims):

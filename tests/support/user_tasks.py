@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from typing import Any
 
 from config.celery import app
 from config.redis import jobs_client
+from producer.delivery.pauses import process_pauses
+from producer.delivery.transport import Channel
+
+if "TEST_FAILPOINTS" in os.environ:
+    import tests.support.failpoints  # noqa: F401 - may end this process
 
 
 @app.task
@@ -36,3 +43,29 @@ def note(prediction: dict[str, Any]) -> None:
 def note_error(task_id: str) -> None:
     """Note that an error link fired."""
     jobs_client().rpush("noted-errors", task_id)
+
+
+@app.task
+def note_many(predictions: list[dict[str, Any]]) -> None:
+    """Note that a chord reached its body."""
+    jobs_client().rpush("noted-many", len(predictions))
+
+
+@app.task
+def pause(queue: str) -> None:
+    """Pause a queue on the worker that runs this."""
+    process_pauses().pause(queue)
+
+
+@app.task
+def resume(queue: str) -> None:
+    """Resume a queue on the worker that runs this."""
+    process_pauses().resume(queue)
+
+
+@app.task
+def break_consumer() -> None:
+    """Leave this worker alive but deaf: its channels ask for nothing more; channels made later do."""
+    for each in gc.get_objects():
+        if isinstance(each, Channel):
+            each._brpop_start = lambda *_: None  # noqa: SLF001 - as a fault of kombu's would

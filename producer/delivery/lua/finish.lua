@@ -9,5 +9,8 @@ if not holds(id, fence) then
   return 0
 end
 leave(id)
+if redis.call('HGET', job_key(id), 'child') then
+  redis.call('SET', done_key(id), '', 'EX', SECONDS_DONE)
+end
 redis.call('DEL', job_key(id))
 return 1

@@ -4,19 +4,28 @@
 -- An unfinished job is one hash and stands in exactly one place:
 --   dspy:v1:job:<id>      hash: message, queue, score, fence (raised by each take, and whenever a run is ended from
 --                         outside), generation (raised by the task when it publishes itself anew), lost (leases that
---                         ran out)
+--                         ran out), given_back (runs that gave it back), reason (why it was set aside)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
 --   dspy:v1:delayed       place: sorted set by the second the job is due
 --   dspy:v1:leases        place: sorted set by the second the lease runs out
+--   dspy:v1:dead          place: sorted set by the second the job was set aside; its hash says the reason
+--   dspy:v1:untold        set of those of them whose callers do not know yet
+--   dspy:v1:done:<id>     says for an hour that a child of another task's run is done
 --   dspy:v1:queues        set of the names of all queues that ever held a job
 --   dspy:v1:seq           the last sequence given out
 --   <name>                list of bells, watched by kombu; losing or doubling one is harmless
 local PREFIX = 'dspy:v1:'
 local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
+local DEAD, UNTOLD = PREFIX .. 'dead', PREFIX .. 'untold'
+local SECONDS_DONE = 3600
 local SEQUENCES_PER_PRIORITY = 2 ^ 49
 
 local function job_key(id)
   return PREFIX .. 'job:' .. id
+end
+
+local function done_key(id)
+  return PREFIX .. 'done:' .. id
 end
 
 local function queue_key(name)
@@ -50,5 +59,17 @@ end
 local function leave(id)
   redis.call('ZREM', LEASES, id)
   redis.call('ZREM', DELAYED, id)
-  redis.call('ZREM', queue_key(redis.call('HGET', job_key(id), 'queue')), id)
+  redis.call('ZREM', DEAD, id)
+  redis.call('SREM', UNTOLD, id)
+  local queue = redis.call('HGET', job_key(id), 'queue')
+  if queue then
+    redis.call('ZREM', queue_key(queue), id)
+  end
+end
+
+-- Takes a job that stands in no place out of the traffic: only its record stays, to be looked at and replayed.
+local function set_aside(id, reason)
+  redis.call('HSET', job_key(id), 'reason', reason)
+  redis.call('ZADD', DEAD, seconds_from_now(0), id)
+  redis.call('SADD', UNTOLD, id)
 end

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- Moves due jobs and jobs whose lease ran out to their queues, and rings for every waiting job that has no bell.
+-- Moves due jobs and jobs whose lease ran out to their queues, sets those aside that lost it too often, and rings for
+-- every waiting job that has no bell.
 -- Idempotent: any worker may run it at any time.
 -- Keys: see library.lua.
--- Arguments: the most to do of each of the three.
--- Reply: {due jobs, bells rung, ids whose lease ran out}.
-local limit = tonumber(ARGV[1])
+-- Arguments: the most to do of each of these; how often a job may lose its lease.
+-- Reply: {due jobs, bells rung, ids whose lease ran out, ids set aside whose callers do not know yet}.
+local limit, max_lost = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = seconds_from_now(0)
 
 local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)
@@ -17,8 +18,13 @@ local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, lim
 for _, id in ipairs(expired) do
   redis.call('ZREM', LEASES, id)
   if redis.call('EXISTS', job_key(id)) == 1 then
-    redis.call('HINCRBY', job_key(id), 'lost', 1)
-    enqueue(id)
+    local lost = redis.call('HINCRBY', job_key(id), 'lost', 1)
+    if lost < max_lost then
+      enqueue(id)
+    else
+      redis.call('HINCRBY', job_key(id), 'fence', 1)
+      set_aside(id, 'its worker died or froze ' .. lost .. ' times')
+    end
   end
 end
 
@@ -30,4 +36,4 @@ for _, queue in ipairs(redis.call('SMEMBERS', QUEUES)) do
     rung = rung + 1
   end
 end
-return { #due, rung, expired }
+return { #due, rung, expired, redis.call('SRANDMEMBER', UNTOLD, limit) }

@@ -2,7 +2,7 @@
 -- Leases the first job of a queue to a new run of it.
 -- Keys: see library.lua.
 -- Arguments: queue name; lease, seconds.
--- Reply: {id, the run's fence, message}, or nil where nothing waits.
+-- Reply: {id, the run's fence, how often runs gave it back, message}, or nil where nothing waits.
 local queue, lease_seconds = ARGV[1], ARGV[2]
 
 while true do
@@ -10,9 +10,10 @@ while true do
   if not id then
     return nil
   end
-  local message = redis.call('HGET', job_key(id), 'message')
+  local job = redis.call('HMGET', job_key(id), 'message', 'given_back')
+  local message, given_back = job[1], job[2] or 0
   if message then -- no record, no delivery
     redis.call('ZADD', LEASES, seconds_from_now(lease_seconds), id)
-    return { id, redis.call('HINCRBY', job_key(id), 'fence', 1), message }
+    return { id, redis.call('HINCRBY', job_key(id), 'fence', 1), given_back, message }
   end
 end

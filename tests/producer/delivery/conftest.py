@@ -44,7 +44,9 @@ def make_leases(make_records: Callable[[], Records]) -> Iterator[Callable[..., L
     made: list[Leases] = []
 
     def make(lease_seconds: float = 30.0, *, beat_records: Records | None = None) -> Leases:
-        made.append(Leases(make_records(), beat_records or make_records(), lease_seconds=lease_seconds))
+        made.append(
+            Leases(make_records(), beat_records or make_records(), lease_seconds=lease_seconds, max_deliveries=3)
+        )
         return made[-1]
 
     yield make

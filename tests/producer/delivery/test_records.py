@@ -32,9 +32,12 @@ def take(records: Records, queue: str = "q", lease_seconds: float = 30.0) -> Del
     return delivery
 
 
+MAX_DELIVERIES = 3
+
+
 def expire_and_sweep(records: Records) -> None:
     time.sleep(2 * SHORT_LEASE_SECONDS)
-    records.sweep()
+    records.sweep(MAX_DELIVERIES)
 
 
 def test_a_job_waits_in_its_queue_and_rings_once(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
@@ -110,7 +113,7 @@ def test_a_renewed_lease_runs_from_the_renewal(records: Records, job: Any) -> No
     delivery = take(records, lease_seconds=SHORT_LEASE_SECONDS)
     assert records.renew([delivery.tag], 30) == frozenset()
     time.sleep(2 * SHORT_LEASE_SECONDS)
-    assert records.sweep().expired == ()
+    assert records.sweep(MAX_DELIVERIES).expired == ()
 
 
 def test_a_renewal_takes_back_an_expired_job_that_nobody_took(
@@ -137,11 +140,11 @@ def test_a_renewal_names_the_runs_that_lost_their_job(records: Records, job: Any
 
 def test_a_delayed_job_is_taken_only_when_it_is_due(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
     records.put(job("one", delay_seconds=0.2))
-    assert records.sweep().due == 0
+    assert records.sweep(MAX_DELIVERIES).due == 0
     assert places(jobs_redis, "one") == ["delayed"]
     assert jobs_redis.llen("q") == 0
     time.sleep(0.25)
-    assert records.sweep().due == 1
+    assert records.sweep(MAX_DELIVERIES).due == 1
     assert jobs_redis.llen("q") == 1
     assert take(records).id == "one"
 
@@ -154,7 +157,7 @@ def test_an_expired_lease_returns_the_job_to_its_turn_and_is_counted(
     take(records, lease_seconds=SHORT_LEASE_SECONDS)
     jobs_redis.delete("q")
     time.sleep(2 * SHORT_LEASE_SECONDS)
-    assert records.sweep().expired == ("first",)
+    assert records.sweep(MAX_DELIVERIES).expired == ("first",)
     assert jobs_redis.hget(PREFIX + "job:first", "lost") == "1"
     assert jobs_redis.llen("q") == 2
     assert [take(records).id, take(records).id] == ["first", "second"]
@@ -176,7 +179,7 @@ def test_lost_bells_are_rung_again_and_no_more_than_jobs_wait(
     for _ in range(3):
         records.put(job())
     jobs_redis.delete("q")
-    assert [records.sweep().rung, records.sweep().rung] == [3, 0]
+    assert [records.sweep(MAX_DELIVERIES).rung, records.sweep(MAX_DELIVERIES).rung] == [3, 0]
     assert jobs_redis.llen("q") == 3
 
 
@@ -187,7 +190,7 @@ def test_a_sweep_with_more_to_do_says_so(
     for number in range(25):
         records.put(job(queue=f"q{number % 2}"))
     jobs_redis.delete("q0", "q1")
-    sweeps = [records.sweep() for _ in range(3)]
+    sweeps = [records.sweep(MAX_DELIVERIES) for _ in range(3)]
     assert [sweep.rung for sweep in sweeps] == [10, 10, 5]
     assert [sweep.is_complete for sweep in sweeps] == [False, False, True]
 
@@ -287,7 +290,7 @@ def test_purging_removes_what_waits_and_its_bells_and_nothing_else(
 def test_a_job_set_aside_keeps_its_record_and_runs_no_more(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
     records.put(job("one"))
     delivery = take(records)
-    assert records.set_aside(delivery.tag)
+    assert records.set_aside(delivery.tag, "a reason")
     assert places(jobs_redis, "one") == []
     assert jobs_redis.hget(PREFIX + "job:one", "message") == "{}"
     assert records.renew([delivery.tag], 30) == {delivery.tag}
@@ -318,7 +321,7 @@ def test_many_sweeps_at_once_return_each_job_once(
         pass
     time.sleep(2 * SHORT_LEASE_SECONDS)
     with ThreadPoolExecutor(8) as pool:
-        sweeps = list(pool.map(lambda each: each.sweep(), [make_records() for _ in range(8)]))
+        sweeps = list(pool.map(lambda each: each.sweep(MAX_DELIVERIES), [make_records() for _ in range(8)]))
     assert sum(len(sweep.expired) for sweep in sweeps) == 200
     assert {jobs_redis.hget(PREFIX + f"job:{number}", "lost") for number in range(200)} == {"1"}
     assert records.backlog("q") == 200
@@ -362,5 +365,5 @@ def test_a_full_redis_refuses_new_jobs_whole_and_lets_old_ones_move_and_end(
     assert client.exists(PREFIX + "job:new") == 0
     assert records.renew([running.tag], 30) == frozenset()
     assert records.finish(running.tag)
-    assert records.sweep().expired == ("lost",)
+    assert records.sweep(MAX_DELIVERIES).expired == ("lost",)
     assert [take(records).id, take(records).id] == ["lost", "waiting"]

@@ -249,18 +249,21 @@ def test_a_lost_run_makes_room_for_another_job(connection: Connection, tasks: Mo
     assert len(received) == 2
 
 
-@pytest.mark.parametrize("requeue", [True, False])
-def test_a_rejected_job_is_neither_lost_nor_delivered_at_once(
-    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, *, requeue: bool
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_job_rejected_by_its_run_comes_back_and_one_that_nobody_can_run_is_set_aside(
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases, *, is_begun: bool
 ) -> None:
     received: list[Any] = []
     consume(connection, received)
     result = tasks.add.apply_async((1, 2), ignore_result=True)
     drain(connection)
-    received[0].reject(requeue=requeue)
+    if is_begun:
+        assert leases.begin(received[0].delivery_tag)
+    received[0].reject(requeue=False)
     drain(connection)
     assert len(received) == 1
-    assert jobs_redis.zscore(PREFIX + "leases", result.id) is not None
+    place = "leases" if is_begun else "dead"
+    assert jobs_redis.zscore(PREFIX + place, result.id) is not None
 
 
 def test_a_plain_message_that_is_rejected_comes_back_as_kombu_has_it(connection: Connection) -> None:

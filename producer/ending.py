@@ -1,0 +1,48 @@
+"""Ends jobs from outside, durably: also while no worker is up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celery import states
+from celery.app.task import Context
+
+from config.celery import HEADER, app
+from config.errors import PoisonedJob
+from producer.claims import Run, process_claims
+from producer.delivery.dead import dead_jobs
+from producer.delivery.messages import read_request
+from producer.request import Header
+
+
+def revoke(task_ids: Iterable[str]) -> None:
+    """End jobs for everyone: what waits does not run, what runs stores nothing, and who waits is told."""
+    ids = list(task_ids)
+    for task_id, message in zip(ids, dead_jobs().end(ids), strict=True):
+        request = read_request(message) if message else None
+        _release(task_id, request)
+        if message or app.backend.get_state(task_id) not in states.READY_STATES:
+            app.backend.mark_as_revoked(task_id, "revoked", request=request)
+
+
+def tell(task_ids: Iterable[str]) -> None:
+    """Answer for jobs that were set aside: their callers, links and chords get ``PoisonedJob``."""
+    for job in dead_jobs().find(job_ids=list(task_ids)):
+        request = read_request(job.message)
+        error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
+        _release(job.id, request)
+        app.backend.mark_as_failure(job.id, error, request=request)
+        dead_jobs().told([job.id])
+
+
+def drop(task_ids: Iterable[str]) -> int:
+    """Forget jobs that were set aside; return how many."""
+    found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
+    dead_jobs().end(found)
+    return len(found)
+
+
+def _release(task_id: str, request: Context | None) -> None:
+    stated = request.get(HEADER) if request else None
+    if stated:
+        process_claims().release(Header(**stated), Run(task_id), {"failures": 1})

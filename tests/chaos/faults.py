@@ -1,0 +1,36 @@
+"""All faults by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from tests.chaos import canvas, deaths, gaps, producers, redis_faults
+from tests.chaos.outcome import Outcome
+from tests.chaos.scale import Scale
+
+Fault = Callable[[Scale], Outcome]
+
+FAULTS: dict[str, Fault] = {
+    **{f"killed-{point}": functools.partial(gaps.killed_at, point) for point in gaps.POINTS},
+    **{f"beat-killed-{point}": functools.partial(gaps.beat_killed_at, point) for point in gaps.BEAT_POINTS},
+    "killed-mid-store-elsewhere": gaps.killed_mid_store_elsewhere,
+    "links-after-store": functools.partial(canvas.linked_and_chorded, "after-store"),
+    "links-before-ack": functools.partial(canvas.linked_and_chorded, "before-ack"),
+    "killed-running": deaths.killed_running,
+    "frozen-and-thawed": deaths.frozen_and_thawed,
+    "connections-cut": deaths.connections_cut,
+    "wrong-clocks": deaths.wrong_clocks,
+    "rolling-restart": deaths.rolling_restart,
+    "producer-killed": producers.killed_after_claim,
+    "redis-restarted": redis_faults.restarted,
+    "redis-frozen": redis_faults.frozen,
+    "redis-full": redis_faults.out_of_memory,
+    "redis-full-at-times": redis_faults.out_of_memory_at_times,
+    "redis-frozen-long-jobs": redis_faults.frozen_under_long_jobs,
+    "answers-away": redis_faults.answers_refused,
+    "redis-read-only": redis_faults.read_only,
+    "connections-reset": redis_faults.reset_in_mid_command,
+    "answers-evicted": redis_faults.answers_evicted,
+    "garbage": redis_faults.garbage_in_lists,
+}

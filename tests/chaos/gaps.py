@@ -1,0 +1,66 @@
+"""Workers killed in each gap on a job's way, again and again."""
+
+from __future__ import annotations
+
+from tests.chaos.outcome import Outcome
+from tests.chaos.scale import Scale
+from tests.chaos.stage import Stage, armed
+
+#: Between bell, take, begin, store, acknowledgement and finish, and in the middle of what Redis is told.
+POINTS = (
+    "after-bell",
+    "mid-take",
+    "after-take",
+    "after-begin",
+    "before-store",
+    "mid-store",
+    "after-store",
+    "before-ack",
+    "mid-finish",
+    "after-finish",
+)
+#: Of the thread that renews and sweeps.
+BEAT_POINTS = ("mid-renew", "mid-sweep", "after-sweep")
+_WORKERS = 4
+_CONCURRENCY = 2
+
+
+def killed_at(point: str, scale: Scale) -> Outcome:
+    """Kill workers at one point until enough have died there, while others answer."""
+    deaths = scale.pick(quick=6, full=100)
+    with Stage(concurrency=_CONCURRENCY) as stage:
+        return _kill(stage, point, scale, deaths=deaths, jobs=4 * deaths, probability=0.25)
+
+
+def killed_mid_store_elsewhere(scale: Scale) -> Outcome:
+    """Kill workers that have stored an answer on a Redis of its own, and not yet told the alias."""
+    deaths = scale.pick(quick=6, full=60)
+    with Stage(concurrency=_CONCURRENCY, evicting_bytes=100_000_000) as stage:
+        return _kill(
+            stage, "mid-store", scale, deaths=deaths, jobs=4 * deaths, probability=0.25, name="answers elsewhere, "
+        )
+
+
+def beat_killed_at(point: str, scale: Scale) -> Outcome:
+    """Kill workers in the middle of a beat, while there is something to renew and to sweep."""
+    deaths = scale.pick(quick=4, full=60)
+    with Stage(concurrency=_CONCURRENCY, model_seconds=0.3) as stage:
+        return _kill(stage, point, scale, deaths=deaths, jobs=8 * deaths, probability=0.3)
+
+
+def _kill(
+    stage: Stage, point: str, scale: Scale, *, deaths: int, jobs: int, probability: float, name: str = ""
+) -> Outcome:
+    stage.worker(arguments=["-Q", "dspyq"])  # sweeps, and takes none of these jobs
+    stage.ask(stage.questions(jobs), callers=2)
+
+    with stage.fleet(_WORKERS, armed(point, scale, probability=probability, deaths=deaths)):
+        stage.wait(scale.pick(quick=30, full=150))
+        found = stage.deaths()
+        remarks = [] if len(found) > deaths / 2 else [f"only {len(found)} of {deaths} workers were killed"]
+        return stage.outcome(
+            f"{name}killed {point} ({len(found)}×)",
+            stage.recovery(found),
+            explained_model_calls=sum(death.paid for death in found),
+            remarks=remarks,
+        )

@@ -1,0 +1,475 @@
+"""Where one fault plays: real servers and workers, the callers, and what became of every question."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import redis
+
+from tests.chaos.nursery import SOCKET_VARIABLE, ForkedWorker
+from tests.chaos.outcome import Outcome
+from tests.chaos.scale import Scale
+from tests.support.configuration import default_document, environment, merged, write_settings
+from tests.support.endpoint import Endpoint
+from tests.support.failpoints import DEATHS_KEY, Death, read_deaths
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.worker import Worker
+
+#: How long a run keeps its job here. What the project promises is this and 5 s.
+LEASE_SECONDS = 2.0
+RECOVERY_SECONDS = 5.0
+#: Each call of the model gives another answer, so that a second run of a question shows.
+_REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
+_RESULT_PREFIX = "celery-task-meta-"
+_IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
+
+
+def armed(point: str, scale: Scale, *, probability: float, deaths: int) -> Callable[[int], dict[str, str]]:
+    """Return what environment has a fleet's workers die at a point, until so many have."""
+    return lambda number: {
+        "TEST_FAILPOINT": point,
+        "TEST_FAILPOINT_PROBABILITY": str(probability),
+        "TEST_FAILPOINT_SEED": f"{scale.seed}-{number}",
+        "TEST_FAILPOINT_DEATHS": str(deaths),
+    }
+
+
+@dataclass
+class Call:
+    """One caller's question.
+
+    Attributes:
+        question: The question.
+        handle: What the caller holds.
+        asked_at: When it asked, seconds since 1970.
+        answered_at: When it heard of its result.
+        answer: The answer it saw.
+        error: What it saw in place of one.
+    """
+
+    question: str
+    handle: Any
+    asked_at: float
+    answered_at: float | None = None
+    answer: str | None = None
+    error: str | None = None
+
+
+class Stage:
+    """One fault's servers, workers and callers; they end with the context.
+
+    Attributes:
+        redis: The Redis of jobs and, unless there is another one, of answers.
+        answers: The Redis of answers.
+        endpoint: The model.
+        calls: All callers.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_seconds: float = 0.02,
+        concurrency: int = 4,
+        is_append_only: bool = False,
+        evicting_bytes: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Name what there is to be.
+
+        Args:
+            model_seconds: How long the model takes to answer.
+            concurrency: Threads of each worker.
+            is_append_only: Whether Redis writes every change down.
+            evicting_bytes: The memory of a Redis of answers of its own, which evicts.
+            settings: Changes of the configuration.
+        """
+        self.model_seconds = model_seconds
+        self._options = {"is_append_only": is_append_only, "evicting_bytes": evicting_bytes}
+        delivery = {"visibility_timeout_seconds": LEASE_SECONDS, "max_deliveries": 1000}  # innocent jobs die often here
+        defaults = {"delivery": delivery, "workers": {"concurrency": concurrency}}
+        self._changes = merged(defaults, settings or {})
+        self.calls: list[Call] = []
+        self._seeds = itertools.count(1)
+        self._by_id: dict[str, list[Call]] = defaultdict(list)
+
+    def __enter__(self) -> Self:
+        """Start the servers, and configure this process for them: it is used for one fault only."""
+        with ExitStack() as started:
+            self.folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+            directory = self.folder if self._options["is_append_only"] else None
+            self.redis = self.answers = started.enter_context(RedisServer(append_only_directory=directory))
+            if room := self._options["evicting_bytes"]:
+                self.answers = started.enter_context(
+                    RedisServer(max_memory_bytes=room, max_memory_policy="allkeys-lru")
+                )
+            self.endpoint = started.enter_context(Endpoint())
+            self.endpoint.script(content=_REPLY, latency_seconds=self.model_seconds)
+            self.settings_path = write_settings(
+                self.folder / "dspyq.toml", merged(default_document(self.endpoint.url), self._changes)
+            )
+            os.environ.update(self.environment())
+            self.stored = started.enter_context(_Stored(self.answers))
+            self._workers = started.enter_context(ExitStack())
+            self._started = started.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End everything."""
+        self._started.close()
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the whole environment of a worker or a producer."""
+        urls = {"DSPYQ_BROKER_URL": self.redis.url, "DSPYQ_RESULT_URL": self.answers.url}
+        given = {"DSPYQ_WORKERS__IMPORTS": _IMPORTS} | (urls if self.answers is not self.redis else {})
+        return environment(self.settings_path, self.redis.url, given | dict(extra or {}))
+
+    def worker(
+        self, env: Mapping[str, str] | None = None, *, waits: bool = True, arguments: Sequence[str] = ()
+    ) -> Worker:
+        """Start a worker."""
+        kind = ForkedWorker if SOCKET_VARIABLE in os.environ else Worker
+        worker = kind(self.environment(env), arguments=["--without-gossip", *arguments])
+        self._workers.callback(_end, worker)
+        if waits:
+            worker.ready()
+        return worker
+
+    @contextlib.contextmanager
+    def fleet(
+        self, size: int, environment_of: Callable[[int], Mapping[str, str]], *, arguments: Sequence[str] = ()
+    ) -> Iterator[None]:
+        """Keep so many workers alive: one that dies is followed by another, whose environment its number decides."""
+        is_ending = threading.Event()
+        numbers = itertools.count(1)
+
+        def start() -> Worker:
+            return self.worker(environment_of(next(numbers)), waits=False, arguments=arguments)
+
+        def keep() -> None:
+            workers = [start() for _ in range(size)]
+            while not is_ending.wait(0.02):
+                for index, worker in enumerate(workers):
+                    if not worker.is_running:
+                        worker.close()
+                        workers[index] = start()
+
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        try:
+            yield
+        finally:
+            is_ending.set()
+            keeper.join()
+
+    def questions(self, count: int, label: str = "question") -> list[str]:
+        """Return so many questions that nobody asked yet."""
+        return [f"{label} {next(self._seeds)}" for _ in range(count)]
+
+    def ask(self, questions: Sequence[str], *, callers: int = 1, **options: Any) -> list[Call]:
+        """Ask questions, each by so many callers, and listen for the answers."""
+        from producer import predict
+
+        asked = []
+        for _ in range(callers):
+            asked_at = time.time()
+            if len(questions) == 1:
+                handles = [predict.apply_async(kwargs={"question": questions[0]}, **options)]
+            else:
+                handles = predict.many([{"question": question} for question in questions], **options)
+            asked += [Call(question, handle, asked_at) for question, handle in zip(questions, handles, strict=True)]
+        for call in asked:
+            self.listen(call)
+        return asked
+
+    def ask_and_get(self, question: str, timeout_seconds: float) -> Call:
+        """Ask as a caller does who then blocks in ``get()``."""
+        from producer import predict
+
+        call = Call(question, predict.delay(question=question), time.time())
+
+        def get() -> None:
+            try:
+                call.answer = call.handle.get(timeout=timeout_seconds).answer
+                call.answered_at = time.time()
+            except Exception as error:  # noqa: BLE001 - what the caller sees
+                call.error = f"{type(error).__name__}: {error}"
+
+        self.calls.append(call)
+        self._by_id[call.handle.id].append(call)
+        threading.Thread(target=get, daemon=True).start()
+        return call
+
+    @contextlib.contextmanager
+    def load(self, questions_per_second: float, *, is_patient: bool = True) -> Iterator[Load]:
+        """Ask questions all the while, alternately one by one and in bulk.
+
+        Args:
+            questions_per_second: How many.
+            is_patient: Whether these callers ask again where Redis could not be asked; else that is a remark.
+        """
+        load = Load(self, questions_per_second, is_patient=is_patient)
+        load.start()
+        try:
+            yield load
+        finally:
+            load.end()
+
+    def listen(self, call: Call) -> None:
+        """Note when and what this caller hears, as ``handle.get()`` would."""
+        from producer.waiting import process_waiter
+
+        def hear(payload: bytes) -> None:
+            call.answered_at = time.time()
+            meta = orjson.loads(payload)
+            if meta["status"] == "SUCCESS":
+                call.answer = meta["result"]["outputs"]["answer"]
+            else:
+                call.error = f"{meta['status']}: {meta['result']}"[:300]
+
+        self.calls.append(call)
+        self._by_id[call.handle.id].append(call)
+        if (payload := call.handle._payload) is not None:  # noqa: SLF001 - a hit
+            hear(payload)
+        else:
+            process_waiter().add(call.handle.id, hear)
+
+    def wait(self, timeout_seconds: float, calls: Sequence[Call] | None = None) -> None:
+        """Wait until these callers, or all, heard something, or the time is over."""
+        wanted = self.calls if calls is None else calls
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: all(call.answered_at for call in wanted), timeout_seconds, "all answers")
+
+    def deaths(self) -> list[Death]:
+        """Return where processes killed themselves."""
+        with self.redis.client(decode_responses=False) as client:
+            return read_deaths(client)
+
+    def death_count(self) -> int:
+        """Return how many processes killed themselves."""
+        with self.redis.client() as client:
+            return int(client.llen(DEATHS_KEY))
+
+    def recovery(self, deaths: Sequence[Death]) -> list[float]:
+        """Return, for each job a death hit, how long it took to its answer or to its next death."""
+        hits: dict[str, list[float]] = defaultdict(list)
+        for death in deaths:
+            for job_id in death.held:
+                hits[job_id].append(death.at_seconds)
+        seconds = []
+        for job_id, times in hits.items():
+            answered_at = self._answered_at(job_id)
+            for hit_at, next_at in itertools.pairwise([*times, answered_at]):
+                if hit_at is not None and next_at is not None and next_at > hit_at:
+                    model_seconds = self.model_seconds if next_at == answered_at else 0.0
+                    seconds.append(max(0.0, next_at - hit_at - model_seconds))
+        return seconds
+
+    def recovery_from(self, fault_at: float, calls: Sequence[Call]) -> list[float]:
+        """Return how long after a fault these callers had their answers, without the model's time."""
+        return [max(0.0, call.answered_at - fault_at - self.model_seconds) for call in calls if call.answered_at]
+
+    def outcome(
+        self,
+        fault: str,
+        recovery_seconds: Sequence[float] = (),
+        *,
+        explained_model_calls: int = 0,
+        bound_seconds: float = LEASE_SECONDS + RECOVERY_SECONDS,
+        remarks: Sequence[str] = (),
+        questions: int | None = None,
+        left_within_seconds: float = LEASE_SECONDS + RECOVERY_SECONDS,
+    ) -> Outcome:
+        """Look at everything and sum it up.
+
+        Args:
+            fault: Its name.
+            recovery_seconds: Of the jobs it hit.
+            explained_model_calls: What it must cost.
+            bound_seconds: How long a recovery may take.
+            remarks: What is wrong already.
+            questions: How many the model had to answer, where that is not one for each question asked.
+            left_within_seconds: How soon after the last answer no record of a job may be left.
+        """
+        unanswered = [call for call in self.calls if call.answer is None]
+        found = list(remarks)
+        errors = Counter(call.error for call in unanswered if call.error)
+        found += [f"{count} callers saw {error}" for error, count in errors.most_common(3)]
+        if silent := sum(call.error is None for call in unanswered):
+            found.append(f"{silent} callers heard nothing: {self._whereabouts(unanswered)}")
+        found += self._left(left_within_seconds)
+        needed = len({call.question for call in self.calls}) if questions is None else questions
+        return Outcome(
+            fault=fault,
+            jobs=len({call.question for call in self.calls}),
+            lost=len({call.question for call in unanswered}),
+            doubled_answers=self._doubled(),
+            extra_model_calls=self.endpoint.calls() - needed,
+            explained_model_calls=explained_model_calls,
+            recovery_seconds=tuple(round(seconds, 3) for seconds in recovery_seconds),
+            recovery_bound_seconds=bound_seconds,
+            remarks=tuple(found),
+        )
+
+    def all_consume(self, workers: int, concurrency: int, timeout_seconds: float = 15.0) -> list[str]:
+        """Return a remark if these workers do not all take jobs: so many as they have threads must reach the model."""
+        wanted = workers * concurrency
+        self.endpoint.wait_until_idle(timeout_seconds)
+        self.endpoint.hold()
+        try:
+            self.ask(self.questions(wanted, "consumed"))
+            self.wait_for_in_flight(wanted, timeout_seconds)
+        except TimeoutError:
+            return [f"{self.endpoint.counts().in_flight} of {wanted} threads took a job in {timeout_seconds:g} s"]
+        finally:
+            self.endpoint.release()
+        return []
+
+    def wait_for_in_flight(self, count: int, timeout_seconds: float = 15.0) -> None:
+        """Wait until so many calls are at the model at once."""
+        wait_until(lambda: self.endpoint.counts().in_flight >= count, timeout_seconds, f"{count} calls at once")
+
+    def _answered_at(self, job_id: str) -> float | None:
+        times = [call.answered_at for call in self._by_id.get(job_id, ()) if call.answered_at]
+        return self.stored.first_at.get(job_id) or (min(times) if times else None)
+
+    def _doubled(self) -> int:
+        doubled = sum(len(self.stored.contents.get(job_id, ())) > 1 for job_id in self._by_id)
+        for call in self.calls:
+            stored = self.stored.read(call.handle.id)
+            if call.answer is not None and stored is not None and call.answer != stored:
+                doubled += 1
+        return doubled
+
+    def _left(self, within_seconds: float) -> list[str]:
+        """Return a remark if anything of a job is left, other than what is set aside."""
+        patterns = ("dspy:v1:job:*", "dspy:v1:queue:*", "dspy:v1:leases", "dspy:v1:delayed")
+        with self.redis.client() as client:
+
+            def left(pattern: str) -> set[str]:
+                dead = {f"dspy:v1:job:{job_id}" for job_id in client.zrange("dspy:v1:dead", 0, -1)}
+                return set(self.redis.keys(pattern)) - dead
+
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: not any(map(left, patterns)), within_seconds, "nothing to be left")
+            return [f"{len(keys)} × {pattern} left, as {keys.pop()}" for pattern in patterns if (keys := left(pattern))]
+
+    def _whereabouts(self, calls: Sequence[Call]) -> str:
+        """Say where the jobs of these callers stand."""
+        places = ("leases", "delayed", "dead", "queue:qa.control")
+        found: Counter[str] = Counter()
+        with self.redis.client() as client:
+            for call in calls:
+                standing = [place for place in places if client.zscore(f"dspy:v1:{place}", call.handle.id) is not None]
+                has_record = "" if client.exists(f"dspy:v1:job:{call.handle.id}") else "without a record"
+                found[" ".join([*standing, has_record]).strip() or "nowhere"] += 1
+        return ", ".join(f"{count} {where}" for where, count in found.items())
+
+
+class Load(threading.Thread):
+    """Callers that ask all the while.
+
+    Attributes:
+        refusals: What they were told where Redis could not be asked.
+    """
+
+    _ROWS = 5
+
+    def __init__(self, stage: Stage, questions_per_second: float, *, is_patient: bool) -> None:
+        super().__init__(daemon=True)
+        self._stage = stage
+        self._interval_seconds = self._ROWS / questions_per_second
+        self._is_patient = is_patient
+        self._is_ending = threading.Event()
+        self.refusals: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Ask."""
+        while not self._is_ending.wait(self._interval_seconds):
+            questions = self._stage.questions(self._ROWS)
+            self._ask(questions)
+            for question in self._stage.questions(self._ROWS):
+                self._ask([question])
+
+    def end(self) -> None:
+        """Ask no more; what was begun is asked to its end."""
+        self._is_ending.set()
+        self.join()
+
+    def _ask(self, questions: list[str]) -> None:
+        from config.errors import RedisUnavailable
+
+        while True:
+            try:
+                self._stage.ask(questions)
+            except RedisUnavailable as error:
+                self.refusals[str(error)[:200]] += 1
+                if not self._is_patient:
+                    return
+                time.sleep(0.1)
+            else:
+                return
+
+
+class _Stored:
+    """Listens to every result that is stored, as long as Redis lets it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._reader = server.client(decode_responses=False)
+        self._is_ending = threading.Event()
+        self.contents: dict[str, set[str]] = defaultdict(set)
+        self.first_at: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_ending.set()
+        self._thread.join()
+        self._reader.close()
+
+    def read(self, task_id: str) -> str | None:
+        """Return the answer stored for a task now."""
+        payload = self._reader.get(f"{_RESULT_PREFIX}{task_id}")
+        meta = orjson.loads(payload) if payload else {}
+        return meta["result"]["outputs"]["answer"] if meta.get("status") == "SUCCESS" else None
+
+    def _run(self) -> None:
+        while not self._is_ending.is_set():
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._listen()
+            self._is_ending.wait(0.05)
+
+    def _listen(self) -> None:
+        with self._server.client(decode_responses=False) as client, client.pubsub() as channel:
+            channel.psubscribe(f"{_RESULT_PREFIX}*")
+            while not self._is_ending.is_set():
+                message = channel.get_message(ignore_subscribe_messages=True, timeout=0.1)
+                if message and message["type"] == "pmessage":
+                    task_id = message["channel"].decode().removeprefix(_RESULT_PREFIX)
+                    meta = json.loads(message["data"])
+                    result = meta["result"]
+                    content = result.get("outputs", result) if isinstance(result, dict) else result
+                    self.contents[task_id].add(json.dumps([meta["status"], content], sort_keys=True))
+                    self.first_at.setdefault(task_id, time.time())
+
+
+def _end(worker: Worker) -> None:
+    worker.kill()
+    worker.close()

@@ -1,0 +1,254 @@
+"""How jobs end otherwise than by an answer: poisoned, cancelled, revoked, handed back, expired."""
+
+import json
+import signal
+import time
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from tests.support.processes import eventually
+
+
+def left(redis_server):
+    return (
+        redis_server.keys("dspy:v1:job:*") + redis_server.keys("dspy:v1:leases") + redis_server.keys("dspy:v1:queue:*")
+    )
+
+
+def test_a_job_whose_workers_die_too_often_is_set_aside_and_its_callers_are_told(
+    predict, worker, endpoint, redis_server, configured
+):
+    from config.errors import PoisonedJob
+
+    endpoint.hold()
+    first, joined = predict.delay(question="poison"), predict.delay(question="poison")
+    env = {"DSPYQ_DELIVERY__VISIBILITY_TIMEOUT_SECONDS": "1"}
+    for deaths in range(1, configured.delivery.max_deliveries + 1):
+        doomed = worker(env=env)
+        endpoint.wait_for_calls(deaths)
+        doomed.kill()
+    sweeper = worker(env=env)
+    for handle in (first, joined):
+        with pytest.raises(PoisonedJob, match="dspyq dead show"):
+            handle.get(timeout=20)
+    assert redis_server.client().zcard("dspy:v1:dead") == 1
+    endpoint.release()
+    assert not predict.delay(question="poison").get(timeout=20).metadata.cached  # its question is free again
+    assert sweeper.is_running
+
+
+def test_a_dead_job_can_be_listed_shown_replayed_and_dropped(predict, worker, redis_server, dspyq):
+    for question in ("a", "b"):
+        job = predict.delay(question=question)
+        record = f"dspy:v1:job:{job.id}"
+        redis_server.client().hset(record, "reason", "a test")
+        redis_server.client().zadd("dspy:v1:dead", {job.id: time.time()})
+        redis_server.client().zrem("dspy:v1:queue:qa.control", job.id)
+    listed = json.loads(dspyq("dead", "list", "--json").stdout)
+    assert [row["reason"] for row in listed] == ["a test", "a test"]
+    assert "a test" in dspyq("dead", "list").stdout
+    replayed, dropped = listed[0]["id"], listed[1]["id"]
+    shown = dspyq("dead", "show", replayed).stdout
+    assert "qa.control" in shown
+    assert "question" not in json.loads(dspyq("dead", "show", replayed, "--json").stdout)
+    assert "content" in dspyq("dead", "show", replayed, "--content", "--json").stdout
+    assert json.loads(dspyq("dead", "replay", replayed, "--json").stdout) == {"replayed": 1}
+    assert json.loads(dspyq("dead", "drop", dropped, "--json").stdout) == {"dropped": 1}
+    assert json.loads(dspyq("dead", "list", "--json").stdout) == []
+    worker()
+    assert predict.AsyncResult(replayed).get(timeout=20).answer
+    assert "no dead job" in dspyq("dead", "show", "nobody", ok=False).stderr
+
+
+def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server):
+    del configured
+    from celery.exceptions import NotRegistered
+
+    from config.celery import app
+    from config.errors import PoisonedJob
+
+    worker()
+    result = app.send_task("nobody.knows.this")
+    with pytest.raises((PoisonedJob, NotRegistered)):
+        result.get(timeout=20)
+    eventually(lambda: redis_server.client().zcard("dspy:v1:dead") == 1)
+
+
+def test_one_callers_cancel_leaves_the_run_to_the_others_and_the_lasts_ends_it(predict, worker, endpoint, redis_server):
+    first, joined = predict.delay(question="q"), predict.delay(question="q")
+    assert not first.cancel()
+    assert joined.cancel()
+    with pytest.raises(TaskRevokedError):
+        joined.get(timeout=5)
+    worker()
+    assert not predict.delay(question="other").get(timeout=20).metadata.cached
+    assert [request.inputs for request in endpoint.requests()] == [{"question": "other"}]
+    eventually(lambda: not left(redis_server))
+    assert predict.delay(question="q").get(timeout=20).answer  # free to be asked again
+
+
+def test_cancelling_what_is_answered_does_nothing(predict, shared_worker):
+    del shared_worker
+    job = predict.delay(question="q")
+    job.get(timeout=20)
+    assert not job.cancel()
+    assert not predict.delay(question="q").cancel()
+    assert predict.delay(question="q").get(timeout=20).metadata.cached
+
+
+def test_a_revocation_while_no_worker_is_up_holds_and_ends_the_job_for_everyone(predict, worker, endpoint):
+    handles = [predict.delay(question="q") for _ in range(3)]
+    delayed = predict.apply_async(kwargs={"question": "later"}, countdown=0.5)
+    predict.app.control.revoke([handles[0].id, delayed.id])
+    worker()
+    for handle in (*handles, delayed):
+        with pytest.raises(TaskRevokedError):
+            handle.get(timeout=5)
+    time.sleep(1)
+    assert endpoint.calls() == 0
+
+
+def test_what_a_revoked_run_computes_is_not_stored(predict, worker, endpoint, redis_server):
+    worker()
+    endpoint.hold()
+    job = predict.delay(question="q")
+    endpoint.wait_for_calls(1)
+    predict.app.control.revoke(job.id)
+    endpoint.release()
+    with pytest.raises(TaskRevokedError):
+        job.get(timeout=5)
+    endpoint.wait_for_answers(1)
+    time.sleep(0.3)
+    with pytest.raises(TaskRevokedError):
+        predict.AsyncResult(job.id).get(timeout=5)
+    assert not predict.delay(question="q").get(timeout=20).metadata.cached
+    eventually(lambda: not left(redis_server))
+
+
+def test_terminating_a_thread_is_refused_clearly(predict):
+    from config.errors import InvalidOption
+
+    with pytest.raises(InvalidOption, match="thread"):
+        predict.app.control.revoke("any", terminate=True)
+
+
+def test_a_worker_told_to_end_finishes_what_runs_and_hands_the_rest_back_at_once(
+    predict, worker, endpoint, redis_server
+):
+    endpoint.script(latency_seconds=1.0)
+    env = {"DSPYQ_WORKERS__CONCURRENCY": "2", "DSPYQ_WORKERS__PREFETCH_MULTIPLIER": "4"}
+    ending = worker(env=env)
+    jobs = predict.many([{"question": f"q{number}"} for number in range(12)])
+    endpoint.wait_for_calls(2)
+    started = time.monotonic()
+    ending.send(signal.SIGTERM)
+    eventually(lambda: redis_server.client().zcard("dspy:v1:queue:qa.control") == 10, timeout_seconds=1.0)
+    ending.wait(20)
+    assert time.monotonic() - started < 8
+    assert endpoint.calls() == 2
+    worker()
+    assert all(job.get(timeout=30).answer for job in jobs)
+    assert endpoint.calls() == 12
+
+
+def test_a_worker_with_a_stuck_thread_ends_within_its_grace_and_hands_the_job_back(predict, worker, endpoint):
+    stuck = worker(env={"DSPYQ_DELIVERY__SHUTDOWN_GRACE_SECONDS": "1", "DSPYQ_MODELS__CONTROL__TIMEOUT_SECONDS": "60"})
+    endpoint.hold()
+    job = predict.delay(question="q")
+    endpoint.wait_for_calls(1)
+    started = time.monotonic()
+    stuck.send(signal.SIGTERM)
+    stuck.wait(20)
+    assert time.monotonic() - started < 6
+    endpoint.release()
+    worker()
+    assert job.get(timeout=20).answer
+    assert endpoint.calls() == 2
+
+
+def test_a_rolling_restart_loses_nothing_repeats_nothing_and_no_caller_sees_an_error(predict, worker, endpoint):
+    endpoint.script(latency_seconds=0.1)
+    fleet = [worker(), worker()]
+    jobs = predict.many([{"question": f"q{number}"} for number in range(300)])
+    for _ in range(2):
+        successor = worker()
+        ending = fleet.pop(0)
+        ending.send(signal.SIGTERM)
+        ending.wait(20)
+        fleet.append(successor)
+    answers = [job.get(timeout=60).answer for job in jobs]
+    assert all(f"q{number}" in answer for number, answer in enumerate(answers))
+    assert endpoint.calls() == 300
+
+
+def test_a_job_that_no_worker_serves_fails_after_a_bounded_number_of_hand_backs(
+    worker, settings_file, run_producer, configured
+):
+    del configured
+    ours, theirs = settings_file(), settings_file({"programs": {"qa": {"version": "2"}}})
+    worker(theirs, env={"DSPYQ_DELIVERY__MAX_HAND_BACKS": "4"})
+
+    def ask():
+        import time
+
+        from config.errors import VariantMismatch
+        from producer import predict
+
+        started = time.monotonic()
+        try:
+            predict.delay(question="q").get(timeout=30)
+        except VariantMismatch:
+            return time.monotonic() - started
+
+    assert run_producer(ask, ours, timeout_seconds=40) >= 0.1 + 0.2 + 0.4 + 0.8
+
+
+def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
+    worker, settings_file, start_producer, configured, redis_server
+):
+    del configured
+    old, new = settings_file(), settings_file({"programs": {"qa": {"version": "2"}}})
+    worker(old)
+
+    def ask():
+        from producer import predict
+
+        return predict.delay(question="q").get(timeout=30).answer
+
+    producer = start_producer(ask, new)
+    eventually(lambda: redis_server.client().exists("dspy:v1:delayed"))
+    worker(new)
+    assert "q" in producer.result()
+
+
+def test_links_and_chains_fire_once_though_the_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
+    from tests.support.user_tasks import note
+
+    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
+    client = redis_server.client()
+    client.set("failpoint", "before-ack")
+    first = worker(env=imports | {"TEST_FAILPOINTS": "1"}, arguments=["-Q", "qa.control"])  # leaves the link to others
+    predict.apply_async(kwargs={"question": "q"}, link=note.s())
+    first.wait(20)
+    worker(env=imports)
+    eventually(lambda: not left(redis_server))
+    assert client.llen("noted") == 1
+    assert endpoint.calls() == 1
+
+
+def test_a_chord_reaches_its_body_once_though_a_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
+    from celery import chord
+
+    from tests.support.user_tasks import note_many
+
+    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
+    client = redis_server.client()
+    client.set("failpoint", "before-ack")
+    first = worker(env=imports | {"TEST_FAILPOINTS": "1", "DSPYQ_WORKERS__CONCURRENCY": "1"})  # dies between two calls
+    chord([predict.s(question=question) for question in ("a", "b")])(note_many.s())
+    first.wait(20)
+    worker(env=imports)
+    eventually(lambda: not left(redis_server))
+    assert client.lrange("noted-many", 0, -1) == ["2"]
+    assert endpoint.calls() == 2

@@ -1,0 +1,94 @@
+"""Jobs keep flowing: past paused queues, busy neighbours, lost connections and strangers' texts."""
+
+import time
+
+from tests.support.processes import eventually
+
+IMPORTS = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
+
+
+def test_a_paused_queue_waits_while_others_flow_also_across_a_reconnect(predict, worker, endpoint, redis_server):
+    from tests.support.user_tasks import pause, resume, shout
+
+    worker(env=IMPORTS)
+    predict.delay(question="before").get(timeout=20)
+    pause.delay("qa.control").get(timeout=20)
+    job = predict.delay(question="paused")
+    for _ in range(5):
+        assert shout.delay({"outputs": {"answer": "flows"}}).get(timeout=5) == "FLOWS"
+    redis_server.cut_connections()
+    assert shout.delay({"outputs": {"answer": "flows"}}).get(timeout=15) == "FLOWS"
+    time.sleep(2.5)
+    assert endpoint.calls() == 1
+    resumed_at = time.monotonic()
+    resume.delay("qa.control").get(timeout=20)
+    job.get(timeout=5)
+    assert time.monotonic() - resumed_at < 5
+
+
+def test_a_worker_whose_queues_are_all_paused_goes_on_sweeping(predict, worker, redis_server):
+    from tests.support.user_tasks import pause
+
+    worker(env=IMPORTS)
+    pause.delay("qa.control").get(timeout=20)
+    pause.delay("dspyq").get(timeout=20)
+    predict.apply_async(kwargs={"question": "due soon"}, countdown=0.5)
+    eventually(lambda: redis_server.client().zcard("dspy:v1:queue:qa.control") == 1, timeout_seconds=5)
+
+
+def test_what_is_more_urgent_goes_first_within_a_queue(predict, worker, endpoint):
+    batch = predict.many([{"question": f"batch {number}"} for number in range(20)], priority=9)
+    urgent = predict.delay(question="urgent")
+    worker(env={"DSPYQ_WORKERS__CONCURRENCY": "1"})
+    urgent.get(timeout=20)
+    assert endpoint.requests()[0].inputs == {"question": "urgent"}
+    assert all(job.get(timeout=30).answer for job in batch)
+
+
+def test_no_queue_starves_another_in_one_worker(worker, settings_file, run_producer, endpoint, configured):
+    del configured
+    path = settings_file({"workers": {"concurrency": 1}}, challenger=0.5)
+
+    def ask(number):
+        from producer import predict
+
+        for variant in ("challenger", "control"):
+            predict.many([{"question": f"q{each}"} for each in range(number)], variant=variant)
+
+    run_producer(ask, path, number=60)
+    worker(path)
+    endpoint.wait_for_answers(60, timeout_seconds=30)
+    models = [request.model for request in endpoint.requests()[:60]]
+    assert 20 <= models.count("control") <= 40
+
+
+def test_a_strangers_text_on_a_queues_list_ends_nothing(predict, worker, redis_server):
+    running = worker()
+    for text in ("not json", "{}", '{"headers": {}}', "[1, 2]", '"text"', "2"):
+        redis_server.client().lpush("qa.control", text)
+    assert predict.delay(question="q").get(timeout=20).answer
+    assert running.is_running
+
+
+def test_a_worker_that_lives_but_consumes_nothing_restarts_its_consumer_and_says_so(predict, worker):
+    from tests.support.user_tasks import break_consumer
+
+    deaf = worker(env=IMPORTS)
+    break_consumer.delay().get(timeout=20)
+    predict.delay(question="what it had asked for already").get(timeout=30)
+    assert predict.delay(question="q").get(timeout=30).answer
+    assert "restarting its consumer" in deaf.logs()
+
+
+def test_one_two_and_four_workers_give_the_same_answers(predict, worker, endpoint):
+    answers = []
+    for number in (1, 2, 4):
+        fleet = [worker(waits=False) for _ in range(number)]
+        for each in fleet:
+            each.ready()
+        jobs = predict.many([{"question": f"q{each}"} for each in range(100)], refresh=True)
+        answers.append([job.get(timeout=60).answer for job in jobs])
+        for each in fleet:
+            each.kill()
+    assert answers[0] == answers[1] == answers[2]
+    assert endpoint.calls() == 300

@@ -1,0 +1,85 @@
+"""Notices a worker that lives but takes no jobs while it could, and restarts its consumer.
+
+A living process says nothing: what counts is that it asks for jobs where jobs wait and it has room.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+import redis
+
+from config.settings import get_settings
+from producer.delivery.leases import Leases, process_leases
+from producer.delivery.pauses import process_pauses
+
+logger = logging.getLogger("dspyq.progress")
+
+_LOOK_SECONDS = 1.0
+
+
+class Progress:
+    """Watches one worker's consumer.
+
+    Args:
+        consumer: Celery's consumer.
+        leases: What the process holds.
+
+    Attributes:
+        restarts: How often the consumer was restarted.
+    """
+
+    def __init__(self, consumer: Any, leases: Leases) -> None:
+        self.restarts = 0
+        self._consumer = consumer
+        self._leases = leases
+        self._could_since: float | None = None
+
+    def look(self) -> None:
+        """Restart the consumer if it asked for nothing for a lease's time, though jobs waited and there was room."""
+        now = time.monotonic()
+        if not self._could_take():
+            self._could_since = None
+            return
+        self._could_since = max(self._could_since or now, self._leases.asked_at)
+        if now - self._could_since < get_settings().delivery.visibility_timeout_seconds:
+            return
+        self._could_since = None
+        self.restarts += 1
+        logger.error("jobs wait and this worker has room, but it asks for none: restarting its consumer")
+        _cut(self._consumer)
+
+    def _could_take(self) -> bool:
+        room = get_settings().workers.concurrency * get_settings().workers.prefetch_multiplier
+        if self._leases.held_count >= room:
+            return False
+        served = set(self._consumer.app.amqp.queues.consume_from) - process_pauses().queues
+        return any(self._leases.records.backlog(queue) for queue in served)
+
+
+def watch(consumer: Any) -> None:
+    """Watch a worker's consumer until the process ends."""
+    progress = Progress(consumer, process_leases())
+
+    def run() -> None:
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            try:
+                progress.look()
+            except redis.RedisError:
+                continue  # the beat says so, and there is nothing to take either
+
+    threading.Thread(target=run, name="dspyq-progress", daemon=True).start()
+
+
+def _cut(consumer: Any) -> None:
+    """End the consumer's connections; Celery then starts it anew, as after any lost connection."""
+    for channel in list(consumer.connection.transport.channels if consumer.connection else ()):
+        connection = getattr(channel.client, "connection", None)
+        stream = connection and connection._sock  # noqa: SLF001 - disconnect() would close it under the reader's feet
+        if stream is not None:
+            stream.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,51 @@
+"""A worker's end: what runs may finish, the rest goes back at once, and a stuck thread keeps nobody waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+import redis
+
+from config.settings import get_settings
+from producer.delivery.leases import Leases, process_leases
+
+logger = logging.getLogger("dspyq.shutdown")
+
+_LOOK_SECONDS = 0.1
+#: What storing results and closing connections may take once nothing runs any more, before the process is ended.
+_CLOSE_SECONDS = 10.0
+
+
+def begin(exitcode: int = 0, **_: Any) -> None:
+    """Begin the end when the worker is told to: Celery stops consuming and waits for its threads meanwhile."""
+    threading.Thread(target=_end, args=(process_leases(), exitcode), name="dspyq-shutdown", daemon=True).start()
+
+
+def _end(leases: Leases, exitcode: int) -> None:
+    end_at = time.monotonic() + get_settings().delivery.shutdown_grace_seconds
+    while True:
+        _hand_back(leases, also_begun=False)  # again and again: a last bell may still be answered
+        if leases.held_count == 0 or time.monotonic() > end_at:
+            break
+        time.sleep(_LOOK_SECONDS)
+    if leases.held_count == 0:
+        time.sleep(_CLOSE_SECONDS)
+    else:
+        _hand_back(leases, also_begun=True)
+    # Nothing can end a thread that is stuck, and Celery would wait for it without end.
+    logger.warning("ended with threads still busy; their jobs were handed back")
+    os._exit(exitcode)
+
+
+def _hand_back(leases: Leases, *, also_begun: bool) -> None:
+    try:
+        number = leases.hand_back(also_begun=also_begun)
+    except redis.RedisError as error:
+        logger.warning("jobs could not be handed back, their leases run out instead: %s", type(error).__name__)
+        return
+    if number:
+        logger.info("handed %d jobs back", number)
