@@ -24,6 +24,7 @@ MICROSECONDS = 1e6
 MEBIBYTE = 2**20
 
 _START_TIMEOUT_SECONDS = 60.0
+_WARM_UP_LATENCY_SECONDS = 1.0
 _PROCESS_TIMEOUT_SECONDS = 300.0
 _POLL_SECONDS = 0.05
 
@@ -70,8 +71,9 @@ class Servers:
 
     @contextmanager
     def worker(self, contender: Contender) -> Iterator[LocalProcess]:
-        """Run a contender's worker, ready and warm: it has answered one question for each of its threads."""
+        """Run a contender's worker, ready and warm: all of its threads live and have their connections."""
         command = list(contender.worker_command)
+        self.warm_up()
         with LocalProcess(contender.name, command, ready_line="", env=self.environment()) as process:
             try:
                 self.wait_for_results(self.ask(contender, CONCURRENCY, "warm-up"), _START_TIMEOUT_SECONDS)
@@ -80,6 +82,10 @@ class Servers:
                     f"the worker of {contender.name} has not begun: {error}\n{process.logs()}"
                 ) from error
             yield process
+
+    def warm_up(self) -> None:
+        """Let the model take its time for as many questions as there are threads, so that each thread gets one."""
+        self.endpoint.script(times=CONCURRENCY, latency_seconds=_WARM_UP_LATENCY_SECONDS)
 
     def start(self, function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Producer:
         """Start a function of ``benchmarks.subjects`` in a process of its own.
