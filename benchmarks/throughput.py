@@ -85,15 +85,14 @@ def _run_worker(contender: Contender, count: int) -> _Run:
 
 def _run_bare(count: int) -> _Run:
     with Servers() as servers:
-        servers.run("bare:run", count=CONCURRENCY, warm_up_count=1, label="connecting")
-        servers.endpoint.reset()
         servers.endpoint.script(latency_seconds=MODEL_SECONDS)
-        ended = servers.run("bare:run", count=count, warm_up_count=0, label="question")
+        ended = servers.run("bare:run", count=count, warm_up_count=CONCURRENCY, label="question")
         return _outcome(servers, count, ended["started_at"], ended["ended_at"])
 
 
 def _outcome(servers: Servers, count: int, began_at: float, ended_at: float) -> _Run:
-    first_call_at = min(request.received_at_seconds for request in servers.endpoint.requests())
+    received_at = [request.received_at_seconds for request in servers.endpoint.requests()]
+    first_call_at = min(moment for moment in received_at if moment >= began_at)
     return _Run(
         per_second=count / (ended_at - first_call_at),
         per_second_with_ramp=count / (ended_at - began_at),

@@ -40,6 +40,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         },
         "broker_pool_limit": connections,  # remote control holds two at a time: a small pool deadlocks Flower's threads
         "broker_connection_retry_on_startup": True,
+        "broker_channel_error_retry": True,  # or a Redis that refuses writes, as a replica does, ends the worker
         "result_backend": f"producer.results:{_flavour(settings.answers_url)}PredictionBackend+{settings.answers_url}",
         "result_backend_transport_options": {"master_name": settings.sentinel_master},
         "result_expires": settings.cache.result_ttl_seconds,

@@ -27,7 +27,7 @@ _SUCCESS = b'{"status":"SUCCESS",'
 #: Sent on the invalidations channel in place of an input hash.
 EVERYTHING = "*"
 
-Verdict = Literal["hit", "join", "urge", "claim"]
+Verdict = Literal["hit", "join", "urge", "claim", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,18 @@ class Run:
     Attributes:
         task_id: The task.
         fence: The number of the run, from its delivery tag; empty for a run without a job record.
+        is_repeated: Whether the job was taken before.
     """
 
     task_id: str
     fence: str = ""
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether the job was taken before."""
-        return self.fence not in {"", "1"}
+    is_repeated: bool = False
 
     @classmethod
-    def of_delivery_tag(cls, task_id: str, delivery_tag: str | None) -> Run:
+    def of_delivery_tag(cls, task_id: str, delivery_tag: str | None, run_count: int = 1) -> Run:
         """Return the run that a delivery tag, ``<task id>:<fence>``, stands for."""
         owner, _, fence = (delivery_tag or "").rpartition(":")
-        return cls(task_id, fence if owner == task_id else "")
+        return cls(task_id, fence if owner == task_id else "", run_count > 1)
 
 
 class Claims:
@@ -107,7 +104,7 @@ class Claims:
             result = cast("bytes", own)
             if result.startswith(_SUCCESS):  # an earlier run stored it and did not get to say that it is done
                 return Claim("hit", run.task_id, result)
-        question = self._question(request, run.task_id, "wc" if is_first_look else "w", 0)
+        question = self._question(request, run.task_id, "wc" if is_first_look else "w", 0, run.fence)
         return self._fetch([self._ask(question)], [question])[0]
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> bool:
@@ -121,6 +118,8 @@ class Claims:
         payload = stored.payload
         if self._is_one_redis:
             keys.append(result_key)
+        elif run.fence and self._jobs.hget(f"{KEY_PREFIX}job:{run.task_id}", "fence") != run.fence.encode():
+            return False
         else:
             pipeline = self._answers.pipeline()
             pipeline.set(result_key, payload, ex=stored.keep_seconds)
@@ -148,9 +147,16 @@ class Claims:
         arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
         return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
-    def withdraw(self, request: AnsweredRequest, task_id: str) -> bool:
-        """Take one caller's interest off a run; return whether nobody waits for it any more."""
-        return bool(self._withdraw(keys=[ALIAS_PREFIX + request.input_hash], args=[task_id]))
+    def withdraw(self, request: AnsweredRequest, task_id: str, *, is_own: bool = False) -> bool:
+        """Take one caller's interest off a run; return whether nobody waits for it any more.
+
+        Args:
+            request: The question.
+            task_id: The run.
+            is_own: Whether the caller chose that id, and so waits for it whether or not it became the question's run.
+        """
+        arguments = [task_id, "1" if is_own else ""]
+        return bool(self._withdraw(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
     def invalidate(self, input_hashes: Iterable[str]) -> int:
         """Forget aliases, and have every process forget them; a run under way no longer becomes their answer.
@@ -164,7 +170,7 @@ class Claims:
             pipeline.publish(INVALIDATIONS, input_hash)
         return sum(pipeline.execute()[::2])
 
-    def _question(self, request: Request, task_id: str, flags: str, priority: int) -> _Question:
+    def _question(self, request: Request, task_id: str, flags: str, priority: int, fence: str = "") -> _Question:
         arguments = (
             task_id,
             flags + "r" if request.refresh else flags,
@@ -173,7 +179,7 @@ class Claims:
             request.queue,
             RESULT_PREFIX if self._is_one_redis else "",
         )
-        return ALIAS_PREFIX + request.input_hash, (*arguments, "")
+        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence)
 
     def _ask(self, question: _Question) -> Claim:
         key, arguments = question
@@ -212,7 +218,7 @@ _Question = tuple[str, tuple[str | float, ...]]
 def _without(question: _Question, gone: str) -> _Question:
     """The same question, to whom knows that an answer is gone."""
     key, arguments = question
-    return key, (*arguments[:-1], gone)
+    return key, (*arguments[:-2], gone, arguments[-1])
 
 
 class AnsweredRequest(Protocol):

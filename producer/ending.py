@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from celery import states
 from celery.app.task import Context
 
 from config.celery import HEADER, app
@@ -21,7 +20,7 @@ def revoke(task_ids: Iterable[str]) -> None:
     for task_id, message in zip(ids, dead_jobs().end(ids), strict=True):
         request = read_request(message) if message else None
         _release(task_id, request)
-        if message or app.backend.get_state(task_id) not in states.READY_STATES:
+        if message:  # an answer that Redis has forgotten must not become an error that the cache serves
             app.backend.mark_as_revoked(task_id, "revoked", request=request)
 
 
@@ -38,6 +37,8 @@ def tell(task_ids: Iterable[str]) -> None:
 def drop(task_ids: Iterable[str]) -> int:
     """Forget jobs that were set aside; return how many."""
     found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
+    if untold := dead_jobs().untold(found):
+        tell(untold)  # or their callers would wait for ever
     dead_jobs().end(found)
     return len(found)
 

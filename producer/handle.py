@@ -8,7 +8,6 @@ from collections.abc import Generator
 from functools import cached_property
 from typing import Any
 
-import orjson
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, assert_will_not_block
@@ -21,7 +20,7 @@ from producer.cache import process_cache
 from producer.claims import process_claims
 from producer.prediction import Asker, CacheLevel, Prediction, from_json, is_prediction
 from producer.request import Request
-from producer.waiting import process_waiter
+from producer.waiting import process_waiter, read_meta
 
 
 class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
@@ -162,7 +161,8 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         if self._payload is not None or self.ready():
             return False
         with redis_errors("cancel the prediction"):
-            if self.request and self.is_shared and not process_claims().withdraw(self.request, self.id):
+            is_own = not self.is_shared
+            if self.request and not process_claims().withdraw(self.request, self.id, is_own=is_own):
                 return False
             self.app.control.revoke(self.id)
         return True
@@ -208,7 +208,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
 
     def _get_task_meta(self) -> Any:
         if self._cache is None and self._payload is not None:
-            meta = orjson.loads(self._payload)
+            meta = read_meta(self._payload)
             if meta["status"] == states.SUCCESS and is_prediction(meta["result"]):
                 meta["result"] = from_json(meta["result"], self._asker)
                 self._remember(meta["result"])

@@ -149,7 +149,7 @@ class Predict(DeliveredTask):
         with redis_errors("ask for the prediction"):
             claim = process_claims().claim(request, task_id, priority=options.get("priority", MOST_URGENT))
             if claim.verdict == "claim":
-                self._publish_claimed(request, options, task_id)
+                self._publish_claimed(request, options, claim.task_id)
             elif claim.verdict == "urge":
                 self._publish(request, options, claim.task_id, is_claimed=True)
         return self._handle(request, claim, asked_at)

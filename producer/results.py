@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import redis
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.states import SUCCESS
 
@@ -17,6 +18,17 @@ from producer.statistics import run_counts
 
 class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Stores predictions through their claims, and everything else as Celery does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # An answer is paid for: a Redis that refuses it now may take it soon.
+        errors: tuple[type[Exception], ...] = self.connection_errors
+        self.connection_errors: tuple[type[Exception], ...] = (
+            *errors,
+            redis.OutOfMemoryError,
+            redis.exceptions.ExecAbortError,
+            redis.ReadOnlyError,
+        )
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Subscribe to nothing: who waits subscribes, and most callers never do."""

@@ -14,11 +14,12 @@ import select
 import threading
 import time
 from collections.abc import Callable, Collection
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import redis
 from celery.states import READY_STATES
+from kombu.utils.json import loads
 from redis.client import PubSub
 
 from config.redis import connect
@@ -32,6 +33,15 @@ _READ_AGAIN_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 #: Channels are left in bulk: each one alone would cost a command per result.
 _UNSUBSCRIBE_AT = 100
+
+
+def read_meta(payload: bytes) -> dict[str, Any]:
+    """Read a stored result. What Celery wrote may hold half a surrogate pair, which orjson refuses."""
+    try:
+        meta: dict[str, Any] = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        meta = loads(payload)
+    return meta
 
 
 class Waiter:
@@ -156,7 +166,7 @@ class Waiter:
                 self._hand_out(key, result)
 
     def _hand_out(self, key: str, result: bytes) -> None:
-        if orjson.loads(result)["status"] not in READY_STATES:
+        if read_meta(result)["status"] not in READY_STATES:
             return
         with self._lock:
             callbacks = self._callbacks.pop(key, [])

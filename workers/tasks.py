@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import orjson
+import redis
 from celery import Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
@@ -23,6 +26,8 @@ from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
 from workers.programs import Answer, Runner
 
+logger = logging.getLogger("dspyq.tasks")
+
 _LOOK_AGAIN_SECONDS = (0.02, 0.5)
 #: A job waits this long in a thread for another's run, and then in Redis, this long at a time.
 _WAIT_IN_THREAD_SECONDS = 2.0
@@ -37,12 +42,19 @@ def install(runners: Mapping[tuple[str, str], Runner]) -> None:
 
     def answer(task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
         context = task.request
-        run = Run.of_delivery_tag(context.id, (context.properties or {}).get("delivery_tag"))
+        properties = context.properties or {}
+        run = Run.of_delivery_tag(context.id, properties.get("delivery_tag"), properties.get("run_count", 1))
         header = _header(context, inputs)
         served = (header.program, header.variant)
         request = _request(context, header, run, inputs, is_served=served in runners)
         is_first_look = not header.is_claimed and not run.is_repeated
-        stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
+        try:
+            stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
+        except redis.RedisError as error:  # nothing is wrong with the job
+            logger.warning("job %s waits: Redis could not be asked for its answer: %s", context.id, error)
+            with suppress(redis.RedisError):  # then its lease runs out
+                park(context, _WAIT_IN_REDIS_SECONDS)
+            raise Ignore from error
         return stored if stored is not None else _compute(request, run, runners[served], inputs)
 
     install_body(answer)
@@ -92,6 +104,8 @@ def _answered_by_another(context: Context, request: Request, run: Run, *, is_fir
         claim = process_claims().look(asked, run, is_first_look=is_first_look and waited_for is None)
         if claim.verdict == "claim":
             return None
+        if claim.verdict == "lost":
+            raise Ignore  # another run has the job, or it was revoked
         if claim.verdict == "hit":
             if not request.refresh or claim.task_id in (waited_for, run.task_id):
                 return _copy(claim, request, run, "joined" if waited_for else "redis")

@@ -71,6 +71,11 @@ class DeadJobs:
         """Return how many jobs are set aside."""
         return int(self._client.zcard(DEAD_KEY))
 
+    def untold(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those of these jobs whose callers do not know yet that they were set aside."""
+        known = cast("list[int]", self._client.smismember(UNTOLD_KEY, list(job_ids))) if job_ids else []
+        return [job_id for job_id, is_untold in zip(job_ids, known, strict=True) if is_untold]
+
     def told(self, job_ids: Sequence[str]) -> None:
         """Note that the callers of these jobs know that they were set aside."""
         if job_ids:

@@ -195,6 +195,7 @@ class Leases:
 
     def _run(self) -> None:
         interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
+        self.beat()  # at once: workers that die young must sweep too
         while not self._stopping.wait(interval_seconds):
             self.beat()
 
@@ -237,7 +238,7 @@ class Leases:
 
     def _sweep(self) -> None:
         for _ in range(SWEEPS_PER_BEAT):
-            sweep = self._beat_records.sweep(self._max_deliveries)
+            sweep = self._beat_records.sweep(self._max_deliveries, self._lease_seconds / 2)
             if sweep.expired:
                 logger.warning("nobody renewed these jobs, they are queued again: %s", ", ".join(sweep.expired))
             if sweep.untold and self.tell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from config.redis import KEY_PREFIX, load_script
 
 #: The most jobs one script moves, so that Redis serves others in between.
 BATCH_SIZE = 500
+#: Within this, every worker that lives has beaten again after Redis was away.
+_GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,15 @@ class Delivery:
 
     Attributes:
         id: The task's id.
-        fence: The number of this run; every later run of the job has a higher one.
+        fence: The number of this run; every later run of this id has a higher one.
+        run_count: How many runs the job had, this one included.
         given_back: How often runs gave it back.
         message: The message's text.
     """
 
     id: str
     fence: int
+    run_count: int
     given_back: int
     message: bytes
 
@@ -108,8 +113,8 @@ class Records:
         reply = self._scripts["take"](args=(queue, lease_seconds))
         if reply is None:
             return None
-        job_id, fence, given_back, message = reply
-        return Delivery(job_id.decode(), fence, int(given_back), message)
+        job_id, fence, run_count, given_back, message = reply
+        return Delivery(job_id.decode(), fence, run_count, int(given_back), message)
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False where it is this run's no more."""
@@ -129,9 +134,16 @@ class Records:
         positions: list[int] = self._scripts["renew"](args=(lease_seconds, *runs))
         return frozenset(tags[position - 1] for position in positions)
 
-    def sweep(self, max_deliveries: int) -> Sweep:
-        """Move due jobs and those whose lease ran out to their queues, set the often lost aside, ring missing bells."""
-        due, rung, expired, untold = self._scripts["sweep"](args=(BATCH_SIZE, max_deliveries))
+    def sweep(self, max_deliveries: int, longest_gap_seconds: float = math.inf) -> Sweep:
+        """Move due jobs and those whose lease ran out to their queues, set the often lost aside, ring missing bells.
+
+        Args:
+            max_deliveries: How often a job may lose its lease before it is set aside.
+            longest_gap_seconds: Where nobody swept for longer, Redis may have been away, and no lease runs out before
+                its holder has had the time to renew it.
+        """
+        arguments = (BATCH_SIZE, max_deliveries, longest_gap_seconds, _GRACE_SECONDS)
+        due, rung, expired, untold = self._scripts["sweep"](args=arguments)
         ids = [tuple(job_id.decode() for job_id in some) for some in (expired, untold)]
         return Sweep(due, rung, *ids)
 

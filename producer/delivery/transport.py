@@ -15,6 +15,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis, virtual
+from kombu.utils import uuid
 from kombu.utils.json import dumps, loads
 
 from producer.delivery.leases import process_leases
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 BELL = 1
 #: What kombu reads of a message.
 _ENVELOPE = frozenset({"body", "headers", "properties"})
+#: What reading a message raises that no task wrote.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 #: A task that replaces itself starts counting its retries anew, and still is newer than what it replaces.
 _RETRIES_PER_REPLACEMENT = 2**20
 
@@ -88,7 +91,7 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
-        except ValueError:
+        except _UNREADABLE:
             return _drop_strange_item()  # no JSON
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
@@ -140,14 +143,30 @@ class Transport(redis.Transport):
 
     def _deliver(self, message: Any, queue: str) -> None:
         if isinstance(message, dict) and message.keys() >= _ENVELOPE:
-            super()._deliver(message, queue)
+            self._deliver_envelope(message, queue)
         elif message != BELL:
             _drop_strange_item()
         elif queue in self._callbacks and queue not in process_pauses().queues:
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
             job = _take(queue)
             if job is not None:
-                super()._deliver(job, queue)
+                try:
+                    super()._deliver(job, queue)
+                except _UNREADABLE:  # out of Celery, it would end the worker, and the next that takes the job
+                    logger.exception("job %s cannot be read and is set aside", job["properties"]["delivery_tag"])
+                    process_leases().set_aside(job["properties"]["delivery_tag"], "its message cannot be read")
+
+    def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
+        """Deliver what is no job of ours; where it cannot be read after all, nothing of it counts as prefetched."""
+        tag = uuid()  # whatever its own is
+        try:
+            message["properties"]["delivery_tag"] = tag
+            super()._deliver(message, queue)
+        except _UNREADABLE:
+            _drop_strange_item()
+            for channel in self.channels:
+                if tag in channel.qos._delivered:  # noqa: SLF001 - kombu has no other way to ask
+                    channel.qos.ack(tag)
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
@@ -175,8 +194,9 @@ def _take(queue: str) -> dict[str, Any] | None:
         message: dict[str, Any] = loads(delivery.message)
         message["properties"]["delivery_tag"] = delivery.tag
         message["properties"]["given_back"] = delivery.given_back
-        message["properties"]["delivery_info"]["redelivered"] = delivery.fence > 1
-    except (ValueError, TypeError, KeyError):
+        message["properties"]["run_count"] = delivery.run_count
+        message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
+    except _UNREADABLE:
         logger.exception("job %s cannot be read and is set aside", delivery.id)
         leases.set_aside(delivery.tag, "its message cannot be read")
         return None

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Stores a run's answer, tells its waiters, and lets the alias serve it.
 -- Keys: alias; result, left out where answers live elsewhere.
 -- Arguments: task id; the run's fence, '' for none; seconds to serve the answer, 0 for not at all; seconds to keep the
@@ -28,7 +29,7 @@ if tonumber(serve) == 0 then
   return 1
 end
 local till = whole(now() + tonumber(serve) * 1000)
-redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined')
+redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted')
 redis.call('HSET', alias, 'answered', id, 'until', till)
 redis.call('PEXPIREAT', alias, till)
 if answered then

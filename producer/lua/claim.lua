@@ -1,20 +1,25 @@
 -- Looks a question up and, where nobody answers it, claims it.
 -- Keys: its alias.
 -- Arguments: task id that claims; flags; seconds a claim without a job record holds; priority (0, the most urgent);
---   queue; prefix of result keys, '' where answers live elsewhere; task id of an answer found to be gone there, or ''.
+--   queue; prefix of result keys, '' where answers live elsewhere; task id of an answer found to be gone there, or '';
+--   the fence of a worker's run, '' for none.
 -- Flags: r  pass over an answer   w  a worker asks: it waits only for a run that is leased   c  count this call
 -- Reply: {verdict, task id, result or '', milliseconds the answer is good for}, the verdict one of
 --   hit    that task answered it
 --   join   that task will answer it
---   urge   as join, and this call is more urgent: put its message again
+--   urge   as join, and this call is more urgent or nobody has put its message yet: put it
 --   claim  nobody does: the question is the asker's
+--   lost   the run has lost its job, and nothing was looked up
 local alias = KEYS[1]
 local id, flags, hold, priority = ARGV[1], ARGV[2], tonumber(ARGV[3]) * 1000, tonumber(ARGV[4])
-local queue, result_prefix, gone = ARGV[5], ARGV[6], ARGV[7]
+local queue, result_prefix, gone, fence = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local is_refresh = string.find(flags, 'r', 1, true)
 local by_worker = string.find(flags, 'w', 1, true)
 local counts = string.find(flags, 'c', 1, true)
 
+if not holds(id, fence) then
+  return { 'lost', id, '', 0 }
+end
 local held = redis.call('HMGET', alias, 'answered', 'until', 'pending', 'since', 'priority')
 local answered, till, pending, since = held[1], tonumber(held[2] or 0), held[3], tonumber(held[4] or 0)
 local time = now()
@@ -42,11 +47,10 @@ if answered and (not is_refresh or answered == id) then
 end
 
 if pending and pending ~= id then
-  local is_alive
+  local has_job = redis.call('EXISTS', PREFIX .. 'job:' .. pending) == 1
+  local is_alive = has_job or time - since < hold
   if by_worker then
     is_alive = redis.call('ZSCORE', PREFIX .. 'leases', pending)
-  else
-    is_alive = time - since < hold or redis.call('EXISTS', PREFIX .. 'job:' .. pending) == 1
   end
   if is_alive then
     counted('joined')
@@ -56,14 +60,20 @@ if pending and pending ~= id then
     redis.call('HINCRBY', alias, 'joined', 1)
     if priority < tonumber(held[5]) then
       redis.call('HSET', alias, 'priority', priority)
-      return { 'urge', pending, '', 0 }
+    elseif has_job then
+      return { 'join', pending, '', 0 }
     end
-    return { 'join', pending, '', 0 }
+    return { 'urge', pending, '', 0 }
   end
 end
 
 if pending ~= id then
   redis.call('HSET', alias, 'queue', queue, 'pending', id, 'since', whole(time), 'priority', priority, 'joined', 0)
+  if by_worker and not counts then -- whoever joined this run before its question was invalidated or taken over
+    redis.call('HSET', alias, 'uncounted', 1)
+  else
+    redis.call('HDEL', alias, 'uncounted')
+  end
   redis.call('PERSIST', alias)
 end
 counted('misses')

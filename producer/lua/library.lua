@@ -6,6 +6,7 @@
 --   answered, until    task id of the answer, and the time up to which it is served
 --   pending, since     task id of the run under way, and the time of its claim
 --   priority, joined   the turn of that run, and how many further callers wait for it
+--   uncounted          set where more may wait for it than that
 local PREFIX = 'dspy:v1:'
 local INVALIDATIONS = PREFIX .. 'invalidations'
 
@@ -34,7 +35,7 @@ end
 
 -- Takes a run off its alias; an answer that is still good stays.
 local function release(alias)
-  redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined')
+  redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted')
   local till = redis.call('HGET', alias, 'until')
   if till then
     redis.call('PEXPIREAT', alias, till)

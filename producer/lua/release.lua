@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Ends a run without an answer: the next caller computes anew.
 -- Keys: alias.
 -- Arguments: task id; the run's fence, '' for none; queue; then pairs of statistics field and amount, none where a claim
@@ -11,7 +12,13 @@ if not holds(id, fence) then
   return 0
 end
 count(queue, { unpack(ARGV, 4) })
-local held = redis.call('HMGET', alias, 'pending', 'joined')
+local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered')
+if held[3] == id then -- it ended otherwise: what is stored under its id may be an error
+  redis.call('HDEL', alias, 'answered', 'until')
+  if not held[1] then
+    redis.call('DEL', alias)
+  end
+end
 if held[1] == id then
   if failed then
     count(queue, { 'failures', held[2] })

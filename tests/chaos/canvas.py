@@ -16,7 +16,7 @@ _PROBABILITY = 0.15
 
 def linked_and_chorded(point: str, scale: Scale) -> Outcome:
     """Kill workers at a point while links and chords are told; each must fire once."""
-    deaths = scale.pick(quick=4, full=60)
+    deaths = scale.pick(quick=2, full=60)
     jobs = scale.pick(quick=10, full=100)
     with Stage(concurrency=2) as stage:
         from celery import chord

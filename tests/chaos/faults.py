@@ -34,3 +34,22 @@ FAULTS: dict[str, Fault] = {
     "answers-evicted": redis_faults.answers_evicted,
     "garbage": redis_faults.garbage_in_lists,
 }
+
+#: Of those that differ little, ``make test`` runs one.
+SHORT = [
+    name
+    for name in FAULTS
+    if name
+    not in {
+        "killed-after-take",
+        "killed-after-begin",
+        "killed-mid-store",
+        "killed-before-ack",
+        "killed-after-finish",
+        "beat-killed-mid-renew",
+        "beat-killed-after-sweep",
+        "links-after-store",
+        "redis-frozen",
+        "redis-full",
+    }
+]

@@ -27,25 +27,35 @@ _CONCURRENCY = 2
 
 def killed_at(point: str, scale: Scale) -> Outcome:
     """Kill workers at one point until enough have died there, while others answer."""
-    deaths = scale.pick(quick=6, full=100)
+    deaths = scale.pick(quick=3, full=100)
     with Stage(concurrency=_CONCURRENCY) as stage:
-        return _kill(stage, point, scale, deaths=deaths, jobs=4 * deaths, probability=0.25)
+        return _kill(stage, point, scale, deaths=deaths, jobs=_jobs(deaths, scale), probability=0.25)
 
 
 def killed_mid_store_elsewhere(scale: Scale) -> Outcome:
     """Kill workers that have stored an answer on a Redis of its own, and not yet told the alias."""
-    deaths = scale.pick(quick=6, full=60)
+    deaths = scale.pick(quick=3, full=60)
     with Stage(concurrency=_CONCURRENCY, evicting_bytes=100_000_000) as stage:
         return _kill(
-            stage, "mid-store", scale, deaths=deaths, jobs=4 * deaths, probability=0.25, name="answers elsewhere, "
+            stage,
+            "mid-store",
+            scale,
+            deaths=deaths,
+            jobs=_jobs(deaths, scale),
+            probability=0.25,
+            name="answers elsewhere, ",
         )
 
 
 def beat_killed_at(point: str, scale: Scale) -> Outcome:
     """Kill workers in the middle of a beat, while there is something to renew and to sweep."""
-    deaths = scale.pick(quick=4, full=60)
+    deaths = scale.pick(quick=2, full=60)
     with Stage(concurrency=_CONCURRENCY, model_seconds=0.3) as stage:
-        return _kill(stage, point, scale, deaths=deaths, jobs=8 * deaths, probability=0.3)
+        return _kill(stage, point, scale, deaths=deaths, jobs=2 * _jobs(deaths, scale), probability=0.3)
+
+
+def _jobs(deaths: int, scale: Scale) -> int:
+    return scale.pick(quick=8, full=4) * deaths
 
 
 def _kill(
@@ -57,7 +67,11 @@ def _kill(
     with stage.fleet(_WORKERS, armed(point, scale, probability=probability, deaths=deaths)):
         stage.wait(scale.pick(quick=30, full=150))
         found = stage.deaths()
-        remarks = [] if len(found) > deaths / 2 else [f"only {len(found)} of {deaths} workers were killed"]
+        remarks = (
+            []
+            if len(found) >= scale.pick(quick=1, full=deaths // 2)
+            else [f"only {len(found)} of {deaths} workers were killed"]
+        )
         return stage.outcome(
             f"{name}killed {point} ({len(found)}×)",
             stage.recovery(found),

@@ -21,9 +21,9 @@ def killed_after_claim(scale: Scale) -> Outcome:
             producer.process.wait(30)
             producer.close()
         deaths = stage.deaths()
-        joiners = [stage.ask_and_get(question, claim_seconds + 15) for question in questions]
+        joiners = [call for question in questions for call in stage.ask_and_get([question], claim_seconds + 15)]
         stage.wait(claim_seconds + 1, joiners)
-        later = [stage.ask_and_get(question, 10) for question in questions]
+        later = [call for question in questions for call in stage.ask_and_get([question], 10)]
         stage.wait(15)
         hit_at = {question: death.at_seconds for question, death in zip(questions, deaths, strict=True)}
         recovery = [call.answered_at - hit_at[call.question] for call in (*joiners, *later) if call.answered_at]

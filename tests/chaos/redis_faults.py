@@ -22,7 +22,7 @@ _CONCURRENCY = 4
 _QUEUE = "qa.control"
 _EVICTING_BYTES = 20_000_000
 #: As by default: what Redis does is no worker's death, and must not end in a job's being set aside.
-_SETTINGS = {"delivery": {"max_deliveries": 3}}
+_SETTINGS = {"delivery": {"max_deliveries": 3, "claim_timeout_seconds": 5}}
 
 
 def _run(
@@ -191,7 +191,7 @@ def answers_evicted(scale: Scale) -> Outcome:
         with _filled(stage.answers):
             for _ in range(3):
                 for start in range(0, count, 20):
-                    batch = [stage.ask_and_get(question, 30) for question in questions[start : start + 20]]
+                    batch = stage.ask_and_get(questions[start : start + 20], 30)
                     stage.wait(30, batch)
         computed_anew = stage.endpoint.calls() - count
         return stage.outcome(

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import orjson
 import redis
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from tests.chaos.nursery import SOCKET_VARIABLE, ForkedWorker
 from tests.chaos.outcome import Outcome
@@ -34,6 +35,7 @@ LEASE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 #: Each call of the model gives another answer, so that a second run of a question shows.
 _REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
+_PATIENCE_SECONDS = 60.0
 _RESULT_PREFIX = "celery-task-meta-"
 _IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
 
@@ -181,37 +183,40 @@ class Stage:
 
     def ask(self, questions: Sequence[str], *, callers: int = 1, **options: Any) -> list[Call]:
         """Ask questions, each by so many callers, and listen for the answers."""
-        from producer import predict
-
-        asked = []
-        for _ in range(callers):
-            asked_at = time.time()
-            if len(questions) == 1:
-                handles = [predict.apply_async(kwargs={"question": questions[0]}, **options)]
-            else:
-                handles = predict.many([{"question": question} for question in questions], **options)
-            asked += [Call(question, handle, asked_at) for question, handle in zip(questions, handles, strict=True)]
+        asked = [call for _ in range(callers) for call in self._asked(questions, **options)]
         for call in asked:
             self.listen(call)
         return asked
 
-    def ask_and_get(self, question: str, timeout_seconds: float) -> Call:
-        """Ask as a caller does who then blocks in ``get()``."""
-        from producer import predict
+    def ask_and_get(self, questions: Sequence[str], timeout_seconds: float) -> list[Call]:
+        """Ask as callers do who then block in ``get()``, each in a thread."""
+        return [self._get(call, timeout_seconds) for call in self._asked(questions)]
 
-        call = Call(question, predict.delay(question=question), time.time())
-
+    def _get(self, call: Call, timeout_seconds: float) -> Call:
         def get() -> None:
             try:
                 call.answer = call.handle.get(timeout=timeout_seconds).answer
                 call.answered_at = time.time()
+            except CeleryTimeoutError:
+                pass
             except Exception as error:  # noqa: BLE001 - what the caller sees
                 call.error = f"{type(error).__name__}: {error}"
+                call.answered_at = time.time()
 
         self.calls.append(call)
         self._by_id[call.handle.id].append(call)
         threading.Thread(target=get, daemon=True).start()
         return call
+
+    def _asked(self, questions: Sequence[str], **options: Any) -> list[Call]:
+        from producer import predict
+
+        asked_at = time.time()
+        if len(questions) == 1:
+            handles = [predict.apply_async(kwargs={"question": questions[0]}, **options)]
+        else:
+            handles = predict.many([{"question": question} for question in questions], **options)
+        return [Call(question, handle, asked_at) for question, handle in zip(questions, handles, strict=True)]
 
     @contextlib.contextmanager
     def load(self, questions_per_second: float, *, is_patient: bool = True) -> Iterator[Load]:
@@ -414,7 +419,7 @@ class Load(threading.Thread):
 
         while True:
             try:
-                self._stage.ask(questions)
+                self._stage.ask_and_get(questions, _PATIENCE_SECONDS)
             except RedisUnavailable as error:
                 self.refusals[str(error)[:200]] += 1
                 if not self._is_patient:

@@ -1,4 +1,4 @@
-"""The short form of every fault: nothing is lost, nothing doubled, and no model called more often than it must be."""
+"""The short form of the faults: nothing is lost, nothing doubled, and no model called more often than it must be."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from tests.chaos.__main__ import run
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import SHORT
 
 #: They wait for leases more than they compute.
 AT_ONCE = 6
@@ -32,7 +32,7 @@ def outcomes(request):
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", SHORT)
 def test_a_fault_loses_nothing_doubles_nothing_and_pays_for_nothing_twice_without_need(outcomes, name):
     outcome = outcomes[name].result(TIMEOUT_SECONDS - 10)
     assert outcome.remarks == ()

@@ -83,7 +83,14 @@ def test_a_row_that_cannot_be_served_is_named_and_nothing_is_sent(predict, redis
     assert not waiting(redis_server)
 
 
-def test_a_claim_whose_producer_died_before_sending_lapses(run_producer, settings_file, configured):
+def test_a_claim_whose_producer_died_before_sending_is_sent_by_who_joins_it(predict, claims, redis_server):
+    claims.claim(request(), "never-sent", priority=0)  # and its producer dies
+    joined = predict.delay(question="q")
+    assert (joined.id, joined.cache_level) == ("never-sent", "joined")
+    assert waiting(redis_server) == ["never-sent"]
+
+
+def test_a_claim_that_was_neither_sent_nor_joined_lapses(run_producer, settings_file, configured):
     del configured
 
     def ask():
@@ -94,12 +101,12 @@ def test_a_claim_whose_producer_died_before_sending_lapses(run_producer, setting
         from producer.request import build_request
 
         process_claims().claim(build_request({"question": "q"}), "never-sent", priority=0)
-        joined = predict.delay(question="q")
         time.sleep(0.7)
-        return [joined.id, joined.cache_level, predict.delay(question="q").cache_level]
+        handle = predict.delay(question="q")
+        return [handle.id == "never-sent", handle.cache_level]
 
     path = settings_file({"delivery": {"claim_timeout_seconds": 0.5}})
-    assert run_producer(ask, path) == ["never-sent", "joined", None]
+    assert run_producer(ask, path) == [False, None]
 
 
 def test_a_claim_with_a_job_record_never_lapses(run_producer, settings_file, configured):
@@ -166,7 +173,7 @@ def test_a_refresh_leaves_the_old_answer_visible_until_its_own_is_there(claims):
     assert claims.claim(refresh, "new", priority=0).verdict == "claim"
     assert claims.claim(plain, "x", priority=0).task_id == "old"
     joined = claims.claim(refresh, "y", priority=0)
-    assert (joined.verdict, joined.task_id) == ("join", "new")
+    assert (joined.verdict, joined.task_id) == ("urge", "new")  # nobody has sent it yet
     claims.answer(plain, run("new"), stored("new"))
     assert claims.claim(plain, "z", priority=0).task_id == "new"
 
@@ -201,14 +208,15 @@ def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
     assert claims.answer(asked, Run("one", "2"), stored("good"))
 
 
-def test_a_run_that_is_repeated_finds_its_own_answer_even_where_a_later_one_has_replaced_it(claims):
+def test_a_run_that_is_repeated_finds_its_own_answer_even_where_a_later_one_has_replaced_it(claims, redis_server):
     from producer.claims import Run
 
     refresh = request(refresh=True)
     for task_id in ("old", "new"):
         claims.claim(refresh, task_id, priority=0)
         claims.answer(refresh, run(task_id), stored(task_id))
-    again = claims.look(refresh, Run("old", "2"), is_first_look=False)
+    redis_server.client().hset("dspy:v1:job:old", "fence", 7)
+    again = claims.look(refresh, Run("old", "7", is_repeated=True), is_first_look=False)
     assert (again.verdict, again.task_id, orjson.loads(again.result)["result"]) == ("hit", "old", "old")
 
 

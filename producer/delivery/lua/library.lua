@@ -2,8 +2,8 @@
 -- Every time is in seconds of Redis's own clock.
 --
 -- An unfinished job is one hash and stands in exactly one place:
---   dspy:v1:job:<id>      hash: message, queue, score, fence (raised by each take, and whenever a run is ended from
---                         outside), generation (raised by the task when it publishes itself anew), lost (leases that
+--   dspy:v1:job:<id>      hash: message, queue, score, fence (another number for each take, raised whenever a run is
+--                         ended from outside), runs (how often it was taken), generation (raised by the task when it publishes itself anew), lost (leases that
 --                         ran out), given_back (runs that gave it back), reason (why it was set aside)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
 --   dspy:v1:delayed       place: sorted set by the second the job is due
@@ -12,11 +12,12 @@
 --   dspy:v1:untold        set of those of them whose callers do not know yet
 --   dspy:v1:done:<id>     says for an hour that a child of another task's run is done
 --   dspy:v1:queues        set of the names of all queues that ever held a job
+--   dspy:v1:swept         the second of the last sweep
 --   dspy:v1:seq           the last sequence given out
 --   <name>                list of bells, watched by kombu; losing or doubling one is harmless
 local PREFIX = 'dspy:v1:'
 local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
-local DEAD, UNTOLD = PREFIX .. 'dead', PREFIX .. 'untold'
+local DEAD, UNTOLD, SWEPT = PREFIX .. 'dead', PREFIX .. 'untold', PREFIX .. 'swept'
 local SECONDS_DONE = 3600
 local SEQUENCES_PER_PRIORITY = 2 ^ 49
 

@@ -3,9 +3,10 @@
 -- every waiting job that has no bell.
 -- Idempotent: any worker may run it at any time.
 -- Keys: see library.lua.
--- Arguments: the most to do of each of these; how often a job may lose its lease.
+-- Arguments: the most to do of each of these; how often a job may lose its lease; after how many seconds without a sweep
+--   Redis counts as having been away; for how many seconds then no lease runs out.
 -- Reply: {due jobs, bells rung, ids whose lease ran out, ids set aside whose callers do not know yet}.
-local limit, max_lost = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, max_lost, gap, grace = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = seconds_from_now(0)
 
 local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)
@@ -14,6 +15,15 @@ for _, id in ipairs(due) do
   enqueue(id)
 end
 
+-- Where nobody swept for a while, Redis may have been away, and nobody could renew either: who lives does so now.
+local swept_at = redis.call('GET', SWEPT)
+redis.call('SET', SWEPT, now)
+if swept_at and now - swept_at > gap then
+  local renewed_by = seconds_from_now(grace)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', renewed_by)) do
+    redis.call('ZADD', LEASES, renewed_by, id)
+  end
+end
 local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
   redis.call('ZREM', LEASES, id)

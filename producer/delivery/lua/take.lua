@@ -2,7 +2,8 @@
 -- Leases the first job of a queue to a new run of it.
 -- Keys: see library.lua.
 -- Arguments: queue name; lease, seconds.
--- Reply: {id, the run's fence, how often runs gave it back, message}, or nil where nothing waits.
+-- Reply: {id, the run's fence, how many runs it had, this one included, how often they gave it back, message}, or nil
+--   where nothing waits.
 local queue, lease_seconds = ARGV[1], ARGV[2]
 
 while true do
@@ -13,7 +14,9 @@ while true do
   local job = redis.call('HMGET', job_key(id), 'message', 'given_back')
   local message, given_back = job[1], job[2] or 0
   if message then -- no record, no delivery
+    local fence = redis.call('INCR', SEQUENCE) -- never given out before, not even to an ended job of this id
     redis.call('ZADD', LEASES, seconds_from_now(lease_seconds), id)
-    return { id, redis.call('HINCRBY', job_key(id), 'fence', 1), given_back, message }
+    redis.call('HSET', job_key(id), 'fence', fence)
+    return { id, fence, redis.call('HINCRBY', job_key(id), 'runs', 1), given_back, message }
   end
 end

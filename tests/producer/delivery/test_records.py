@@ -63,7 +63,8 @@ def test_the_order_holds_at_the_least_urgent_priority(records: Records, job: Any
 def test_a_taken_job_stands_among_the_leases_alone(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
     records.put(job("one", message="text"))
     delivery = take(records, lease_seconds=30)
-    assert (delivery.id, delivery.message, delivery.tag) == ("one", b"text", "one:1")
+    assert (delivery.id, delivery.message, delivery.tag) == ("one", b"text", f"one:{delivery.fence}")
+    assert delivery.run_count == 1
     assert places(jobs_redis, "one") == ["leases"]
     assert jobs_redis.zscore(PREFIX + "leases", "one") == pytest.approx(time.time() + 30, abs=2)
 
@@ -170,7 +171,7 @@ def test_a_lease_without_a_record_leaves_nothing_when_it_runs_out(
     take(records, lease_seconds=SHORT_LEASE_SECONDS)
     jobs_redis.delete(PREFIX + "job:one")
     expire_and_sweep(records)
-    assert set(jobs_redis.scan_iter(PREFIX + "*")) == {PREFIX + "queues", PREFIX + "seq"}
+    assert set(jobs_redis.scan_iter(PREFIX + "*")) == {PREFIX + "queues", PREFIX + "seq", PREFIX + "swept"}
 
 
 def test_lost_bells_are_rung_again_and_no_more_than_jobs_wait(
