@@ -24,7 +24,6 @@ MICROSECONDS = 1e6
 MEBIBYTE = 2**20
 
 _START_TIMEOUT_SECONDS = 60.0
-_WARM_UP_LATENCY_SECONDS = 1.0
 _PROCESS_TIMEOUT_SECONDS = 300.0
 _POLL_SECONDS = 0.05
 
@@ -73,19 +72,31 @@ class Servers:
     def worker(self, contender: Contender) -> Iterator[LocalProcess]:
         """Run a contender's worker, ready and warm: all of its threads live and have their connections."""
         command = list(contender.worker_command)
-        self.warm_up()
         with LocalProcess(contender.name, command, ready_line="", env=self.environment()) as process:
             try:
-                self.wait_for_results(self.ask(contender, CONCURRENCY, "warm-up"), _START_TIMEOUT_SECONDS)
+                self.endpoint.hold()
+                keys = self.ask(contender, CONCURRENCY, "warm-up")
+                self._release_when_all_wait()
+                self.wait_for_results(keys, _START_TIMEOUT_SECONDS)
+                self.endpoint.reset()
             except TimeoutError as error:
-                raise RuntimeError(
-                    f"the worker of {contender.name} has not begun: {error}\n{process.logs()}"
-                ) from error
+                text = f"the worker of {contender.name} does not answer: {error}\n{process.logs()}"
+                raise RuntimeError(text) from error
             yield process
 
-    def warm_up(self) -> None:
-        """Let the model take its time for as many questions as there are threads, so that each thread gets one."""
-        self.endpoint.script(times=CONCURRENCY, latency_seconds=_WARM_UP_LATENCY_SECONDS)
+    def run_bare(self, count: int, *, model_seconds: float = 0.0) -> dict[str, Any]:
+        """Answer new questions in bare DSPy threads, warm as workers are; returns what ``subjects.bare`` does."""
+        self.endpoint.reset()
+        if model_seconds:
+            self.endpoint.script(latency_seconds=model_seconds)
+        self.endpoint.hold()
+        producer = self.start("bare:run", count=count, warm_up_count=CONCURRENCY)
+        try:
+            self._release_when_all_wait()
+            outcome: dict[str, Any] = producer.result(_PROCESS_TIMEOUT_SECONDS)
+        finally:
+            producer.close()
+        return outcome
 
     def start(self, function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Producer:
         """Start a function of ``benchmarks.subjects`` in a process of its own.
@@ -125,6 +136,11 @@ class Servers:
             if time.monotonic() > end:
                 raise TimeoutError(f"{found} of {len(keys)} results within {timeout_seconds:g} s")
             time.sleep(_POLL_SECONDS)
+
+    def _release_when_all_wait(self) -> None:
+        """Let the model answer only once every thread waits for it: each of them lives then, with its connections."""
+        self.endpoint.wait_for_calls(CONCURRENCY, _START_TIMEOUT_SECONDS)
+        self.endpoint.release()
 
 
 def cpu_seconds(pid: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from statistics import median
@@ -48,7 +49,10 @@ def _row(seconds: dict[str, list[float]], theirs: str, other: str, target: Targe
 
 def _import(modules: str) -> dict[str, Any]:
     code = _CODE.format(modules=modules, forbidden=_FORBIDDEN)
-    output = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    # As installed: with the bytecode of the first import, which this variable would keep from being written.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, cwd=REPOSITORY, env=env, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(output.stdout)
     if found["loaded"]:
         raise RuntimeError(f"importing {modules} loads {', '.join(found['loaded'])}")

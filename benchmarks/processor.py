@@ -46,9 +46,7 @@ def _worker_block(contender: Contender, count: int) -> Iterator[Callable[[], flo
 @contextmanager
 def _bare_block(count: int) -> Iterator[Callable[[], float]]:
     def measure() -> float:
-        servers.warm_up()
-        outcome = servers.run("bare:run", count=count, warm_up_count=CONCURRENCY, label="question")
-        return float(outcome["cpu_seconds"]) / count
+        return float(servers.run_bare(count)["cpu_seconds"]) / count
 
     with Servers() as servers:
         yield measure

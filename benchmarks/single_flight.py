@@ -18,7 +18,6 @@ def run(*, quick: bool) -> list[Row]:
     """Count the model calls; there is nothing to make smaller for a quick run."""
     del quick
     with Servers() as servers, servers.worker(DSPYQ):
-        servers.endpoint.reset()  # forgets the calls of the warm-up
         servers.endpoint.script(latency_seconds=_MODEL_SECONDS)
         with ExitStack() as started:
             producers = [

@@ -75,7 +75,6 @@ def _run_worker(contender: Contender, count: int) -> _Run:
     with Servers() as servers, servers.worker(contender) as worker:
         worker.stop()
         keys = servers.ask(contender, count, "question")
-        servers.endpoint.reset()
         servers.endpoint.script(latency_seconds=MODEL_SECONDS)
         began_at = time.time()
         worker.cont()
@@ -85,14 +84,13 @@ def _run_worker(contender: Contender, count: int) -> _Run:
 
 def _run_bare(count: int) -> _Run:
     with Servers() as servers:
-        servers.endpoint.script(latency_seconds=MODEL_SECONDS)
-        ended = servers.run("bare:run", count=count, warm_up_count=CONCURRENCY, label="question")
+        ended = servers.run_bare(count, model_seconds=MODEL_SECONDS)
         return _outcome(servers, count, ended["started_at"], ended["ended_at"])
 
 
 def _outcome(servers: Servers, count: int, began_at: float, ended_at: float) -> _Run:
     received_at = [request.received_at_seconds for request in servers.endpoint.requests()]
-    first_call_at = min(moment for moment in received_at if moment >= began_at)
+    first_call_at = min(moment for moment in received_at if moment >= began_at)  # not one of the warm-up
     return _Run(
         per_second=count / (ended_at - first_call_at),
         per_second_with_ramp=count / (ended_at - began_at),

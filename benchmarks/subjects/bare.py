@@ -12,7 +12,7 @@ from benchmarks.subjects.asking import questions
 _CONCURRENCY = int(os.environ["BENCHMARK_CONCURRENCY"])
 
 
-def run(count: int, warm_up_count: int, label: str) -> dict[str, Any]:
+def run(count: int, warm_up_count: int) -> dict[str, Any]:
     """Answer questions.
 
     Returns:
@@ -21,10 +21,10 @@ def run(count: int, warm_up_count: int, label: str) -> dict[str, Any]:
     from benchmarks.subjects import program  # noqa: PLC0415 - loading DSPy belongs to this function's process
 
     with ThreadPoolExecutor(_CONCURRENCY) as pool:
-        list(pool.map(program.answer, questions(warm_up_count, f"{label} warm-up")))
+        list(pool.map(program.answer, questions(warm_up_count, "warm-up")))
         cpu_before = time.process_time()
         started_at = time.time()
-        list(pool.map(program.answer, questions(count, label)))
+        list(pool.map(program.answer, questions(count, "question")))
         ended_at = time.time()
         cpu_seconds = time.process_time() - cpu_before
     return {"started_at": started_at, "ended_at": ended_at, "cpu_seconds": cpu_seconds}
