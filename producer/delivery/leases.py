@@ -22,6 +22,8 @@ SWEEP_INTERVAL_SECONDS = 1.0
 RENEWALS_PER_LEASE = 3
 #: However much there is to move, renewals come first again after so many scripts.
 SWEEPS_PER_BEAT = 20
+#: Between two sweeps, on a busy machine; after a longer pause Redis may have been away.
+_LONGEST_GAP_SECONDS = 2.5
 
 
 @dataclass
@@ -238,7 +240,7 @@ class Leases:
 
     def _sweep(self) -> None:
         for _ in range(SWEEPS_PER_BEAT):
-            sweep = self._beat_records.sweep(self._max_deliveries, self._lease_seconds / 2)
+            sweep = self._beat_records.sweep(self._max_deliveries, max(_LONGEST_GAP_SECONDS, self._lease_seconds / 2))
             if sweep.expired:
                 logger.warning("nobody renewed these jobs, they are queued again: %s", ", ".join(sweep.expired))
             if sweep.untold and self.tell:
