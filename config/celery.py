@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery
@@ -23,6 +24,8 @@ class App(Celery):  # type: ignore[misc]  # celery ships no types
     events_cls = "config.messaging:Events"
     task_cls = "producer.delivery.task:DeliveredTask"
     control_cls = "producer.control:Control"
+    # Django's imports Celery's whole worker, and does nothing without this variable.
+    builtin_fixups = Celery.builtin_fixups if "DJANGO_SETTINGS_MODULE" in os.environ else frozenset()
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

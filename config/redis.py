@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 from redis.backoff import ExponentialBackoff
-from redis.commands.core import Script
 from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -63,20 +61,6 @@ def answers_client() -> redis.Redis:
     """Return this process's client for results: the same one where both live in one Redis."""
     settings = get_settings()
     return jobs_client() if settings.is_one_redis else connect(settings.answers_url)
-
-
-def load_script(client: redis.Redis, package: str, name: str, *, library: str | None = None) -> Script:
-    """Return a Lua script of a package, ``<package>/lua/<name>.lua``, behind an optional library of local functions.
-
-    A script that starts with a ``#!lua`` line keeps it first.
-    """
-    folder = files(package) / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    if library:
-        shared = (folder / f"{library}.lua").read_text()
-        first, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
-        text = "\n".join(filter(None, (first, shared, rest)))
-    return client.register_script(text)
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import redis
 
-from config.redis import KEY_PREFIX, answers_client, jobs_client, load_script
+from config.redis import KEY_PREFIX, answers_client, jobs_client
+from config.scripts import load_script
 from config.settings import Settings, get_settings
 from producer.request import Request
 
@@ -30,8 +31,7 @@ EVERYTHING = "*"
 Verdict = Literal["hit", "join", "urge", "claim", "lost"]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a look at a question's alias found.
 
     Attributes:
@@ -84,8 +84,7 @@ class Claims:
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
         """Look a question up for a caller, and claim it for ``task_id`` if nobody answers it."""
-        question = self._question(request, task_id, "c", priority)
-        return self._fetch([self._ask(question)], [question])[0]
+        return self._ask(self._question(request, task_id, "c", priority))
 
     def claim_many(self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int) -> list[Claim]:
         """Look many questions up in one round trip."""
@@ -104,8 +103,7 @@ class Claims:
             result = cast("bytes", own)
             if result.startswith(_SUCCESS):  # an earlier run stored it and did not get to say that it is done
                 return Claim("hit", run.task_id, result)
-        question = self._question(request, run.task_id, "wc" if is_first_look else "w", 0, run.fence)
-        return self._fetch([self._ask(question)], [question])[0]
+        return self._ask(self._question(request, run.task_id, "wc" if is_first_look else "w", 0, run.fence))
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> bool:
         """Store an answer, tell who waits for it, and let the alias serve it.
@@ -183,12 +181,13 @@ class Claims:
 
     def _ask(self, question: _Question) -> Claim:
         key, arguments = question
-        return _claim(self._claim(keys=(key,), args=arguments))
+        claim = _claim(self._claim(keys=(key,), args=arguments))
+        return claim if self._is_one_redis else self._fetch([claim], [question])[0]
 
     def _ask_many(self, questions: Sequence[_Question]) -> list[Claim]:
         pipeline = self._jobs.pipeline(transaction=False)
         for key, arguments in questions:
-            self._claim(keys=(key,), args=arguments, client=pipeline)
+            self._claim.add_to(pipeline, keys=(key,), args=arguments)
         return [_claim(reply) for reply in pipeline.execute()]
 
     def _fetch(self, claims: list[Claim], questions: Sequence[_Question]) -> list[Claim]:
@@ -203,7 +202,7 @@ class Claims:
             if result is None:
                 evicted.append(index)
             else:
-                claims[index] = replace(claims[index], result=result)
+                claims[index] = claims[index]._replace(result=result)
         if evicted:
             again = self._ask_many([_without(questions[index], claims[index].task_id) for index in evicted])
             for index, claim in zip(evicted, again, strict=True):

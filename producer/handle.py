@@ -34,6 +34,17 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         is_shared: Whether other calls of the question may have this task's id too.
     """
 
+    app = predictions_app
+    parent = None
+    request: Request | None = None
+    cache_level: CacheLevel | None = None
+    is_shared = False
+    _cache = None
+    _ignored = False
+    _payload: bytes | None = None
+    _asked_at = 0.0
+    _milliseconds_left: int | None = None
+
     def __init__(
         self,
         id: str,  # noqa: A002 - Celery's name
@@ -45,18 +56,12 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         # Celery's own __init__ looks the backend up and builds a promise, which an answer from the cache never needs.
         del task_name
         self.id = id
-        self.app = app or predictions_app
-        self.parent = parent
-        self._cache = None
-        self._ignored = False
+        if app is not None:
+            self.app = app
+        if parent is not None:
+            self.parent = parent
         if backend is not None:
             self.backend = backend
-        self.request: Request | None = None
-        self.cache_level: CacheLevel | None = None
-        self.is_shared = False
-        self._payload: bytes | None = None
-        self._asked_at = 0.0
-        self._milliseconds_left: int | None = None
 
     @classmethod
     def of_request(  # noqa: PLR0913 - what a handle knows of its call
@@ -142,7 +147,9 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
             self._payload = process_waiter().wait(self.id, timeout)
             if self._payload is None:
                 raise CeleryTimeoutError(f"no answer within {timeout:g} s; the prediction goes on")
-        self._get_task_meta()
+        result = self._get_task_meta()["result"]
+        if callback is None and isinstance(result, Prediction):
+            return result
         return self._checked(self.maybe_throw(propagate=propagate, callback=callback))
 
     def __await__(self) -> Generator[Any, None, Prediction]:
@@ -214,7 +221,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
                 self._remember(meta["result"])
             else:
                 meta = self.backend.meta_from_decoded(meta)
-            return self._set_cache(meta)
+            return super()._set_cache(meta)
         return super()._get_task_meta()
 
     @property

@@ -181,24 +181,25 @@ def from_json(result: Any, asker: Asker | None = None) -> Prediction:
     """
     if not is_prediction(result):
         raise NotAPrediction("the result under this task id was not written by a dspyq worker of this version")
-    metadata = metadata_from_json(result["metadata"])
+    metadata = metadata_from_json(result["metadata"], asker)
     program = get_settings().programs.get(metadata.program)
     outputs = decode_outputs(program, result["outputs"]) if program else result["outputs"]
-    return Prediction(outputs, metadata.seen_by(asker) if asker else metadata)
+    return Prediction(outputs, metadata)
 
 
-def metadata_from_json(stored: Mapping[str, Any]) -> Metadata:
-    """Return metadata from its JSON form."""
+def metadata_from_json(stored: Mapping[str, Any], asker: Asker | None = None) -> Metadata:
+    """Return metadata from its JSON form, as whoever was answered without a run of its own sees it."""
     usage = stored["usage"]
+    variant, request_id, cache_level = asker or (stored["variant"], stored["request_id"], stored["cache_level"])
     return Metadata(
         program=stored["program"],
-        variant=stored["variant"],
+        variant=variant,
         model=stored["model"],
         input_hash=stored["input_hash"],
-        request_id=stored["request_id"],
+        request_id=request_id,
         timestamp=stored["timestamp"],
         usage=Usage(usage["prompt_tokens"], usage["completion_tokens"]),
-        cost_usd=stored["cost_usd"],
+        cost_usd=0.0 if asker else stored["cost_usd"],
         duration_seconds=stored["duration_seconds"],
-        cache_level=stored["cache_level"],
+        cache_level=cache_level,
     )

@@ -9,7 +9,8 @@ from typing import cast
 
 import redis
 
-from config.redis import KEY_PREFIX, jobs_client, load_script
+from config.redis import KEY_PREFIX, jobs_client
+from config.scripts import load_script
 from producer.delivery.records import BATCH_SIZE
 
 DEAD_KEY = f"{KEY_PREFIX}dead"

@@ -9,7 +9,8 @@ from typing import Any
 
 import redis
 
-from config.redis import KEY_PREFIX, load_script
+from config.redis import KEY_PREFIX
+from config.scripts import load_script
 
 #: The most jobs one script moves, so that Redis serves others in between.
 BATCH_SIZE = 500

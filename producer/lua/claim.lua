@@ -71,10 +71,12 @@ if pending ~= id then
   redis.call('HSET', alias, 'queue', queue, 'pending', id, 'since', whole(time), 'priority', priority, 'joined', 0)
   if by_worker and not counts then -- whoever joined this run before its question was invalidated or taken over
     redis.call('HSET', alias, 'uncounted', 1)
-  else
+  elseif pending then
     redis.call('HDEL', alias, 'uncounted')
   end
-  redis.call('PERSIST', alias)
+  if answered then
+    redis.call('PERSIST', alias)
+  end
 end
 counted('misses')
 return { 'claim', id, '', 0 }

@@ -47,12 +47,17 @@ local function holds(id, fence)
   return redis.call('HGET', job_key(id), 'fence') == fence
 end
 
+-- Puts a job into its queue at its turn.
+local function line_up(id, queue, score)
+  redis.call('ZADD', queue_key(queue), score, id)
+  ring(queue)
+end
+
 -- Puts a job, if it still has a record, into its queue at its own turn.
 local function enqueue(id)
   local job = redis.call('HMGET', job_key(id), 'queue', 'score')
   if job[1] then
-    redis.call('ZADD', queue_key(job[1]), job[2], id)
-    ring(job[1])
+    line_up(id, job[1], job[2])
   end
 end
 

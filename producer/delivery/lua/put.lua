@@ -34,6 +34,6 @@ redis.call('SADD', QUEUES, queue)
 if delay_seconds > 0 then
   redis.call('ZADD', DELAYED, seconds_from_now(delay_seconds), id)
 else
-  enqueue(id)
+  line_up(id, queue, score)
 end
 return 1
