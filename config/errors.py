@@ -68,6 +68,28 @@ class NotAPrediction(DspyqError):
     """The stored result was not written by a dspyq worker."""
 
 
+class Unavailable(DspyqError):
+    """A model cannot be called now: a breaker, a rate limit or a budget stands before it, or Redis cannot say."""
+
+    retryable = True
+
+
+class BreakerOpen(Unavailable):
+    """The model's provider is ill, and its circuit breaker open."""
+
+
+class RateLimited(Unavailable):
+    """The model's rate limit is used up, or its provider asked everybody to wait."""
+
+
+class BudgetExceeded(Unavailable):
+    """The call may cost more than a budget has left."""
+
+
+class UnboundedCall(DspyqError):
+    """A budget cannot hold a call whose cost has no bound: no ``max_tokens``, or parts that are not text."""
+
+
 class VariantMismatch(DspyqError):
     """The worker's variant differs from the one the job was made for: its files are of another version."""
 

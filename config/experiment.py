@@ -32,6 +32,9 @@ DSPY_VERSION = "3.4.1"
 
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _ADAPTER = rf"^(Chat|JSON|XML)Adapter$|{_IMPORT_PATH}"
+#: Money is counted in whole nano-dollars, which a Redis script keeps exact up to 2^53.
+LARGEST_LIMIT_USD = 9_000_000
+Usd = Annotated[float, Field(ge=0, le=LARGEST_LIMIT_USD)]
 #: Names become parts of queue names and Redis keys.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -59,6 +62,16 @@ class Model(Table):
         timeout_seconds: The wall clock of one attempt.
         input_usd_per_million_tokens: Price of prompt tokens; from the bundled table where left out.
         output_usd_per_million_tokens: Price of completion tokens; from the bundled table where left out.
+        prompt_overhead_tokens: What the provider may count beyond the text of a request, at most; a budget's bound
+            of a call's cost includes it.
+        requests_per_second: The most requests of all workers together; no limit where left out.
+        burst_requests: How many of them may be sent at once.
+        tokens_per_minute: The most tokens, prompt and completion, of all workers together, as an average over a minute;
+            no limit where left out.
+        failure_threshold: As of ``[breaker]``, for this model.
+        success_threshold: As of ``[breaker]``, for this model.
+        reset_timeout_seconds: As of ``[breaker]``, for this model.
+        max_reset_timeout_seconds: As of ``[breaker]``, for this model.
     """
 
     name: str
@@ -72,6 +85,14 @@ class Model(Table):
     timeout_seconds: PositiveFloat = 60.0
     input_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
     output_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
+    prompt_overhead_tokens: Annotated[int, Field(ge=0)] = 256
+    requests_per_second: PositiveFloat | None = None
+    burst_requests: PositiveInt = 1
+    tokens_per_minute: PositiveInt | None = None
+    failure_threshold: PositiveInt | None = None
+    success_threshold: PositiveInt | None = None
+    reset_timeout_seconds: PositiveFloat | None = None
+    max_reset_timeout_seconds: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _both_prices_or_none(self) -> Model:
@@ -100,12 +121,16 @@ class Variant(Table):
         queue: The Celery queue of its jobs, ``<program>.<variant>``.
         model: The model it runs on.
         weight: The share of units it gets, 0 to 1.
+        daily_usd: The most its calls may cost in a day; no limit of its own where left out.
+        monthly_usd: The most its calls may cost in a month; no limit of its own where left out.
     """
 
     name: str
     queue: str
     model: Model
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    daily_usd: Usd | None = None
+    monthly_usd: Usd | None = None
 
 
 class Program(Table):
@@ -124,6 +149,14 @@ class Program(Table):
         salt: What units are hashed with; programs of one salt and weights split their units alike.
         cache_ttl_seconds: How long an answer is served from the cache; 0 serves none.
         max_input_bytes: The most bytes of one prediction's inputs, as JSON.
+        deadline_seconds: The most a prediction may take while it runs, waiting in queues left out; no limit where left
+            out. Model calls and waits end with it; a tool that hangs is not interrupted.
+        when_unavailable: What becomes of a job that a breaker, a rate limit or a budget refuses: it waits, it fails, or
+            it gets the fallback.
+        fallback_outputs: The outputs of a fallback.
+        fallback_variant: The variant whose answer is a fallback.
+        daily_usd: The most its calls may cost in a day; no limit of its own where left out.
+        monthly_usd: The most its calls may cost in a month; no limit of its own where left out.
         variants: The sides of the experiment, in the file's order; the first is the control.
     """
 
@@ -141,6 +174,12 @@ class Program(Table):
     salt: str = ""
     cache_ttl_seconds: Annotated[int, Field(ge=0)] = 86_400
     max_input_bytes: PositiveInt = 4 * 1024 * 1024
+    deadline_seconds: PositiveFloat | None = None
+    when_unavailable: Literal["wait", "fail", "fallback"] = "wait"
+    fallback_outputs: dict[str, JsonValue] | None = None
+    fallback_variant: str | None = None
+    daily_usd: Usd | None = None
+    monthly_usd: Usd | None = None
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
 
     @field_validator("signature_text")
@@ -148,6 +187,21 @@ class Program(Table):
     def _reads_as_a_signature(cls, text: str) -> str:
         parse_signature(text)
         return text
+
+    @model_validator(mode="after")
+    def _has_the_fallback_it_names(self) -> Program:
+        stated = [name for name in ("fallback_outputs", "fallback_variant") if getattr(self, name) is not None]
+        if self.when_unavailable == "fallback" and len(stated) != 1:
+            raise ValueError('when_unavailable = "fallback" needs either fallback_outputs or fallback_variant')
+        if self.when_unavailable != "fallback" and stated:
+            raise ValueError(f'{stated[0]} is used with when_unavailable = "fallback" alone')
+        if self.fallback_variant is not None and self.fallback_variant not in self.variants:
+            raise ValueError(f"fallback_variant: there is no variant {self.fallback_variant!r}")
+        if self.fallback_outputs is not None:
+            expected = sorted(field.name for field in self.signature.outputs)
+            if sorted(self.fallback_outputs) != expected:
+                raise ValueError(f"fallback_outputs: state exactly the outputs {', '.join(expected)}")
+        return self
 
     @functools.cached_property
     def signature(self) -> Signature:

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.errors import ConfigurationError
-from config.experiment import Model, Name, Program, Table, Variant, file_sha256
+from config.experiment import Model, Name, Program, Variant, file_sha256
+from config.tables import Breaker, Budget, Cache, Delivery, Logging, RateLimit, Retry, Workers
 
 DEFAULT_FILE = "dspyq.toml"
 _ENV_PREFIX = "DSPYQ_"
@@ -35,64 +36,6 @@ _DERIVED = {
 RedisUrl = Annotated[str, Field(pattern=r"^(rediss?|sentinel)://\S+$")]
 
 
-class Cache(Table):
-    """``[cache]``: the cache in each process's memory, in front of Redis.
-
-    Attributes:
-        memory_entries: The most answers it holds; 0 turns it off.
-        memory_bytes: The most bytes of JSON it holds.
-        memory_ttl_seconds: The longest it serves an answer without asking Redis.
-        result_ttl_seconds: How long any result can be fetched at least, cached or not, failures too.
-    """
-
-    memory_entries: Annotated[int, Field(ge=0)] = 10_000
-    memory_bytes: PositiveInt = 64 * 1024 * 1024
-    memory_ttl_seconds: PositiveFloat = 300.0
-    result_ttl_seconds: PositiveInt = 3600
-
-
-class Delivery(Table):
-    """``[delivery]``: how jobs reach workers.
-
-    Attributes:
-        visibility_timeout_seconds: How long a worker that stopped answering keeps its jobs before others get them.
-        claim_timeout_seconds: How long a question stays claimed by a producer that died before it sent the job.
-        max_deliveries: How often the workers of a job may die or freeze before it is set aside.
-        max_hand_backs: How often a job is given back by workers of another version before it fails.
-        shutdown_grace_seconds: How long running predictions may go on when a worker is told to end.
-    """
-
-    visibility_timeout_seconds: PositiveFloat = 30.0
-    claim_timeout_seconds: PositiveFloat = 30.0
-    max_deliveries: PositiveInt = 3
-    max_hand_backs: Annotated[int, Field(ge=0)] = 10
-    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
-
-
-class Workers(Table):
-    """``[workers]``: each worker process.
-
-    Attributes:
-        concurrency: Predictions that run at once, each in a thread.
-        prefetch_multiplier: Jobs a worker holds for each thread, running or waiting.
-        imports: Modules with Celery tasks of your own that this worker serves too.
-    """
-
-    concurrency: PositiveInt = 50
-    prefetch_multiplier: PositiveInt = 1
-    imports: tuple[str, ...] = ()
-
-
-class Logging(Table):
-    """``[logging]``.
-
-    Attributes:
-        include_content: Whether inputs, answers and exception texts may appear in logs, events and Flower.
-    """
-
-    include_content: bool = False
-
-
 class Settings(BaseSettings):
     """Everything that is configured.
 
@@ -103,6 +46,14 @@ class Settings(BaseSettings):
         sentinel_master: The name of the master, where the URLs are those of sentinels.
         models: Model endpoints by name.
         programs: Programs by name.
+        cache: The cache in each process's memory.
+        delivery: How jobs reach workers.
+        workers: Each worker process.
+        breaker: The circuit breaker of every model.
+        rate_limit: What all models' limits have in common.
+        retry: Model calls that failed on something that passes.
+        budget: What all model calls together may cost.
+        logging: What logs may show.
     """
 
     model_config = SettingsConfigDict(
@@ -123,6 +74,10 @@ class Settings(BaseSettings):
     cache: Cache = Cache()
     delivery: Delivery = Delivery()
     workers: Workers = Workers()
+    breaker: Breaker = Breaker()
+    rate_limit: RateLimit = RateLimit()
+    retry: Retry = Retry()
+    budget: Budget = Budget()
     logging: Logging = Logging()
 
     @classmethod

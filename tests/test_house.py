@@ -45,7 +45,7 @@ def test_litellm_is_imported_nowhere():
 
 
 def test_lua_lives_in_files_that_open_with_what_they_take():
-    scripts = sorted((ROOT / "producer").rglob("*.lua"))
+    scripts = sorted(path for package in LINE for path in (ROOT / package).rglob("*.lua"))
     assert scripts
     for script in scripts:
         lines = script.read_text().splitlines()

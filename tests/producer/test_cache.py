@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from config.settings import Cache
+from config.tables import Cache
 from producer.cache import MemoryCache
 
 
