@@ -81,7 +81,7 @@ class RateLimit(Table):
     Attributes:
         longest_wait_seconds: How long a thread waits for its turn; a job whose turn is later returns to its queue.
         max_retry_after_seconds: The longest a provider's 429 stops everybody.
-        account_pause_seconds: How long a model rests after its account was refused or its quota is used up; doubled each
+        account_pause_seconds: How long a model rests once its account is refused or its quota used up; doubled each
             time.
         max_account_pause_seconds: What that doubles up to.
         when_redis_fails: Whether calls are made while Redis cannot say.
