@@ -20,7 +20,7 @@ import redis
 from cachetools import TLRUCache
 
 from config.redis import connect
-from config.settings import Cache, get_settings
+from config.tables import Cache, get_settings
 from producer.claims import CACHE_STATISTICS, EVERYTHING, INVALIDATIONS, STATISTICS_PREFIX
 
 logger = logging.getLogger("dspyq.cache")
