@@ -20,7 +20,8 @@ import redis
 from cachetools import TLRUCache
 
 from config.redis import connect
-from config.tables import Cache, get_settings
+from config.settings import get_settings
+from config.tables import Cache
 from producer.claims import CACHE_STATISTICS, EVERYTHING, INVALIDATIONS, STATISTICS_PREFIX
 
 logger = logging.getLogger("dspyq.cache")
