@@ -1,0 +1,168 @@
+"""Limits of budgets: the configured ones, those an operator set in Redis in their place, and what is left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import redis
+
+from config.errors import UnknownProgram, UnknownVariant
+from config.money import to_nano_usd
+from config.periods import Calendar, Period
+from config.redis import KEY_PREFIX
+from config.settings import Settings
+
+PeriodKind = Literal["daily", "monthly"]
+PERIOD_KINDS: tuple[PeriodKind, ...] = ("daily", "monthly")
+
+_ACCOUNT_PREFIX = f"{KEY_PREFIX}budget:"
+_LIMITS = f"{KEY_PREFIX}budget-limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one scope may still spend in the current day or month.
+
+    Attributes:
+        scope: ``all``, ``program:<program>`` or ``variant:<program>.<variant>``.
+        period: Whether it is the day's or the month's.
+        label: Which day or month.
+        limit_nano_usd: Its limit; None for none.
+        is_override: Whether an operator set that limit in place of the configured one.
+        settled_nano_usd: What calls cost.
+        held_nano_usd: What calls under way may cost at most.
+    """
+
+    scope: str
+    period: PeriodKind
+    label: str
+    limit_nano_usd: int | None
+    is_override: bool
+    settled_nano_usd: int
+    held_nano_usd: int
+
+    @property
+    def free_nano_usd(self) -> int | None:
+        """What further calls may cost, never less than nothing; None without a limit."""
+        if self.limit_nano_usd is None:
+            return None
+        return max(0, self.limit_nano_usd - self.settled_nano_usd - self.held_nano_usd)
+
+
+class Limits:
+    """An operator's hand on the budgets. Workers need no restart."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, calendar: Calendar | None = None) -> None:
+        """Take the client of the jobs' Redis, the settings, and the calendar where it is another."""
+        self._client = client
+        self._settings = settings
+        self._calendar = calendar or Calendar(settings.budget.timezone)
+
+    def accounts(self) -> list[Account]:
+        """Return the current accounts of every configured scope, in the configuration's order."""
+        current = self._current_periods()
+        configured = _all_limits(self._settings)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(_LIMITS)
+        for scope, period in configured:
+            pipeline.hmget(_key(scope, period, current[period].label), "settled", "held")
+        set_limits, *replies = pipeline.execute()
+        found = []
+        for ((scope, period), stated), (settled, held) in zip(configured.items(), replies, strict=True):
+            override = cast("bytes | None", set_limits.get(_field(scope, period).encode()))
+            found.append(
+                Account(
+                    scope=scope,
+                    period=period,
+                    label=current[period].label,
+                    limit_nano_usd=stated if override is None else int(override),
+                    is_override=override is not None,
+                    settled_nano_usd=int(settled or 0),
+                    held_nano_usd=int(held or 0),
+                )
+            )
+        return found
+
+    def override(self, scope: str, period: PeriodKind, limit_nano_usd: int | None) -> None:
+        """Set a limit in place of the configured one, for all calls from now on; None takes it away again."""
+        if limit_nano_usd is None:
+            self._client.hdel(_LIMITS, _field(scope, period))
+        else:
+            self._client.hset(_LIMITS, _field(scope, period), str(limit_nano_usd))
+
+    def reset(self, scope: str, period: PeriodKind) -> None:
+        """Forget what a scope has spent in the current period; what is held, and the books, stay."""
+        label = self._current_periods()[period].label
+        self._client.hset(_key(scope, period, label), mapping={"settled": "0", "warned": ""})
+
+    def _current_periods(self) -> dict[PeriodKind, Period]:
+        """The day and the month by Redis's clock, as the guard counts."""
+        seconds, _ = self._client.time()
+        periods = self._calendar.at(seconds)
+        return {"daily": periods.days[0], "monthly": periods.months[0]}
+
+
+def scope_of(settings: Settings, program: str | None, variant: str | None) -> str:
+    """Return the scope of a program, of one of its variants, or of all calls.
+
+    Raises:
+        UnknownProgram: If there is no such program, or a variant without its program.
+        UnknownVariant: If it has no such variant.
+    """
+    if program is None:
+        if variant is not None:
+            raise UnknownProgram(f"whose variant is {variant}? Say --program too")
+        return "all"
+    if program not in settings.programs:
+        raise UnknownProgram(f"there is no program {program!r}; there are {', '.join(settings.programs) or 'none'}")
+    if variant is None:
+        return f"program:{program}"
+    variants = settings.programs[program].variants
+    if variant not in variants:
+        raise UnknownVariant(f"program {program} has no variant {variant!r}; it has {', '.join(variants)}")
+    return f"variant:{program}.{variant}"
+
+
+def describe_scope(scope: str) -> tuple[str, str, str]:
+    """Return a scope as people call it, its table in the file, and its options of ``dspyq budget set``."""
+    kind, _, name = scope.partition(":")
+    if kind == "program":
+        return f"program {name}", f"programs.{name}", f" --program {name}"
+    if kind == "variant":
+        program, _, variant = name.partition(".")
+        table = f"programs.{program}.variants.{variant}"
+        return f"variant {name}", table, f" --program {program} --variant {variant}"
+    return "all calls", "budget", ""
+
+
+def configured_limits(settings: Settings, program: str, variant: str) -> dict[tuple[str, PeriodKind], int | None]:
+    """Return a call's limits in nano-dollars by scope and period, in the scripts' order; None for no limit."""
+    limits = _all_limits(settings)
+    scopes = ("all", f"program:{program}", f"variant:{program}.{variant}")
+    return {(scope, period): limits.get((scope, period)) for period in PERIOD_KINDS for scope in scopes}
+
+
+def _all_limits(settings: Settings) -> dict[tuple[str, PeriodKind], int | None]:
+    limits: dict[tuple[str, PeriodKind], int | None] = {}
+    for scope, daily_usd, monthly_usd in _stated_usd(settings):
+        for period, amount_usd in zip(PERIOD_KINDS, (daily_usd, monthly_usd), strict=True):
+            limits[scope, period] = None if amount_usd is None else to_nano_usd(amount_usd)
+    return limits
+
+
+def _stated_usd(settings: Settings) -> Iterator[tuple[str, float | None, float | None]]:
+    yield "all", settings.budget.daily_usd, settings.budget.monthly_usd
+    for program in settings.programs.values():
+        yield f"program:{program.name}", program.daily_usd, program.monthly_usd
+        for variant in program.variants.values():
+            yield f"variant:{program.name}.{variant.name}", variant.daily_usd, variant.monthly_usd
+
+
+def _key(scope: str, period: PeriodKind, label: str) -> str:
+    return f"{_ACCOUNT_PREFIX}{scope}:{period}:{label}"
+
+
+def _field(scope: str, period: PeriodKind) -> str:
+    return f"{scope} {period}"

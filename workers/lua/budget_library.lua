@@ -1,0 +1,143 @@
+-- Shared by the scripts on budgets. Keys are built inside the scripts, so this is for one Redis, not for Redis Cluster.
+-- Amounts are whole nano-dollars, times seconds of Redis's own clock.
+--
+--   dspy:v1:budget:<scope>:<period>:<label>  an account, a hash: settled, held, warned (the highest percentage of its
+--                                            limit that was warned of, and of which limit). The scope is all,
+--                                            program:<program> or variant:<program>.<variant>; the period daily or
+--                                            monthly; the label a day or month
+--   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model. The state
+--                                            is held; unknown, where its lease ran out and its bound was charged; or
+--                                            settled, then nothing else is kept
+--   dspy:v1:budget:leases                    the calls that are held: sorted set by the second their lease runs out
+--   dspy:v1:budget-limits                    limits that an operator set in place of the configured ones, a hash by
+--                                            '<scope> <period>'
+--   dspy:v1:budget-statistics                what was unusual, a hash of counters
+--   dspy:v1:costs:<day>                      the books of a day, a hash: '<program>.<variant> <model> <counter>'
+local PREFIX = 'dspy:v1:'
+local LIMITS, LEASES = PREFIX .. 'budget-limits', PREFIX .. 'budget:leases'
+local STATISTICS = PREFIX .. 'budget-statistics'
+local SECONDS_AFTER_PERIOD = 7 * 86400
+local SECONDS_OF_BOOKS = 400 * 86400
+-- Longer than any script is repeated after a lost connection.
+local SECONDS_SETTLED = 900
+-- Longer than any worker stays frozen and settles after all.
+local SECONDS_UNKNOWN = 7 * 86400
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1e6
+end
+
+local function whole(amount)
+  return string.format('%.0f', amount + 0) -- + 0 makes 0 of -0, which HINCRBY refuses
+end
+
+local function seconds(time)
+  return string.format('%.3f', time)
+end
+
+local function hold_key(id)
+  return PREFIX .. 'budget:hold:' .. id
+end
+
+-- The accounts of a call in a period, from the widest.
+local function account_keys(call, period, label)
+  local tail = ':' .. period .. ':' .. label
+  return {
+    PREFIX .. 'budget:all' .. tail,
+    PREFIX .. 'budget:program:' .. call.program .. tail,
+    PREFIX .. 'budget:variant:' .. call.program .. '.' .. call.variant .. tail,
+  }
+end
+
+-- Reads a call and its limits from arguments: program, variant, model; the daily limits of all, the program and the
+-- variant, then the monthly ones, '' for none; then label, start and end of three days, then of three months.
+local function read_call(first)
+  local call = { program = ARGV[first], variant = ARGV[first + 1], model = ARGV[first + 2] }
+  local scopes = { 'all', 'program:' .. call.program, 'variant:' .. call.program .. '.' .. call.variant }
+  local names, limits = {}, {}
+  for _, period in ipairs({ 'daily', 'monthly' }) do
+    for _, scope in ipairs(scopes) do
+      names[#names + 1] = scope .. ' ' .. period
+      limits[#limits + 1] = { scope = scope, period = period }
+    end
+  end
+  local set = redis.call('HMGET', LIMITS, unpack(names))
+  for index, limit in ipairs(limits) do
+    limit.amount = tonumber(set[index] or ARGV[first + 2 + index])
+  end
+  call.limits = limits
+  return call
+end
+
+-- Chooses the call's day and month by Redis's clock and names each limit's account; false where none of the caller's
+-- fits.
+local function choose_periods(call, first, time)
+  local function choose(from)
+    for index = from, from + 6, 3 do
+      if tonumber(ARGV[index + 1]) <= time and time < tonumber(ARGV[index + 2]) then
+        return ARGV[index], tonumber(ARGV[index + 2])
+      end
+    end
+  end
+  local day, day_ends_at = choose(first + 9)
+  local month, month_ends_at = choose(first + 18)
+  if not (day and month) then
+    return false
+  end
+  call.day, call.month = day, month
+  local daily, monthly = account_keys(call, 'daily', day), account_keys(call, 'monthly', month)
+  for index = 1, 3 do
+    call.limits[index].key, call.limits[index].ends_at = daily[index], day_ends_at
+    call.limits[index + 3].key, call.limits[index + 3].ends_at = monthly[index], month_ends_at
+  end
+  return true
+end
+
+-- The call as it was held, or nil.
+local function read_hold(id)
+  local held = redis.call('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model')
+  if not held[1] then
+    return nil
+  end
+  return {
+    state = held[1],
+    bound = tonumber(held[2]),
+    day = held[3],
+    month = held[4],
+    program = held[5],
+    variant = held[6],
+    model = held[7],
+  }
+end
+
+local function add(key, field, amount)
+  if amount ~= 0 and redis.call('HINCRBY', key, field, whole(amount)) < 0 then
+    redis.call('HSET', key, field, 0) -- an operator reset it meanwhile
+  end
+end
+
+-- Adds to what is settled and what is held in each account that the call was held in.
+local function move(call, settled, held)
+  for period, label in pairs({ daily = call.day, monthly = call.month }) do
+    for _, key in ipairs(account_keys(call, period, label)) do
+      add(key, 'settled', settled)
+      add(key, 'held', held)
+    end
+  end
+end
+
+-- Writes into the books of the call's day, given as a table of counters and amounts.
+local function book(call, counters)
+  local key = PREFIX .. 'costs:' .. call.day
+  local prefix = call.program .. '.' .. call.variant .. ' ' .. call.model .. ' '
+  for counter, amount in pairs(counters) do
+    if amount ~= 0 and redis.call('HINCRBY', key, prefix .. counter, whole(amount)) == amount then
+      redis.call('EXPIRE', key, SECONDS_OF_BOOKS)
+    end
+  end
+end
+
+local function count(counter)
+  redis.call('HINCRBY', STATISTICS, counter, 1)
+end

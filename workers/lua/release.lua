@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Frees the hold of a call that cost nothing. Where its lease had run out, the bound that was charged is taken back.
+-- Arguments: id of the call.
+-- Reply: 1, or 0 where nothing was held or charged for it, or it is settled.
+local id = ARGV[1]
+
+local held = read_hold(id)
+if not held or held.state == 'settled' then
+  return 0
+end
+if held.state == 'held' then
+  move(held, 0, -held.bound)
+else
+  move(held, -held.bound, 0)
+  book(held, { calls = -1, unknown_calls = -1, unknown_nano_usd = -held.bound })
+end
+redis.call('DEL', hold_key(id))
+redis.call('ZREM', LEASES, id)
+return 1

@@ -1,0 +1,98 @@
+#!lua flags=allow-oom
+-- Charges a call what it cost, frees the rest of its hold, and writes it into the books; once, however often it runs.
+-- Arguments: id of the call; its bill in nano-dollars, '' where it is unknown: then its bound is charged; prompt tokens;
+--   completion tokens; then those of read_call.
+-- Reply: {what was found, charged nano-dollars, held nano-dollars}, then for each percentage of a limit that it crossed
+--   scope, period, percentage, settled nano-dollars, limit in nano-dollars. Found was one of
+--   held     its hold
+--   expired  that its lease had run out and its bound was charged: the bill replaced that
+--   nothing  no hold, as where Redis lost its data: it was charged to the current day and month
+--   settled  that it is settled: nothing was changed
+--   clock    no hold, and none of the caller's periods fits Redis's clock: nothing was changed
+local id, bill, prompt_tokens, completion_tokens = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local FIRST = 5
+local PERCENTAGES = { 50, 80, 100 }
+
+-- Warns of a limit once for each percentage; once more where the limit was changed.
+local function crossed(limit, reply)
+  if not limit.amount or limit.amount == 0 then
+    return
+  end
+  local account = redis.call('HMGET', limit.key, 'settled', 'warned')
+  local settled = tonumber(account[1] or 0)
+  local percentage, of = string.match(account[2] or '', '^(%d+) (%d+)$')
+  local warned = of == whole(limit.amount) and tonumber(percentage) or 0
+  local highest = warned
+  for _, share in ipairs(PERCENTAGES) do
+    if share > warned and settled >= limit.amount / 100 * share then
+      highest = share
+      for _, part in ipairs({ limit.scope, limit.period, tostring(share), whole(settled), whole(limit.amount) }) do
+        reply[#reply + 1] = part
+      end
+      count('warnings')
+    end
+  end
+  if highest > warned then
+    redis.call('HSET', limit.key, 'warned', highest .. ' ' .. whole(limit.amount))
+  end
+end
+
+local held = read_hold(id)
+if held and held.state == 'settled' then
+  return { 'settled', '0', '0' }
+end
+local call = read_call(FIRST)
+local time = now()
+local found, bound = 'nothing', 0
+if held then
+  found, bound = held.state == 'held' and 'held' or 'expired', held.bound
+elseif not choose_periods(call, FIRST, time) then
+  return { 'clock', '0', '0' }
+end
+local amount = bill or bound
+local counters = { prompt_tokens = prompt_tokens, completion_tokens = completion_tokens }
+
+if found == 'held' then
+  move(held, amount, -bound)
+elseif found == 'expired' then
+  move(held, amount - bound, 0)
+  count('settled_after_expiry')
+else
+  held = call
+  move(held, amount, 0)
+  for _, limit in ipairs(call.limits) do
+    redis.call('EXPIREAT', limit.key, whole(limit.ends_at + SECONDS_AFTER_PERIOD))
+  end
+  count('settled_without_hold')
+end
+
+if found ~= 'expired' then
+  counters.calls = 1
+  if bill then
+    counters.billed_nano_usd = bill
+  else
+    counters.unknown_calls, counters.unknown_nano_usd = 1, bound
+  end
+elseif bill then
+  counters.billed_nano_usd, counters.unknown_calls, counters.unknown_nano_usd = bill, -1, -bound
+end
+book(held, counters)
+if found ~= 'nothing' and amount > bound then
+  count('bills_above_hold')
+end
+
+local key = hold_key(id)
+redis.call('DEL', key)
+redis.call('HSET', key, 'state', 'settled')
+redis.call('EXPIRE', key, SECONDS_SETTLED)
+redis.call('ZREM', LEASES, id)
+
+local reply = { found, whole(amount), whole(bound) }
+local daily, monthly = account_keys(held, 'daily', held.day), account_keys(held, 'monthly', held.month)
+for index = 1, 3 do
+  call.limits[index].key, call.limits[index + 3].key = daily[index], monthly[index]
+end
+for _, limit in ipairs(call.limits) do
+  crossed(limit, reply)
+end
+return reply
