@@ -1,0 +1,56 @@
+"""What the budget's tests share: settings, calls, and a calendar that is set by hand."""
+
+from __future__ import annotations
+
+from config.periods import Period, Periods
+from config.scripts import run_together
+from config.settings import Settings
+from workers.budget import BilledCall
+
+PREFIX = "dspy:v1:"
+NANO = 10**9
+#: Redis's clock is real: a period that holds it, and some that do not.
+ALWAYS = (0, 4_000_000_000)
+PAST = (0, 1)
+FUTURE = (4_000_000_000, 4_100_000_000)
+
+
+class Calendar:
+    """Says which day and month it is, whatever Redis's clock."""
+
+    def __init__(self, day="day1", month="month1"):
+        self.set(day, month)
+
+    def set(self, day, month):
+        self._periods = Periods(_around(day), _around(month))
+
+    def now(self):
+        return self._periods
+
+    def at(self, _):
+        return self._periods
+
+
+def _around(label):
+    return Period(label, *ALWAYS), Period(f"before {label}", *PAST), Period(f"after {label}", *FUTURE)
+
+
+def settings(daily_usd=None, monthly_usd=None, *, program=None, variant=None, **tables):
+    """Settings with the programs ``qa`` (variants ``a`` and ``b``) and ``other``, and limits for all of them."""
+    variants = {"a": {"model": "m", "weight": 0.5, **(variant or {})}, "b": {"model": "n", "weight": 0.5}}
+    programs = {
+        "qa": {"signature": "question -> answer", "variants": variants, **(program or {})},
+        "other": {"signature": "question -> answer", "variants": {"a": {"model": "m"}}},
+    }
+    models = {name: {"model": f"openai/{name}"} for name in ("m", "n")}
+    limits = {"daily_usd": daily_usd, "monthly_usd": monthly_usd}
+    return Settings(models=models, programs=programs, budget=tables.pop("budget", {}) | limits, **tables)
+
+
+def call(number=1, program="qa", variant="a", model="m"):
+    return BilledCall(f"task:1:{number}", program, variant, model)
+
+
+def do(client, *steps):
+    """Run steps in one round trip and return what the last one returns."""
+    return run_together(client, steps)[-1]
