@@ -86,6 +86,18 @@ class BudgetExceeded(Unavailable):
     """The call may cost more than a budget has left."""
 
 
+class AccountRefused(Unavailable):
+    """The model's provider refuses the account: a wrong key, no permission, or its quota is used up."""
+
+
+class DeadlineExceeded(DspyqError):
+    """The prediction ran longer than its program's ``deadline_seconds``."""
+
+
+class UnguardedCall(DspyqError):
+    """A program called a model of its own, past the guards of the configuration's."""
+
+
 class UnboundedCall(DspyqError):
     """A budget cannot hold a call whose cost has no bound: no ``max_tokens``, or parts that are not text."""
 

@@ -49,6 +49,8 @@ class Metadata:
         cost_usd: What this request cost: 0 for an answer from the cache or another's run; None where unknown.
         duration_seconds: How long the program ran.
         cache_level: Where a cached answer came from; None if this request computed it.
+        fallback: Where an answer came from that is not the variant's own, for that could not be had: ``outputs``, or
+            the name of another variant; else None.
     """
 
     program: str
@@ -61,6 +63,7 @@ class Metadata:
     cost_usd: float | None = 0.0
     duration_seconds: float = 0.0
     cache_level: CacheLevel | None = None
+    fallback: str | None = None
 
     @property
     def queue(self) -> str:
@@ -85,6 +88,7 @@ class Metadata:
             cost_usd=0.0,
             duration_seconds=self.duration_seconds,
             cache_level=asker.cache_level,
+            fallback=self.fallback,
         )
 
 
@@ -165,6 +169,7 @@ def to_json(outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
             "duration_seconds": metadata.duration_seconds,
             "cached": metadata.cached,
             "cache_level": metadata.cache_level,
+            "fallback": metadata.fallback,
         },
     }
 
@@ -202,4 +207,5 @@ def metadata_from_json(stored: Mapping[str, Any], asker: Asker | None = None) ->
         cost_usd=0.0 if asker else stored["cost_usd"],
         duration_seconds=stored["duration_seconds"],
         cache_level=cache_level,
+        fallback=stored.get("fallback"),
     )

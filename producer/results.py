@@ -86,7 +86,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             )
         stored = Stored(
             payload=payload,
-            serve_seconds=program.cache_ttl_seconds,
+            serve_seconds=0 if metadata.fallback else program.cache_ttl_seconds,
             keep_seconds=max(program.cache_ttl_seconds, settings.cache.result_ttl_seconds),
             counts=counts,
         )

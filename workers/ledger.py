@@ -1,14 +1,23 @@
-"""What a prediction's calls of its model used, and the answer they add up to. Knows nothing of DSPy."""
+"""One running prediction: its calls of models, what they cost, and whether it may make another. Knows no DSPy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from config.errors import DeadlineExceeded
+from workers.refusal import Ending, Interruption, Postponement
+
 #: The outcome of a call that was answered; any other is the code of its error, as in ``rate_limit`` or ``timeout``.
 ANSWERED = "ok"
+#: A thread sleeps no longer than this for anything but its turn; the job returns to its queue instead.
+LONGEST_SLEEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,9 @@ class CallRecord:
         prompt_tokens: Tokens sent, as the provider counted them; None where it did not say.
         completion_tokens: Tokens generated; None where the provider did not say.
         cost_usd: What it cost; None where that is unknown, as for a call that failed.
+        is_estimated: Whether the bill is unknown, and the cost what it can be at most.
+        key: What was asked for, and for which time in this prediction: the same for another attempt of it.
+        began_at: When, seconds since 1970.
     """
 
     model: str
@@ -30,32 +42,144 @@ class CallRecord:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
+    is_estimated: bool = False
+    key: str = field(default="", compare=False)
+    began_at: float = field(default=0.0, compare=False)
 
 
 class UnaccountedCall(RuntimeError):
     """A model was about to be called for no running prediction: nobody would see the reply or count its cost."""
 
 
-class Ledger:
-    """The calls of one running prediction, written by all its threads."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Whose model calls these are.
 
-    def __init__(self) -> None:
+    Attributes:
+        task_id: The task's id.
+        fence: The number of the run; empty for a run without a job record.
+        program: The program's name.
+        variant: The name of the variant that runs; another than the task's own where it answers as a fallback.
+    """
+
+    task_id: str
+    fence: str
+    program: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """What earlier runs of a job did, which a run that follows them goes on from.
+
+    Attributes:
+        calls: Their calls.
+        replies: The replies that were paid for, by key.
+        running_seconds: How long they ran, where the program has a deadline.
+    """
+
+    calls: tuple[CallRecord, ...] = ()
+    replies: Mapping[str, bytes] = field(default_factory=dict)
+    running_seconds: float = 0.0
+
+
+NO_EARLIER_RUNS = EarlierRuns()
+
+
+class Ledger:
+    """The calls of one running prediction, written by all its threads.
+
+    Args:
+        job: Whose calls they are; None for a program that runs outside of any job.
+        earlier: What earlier runs of the job did.
+        deadline_seconds: How long all runs together may take.
+    """
+
+    def __init__(
+        self, job: Job | None = None, earlier: EarlierRuns = NO_EARLIER_RUNS, deadline_seconds: float | None = None
+    ) -> None:
+        self.job = job
+        self.earlier = earlier
+        self._started_at = time.monotonic()
+        self._deadline_seconds = deadline_seconds
         self._calls: list[CallRecord] = []  # appending is atomic, so threads need no lock
+        self._replies = dict(earlier.replies)
+        self._occurrences: Counter[str] = Counter()
+        self._attempts = 0
+        self._lock = threading.Lock()  # over the three around it
+        self._latest_key = ""
+        self._interruption: Interruption | None = None
         self._is_closed = False
 
     @property
     def calls(self) -> tuple[CallRecord, ...]:
-        """The calls so far, in the order they ended."""
-        return tuple(self._calls)
+        """The calls of the job so far, in the order they ended, earlier runs' first."""
+        return (*self.earlier.calls, *self._calls)
+
+    @property
+    def call_count(self) -> int:
+        """How many calls this run made."""
+        return len(self._calls)
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the job has run, over all its runs."""
+        return self.earlier.running_seconds + time.monotonic() - self._started_at
+
+    @property
+    def interruption(self) -> Interruption | None:
+        """What ended the run before its program was done."""
+        return self._interruption
 
     def check_open(self) -> None:
         """Refuse a call that would be made for nobody.
 
         Raises:
+            Interruption: Again, if one ended the run: a program may have swallowed it, or have threads left.
             UnaccountedCall: If the prediction has ended: threads of ``dspy.Parallel`` outlive a program that raised.
         """
+        if self._interruption is not None:
+            raise self._interruption
         if self._is_closed:
             raise UnaccountedCall("the prediction that this model call belongs to has ended")
+        self.seconds_left()
+
+    def interrupt(self, interruption: Interruption) -> Interruption:
+        """Mark the run as ended; the first mark stays. Return it, to be raised."""
+        if self._interruption is None:
+            self._interruption = interruption
+        return self._interruption
+
+    def key_of(self, digest: str) -> str:
+        """Return the key of a request that is about to be made: its digest, and how often it was made before."""
+        with self._lock:
+            self._occurrences[digest] += 1
+            self._latest_key = f"{digest}:{self._occurrences[digest]}"
+            return self._latest_key
+
+    def reply_to(self, key: str) -> bytes | None:
+        """Return the reply that was paid for already."""
+        return self._replies.get(key)
+
+    def keep(self, key: str, reply: bytes) -> None:
+        """Keep a reply for the program's next pass."""
+        self._replies[key] = reply
+
+    def begin_again(self) -> None:
+        """Let the program run again on the replies it had, but for the latest, which it could not read."""
+        with self._lock:
+            self._occurrences.clear()
+            self._replies.pop(self._latest_key, None)
+
+    def attempts_of(self, key: str) -> list[CallRecord]:
+        """Return the attempts of a call so far, over all runs."""
+        return [call for call in self.calls if call.key == key]
+
+    def next_attempt(self) -> int:
+        """Return a number that no other attempt of this run has."""
+        with self._lock:
+            self._attempts += 1
+            return self._attempts
 
     def add(self, call: CallRecord) -> None:
         """Write down a call."""
@@ -65,6 +189,41 @@ class Ledger:
         """End the prediction: no further call is made for it."""
         self._is_closed = True
 
+    def seconds_left(self) -> float:
+        """Return how long the prediction may still run.
+
+        Raises:
+            Ending: If its deadline has passed.
+        """
+        if self._deadline_seconds is None:
+            return math.inf
+        left = self._deadline_seconds - self.running_seconds
+        if left <= 0:
+            setting = f"programs.{self.job.program if self.job else ''}.deadline_seconds"
+            error = DeadlineExceeded(f"it ran for {self._deadline_seconds:g} s, not counting its queue ({setting})")
+            raise self.interrupt(Ending(error))
+        return left
+
+    def sleep(self, seconds: float) -> None:
+        """Wait in this thread.
+
+        Raises:
+            Ending: If the prediction's deadline comes first.
+        """
+        time.sleep(min(seconds, self.seconds_left()))
+        self.check_open()
+
+    def postpone(self, seconds: float) -> None:
+        """Wait before another attempt: in this thread, or in the queue where it takes long.
+
+        Raises:
+            Postponement: Where it takes long.
+            Ending: If the prediction's deadline comes first.
+        """
+        if seconds > LONGEST_SLEEP_SECONDS and self.job is not None:
+            raise self.interrupt(Postponement(seconds))
+        self.sleep(seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -72,7 +231,7 @@ class Answer:
 
     Attributes:
         outputs: The outputs as JSON values.
-        calls: Every call of a model, failed ones included.
+        calls: Every call of a model, failed ones included, of earlier runs of the job too.
     """
 
     outputs: dict[str, JsonValue]

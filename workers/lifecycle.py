@@ -14,8 +14,10 @@ from config.errors import ConfigurationError, DspyqError
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
 from producer.delivery.leases import process_leases
+from producer.delivery.pauses import process_pauses
 from producer.ending import tell
 from workers import privacy, progress, shutdown
+from workers.gates import Gates, Upkeep
 
 
 def refuse_a_faulty_configuration() -> None:
@@ -54,11 +56,17 @@ def _prepare(instance: Any, **_: Any) -> None:
         _check_broker(instance.app)
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
+        from workers.guards import Guards  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
+        settings = get_settings()
         served = set(instance.app.amqp.queues.consume_from)
-        install(build_programs(get_settings(), queues=served))
+        guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
+        install(build_programs(settings, served, guards), guards, gates)
+        upkeep = Upkeep(guards.catch_up, gates.open_what_may_be)
+        signals.worker_ready.connect(lambda **_: upkeep.start(), weak=False)
+        signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
     except DspyqError as error:
         _refuse(error)
 

@@ -7,31 +7,35 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
+import re
 from collections.abc import Iterator
 from typing import Any, Self
 
 import anyio.to_thread  # comes with DSPy
 import dspy
+import orjson
+from blake3 import blake3
 from dspy import lm15
+from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
 from dspy._vendor.lm15.transports import ConnectTimeout, StdlibTransport
 from dspy.clients.call_result import usage_dict
-from dspy.clients.costs import estimate_cost
 from dspy.clients.engines.lm15_engine import LM15Engine
 
 from config.errors import ConfigurationError
 from config.experiment import Model
+from workers.call import Reply
 from workers.deadline import DeadlineSocket, deadline, remaining_seconds
-from workers.ledger import ANSWERED, CallRecord, Ledger, UnaccountedCall
-
-# Without it the first priced call fetches a price table from the network, and every thread waits for that.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+from workers.failures import Failure, classify
+from workers.guards import Guard, Guards, Unguarded
+from workers.ledger import Ledger, UnaccountedCall
+from workers.prices import Pricing
 
 #: The setting of ``dspy.context`` that holds the running prediction's ledger. DSPy carries its settings into the
 #: threads of ``dspy.Parallel``, ``asyncify`` and async calls; a context variable of our own gets lost in the first.
 LEDGER_SETTING = "dspyq_ledger"
 
-_TOKENS_PER_PRICE = 1_000_000
+#: Parts of a request that cost more than their text; in a text itself the quotes would be escaped.
+_COSTS_MORE_THAN_TEXT = re.compile(rb'"type":"(?:image|audio|video|document|binary|builtin)"')
 #: Local servers ask for some key and take any.
 _NO_KEY = "none"
 #: Threads bound the connections. A bound below theirs would have calls wait for one outside of their wall clock.
@@ -41,19 +45,25 @@ _DSPY_PARAMETERS = frozenset({"n", "num_generations", "rollout_id", "prompt_cach
 
 
 class Engine:
-    """DSPy's native engine, one attempt per call: bounded by a wall clock and written into the prediction's ledger.
+    """DSPy's native engine behind the guards; each attempt is bounded by a wall clock.
 
     The ``supports_*`` attributes and ``supported_params`` are read by DSPy's adapters.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, guards: Guards | None = None) -> None:
         """Set up the route to the provider, without network access.
+
+        Args:
+            model: The model's table.
+            guards: What may refuse a call; nothing where left out.
 
         Raises:
             ConfigurationError: With every fault of the model's table that shows before a call.
         """
         self._model = model
         self._route = _resolve(model)
+        self.pricing = Pricing(model, self._route)
+        self._guard: Guard = guards.of_model(model, self.pricing.dearest()) if guards else Unguarded(model)
         self._transport = _Transport(
             read_timeout=model.timeout_seconds,
             write_timeout=model.timeout_seconds,
@@ -82,21 +92,23 @@ class Engine:
         return self
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        """Make one attempt. Whatever may refuse it stands here, before it costs anything."""
+        """Answer a request, by way of the guards."""
         ledger = _running_ledger()
         ledger.check_open()
-        started = time.monotonic()
-        try:
-            response = self._attempt(request)
-        except BaseException as error:
-            ledger.add(CallRecord(self._model.name, _outcome(error), time.monotonic() - started))
-            raise
-        duration_seconds = time.monotonic() - started
-        usage = usage_dict(response, self._route.provider)
-        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        cost_usd = self._cost_usd(request, response, prompt_tokens, completion_tokens)
-        ledger.add(CallRecord(self._model.name, ANSWERED, duration_seconds, prompt_tokens, completion_tokens, cost_usd))
+        response: lm15.Response = self._guard.answer(ledger, ProviderCall(self, request))
         return response
+
+    def attempt(self, request: lm15.Request, seconds: float) -> Reply:
+        """Call the provider once.
+
+        Args:
+            request: What it is asked.
+            seconds: The wall clock of the attempt.
+        """
+        response = self._exchange(request, seconds)
+        usage = usage_dict(response, self._route.provider)
+        cost_usd = self.pricing.cost_usd(request, response)
+        return Reply(response, usage.get("prompt_tokens"), usage.get("completion_tokens"), cost_usd)
 
     def find_parameter_faults(self, parameters: dict[str, Any]) -> Iterator[str]:
         """Say what the provider's interface cannot carry, without network access.
@@ -113,10 +125,7 @@ class Engine:
 
     def find_price_faults(self) -> Iterator[str]:
         """Say whether a call would have no known price."""
-        reply = lm15.Message.assistant(".")
-        usage = lm15.Usage(input_tokens=1, output_tokens=1)
-        response = lm15.Response(id=None, model=self._route.model, message=reply, finish_reason="stop", usage=usage)
-        if self._cost_usd(None, response, 1, 1) is None:
+        if not self.pricing.is_known:
             yield (
                 f"models.{self._model.name}.input_usd_per_million_tokens: the price of {self._model.model} is not in "
                 "DSPy's table; state it, and output_usd_per_million_tokens (0 is a price)"
@@ -127,8 +136,7 @@ class Engine:
         self._native.close()
         self._transport.close()
 
-    def _attempt(self, request: lm15.Request) -> lm15.Response:
-        seconds = self._model.timeout_seconds
+    def _exchange(self, request: lm15.Request, seconds: float) -> lm15.Response:
         with deadline(seconds):
             try:
                 return self._native.complete(request)
@@ -140,26 +148,45 @@ class Engine:
                     provider=self._route.provider,
                 ) from error
 
-    def _cost_usd(
-        self,
-        request: lm15.Request | None,
-        response: lm15.Response,
-        prompt_tokens: int | None,
-        completion_tokens: int | None,
-    ) -> float | None:
-        """At stated prices every prompt token counts alike; the bundled table knows cheaper cached ones."""
-        input_usd, output_usd = self._model.input_usd_per_million_tokens, self._model.output_usd_per_million_tokens
-        if input_usd is None or output_usd is None:
-            cost_usd: float | None
-            cost_usd, _ = estimate_cost(
-                response, provider=self._route.provider, requested_model=self._route.model, request=request
-            )
-            return cost_usd
-        if input_usd == output_usd == 0:
-            return 0.0
-        if prompt_tokens is None or completion_tokens is None:
-            return None
-        return (prompt_tokens * input_usd + completion_tokens * output_usd) / _TOKENS_PER_PRICE
+
+class ProviderCall:
+    """A request on its way to the provider, as the guards see it: they know nothing of DSPy.
+
+    Attributes:
+        digest: What is asked for; equal for equal requests.
+        wire_bytes: The bytes of its text, which bound the tokens of its prompt.
+        max_completion_tokens: The most tokens of its reply; None where it sets no bound.
+        is_text: Whether all of it is text.
+    """
+
+    def __init__(self, engine: Engine, request: lm15.Request) -> None:
+        self._engine = engine
+        self._request = request
+        stated = request_to_dict(request)
+        wire = orjson.dumps(stated, default=str, option=orjson.OPT_SORT_KEYS)
+        self.digest = blake3(wire).hexdigest(length=16)
+        self.wire_bytes = len(wire)
+        self.max_completion_tokens: int | None = request.config.max_tokens
+        self.is_text = _COSTS_MORE_THAN_TEXT.search(wire) is None
+
+    def attempt(self, seconds: float) -> Reply:
+        """Call the provider once, for so many seconds at most."""
+        return self._engine.attempt(self._request, seconds)
+
+    @staticmethod
+    def classify(error: Exception) -> Failure:
+        """Return what an exception of an attempt says."""
+        return classify(error)
+
+    @staticmethod
+    def dump(response: lm15.Response) -> bytes:
+        """Return a reply as it can be loaded again."""
+        return orjson.dumps(response_to_dict(response), default=str)
+
+    @staticmethod
+    def load(reply: bytes) -> lm15.Response:
+        """Return a reply that was paid for before."""
+        return response_from_dict(orjson.loads(reply))
 
 
 class AsyncEngine:
@@ -188,8 +215,12 @@ class _Transport(StdlibTransport):  # type: ignore[misc]  # dspy ships no types
         return connection
 
 
-def build_lm(model: Model) -> dspy.LM:
+def build_lm(model: Model, guards: Guards | None = None) -> dspy.LM:
     """Return the LM of a model's table.
+
+    Args:
+        model: The table.
+        guards: What may refuse its calls; nothing where left out.
 
     Raises:
         ConfigurationError: With every fault of the table that shows before a call.
@@ -199,7 +230,7 @@ def build_lm(model: Model) -> dspy.LM:
         raise ConfigurationError(
             f"models.{model.name}.parameters: {', '.join(taken)} cannot be set here; these are not request parameters"
         )
-    engine = Engine(model)
+    engine = Engine(model, guards)
     try:
         lm = dspy.LM(
             model.model,
@@ -227,11 +258,6 @@ def _running_ledger() -> Ledger:
             "contextvars.copy_context()"
         )
     return ledger
-
-
-def _outcome(error: BaseException) -> str:
-    code = error.code if isinstance(error, lm15.LM15Error) else None
-    return code or type(error).__name__
 
 
 def _resolve(model: Model) -> lm15.Resolution:

@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import dspy
 from dspy.predict import best_of_n, refine
+from dspy.utils.exceptions import AdapterParseError
 from pydantic import JsonValue
 
 from config.codec import decode_inputs, encode_outputs, find_type_faults
 from config.errors import ConfigurationError, InvalidOutputs, PredictionFailed, TransientPredictionFailure
 from config.experiment import DSPY_VERSION, Program, Variant
 from config.settings import Settings
+from workers.guards import Guards
 from workers.ledger import Answer, Ledger
 from workers.lm import LEDGER_SETTING, build_lm
 from workers.state import read_state
@@ -39,7 +41,10 @@ _Built = TypeVar("_Built")
 class Runner:
     """One variant of a program, ready to run."""
 
-    def __init__(self, program: Program, module: dspy.Module, lm: dspy.LM, adapter: dspy.Adapter) -> None:
+    def __init__(
+        self, program: Program, module: dspy.Module, lm: dspy.LM, adapter: dspy.Adapter, max_parse_attempts: int = 1
+    ) -> None:
+        self._max_parse_attempts = max_parse_attempts
         self._program = program
         self._module = module
         self._lm = lm
@@ -49,36 +54,48 @@ class Runner:
         for _, predictor in module.named_sub_modules(dspy.Predict):  # also compiled ones, which set_lm passes over
             predictor.lm = lm
 
-    def run(self, inputs: Mapping[str, JsonValue]) -> Answer:
+    def run(self, inputs: Mapping[str, JsonValue], ledger: Ledger | None = None) -> Answer:
         """Run the program, from any thread.
 
         Args:
             inputs: Its input fields as JSON values.
+            ledger: What writes down its model calls, and says whose they are; one of no job where left out.
 
         Raises:
             InvalidInputs: If they do not fit its signature.
+            Interruption: If a guard, or its deadline, ended it, whatever the program made of that.
             PredictionFailed: If it raised or returned something unfit; holds the calls made up to there.
         """
         arguments = decode_inputs(self._program, inputs)
-        ledger = Ledger()
+        ledger = ledger or Ledger()
         try:
-            outputs = self._outputs(self._call(arguments, ledger))
+            outputs = self._outputs(self._call_until_parsed(arguments, ledger))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except PredictionFailed as unfit:
-            unfit.calls = ledger.calls
-            raise
-        except BaseException as error:
-            failure = _failure(error)
+        except BaseException as error:  # noqa: BLE001 - a program may raise what it likes
+            if ledger.interruption is not None:
+                raise ledger.interruption from None
+            failure = error if isinstance(error, PredictionFailed) else _failure(error)
             failure.calls = ledger.calls
-            raise failure from error
+            raise failure from (None if failure is error else error)
         finally:
             ledger.close()
+        if ledger.interruption is not None:  # the program swallowed it: its answer is a worse one
+            raise ledger.interruption
         return Answer(outputs, ledger.calls)
 
     def close(self) -> None:
         """Close the connections of the variant's model, other variants' too. Not to be used again."""
         self._lm.engine.close()
+
+    def _call_until_parsed(self, arguments: dict[str, Any], ledger: Ledger) -> Any:
+        """Run the program anew where the latest reply could not be parsed, on the replies it had before that one."""
+        for _ in range(self._max_parse_attempts - 1):
+            try:
+                return self._call(arguments, ledger)
+            except AdapterParseError:
+                ledger.begin_again()
+        return self._call(arguments, ledger)
 
     def _call(self, arguments: dict[str, Any], ledger: Ledger) -> Any:
         module = self._module.deepcopy() if self._keeps_state else self._module
@@ -99,12 +116,15 @@ class Runner:
         return encode_outputs(self._program, dict(returned.items()))
 
 
-def build_programs(settings: Settings, queues: Container[str] | None = None) -> dict[tuple[str, str], Runner]:
+def build_programs(
+    settings: Settings, queues: Container[str] | None = None, guards: Guards | None = None
+) -> dict[tuple[str, str], Runner]:
     """Build every variant that is served, without network access.
 
     Args:
         settings: The configuration.
         queues: The names of the queues that are served; all where left out.
+        guards: What stands before their models; nothing where left out.
 
     Returns:
         The runners by program and variant name.
@@ -131,13 +151,14 @@ def build_programs(settings: Settings, queues: Container[str] | None = None) -> 
 
     served = list(_served(settings, queues))
     lms = {variant.model.name: variant.model for _, variant in served}
-    built_lms = {name: collecting(build_lm, model) for name, model in lms.items()}
+    built_lms = {name: collecting(lambda model: build_lm(model, guards), model) for name, model in lms.items()}
     runners = {}
     for program, variant in served:
         module, adapter = collecting(_build_module, program), collecting(_build_adapter, program)
         lm = built_lms[variant.model.name]
         if module is not None and adapter is not None and lm is not None:
-            runners[program.name, variant.name] = Runner(program, module, lm, adapter)
+            attempts = settings.retry.max_parse_attempts if guards else 1
+            runners[program.name, variant.name] = Runner(program, module, lm, adapter, attempts)
     if faults:
         raise ConfigurationError(dict.fromkeys(faults))
     return runners
@@ -145,9 +166,11 @@ def build_programs(settings: Settings, queues: Container[str] | None = None) -> 
 
 def _served(settings: Settings, queues: Container[str] | None) -> Iterator[tuple[Program, Variant]]:
     for program in settings.programs.values():
-        for variant in program.variants.values():
-            if queues is None or variant.queue in queues:
-                yield program, variant
+        served = [variant for variant in program.variants.values() if queues is None or variant.queue in queues]
+        fallback = program.variants.get(program.fallback_variant or "")
+        if served and fallback is not None and fallback not in served:
+            served.append(fallback)
+        yield from ((program, variant) for variant in served)
 
 
 def _silence(*, include_content: bool) -> None:

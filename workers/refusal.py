@@ -1,24 +1,66 @@
-"""A guard's refusal of a model call, on its way to the task that answers for it."""
+"""What ends a run before its program is done: on its way from a model call to the task that answers for it.
+
+None of these is an ``Exception``: modules of DSPy, and programs, catch those and would go on and answer worse. The run
+is marked besides (``workers.ledger``), so whatever swallows one of these changes nothing.
+"""
 
 from __future__ import annotations
 
-from config.errors import Unavailable
+from collections.abc import Callable
+
+from config.errors import DspyqError, Unavailable
 
 
-class Refusal(BaseException):
-    """A model call that may not be made now.
+class Interruption(BaseException):
+    """The root of what ends a run."""
 
-    It is no ``Exception``: modules of DSPy, and programs, catch those and would go on and answer worse.
+
+class Refusal(Interruption):
+    """A guard's no: the model may not be called now. The program's ``when_unavailable`` decides what follows.
 
     Attributes:
         error: What a caller is told who does not want to wait.
         wait_seconds: When to try again.
         pauses_queue: Whether the queue's other jobs would be refused too.
+        seconds_left: Asks how long that will still be so, 0 where it is over; None where ``wait_seconds`` is all that
+            is known.
     """
 
-    def __init__(self, error: Unavailable, *, wait_seconds: float, pauses_queue: bool) -> None:
+    def __init__(
+        self,
+        error: Unavailable,
+        *,
+        wait_seconds: float,
+        pauses_queue: bool,
+        seconds_left: Callable[[], float] | None = None,
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.wait_seconds = wait_seconds
         self.pauses_queue = pauses_queue
+        self.seconds_left = seconds_left
         error.retry_after_seconds = wait_seconds
+
+
+class Postponement(Interruption):
+    """A call is to be tried again, later than a thread should wait for.
+
+    Attributes:
+        wait_seconds: How much later.
+    """
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__(f"the model is called again in {wait_seconds:.1f} s")
+        self.wait_seconds = wait_seconds
+
+
+class Ending(Interruption):
+    """The prediction has failed, whatever its program would make of it.
+
+    Attributes:
+        error: What its callers are told.
+    """
+
+    def __init__(self, error: DspyqError) -> None:
+        super().__init__(str(error))
+        self.error = error

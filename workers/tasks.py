@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import redis
@@ -16,7 +16,8 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from config.celery import HEADER
-from config.errors import PredictionFailed, VariantMismatch
+from config.errors import PredictionFailed, Unavailable, VariantMismatch
+from config.experiment import Variant
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
 from producer.delivery.task import park
@@ -24,7 +25,11 @@ from producer.predict import install_body
 from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
 from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
-from workers.programs import Answer, Runner
+from workers.gates import Gates
+from workers.guards import Guards
+from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
+from workers.programs import Runner
+from workers.refusal import Ending, Interruption, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -37,27 +42,123 @@ _HAND_BACK_SECONDS = 0.1
 _LONGEST_HAND_BACK_SECONDS = 5.0
 
 
-def install(runners: Mapping[tuple[str, str], Runner]) -> None:
-    """Let ``predict`` answer with these programs, by program and variant."""
+class Body:
+    """What ``predict`` does in this worker.
 
-    def answer(task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    Args:
+        runners: The programs it answers with, by program and variant.
+        guards: What stands before their models.
+        gates: The queues that are paused while a model cannot be called.
+    """
+
+    def __init__(self, runners: Mapping[tuple[str, str], Runner], guards: Guards, gates: Gates) -> None:
+        self._runners = runners
+        self._guards = guards
+        self._gates = gates
+
+    def __call__(self, task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer the task's question."""
         context = task.request
         properties = context.properties or {}
         run = Run.of_delivery_tag(context.id, properties.get("delivery_tag"), properties.get("run_count", 1))
         header = _header(context, inputs)
-        served = (header.program, header.variant)
-        request = _request(context, header, run, inputs, is_served=served in runners)
+        request = _request(context, header, run, inputs, is_served=(header.program, header.variant) in self._runners)
         is_first_look = not header.is_claimed and not run.is_repeated
         try:
             stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
+            earlier = self._guards.paid.of(run.task_id) if run.is_repeated and stored is None else NO_EARLIER_RUNS
         except redis.RedisError as error:  # nothing is wrong with the job
             logger.warning("job %s waits: Redis could not be asked for its answer: %s", context.id, error)
-            with suppress(redis.RedisError):  # then its lease runs out
-                park(context, _WAIT_IN_REDIS_SECONDS)
-            raise Ignore from error
-        return stored if stored is not None else _compute(request, run, runners[served], inputs)
+            _park(context, _WAIT_IN_REDIS_SECONDS)
+        if stored is not None:
+            return stored
+        ledger = _ledger(request, run, request.variant, earlier)
+        try:
+            return self._compute(request, run, request.variant, ledger, inputs)
+        except Postponement as postponement:
+            self._park(context, request, ledger, postponement.wait_seconds)
+        except Refusal as refusal:
+            if request.program.when_unavailable == "wait":
+                wait_seconds = refusal.wait_seconds
+                if refusal.pauses_queue:
+                    self._gates.close(request.queue, refusal)
+                    wait_seconds = 0.0  # in its queue, where whoever may serve it takes it at its turn
+                self._park(context, request, ledger, wait_seconds)
+            if request.program.when_unavailable == "fallback":
+                return self._fall_back(request, run, ledger, inputs)
+            _fail(request, run, ledger, refusal.error)
+        except Ending as ending:
+            _fail(request, run, ledger, ending.error)
 
-    install_body(answer)
+    def _compute(
+        self, request: Request, run: Run, variant: Variant, ledger: Ledger, inputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Run the program and return its answer.
+
+        Raises:
+            Interruption: If a guard or the deadline ended it.
+            PredictionFailed: If it failed; then the question is free again.
+        """
+        try:
+            answer = self._runners[request.program.name, variant.name].run(dict(inputs), ledger)
+        except Interruption:
+            raise
+        except BaseException as error:  # noqa: BLE001 - leaked into Celery's threads, it would strand the job
+            failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
+            _fail(request, run, ledger, failure)
+        return to_json(answer.outputs, _metadata(request, ledger, variant))
+
+    def _fall_back(self, request: Request, run: Run, refused: Ledger, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configured outputs, or what the other variant answers; the cache serves neither."""
+        program = request.program
+        if program.fallback_outputs is not None:
+            return to_json(program.fallback_outputs, _metadata(request, refused, request.variant, fallback="outputs"))
+        variant = program.variants[str(program.fallback_variant)]
+        ledger = _ledger(request, run, variant, NO_EARLIER_RUNS)
+        try:
+            answer = self._compute(request, run, variant, ledger, inputs)
+        except Postponement as postponement:
+            error = Unavailable(f"variant {variant.name}, the fallback, is to be called again later")
+            error.retry_after_seconds = postponement.wait_seconds
+            _fail(request, run, ledger, error)
+        except (Refusal, Ending) as interruption:
+            _fail(request, run, ledger, interruption.error)
+        return to_json(answer["outputs"], _metadata(request, ledger, variant, fallback=variant.name))
+
+    def _park(self, context: Context, request: Request, ledger: Ledger, wait_seconds: float) -> NoReturn:
+        if request.program.deadline_seconds is not None and ledger.job is not None:
+            with suppress(redis.RedisError):  # then the job has a little more time
+                self._guards.paid.remember_running_time(ledger.job, ledger.running_seconds)
+        _park(context, wait_seconds)
+
+
+def install(runners: Mapping[tuple[str, str], Runner], guards: Guards, gates: Gates) -> None:
+    """Let ``predict`` answer with these programs."""
+    install_body(Body(runners, guards, gates))
+
+
+def _park(context: Context, wait_seconds: float) -> NoReturn:
+    with suppress(redis.RedisError):  # then its lease runs out
+        park(context, wait_seconds)
+    raise Ignore
+
+
+def _fail(request: Request, run: Run, ledger: Ledger, error: Exception) -> NoReturn:
+    """End a run without an answer: its question is free again.
+
+    Raises:
+        Ignore: If another run has the job, or it was revoked: this one has nothing to say.
+        Exception: The error, for its callers.
+    """
+    spent = Answer(outputs={}, calls=ledger.calls)
+    if not process_claims().release(request, run, _counts(spent, ledger.running_seconds, is_success=False)):
+        raise Ignore from error
+    raise error
+
+
+def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns) -> Ledger:
+    job = Job(run.task_id, run.fence, request.program.name, variant.name)
+    return Ledger(job, earlier, request.program.deadline_seconds)
 
 
 def _header(context: Context, inputs: Mapping[str, Any]) -> Header:
@@ -127,33 +228,21 @@ def _copy(claim: Claim, request: Request, run: Run, cache_level: CacheLevel) -> 
     return to_json(result["outputs"], metadata_from_json(result["metadata"]).seen_by(asker))
 
 
-def _compute(request: Request, run: Run, runner: Runner, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    started_at = time.monotonic()
-    try:
-        answer = runner.run(dict(inputs))
-    except BaseException as error:
-        duration_seconds = time.monotonic() - started_at
-        spent = Answer(outputs={}, calls=getattr(error, "calls", ()))
-        counts = _counts(spent, duration_seconds, is_success=False)
-        if not process_claims().release(request, run, counts):
-            raise Ignore from error  # another run has the job, or it was revoked: this one has nothing to say
-        if isinstance(error, Exception):
-            raise
-        # Leaked into Celery's threads, it would end the thread and strand the job.
-        raise PredictionFailed(f"{type(error).__name__}: {error}") from error
-    duration_seconds = time.monotonic() - started_at
-    metadata = Metadata(
+def _metadata(request: Request, ledger: Ledger, variant: Variant, fallback: str | None = None) -> Metadata:
+    """Say how an answer came about; what it took is all that its job paid, over all of its runs."""
+    spent = Answer(outputs={}, calls=ledger.calls)
+    return Metadata(
         program=request.program.name,
         variant=request.variant.name,
-        model=request.variant.model.model,
+        model=variant.model.model,
         input_hash=request.input_hash,
         request_id=request.request_id,
         timestamp=time.time(),
-        usage=Usage(answer.prompt_tokens, answer.completion_tokens),
-        cost_usd=answer.cost_usd,
-        duration_seconds=duration_seconds,
+        usage=Usage(spent.prompt_tokens, spent.completion_tokens),
+        cost_usd=spent.cost_usd,
+        duration_seconds=ledger.running_seconds,
+        fallback=fallback,
     )
-    return to_json(answer.outputs, metadata)
 
 
 def _counts(answer: Answer, duration_seconds: float, *, is_success: bool) -> dict[str, int]:

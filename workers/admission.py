@@ -1,0 +1,225 @@
+"""How one model call gets past breaker, rate limit and budget: in one round trip where nothing is in its way."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import redis
+
+from config.errors import AccountRefused, RateLimited, Unavailable, UnboundedCall
+from config.experiment import Model
+from config.scripts import run_together
+from config.settings import Settings
+from workers.bound import bound_nano_usd
+from workers.breaker import Breaker
+from workers.budget import BilledCall, Budget, HoldVerdict
+from workers.call import Call, Prices
+from workers.ledger import Ledger
+from workers.limits import configured_limits
+from workers.rate_limit import RateLimiter, Reservation
+from workers.refusal import Ending, Interruption, Postponement, Refusal
+
+logger = logging.getLogger("dspyq.guards")
+
+#: A call waits this long, in its thread, for money that other calls hold, and then in its queue.
+_WAIT_FOR_HOLDS_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = (0.05, 0.2)
+_PARK_SECONDS = (0.5, 2.0)
+#: Where Redis cannot say, or a clock is wrong, a job waits so long.
+_WITHOUT_AN_ANSWER_SECONDS = 1.0
+
+
+class Admission:
+    """The guards of one model, asked together.
+
+    Args:
+        client: The Redis of jobs.
+        settings: The configuration.
+        model: The model's table.
+        prices: What its tokens can cost at most.
+        breaker: Its circuit breaker.
+        rate_limiter: Its rate limit.
+        budget: The budget of all models.
+
+    Attributes:
+        redis_failures: How often Redis could not say.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the guards it puts together
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        model: Model,
+        prices: Prices,
+        breaker: Breaker,
+        rate_limiter: RateLimiter,
+        budget: Budget,
+    ) -> None:
+        self.redis_failures = 0
+        self._client = client
+        self._settings = settings
+        self._model = model
+        self._prices = prices
+        self._breaker = breaker
+        self._rate_limiter = rate_limiter
+        self._budget = budget
+        self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
+
+    def ask(self, ledger: Ledger, billed: BilledCall, call: Call, tokens: int) -> int:
+        """Wait until the call may be made; return its bound in nano-dollars, which is held, as its slot is reserved.
+
+        Args:
+            ledger: The running prediction's.
+            billed: The attempt.
+            call: The request.
+            tokens: The tokens it is likely to take.
+
+        Raises:
+            Interruption: If it may not be made; then nothing is held, and the run is marked.
+        """
+        try:
+            self.check_breaker()
+            bound = self._bound(billed, call)
+            self._ask_all(ledger, billed, bound, tokens)
+        except Interruption as interruption:
+            raise ledger.interrupt(interruption) from None
+        return bound
+
+    def check_breaker(self) -> None:
+        """Refuse a call that the breaker would refuse, by what is known here.
+
+        Raises:
+            Refusal: While it is open, or another call probes.
+        """
+        try:
+            self._breaker.check()
+        except Refusal as refusal:
+            refusal.seconds_left = self._breaker.seconds_until_callable
+            raise
+
+    def _ask_all(self, ledger: Ledger, billed: BilledCall, bound: int, tokens: int) -> None:
+        give_up_at = time.monotonic() + _WAIT_FOR_HOLDS_SECONDS
+        while True:
+            try:
+                reservation, hold, _ = run_together(
+                    self._client,
+                    (self._rate_limiter.reserve(tokens), self._budget.hold(billed, bound), self._breaker.read()),
+                )
+            except redis.RedisError as error:
+                self._go_without_redis(billed, error)
+                return
+            except Unavailable as error:  # a clock is wrong
+                self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+            if reservation.is_reserved:
+                tokens = 0  # they stay reserved, whatever becomes of this slot
+            if not hold.is_held:
+                if hold.verdict != "busy":
+                    self._refuse_by_budget(billed, bound, hold)
+                if time.monotonic() >= give_up_at:
+                    raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
+                ledger.sleep(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
+            elif not reservation.is_reserved:
+                self._give_back(billed)
+                self._refuse_by_rate(reservation)
+            elif self._turn_comes(ledger, billed, reservation):
+                return
+
+    def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
+        """Wait for the reserved slot; return whether it can be used: not if the gate was closed, nor much too late."""
+        if reservation.wait_seconds:
+            try:
+                ledger.sleep(reservation.wait_seconds)
+                (closed_seconds,) = run_together(self._client, [self._rate_limiter.look_again()])
+            except redis.RedisError as error:
+                self._note(error)
+                return True  # it is reserved and held
+            except BaseException:
+                self._give_back(billed)
+                raise
+            if closed_seconds:
+                return False
+        return not self._rate_limiter.is_late(reservation)
+
+    def _refuse_by_rate(self, reservation: Reservation) -> NoReturn:
+        name = self._model.name
+        gate: Callable[[], float] = lambda: float(run_together(self._client, [self._rate_limiter.look_again()])[0])  # noqa: E731 - it has no other use
+        if reservation.reason == "account":
+            raise Refusal(
+                AccountRefused(
+                    f"the provider of model {name} refused the account a moment ago: check models.{name}.api_key_env "
+                    f"and its quota, then: dspyq breaker reset {name}"
+                ),
+                wait_seconds=reservation.wait_seconds,
+                pauses_queue=True,
+                seconds_left=gate,
+            )
+        if reservation.reason == "retry_after":
+            error = RateLimited(f"the provider of model {name} asked everybody to wait")
+            raise Refusal(error, wait_seconds=reservation.wait_seconds, pauses_queue=True, seconds_left=gate)
+        setting = "tokens_per_minute" if reservation.reason == "tokens" else "requests_per_second"
+        error = RateLimited(f"model {name} is asked as often as models.{name}.{setting} allows")
+        # Its turn comes then; whoever comes a little before waits for it in a thread.
+        self._refuse(error, max(0.0, reservation.wait_seconds - self._longest_wait_seconds))
+
+    def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
+        if hold.verdict == "never":
+            raise Ending(hold.error())
+
+        def seconds_left() -> float:
+            (now,) = run_together(self._client, [self._budget.look(billed, bound)])
+            return 0.0 if now.verdict in {"held", "busy", "never"} else now.wait_seconds
+
+        raise Refusal(hold.error(), wait_seconds=hold.wait_seconds, pauses_queue=True, seconds_left=seconds_left)
+
+    def refusal_without_redis(self, error: redis.RedisError, doubt: str = "the breaker allows it") -> Refusal:
+        """Return the refusal of a call because Redis does not answer, and note that."""
+        self._note(error)
+        refusal = Unavailable(f"Redis cannot say whether {doubt}; check DSPYQ_REDIS_URL and that Redis is running")
+        return Refusal(refusal, wait_seconds=_WITHOUT_AN_ANSWER_SECONDS, pauses_queue=True)
+
+    def _go_without_redis(self, billed: BilledCall, error: redis.RedisError) -> None:
+        """Let a call pass that nobody can count now, where the settings say so and no money can be overspent."""
+        limits = configured_limits(self._settings, billed.program, billed.variant).values()
+        if any(limit is not None for limit in limits):
+            raise self.refusal_without_redis(error, "the budget allows it")
+        for table in ("breaker", "rate_limit"):
+            if getattr(self._settings, table).when_redis_fails == "refuse":
+                raise self.refusal_without_redis(error, f"{table} allows it ({table}.when_redis_fails)")
+        self._note(error)
+
+    def _note(self, error: redis.RedisError) -> None:
+        self.redis_failures += 1
+        logger.warning("model %s: Redis cannot say whether it may be called: %s", self._model.name, error)
+
+    def _refuse(self, error: Unavailable, wait_seconds: float) -> NoReturn:
+        raise Refusal(error, wait_seconds=wait_seconds, pauses_queue=True)
+
+    def _give_back(self, billed: BilledCall) -> None:
+        try:
+            run_together(self._client, [self._budget.release(billed)])
+        except redis.RedisError as error:  # then its lease runs out, and it is charged as unknown
+            self.redis_failures += 1
+            logger.warning("call %s was not made, but its hold could not be released: %s", billed.id, error)
+
+    def _bound(self, billed: BilledCall, call: Call) -> int:
+        """The most the call may cost.
+
+        Raises:
+            Ending: If it has no bound, and a limit stands that it may break.
+        """
+        if call.max_completion_tokens is None or not call.is_text:
+            limits = configured_limits(self._settings, billed.program, billed.variant).values()
+            if any(limit is not None for limit in limits):
+                reason = "has parts other than text" if not call.is_text else "states no max_tokens"
+                raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
+        return bound_nano_usd(
+            wire_bytes=call.wire_bytes,
+            prompt_overhead_tokens=self._model.prompt_overhead_tokens,
+            max_tokens=call.max_completion_tokens or self._model.max_tokens,
+            input_usd_per_million_tokens=self._prices.input_usd_per_million_tokens,
+            output_usd_per_million_tokens=self._prices.output_usd_per_million_tokens,
+        )

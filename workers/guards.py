@@ -1,0 +1,268 @@
+"""What stands before each model: what was paid for before, the guards, the provider, and its bill.
+
+The guards know nothing of each other and nothing of DSPy. On the good path a call costs two round trips: one asks all
+of them, one settles and remembers the reply.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from typing import Any, Protocol
+
+import redis
+
+from config.experiment import Model
+from config.scripts import Step, run_together
+from config.settings import Settings
+from workers.admission import Admission
+from workers.breaker import Breaker
+from workers.breaker_state import BreakerPolicy
+from workers.budget import Bill, BilledCall, Budget
+from workers.call import Call, Failure, Prices, Reply
+from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
+from workers.paid import PaidCalls
+from workers.rate_limit import RateLimiter, RateLimitPolicy
+from workers.refusal import Interruption
+
+logger = logging.getLogger("dspyq.guards")
+
+_NANO = 10**9
+_BYTES_PER_TOKEN = 4
+_WEIGHT_OF_THE_LATEST = 0.1
+
+
+class Guard(Protocol):
+    """What stands before a model."""
+
+    def answer(self, ledger: Ledger, call: Call) -> Any:
+        """Return the provider's response to a call."""
+
+
+class Unguarded:
+    """Stands before a model outside of a worker: each call is made, and written down."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def answer(self, ledger: Ledger, call: Call) -> Any:
+        """Return the provider's response to a call."""
+        key, began_at, started = ledger.key_of(call.digest), time.time(), time.monotonic()
+        kept = ledger.reply_to(key)
+        if kept is not None:
+            return call.load(kept)
+        try:
+            reply = call.attempt(min(self._model.timeout_seconds, ledger.seconds_left()))
+        except Exception as error:
+            seconds = time.monotonic() - started
+            code = call.classify(error).code
+            ledger.add(CallRecord(self._model.name, code, seconds, key=key, began_at=began_at))
+            raise
+        seconds = time.monotonic() - started
+        tokens = reply.prompt_tokens, reply.completion_tokens
+        ledger.add(CallRecord(self._model.name, ANSWERED, seconds, *tokens, reply.cost_usd, key=key, began_at=began_at))
+        ledger.keep(key, call.dump(reply.response))
+        return reply.response
+
+
+class Guards:
+    """Every guard of a worker, over one Redis.
+
+    Args:
+        settings: The configuration.
+        client: The Redis of jobs.
+
+    Attributes:
+        budget: The budget of all models together.
+        paid: What jobs have paid for.
+        unsettled: What Redis could not be told when it happened.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self.settings = settings
+        self.client = client
+        self.budget = Budget(client, settings)
+        self.paid = PaidCalls(client)
+        self.unsettled: deque[list[Step[Any]]] = deque()
+
+    def of_model(self, model: Model, prices: Prices) -> ModelGuard:
+        """Return what stands before one model."""
+        return ModelGuard(self, model, prices)
+
+    def catch_up(self) -> None:
+        """Tell Redis what it could not be told when it happened, and charge the calls of workers that died.
+
+        Raises:
+            redis.RedisError: If Redis still does not answer; nothing is lost by that.
+        """
+        while self.unsettled:
+            run_together(self.client, self.unsettled[0])
+            self.unsettled.popleft()
+        self.budget.sweep()
+
+
+class ModelGuard:
+    """What stands before one model in a worker.
+
+    Args:
+        guards: What all models share.
+        model: The model's table.
+        prices: What its tokens can cost at most.
+    """
+
+    def __init__(self, guards: Guards, model: Model, prices: Prices) -> None:
+        settings, client = guards.settings, guards.client
+        self._shared = guards
+        self._model = model
+        self._retry = settings.retry
+        self._breaker = Breaker(client, model.name, BreakerPolicy.of(settings, model))
+        self._rate_limiter = RateLimiter(client, model.name, RateLimitPolicy.of(settings, model))
+        self._admission = Admission(client, settings, model, prices, self._breaker, self._rate_limiter, guards.budget)
+        self._mean_completion_tokens = float(model.max_tokens)
+
+    def answer(self, ledger: Ledger, call: Call) -> Any:
+        """Return the provider's response to a call, or the one that was paid for before.
+
+        Raises:
+            Interruption: If it may not be made now, or not at all any more; the run is marked with it.
+            Exception: What the provider's engine raised, where no further attempt is made.
+        """
+        if ledger.job is None:
+            raise UnaccountedCall("a guarded model was called outside of any job")
+        key = ledger.key_of(call.digest)
+        kept = ledger.reply_to(key)
+        if kept is not None:
+            return call.load(kept)
+        while True:
+            outcome = self._attempt(ledger, ledger.job, call, key)
+            if isinstance(outcome, Reply):
+                return outcome.response
+            ledger.postpone(self._seconds_to_next_attempt(ledger, key, outcome))
+
+    def _attempt(self, ledger: Ledger, job: Job, call: Call, key: str) -> Reply | Failure:
+        """Make one attempt, guarded and settled, and return what it brought."""
+        attempt_id = f"{job.fence}:{ledger.next_attempt()}"
+        billed = BilledCall(f"{job.task_id}:{attempt_id}", job.program, job.variant, self._model.name)
+        tokens = round(call.wire_bytes / _BYTES_PER_TOKEN + self._mean_completion_tokens)
+        bound = self._admission.ask(ledger, billed, call, tokens)
+        began_at, started = time.time(), time.monotonic()
+        try:
+            outcome = self._call_provider(ledger, call)
+        except Interruption as interruption:  # the call was never sent
+            self._tell([self._shared.budget.release(billed)])
+            raise ledger.interrupt(interruption) from None
+        except BaseException:  # the worker is being ended: nobody knows what became of the call
+            self._tell([self._shared.budget.settle(billed, Bill(None))])
+            raise
+        record = self._record(outcome, key, began_at, time.monotonic() - started, bound)
+        ledger.add(record)
+        reply = call.dump(outcome.response) if isinstance(outcome, Reply) else None
+        succeeded = self._rate_limiter.succeeded() if reply is not None else None
+        self._tell([
+            self._settlement(billed, outcome),
+            self._shared.paid.remember(job, attempt_id, record, reply),
+            *_steps(self._correction(tokens, outcome), succeeded),
+        ])  # fmt: skip
+        if reply is not None:
+            ledger.keep(key, reply)
+        if not isinstance(outcome, Reply):
+            self._close_gate(outcome)
+        return outcome
+
+    def _call_provider(self, ledger: Ledger, call: Call) -> Reply | Failure:
+        """Make the call inside of the breaker, which sees nothing but the provider."""
+        seconds = min(self._model.timeout_seconds, ledger.seconds_left())
+        failure: Failure | None = None
+        try:
+            with self._breaker.calling() as provider:
+                try:
+                    return call.attempt(seconds)
+                except Exception as error:
+                    failure = call.classify(error)
+                    if failure.kind != "ill":
+                        provider.says_nothing()
+                    raise
+        except redis.RedisError as error:  # the breaker's: it is not closed, and nobody can say who probes
+            raise self._admission.refusal_without_redis(error) from None
+        except Exception:
+            if failure is None:
+                raise
+            return failure
+
+    def _record(self, outcome: Reply | Failure, key: str, began_at: float, seconds: float, bound: int) -> CallRecord:
+        """Write an attempt down: at its bound where its bill is unknown, as the budget charges it."""
+        name = self._model.name
+        if isinstance(outcome, Reply):
+            tokens, cost_usd, code = (outcome.prompt_tokens, outcome.completion_tokens), outcome.cost_usd, ANSWERED
+            is_estimated = cost_usd is None
+        else:
+            tokens, cost_usd, code, is_estimated = (None, None), 0.0, outcome.code, outcome.is_billed
+        if is_estimated:
+            cost_usd = bound / _NANO
+        return CallRecord(name, code, seconds, *tokens, cost_usd, is_estimated, key, began_at)
+
+    def _settlement(self, billed: BilledCall, outcome: Reply | Failure) -> Step[Any]:
+        if isinstance(outcome, Reply):
+            nano_usd = None if outcome.cost_usd is None else round(outcome.cost_usd * _NANO)
+            bill = Bill(nano_usd, outcome.prompt_tokens or 0, outcome.completion_tokens or 0)
+            return self._shared.budget.settle(billed, bill)
+        if outcome.is_billed:
+            return self._shared.budget.settle(billed, Bill(None))
+        return self._shared.budget.release(billed)
+
+    def _correction(self, reserved: int, outcome: Reply | Failure) -> Step[Any] | None:
+        """Correct the reserved tokens, where the estimate was wrong and it is known by how much."""
+        used = 0
+        if isinstance(outcome, Reply):
+            if outcome.prompt_tokens is None or outcome.completion_tokens is None:
+                return None
+            latest = outcome.completion_tokens - self._mean_completion_tokens
+            self._mean_completion_tokens += _WEIGHT_OF_THE_LATEST * latest
+            used = outcome.prompt_tokens + outcome.completion_tokens
+        elif outcome.is_billed:
+            return None
+        return self._rate_limiter.correct(reserved, used)
+
+    def _close_gate(self, failure: Failure) -> None:
+        """Have everybody wait where the provider asks for it or refuses the account."""
+        try:
+            if failure.kind == "asks_to_wait":
+                self._rate_limiter.close("retry_after", failure.retry_after_seconds)
+            elif failure.kind == "account":
+                self._rate_limiter.close("account", None)
+        except redis.RedisError as error:
+            logger.warning("model %s: its gate could not be closed: %s", self._model.name, error)
+
+    def _seconds_to_next_attempt(self, ledger: Ledger, key: str, failure: Failure) -> float:
+        """Return how long to wait, drawn evenly up to a bound that doubles ("full jitter").
+
+        Raises:
+            Exception: The failure itself, where no further attempt is made.
+        """
+        if failure.kind in {"asks_to_wait", "account"}:
+            return 0.0  # the gate that it has closed says how long
+        attempts = ledger.attempts_of(key)
+        longest = min(self._retry.max_delay_seconds, self._retry.base_delay_seconds * 2.0 ** (len(attempts) - 1))
+        delay_seconds = random.uniform(0, longest)  # noqa: S311 - jitter
+        since_first = time.time() - attempts[0].began_at
+        if (
+            not failure.is_transient
+            or len(attempts) >= self._retry.max_attempts
+            or since_first + delay_seconds > self._retry.max_seconds
+        ):
+            raise failure.error
+        return delay_seconds
+
+    def _tell(self, steps: list[Step[Any]]) -> None:
+        """Settle, now or when Redis answers again: the provider has been paid, whatever Redis says."""
+        try:
+            run_together(self._shared.client, steps)
+        except redis.RedisError as error:
+            logger.warning("model %s: a call could not be settled yet: %s", self._model.name, error)
+            self._shared.unsettled.append(steps)
+
+
+def _steps(*steps: Step[Any] | None) -> list[Step[Any]]:
+    return [step for step in steps if step is not None]
