@@ -24,7 +24,7 @@ from workers.budget import Bill, BilledCall, Budget
 from workers.call import Call, Failure, Prices, Reply
 from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
 from workers.paid import PaidCalls
-from workers.rate_limit import RateLimiter, RateLimitPolicy
+from workers.rate_limit import GateReason, RateLimiter, RateLimitPolicy
 from workers.refusal import Interruption
 
 logger = logging.getLogger("dspyq.guards")
@@ -32,6 +32,8 @@ logger = logging.getLogger("dspyq.guards")
 _NANO = 10**9
 _BYTES_PER_TOKEN = 4
 _WEIGHT_OF_THE_LATEST = 0.1
+#: What closes a model's gate for everybody.
+_GATE_REASONS: dict[str, GateReason] = {"asks_to_wait": "retry_after", "account": "account"}
 
 
 class Guard(Protocol):
@@ -193,15 +195,18 @@ class ModelGuard:
 
     def _record(self, outcome: Reply | Failure, key: str, began_at: float, seconds: float, bound: int) -> CallRecord:
         """Write an attempt down: at its bound where its bill is unknown, as the budget charges it."""
-        name = self._model.name
         if isinstance(outcome, Reply):
             tokens, cost_usd, code = (outcome.prompt_tokens, outcome.completion_tokens), outcome.cost_usd, ANSWERED
             is_estimated = cost_usd is None
+            spends_attempt = False
         else:
             tokens, cost_usd, code, is_estimated = (None, None), 0.0, outcome.code, outcome.is_billed
+            spends_attempt = outcome.is_transient and self._breaker.state.name == "closed"
         if is_estimated:
             cost_usd = bound / _NANO
-        return CallRecord(name, code, seconds, *tokens, cost_usd, is_estimated, key, began_at)
+        return CallRecord(
+            self._model.name, code, seconds, *tokens, cost_usd, is_estimated, key, began_at, spends_attempt
+        )
 
     def _settlement(self, billed: BilledCall, outcome: Reply | Failure) -> Step[Any]:
         if isinstance(outcome, Reply):
@@ -227,11 +232,11 @@ class ModelGuard:
 
     def _close_gate(self, failure: Failure) -> None:
         """Have everybody wait where the provider asks for it or refuses the account."""
+        reason = _GATE_REASONS.get(failure.kind)
+        if reason is None:
+            return
         try:
-            if failure.kind == "asks_to_wait":
-                self._rate_limiter.close("retry_after", failure.retry_after_seconds)
-            elif failure.kind == "account":
-                self._rate_limiter.close("account", None)
+            self._rate_limiter.close(reason, failure.retry_after_seconds)
         except redis.RedisError as error:
             logger.warning("model %s: its gate could not be closed: %s", self._model.name, error)
 
@@ -241,16 +246,15 @@ class ModelGuard:
         Raises:
             Exception: The failure itself, where no further attempt is made.
         """
-        if failure.kind in {"asks_to_wait", "account"}:
-            return 0.0  # the gate that it has closed says how long
-        attempts = ledger.attempts_of(key)
-        longest = min(self._retry.max_delay_seconds, self._retry.base_delay_seconds * 2.0 ** (len(attempts) - 1))
+        if failure.kind in _GATE_REASONS or (failure.kind == "ill" and self._breaker.state.name != "closed"):
+            return 0.0  # the gate or the breaker, which it has closed or opened, says how long
+        spent = ledger.spent_attempts(key)
+        longest = min(self._retry.max_delay_seconds, self._retry.base_delay_seconds * 2.0 ** (spent - 1))
         delay_seconds = random.uniform(0, longest)  # noqa: S311 - jitter
-        since_first = time.time() - attempts[0].began_at
         if (
             not failure.is_transient
-            or len(attempts) >= self._retry.max_attempts
-            or since_first + delay_seconds > self._retry.max_seconds
+            or spent >= self._retry.max_attempts
+            or ledger.seconds_since_first(key) + delay_seconds > self._retry.max_seconds
         ):
             raise failure.error
         return delay_seconds

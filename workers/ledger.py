@@ -34,6 +34,8 @@ class CallRecord:
         is_estimated: Whether the bill is unknown, and the cost what it can be at most.
         key: What was asked for, and for which time in this prediction: the same for another attempt of it.
         began_at: When, seconds since 1970.
+        spends_attempt: Whether it failed and counts against ``retry.max_attempts``: not while the provider is known to
+            be ill, or asks to wait.
     """
 
     model: str
@@ -45,6 +47,7 @@ class CallRecord:
     is_estimated: bool = False
     key: str = field(default="", compare=False)
     began_at: float = field(default=0.0, compare=False)
+    spends_attempt: bool = field(default=False, compare=False)
 
 
 class UnaccountedCall(RuntimeError):
@@ -171,9 +174,13 @@ class Ledger:
             self._occurrences.clear()
             self._replies.pop(self._latest_key, None)
 
-    def attempts_of(self, key: str) -> list[CallRecord]:
-        """Return the attempts of a call so far, over all runs."""
-        return [call for call in self.calls if call.key == key]
+    def spent_attempts(self, key: str) -> int:
+        """Return how many attempts of a call count so far, over all runs."""
+        return sum(call.spends_attempt for call in self.calls if call.key == key)
+
+    def seconds_since_first(self, key: str) -> float:
+        """Return how long ago this run tried a call first."""
+        return time.time() - min(call.began_at for call in self._calls if call.key == key)
 
     def next_attempt(self) -> int:
         """Return a number that no other attempt of this run has."""

@@ -32,3 +32,62 @@ class Typed(dspy.Module):
         """Return the outputs that tests compare."""
         del question
         return dspy.Prediction(**TYPED_OUTPUTS)
+
+
+class Stubborn(dspy.Module):
+    """Asks three times and answers whatever happens, as many programs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return a worse answer for each part that failed."""
+        answers = []
+        for number in range(3):
+            try:
+                answers.append(self.part(question=f"{question}.{number}").answer)
+            except Exception:  # noqa: BLE001 - the point of it
+                answers.append("gave up")
+        return dspy.Prediction(answer=" ".join(answers))
+
+
+class TwoSteps(dspy.Module):
+    """Asks twice, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return both answers."""
+        first = self.part(question=f"{question} first").answer
+        second = self.part(question=f"{question} second").answer
+        return dspy.Prediction(answer=f"{first} {second}")
+
+
+class Crowd(dspy.Module):
+    """Asks many at once, whose threads outlive the first that fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return all answers."""
+        parallel = dspy.Parallel(num_threads=4, max_errors=100, disable_progress_bar=True)
+        parts = parallel([(self.part, {"question": f"{question}.{number}"}) for number in range(40)])
+        return dspy.Prediction(answer=" ".join(part.answer for part in parts if part))
+
+
+class OwnModel(dspy.Module):
+    """Brings a model of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+        self.judge = dspy.LM("openai/gpt-4o-mini")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer."""
+        return self.part(question=question)
