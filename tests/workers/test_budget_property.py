@@ -202,7 +202,9 @@ def world(redis_server):
     made.close()
 
 
-@given(st.lists(st.one_of(CALL_OPERATIONS, CALL_OPERATIONS, CALL_OPERATIONS, OTHER_OPERATIONS), max_size=30))
+@given(
+    st.lists(st.one_of(CALL_OPERATIONS, CALL_OPERATIONS, CALL_OPERATIONS, OTHER_OPERATIONS), min_size=20, max_size=50)
+)
 @hypothesis_settings(
     max_examples=250,
     derandomize=True,
