@@ -44,7 +44,7 @@ if answered and (not is_refresh or answered == id) then
   end
   if result and till > time and answered ~= gone then
     if counts then
-      counted('hits_redis')
+      count(queue, { 'hits_redis', 1 })
       avoided(day, queue, cost)
     end
     return { 'hit', answered, result, till - time }
