@@ -44,12 +44,8 @@ def costs(
         accounts = Limits(jobs_client(), settings).accounts()
     limited = [account for account in accounts if account.is_limited]
     if as_json:
-        print_json(
-            {
-                "costs": [_in_usd(asdict(line)) for line in lines],
-                "limits": [account_in_usd(account) for account in limited],
-            }
-        )
+        limits = [account_in_usd(account) for account in limited]
+        print_json({"costs": [_in_usd(asdict(line)) for line in lines], "limits": limits})
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, list(_in_usd(asdict(Costs("", "", "", "")))), lineterminator="\n")
         writer.writeheader()

@@ -109,11 +109,9 @@ def test_reset_forgets_what_a_scope_has_spent_once_it_is_confirmed(dspyq, path, 
     budget.spend(0.2)
     budget.hold(0.5)
     assert "Aborted" in dspyq("budget", "reset", "--program", "qa", settings=path, ok=False).stderr
-    assert accounts(dspyq, path)["program:qa", "daily"]["settled_usd"] == 0.2
-    assert (
-        "$0.2 forgotten of program:qa"
-        in dspyq("budget", "reset", "--daily", "--yes", "--program", "qa", settings=path).stdout
-    )
+    assert budget.hold(0.9).verdict == "exhausted"  # nothing is forgotten yet
+    said = dspyq("budget", "reset", "--daily", "--yes", "--program", "qa", settings=path).stdout
+    assert "$0.2 forgotten of program:qa" in said
     found = accounts(dspyq, path)
     assert [found["program:qa", "daily"][f"{name}_usd"] for name in ("settled", "held")] == [0, 0.5]
     assert found["program:qa", "monthly"]["settled_usd"] == 0.2
@@ -125,8 +123,7 @@ def test_reset_forgets_what_a_scope_has_spent_once_it_is_confirmed(dspyq, path, 
     [
         (["budget", "set"], "say --daily, --monthly or both"),
         (["budget", "set", "--daily", "much"], "--daily is dollars from 0 to 9,000,000, or none; not 'much'"),
-        (["budget", "set", "--monthly", "9000001"], "--monthly is dollars from 0 to 9,000,000"),
-        (["budget", "set", "--daily", "nan"], "--daily is dollars from 0 to 9,000,000"),
+        (["budget", "set", "--monthly", "nan"], "--monthly is dollars from 0 to 9,000,000"),
         (["budget", "set", "--daily", "1", "--program", "nobody"], "there is no program 'nobody'"),
         (["budget", "set", "--daily", "1", "--variant", "control"], "Say --program too"),
         (["budget", "reset", "--yes", "--program", "qa", "--variant", "x"], "program qa has no variant 'x'"),
@@ -137,7 +134,7 @@ def test_what_cannot_be_done_is_one_line(arguments, told, dspyq):
     assert told in fault(dspyq(*arguments, ok=False))
 
 
-@pytest.mark.parametrize("arguments", [["costs"], ["budget", "show"], ["budget", "set", "--daily", "1"]])
+@pytest.mark.parametrize("arguments", [["costs"], ["budget", "set", "--daily", "1"]])
 def test_a_redis_that_is_not_there_is_one_line(arguments, dspyq):
     assert "DSPYQ_REDIS_URL" in fault(dspyq(*arguments, redis_url="redis://127.0.0.1:1/0", ok=False))
 
