@@ -15,14 +15,23 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple, Required, TypedDict, Unpack
 
 import redis
 from cachetools import TLRUCache
 
+from config.periods import process_calendar
 from config.redis import connect
 from config.settings import get_settings
 from config.tables import Cache
-from producer.claims import CACHE_STATISTICS, EVERYTHING, INVALIDATIONS, STATISTICS_PREFIX
+from producer.claims import (
+    CACHE_STATISTICS,
+    COSTS_PREFIX,
+    EVERYTHING,
+    INVALIDATIONS,
+    KEEP_COSTS_SECONDS,
+    STATISTICS_PREFIX,
+)
 
 logger = logging.getLogger("dspyq.cache")
 
@@ -43,11 +52,27 @@ class Entry:
         task_id: The task that answered.
         payload: The result as Celery stored it.
         expires_at: The monotonic second after which it is not served.
+        cost_nano_usd: What it cost, which each hit saves.
     """
 
     task_id: str
     payload: bytes
     expires_at: float
+    cost_nano_usd: int = 0
+
+
+class Counts(NamedTuple):
+    """What a memory cache did.
+
+    Attributes:
+        hits: By the queue of the asking variant.
+        avoided_nano_usd: What those would have cost, by queue.
+        evictions: Answers that left for want of room.
+    """
+
+    hits: Counter[str]
+    avoided_nano_usd: Counter[str]
+    evictions: int
 
 
 class MemoryCache:
@@ -65,6 +90,7 @@ class MemoryCache:
         self._invalidated_at: dict[str, float] = {}
         self._cleared_at = 0.0
         self._hits: Counter[str] = Counter()
+        self._avoided_nano_usd: Counter[str] = Counter()
         self._evictions = 0
 
     def get(self, input_hash: str, queue: str) -> Entry | None:
@@ -75,9 +101,19 @@ class MemoryCache:
             except KeyError:
                 return None
             self._hits[queue] += 1
+            self._avoided_nano_usd[queue] += entry.cost_nano_usd
             return entry
 
-    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+    def put(  # noqa: PLR0913 - what is known of an answer
+        self,
+        input_hash: str,
+        task_id: str,
+        payload: bytes,
+        *,
+        seconds_left: float,
+        read_at: float,
+        cost_nano_usd: int = 0,
+    ) -> None:
         """Keep an answer.
 
         Args:
@@ -86,6 +122,7 @@ class MemoryCache:
             payload: The result as Celery stored it.
             seconds_left: How long Redis serves it.
             read_at: The monotonic second before which it was not asked for: an invalidation since then forbids it.
+            cost_nano_usd: What it cost; 0 where that is unknown.
         """
         now = time.monotonic()
         ttl_seconds = min(seconds_left, self._settings.memory_ttl_seconds)
@@ -95,7 +132,7 @@ class MemoryCache:
             if read_at <= max(self._cleared_at, self._invalidated_at.get(input_hash, 0.0)):
                 return
             before = len(self._entries) + (input_hash not in self._entries)
-            self._entries[input_hash] = Entry(task_id, payload, now + ttl_seconds)
+            self._entries[input_hash] = Entry(task_id, payload, now + ttl_seconds, cost_nano_usd)
             while len(self._entries) > self._settings.memory_entries:
                 self._entries.popitem()
             self._evictions += before - len(self._entries)
@@ -117,18 +154,19 @@ class MemoryCache:
             self._invalidated_at.clear()
             self._cleared_at = time.monotonic()
 
-    def take_counts(self) -> tuple[Counter[str], int]:
-        """Return the hits of each queue and the evictions since the last time."""
+    def take_counts(self) -> Counts:
+        """Return what was counted since the last time."""
         with self._lock:
-            counts = self._hits, self._evictions
-            self._hits, self._evictions = Counter(), 0
+            counts = Counts(self._hits, self._avoided_nano_usd, self._evictions)
+            self._hits, self._avoided_nano_usd, self._evictions = Counter(), Counter(), 0
             return counts
 
-    def give_back_counts(self, hits: Counter[str], evictions: int) -> None:
+    def give_back_counts(self, counts: Counts) -> None:
         """Take counts back that could not be stored."""
         with self._lock:
-            self._hits.update(hits)
-            self._evictions += evictions
+            self._hits.update(counts.hits)
+            self._avoided_nano_usd.update(counts.avoided_nano_usd)
+            self._evictions += counts.evictions
 
     def __len__(self) -> int:
         """Return the number of answers held."""
@@ -140,6 +178,14 @@ class MemoryCache:
         """The bytes of the answers held."""
         with self._lock:
             return int(self._entries.currsize)
+
+
+class _Kept(TypedDict, total=False):
+    """The options of ``MemoryCache.put``."""
+
+    seconds_left: Required[float]
+    read_at: Required[float]
+    cost_nano_usd: int
 
 
 class CoherentCache:
@@ -168,10 +214,10 @@ class CoherentCache:
         """
         return self.memory.get(input_hash, queue) if self.is_trusted else None
 
-    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+    def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
         """Keep an answer, as ``MemoryCache.put`` does, unless an invalidation might have been missed."""
         if self.is_trusted:
-            self.memory.put(input_hash, task_id, payload, seconds_left=seconds_left, read_at=read_at)
+            self.memory.put(input_hash, task_id, payload, **options)
 
     def close(self) -> None:
         """Stop listening and count what is not counted yet; in a forked child, where nothing listens, do nothing."""
@@ -221,17 +267,21 @@ class CoherentCache:
         self._heard_at = time.monotonic()
 
     def _flush(self) -> None:
-        hits, evictions = self.memory.take_counts()
-        if not hits and not evictions:
+        counts = self.memory.take_counts()
+        if not counts.hits and not counts.evictions:
             return
+        books = COSTS_PREFIX + process_calendar().now().today
         try:
             pipeline = self._client.pipeline()
-            for queue, number in hits.items():
+            for queue, number in counts.hits.items():
                 pipeline.hincrby(STATISTICS_PREFIX + queue, "hits_memory", number)
-            pipeline.hincrby(CACHE_STATISTICS, "evictions", evictions)
+            for queue, nano_usd in (+counts.avoided_nano_usd).items():
+                pipeline.hincrby(books, f"{queue} avoided_nano_usd", nano_usd)
+                pipeline.expire(books, KEEP_COSTS_SECONDS)
+            pipeline.hincrby(CACHE_STATISTICS, "evictions", counts.evictions)
             pipeline.execute()
         except redis.RedisError:
-            self.memory.give_back_counts(hits, evictions)
+            self.memory.give_back_counts(counts)
             raise
 
 
@@ -241,7 +291,7 @@ class _NoCache:
     def get(self, input_hash: str, queue: str) -> None:
         """Return nothing."""
 
-    def put(self, input_hash: str, task_id: str, payload: bytes, *, seconds_left: float, read_at: float) -> None:
+    def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
         """Keep nothing."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import redis
 
+from config.periods import Calendar, process_calendar
 from config.redis import KEY_PREFIX, answers_client, jobs_client
 from config.scripts import load_script
 from config.settings import Settings, get_settings
@@ -20,6 +21,9 @@ from producer.request import Request
 
 ALIAS_PREFIX = f"{KEY_PREFIX}prediction:"
 STATISTICS_PREFIX = f"{KEY_PREFIX}statistics:"
+#: The books of a day.
+COSTS_PREFIX = f"{KEY_PREFIX}costs:"
+KEEP_COSTS_SECONDS = 400 * 86_400
 CACHE_STATISTICS = f"{KEY_PREFIX}cache-statistics"
 INVALIDATIONS = f"{KEY_PREFIX}invalidations"
 RESULT_PREFIX = "celery-task-meta-"
@@ -72,7 +76,10 @@ class Run:
 class Claims:
     """Claims, answers and releases over the two Redis servers, which may be one."""
 
-    def __init__(self, settings: Settings, jobs: redis.Redis, answers: redis.Redis) -> None:
+    def __init__(
+        self, settings: Settings, jobs: redis.Redis, answers: redis.Redis, calendar: Calendar | None = None
+    ) -> None:
+        self._calendar = calendar or Calendar("UTC")
         self._jobs = jobs
         self._answers = answers
         self._is_one_redis = settings.is_one_redis
@@ -131,8 +138,12 @@ class Claims:
             stored.serve_seconds,
             stored.keep_seconds,
             payload,
+            request.input_hash,
+            request.queue,
+            stored.cost_nano_usd,
+            self._calendar.now().today,
         ]
-        return bool(self._answer(keys=keys, args=[*arguments, request.input_hash, request.queue, *counts]))
+        return bool(self._answer(keys=keys, args=[*arguments, *counts]))
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
         """End a run without an answer, so that the next caller computes anew.
@@ -177,7 +188,7 @@ class Claims:
             request.queue,
             RESULT_PREFIX if self._is_one_redis else "",
         )
-        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence)
+        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence, self._calendar.now().today)
 
     def _ask(self, question: _Question) -> Claim:
         key, arguments = question
@@ -217,7 +228,7 @@ _Question = tuple[str, tuple[str | float, ...]]
 def _without(question: _Question, gone: str) -> _Question:
     """The same question, to whom knows that an answer is gone."""
     key, arguments = question
-    return key, (*arguments[:-2], gone, arguments[-1])
+    return key, (*arguments[:-3], gone, *arguments[-2:])
 
 
 class AnsweredRequest(Protocol):
@@ -241,18 +252,20 @@ class Stored:
         serve_seconds: How long the cache serves it; 0 for not at all.
         keep_seconds: How long it can be fetched by its task id.
         counts: What the variant's statistics add.
+        cost_nano_usd: What it cost, which each later hit saves; 0 where that is unknown.
     """
 
     payload: bytes
     serve_seconds: int
     keep_seconds: int
     counts: Mapping[str, int]
+    cost_nano_usd: int = 0
 
 
 @functools.cache
 def process_claims() -> Claims:
     """Return this process's claims."""
-    return Claims(get_settings(), jobs_client(), answers_client())
+    return Claims(get_settings(), jobs_client(), answers_client(), process_calendar())
 
 
 def _claim(reply: list[Any]) -> Claim:

@@ -15,6 +15,7 @@ from vine import promise
 
 from config.celery import app as predictions_app
 from config.errors import NotAPrediction
+from config.money import to_nano_usd
 from config.redis import redis_errors
 from producer.cache import process_cache
 from producer.claims import process_claims
@@ -217,8 +218,9 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         if self._cache is None and self._payload is not None:
             meta = read_meta(self._payload)
             if meta["status"] == states.SUCCESS and is_prediction(meta["result"]):
+                cost_usd = meta["result"]["metadata"]["cost_usd"]
                 meta["result"] = from_json(meta["result"], self._asker)
-                self._remember(meta["result"])
+                self._remember(meta["result"], cost_usd or 0.0)
             else:
                 meta = self.backend.meta_from_decoded(meta)
             return super()._set_cache(meta)
@@ -238,8 +240,8 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         meta: dict[str, Any] = super()._set_cache(d)
         return meta
 
-    def _remember(self, prediction: Prediction) -> None:
-        """Keep the answer in this process's memory, for as long as Redis serves it."""
+    def _remember(self, prediction: Prediction, cost_usd: float) -> None:
+        """Keep the answer, and what it cost whoever had it computed, for as long as Redis serves it."""
         request = self.request
         if request is None or self._payload is None or self.cache_level == "memory":
             return
@@ -249,7 +251,12 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
             age_seconds = max(0.0, time.time() - prediction.metadata.timestamp)
             seconds_left = request.program.cache_ttl_seconds - age_seconds
         process_cache().put(
-            request.input_hash, self.id, self._payload, seconds_left=seconds_left, read_at=self._asked_at
+            request.input_hash,
+            self.id,
+            self._payload,
+            seconds_left=seconds_left,
+            read_at=self._asked_at,
+            cost_nano_usd=to_nano_usd(cost_usd),
         )
 
     def _checked(self, value: Any) -> Prediction:

@@ -10,6 +10,7 @@ import redis
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.states import SUCCESS
 
+from config.money import to_nano_usd
 from config.settings import get_settings
 from producer.claims import Run, Stored, process_claims
 from producer.prediction import Prediction, from_json, is_prediction, metadata_from_json
@@ -89,6 +90,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             serve_seconds=0 if metadata.fallback else program.cache_ttl_seconds,
             keep_seconds=max(program.cache_ttl_seconds, settings.cache.result_ttl_seconds),
             counts=counts,
+            cost_nano_usd=to_nano_usd(metadata.cost_usd or 0.0),
         )
         run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
         process_claims().answer(metadata, run, stored)

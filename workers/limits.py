@@ -44,6 +44,16 @@ class Account:
     held_nano_usd: int
 
     @property
+    def is_limited(self) -> bool:
+        """Whether it has a limit."""
+        return self.limit_nano_usd is not None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was spent or is held."""
+        return bool(self.settled_nano_usd or self.held_nano_usd)
+
+    @property
     def free_nano_usd(self) -> int | None:
         """What further calls may cost, never less than nothing; None without a limit."""
         if self.limit_nano_usd is None:

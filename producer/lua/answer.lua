@@ -2,10 +2,11 @@
 -- Stores a run's answer, tells its waiters, and lets the alias serve it.
 -- Keys: alias; result, left out where answers live elsewhere.
 -- Arguments: task id; the run's fence, '' for none; seconds to serve the answer, 0 for not at all; seconds to keep the
---   result; result; input hash; queue; then pairs of statistics field and amount.
+--   result; result; input hash; queue; nano-dollars that it cost, 0 where
+--   unknown; label of the current day; then pairs of statistics field and amount.
 -- Reply: 1, or 0 where another run has taken the job: then nothing is stored.
 local alias, result_key = KEYS[1], KEYS[2]
-local id, fence, serve, keep, result, input_hash, queue = unpack(ARGV, 1, 7)
+local id, fence, serve, keep, result, input_hash, queue, cost, day = unpack(ARGV, 1, 9)
 
 if not holds(id, fence) then
   return 0
@@ -19,18 +20,19 @@ local pending, answered, joined = held[1], held[2], held[3]
 if answered == id then -- delivered again: it is counted and served already
   return 1
 end
-count(queue, { unpack(ARGV, 8) })
+count(queue, { unpack(ARGV, 10) })
 if pending ~= id then -- invalidated or forgotten meanwhile: it must not come back
   return 1
 end
 count(queue, { 'successes', joined })
+avoided(day, queue, cost * joined)
 if tonumber(serve) == 0 then
   release(alias)
   return 1
 end
 local till = whole(now() + tonumber(serve) * 1000)
 redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted')
-redis.call('HSET', alias, 'answered', id, 'until', till)
+redis.call('HSET', alias, 'answered', id, 'until', till, 'cost', cost)
 redis.call('PEXPIREAT', alias, till)
 if answered then
   redis.call('PUBLISH', INVALIDATIONS, input_hash)

@@ -2,7 +2,7 @@
 -- Keys: its alias.
 -- Arguments: task id that claims; flags; seconds a claim without a job record holds; priority (0, the most urgent);
 --   queue; prefix of result keys, '' where answers live elsewhere; task id of an answer found to be gone there, or '';
---   the fence of a worker's run, '' for none.
+--   the fence of a worker's run, '' for none; label of the current day.
 -- Flags: r  pass over an answer   w  a worker asks: it waits only for a run that is leased   c  count this call
 -- Reply: {verdict, task id, result or '', milliseconds the answer is good for}, the verdict one of
 --   hit    that task answered it
@@ -12,7 +12,7 @@
 --   lost   the run has lost its job, and nothing was looked up
 local alias = KEYS[1]
 local id, flags, hold, priority = ARGV[1], ARGV[2], tonumber(ARGV[3]) * 1000, tonumber(ARGV[4])
-local queue, result_prefix, gone, fence = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local queue, result_prefix, gone, fence, day = unpack(ARGV, 5, 9)
 local is_refresh = string.find(flags, 'r', 1, true)
 local by_worker = string.find(flags, 'w', 1, true)
 local counts = string.find(flags, 'c', 1, true)
@@ -20,9 +20,9 @@ local counts = string.find(flags, 'c', 1, true)
 if not holds(id, fence) then
   return { 'lost', id, '', 0 }
 end
-local held = redis.call('HMGET', alias, 'answered', 'until', 'pending', 'since', 'priority')
+local held = redis.call('HMGET', alias, 'answered', 'until', 'pending', 'since', 'priority', 'cost')
 local answered, till, pending, since = held[1], tonumber(held[2] or 0), held[3], tonumber(held[4] or 0)
-local time = now()
+local cost, time = tonumber(held[6] or 0), now()
 
 local function counted(field)
   if counts then
@@ -32,6 +32,9 @@ end
 
 if gone ~= '' and counts then
   count(queue, { 'hits_redis', -1 })
+  if answered == gone then
+    avoided(day, queue, -cost)
+  end
 end
 
 if answered and (not is_refresh or answered == id) then
@@ -40,10 +43,13 @@ if answered and (not is_refresh or answered == id) then
     result = redis.call('GET', result_prefix .. answered)
   end
   if result and till > time and answered ~= gone then
-    counted('hits_redis')
+    if counts then
+      count(queue, { 'hits_redis', 1 })
+      avoided(day, queue, cost)
+    end
     return { 'hit', answered, result, till - time }
   end
-  redis.call('HDEL', alias, 'answered', 'until')
+  redis.call('HDEL', alias, 'answered', 'until', 'cost')
 end
 
 if pending and pending ~= id then

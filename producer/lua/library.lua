@@ -4,11 +4,13 @@
 -- An alias, dspy:v1:prediction:<input hash>, is a hash with these fields:
 --   queue              <program>.<variant> whose question it is
 --   answered, until    task id of the answer, and the time up to which it is served
+--   cost               nano-dollars that the answer cost
 --   pending, since     task id of the run under way, and the time of its claim
 --   priority, joined   the turn of that run, and how many further callers wait for it
 --   uncounted          set where more may wait for it than that
 local PREFIX = 'dspy:v1:'
 local INVALIDATIONS = PREFIX .. 'invalidations'
+local SECONDS_OF_BOOKS = 400 * 86400
 
 local function now()
   local time = redis.call('TIME')
@@ -30,6 +32,14 @@ local function count(queue, counts)
     if counts[index + 1] ~= '0' then
       redis.call('HINCRBY', PREFIX .. 'statistics:' .. queue, counts[index], counts[index + 1])
     end
+  end
+end
+
+-- Adds what callers were saved by an answer that was there, in nano-dollars, to the books of a day.
+local function avoided(day, queue, amount)
+  local key = PREFIX .. 'costs:' .. day
+  if amount ~= 0 and redis.call('HINCRBY', key, queue .. ' avoided_nano_usd', whole(amount)) == amount then
+    redis.call('EXPIRE', key, SECONDS_OF_BOOKS)
   end
 end
 

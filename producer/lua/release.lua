@@ -14,7 +14,7 @@ end
 count(queue, { unpack(ARGV, 4) })
 local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered')
 if held[3] == id then -- it ended otherwise: what is stored under its id may be an error
-  redis.call('HDEL', alias, 'answered', 'until')
+  redis.call('HDEL', alias, 'answered', 'until', 'cost')
   if not held[1] then
     redis.call('DEL', alias)
   end

@@ -29,6 +29,7 @@ OTHER_OPERATIONS = st.tuples(
     AMOUNTS,
     st.just(1),
 )
+OPERATIONS = st.one_of(CALL_OPERATIONS, CALL_OPERATIONS, CALL_OPERATIONS, OTHER_OPERATIONS)
 
 
 @dataclass
@@ -202,7 +203,7 @@ def world(redis_server):
     made.close()
 
 
-@given(st.lists(st.one_of(CALL_OPERATIONS, CALL_OPERATIONS, CALL_OPERATIONS, OTHER_OPERATIONS), max_size=30))
+@given(st.lists(OPERATIONS, min_size=20, max_size=50))
 @hypothesis_settings(
     max_examples=250,
     derandomize=True,
