@@ -1,0 +1,280 @@
+"""The circuit breaker of a model: calls are made while its provider is well, and refused at once while it is ill.
+
+pybreaker is the breaker that code sees: its states, listeners and errors. Its storage is ours, over a snapshot of what
+the whole fleet agrees on in Redis (``workers.breaker_state``): every admission and outcome is decided there, and
+pybreaker follows. Its lock is held neither over a call nor over a round trip.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener, CircuitBreakerStorage
+
+from config.errors import BreakerOpen
+from config.scripts import Step, run_together
+from workers.breaker_state import PROBE_LOOK_SECONDS, Answer, BreakerPolicy, BreakerState, CallEvent, FleetBreaker
+from workers.refusal import Refusal
+
+logger = logging.getLogger("dspyq.breaker")
+
+#: Above every threshold: pybreaker is to open or close.
+_MANY = 1_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class ProviderCall:
+    """One call of a provider within a breaker.
+
+    Attributes:
+        id: Its own.
+        epoch: The breaker's, when the call began.
+        is_admitted: Whether Redis said that it may be made; not asked while closed.
+        is_neutral: Whether it says nothing about the provider.
+        made_transition: Whether its outcome opened or closed the breaker.
+    """
+
+    epoch: int
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    is_admitted: bool = False
+    is_neutral: bool = False
+    made_transition: bool = False
+
+    def says_nothing(self) -> None:
+        """Mark it: its error is not the provider's illness, as a request that is wrong or one too many.
+
+        It changes nothing then; while half-open another call may probe in its place.
+        """
+        self.is_neutral = True
+
+
+class Breaker:
+    """A model's circuit breaker in this process.
+
+    A call costs no round trip of its own while the breaker is closed and no failures are counted.
+
+    Args:
+        client: Redis.
+        model_name: The model's table.
+        policy: When it opens and closes.
+
+    Attributes:
+        circuit: pybreaker's; for its state and listeners.
+        rejections: How many calls this process refused.
+    """
+
+    def __init__(self, client: redis.Redis, model_name: str, policy: BreakerPolicy) -> None:
+        self.rejections = 0
+        self._client = client
+        self._model_name = model_name
+        self._seconds_where_forced = policy.reset_timeout_seconds
+        self._fleet = FleetBreaker(client, model_name, policy)
+        self._storage = _Storage(self._fleet)
+        self._count_lock = threading.Lock()
+        self.circuit = CircuitBreaker(
+            fail_max=policy.failure_threshold,
+            reset_timeout=policy.reset_timeout_seconds,
+            success_threshold=policy.success_threshold,
+            exclude=[self._storage.is_neutral],
+            listeners=[_OneProbe(self._storage)],
+            state_storage=self._storage,
+            name=model_name,
+            throw_new_error_on_trip=False,  # the caller is told what the provider did
+        )
+
+    @property
+    def state(self) -> BreakerState:
+        """What Redis said last."""
+        return self._storage.snapshot
+
+    @property
+    def unsaid(self) -> int:
+        """How many outcomes of calls were lost because Redis did not answer."""
+        return self._storage.unsaid
+
+    def read(self) -> Step[None]:
+        """Return a step that brings what this process knows up to date."""
+        step = self._fleet.read()
+        return Step(step.script, step.command, lambda reply: self._storage.learn(step.read(reply)))
+
+    def check(self) -> None:
+        """Refuse a call that would be refused, by what is known here; no round trip.
+
+        Raises:
+            Refusal: While it is open, or another call probes.
+        """
+        if self.state.seconds_to_wait(self._seconds_where_forced) > 0:
+            raise self._refusal()
+
+    @contextmanager
+    def calling(self) -> Iterator[ProviderCall]:
+        """Stand around the provider's call, and nothing else.
+
+        An ``Exception`` that leaves the block counts as the provider's failure unless the call was marked by
+        ``says_nothing``; what is no ``Exception``, as a refusal, always says nothing.
+
+        Raises:
+            Refusal: Where the call may not be made.
+            redis.RedisError: Where Redis must decide that and does not answer; not while the breaker is closed.
+        """
+        call = self._storage.begin()
+        with self._storage.carrying(call), ExitStack() as entered:
+            try:
+                entered.enter_context(self.circuit.calling())
+            except CircuitBreakerError as error:
+                raise self._refusal() from error
+            yield call
+
+    def seconds_until_callable(self) -> float:
+        """Return how long no call will be admitted; 0 where one may be made, or may probe, now. One round trip.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        run_together(self._client, [self.read()])
+        return self.state.seconds_to_wait(self._seconds_where_forced)
+
+    def _refusal(self) -> Refusal:
+        with self._count_lock:
+            self.rejections += 1
+        wait_seconds = self.state.seconds_to_wait(self._seconds_where_forced) or PROBE_LOOK_SECONDS
+        error = BreakerOpen(
+            f"the provider of model {self._model_name!r} is ill and its circuit breaker {self.state.name}; try again "
+            f"in {wait_seconds:.1f} s, or see `dspyq breaker show` and failure_threshold of [breaker]"
+        )
+        return Refusal(error, wait_seconds=wait_seconds, pauses_queue=True)
+
+
+class _Storage(CircuitBreakerStorage):
+    """What pybreaker takes for its own counts and state: the snapshot, and what the scripts say of the thread's call.
+
+    pybreaker's changes of state are not written: the script that made it want them has moved the state already.
+    """
+
+    def __init__(self, fleet: FleetBreaker) -> None:
+        super().__init__("fleet")
+        self.snapshot = BreakerState()
+        self.unsaid = 0
+        self._fleet = fleet
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    @property
+    def call(self) -> ProviderCall | None:
+        """The call that this thread makes."""
+        call: ProviderCall | None = getattr(self._thread, "call", None)
+        return call
+
+    def begin(self) -> ProviderCall:
+        """Begin a call: while the breaker is not closed, Redis says whether it may be made."""
+        snapshot = self.snapshot
+        call = ProviderCall(snapshot.epoch)
+        if snapshot.name != "closed" and not snapshot.seconds_to_wait(_MANY):
+            answer = self._tell("admit", call)
+            call.is_admitted, call.epoch = answer.is_admitted, answer.state.epoch
+        return call
+
+    @contextmanager
+    def carrying(self, call: ProviderCall) -> Iterator[None]:
+        """Let what pybreaker asks and says within the block be about this call."""
+        before, self._thread.call = self.call, call
+        try:
+            yield
+        finally:
+            self._thread.call = before
+
+    def learn(self, state: BreakerState) -> None:
+        """Take what Redis said; a reply that comes late does not undo a later one."""
+        with self._lock:
+            if not state.is_older_than(self.snapshot):
+                self.snapshot = state
+
+    def is_neutral(self, error: BaseException) -> bool:
+        """Whether an error says nothing about the provider."""
+        return not isinstance(error, Exception) or (self.call is not None and self.call.is_neutral)
+
+    @property
+    def state(self) -> str:
+        """The state, as pybreaker asks for it."""
+        return self.snapshot.name
+
+    @state.setter
+    def state(self, state: str) -> None:
+        """Do nothing: the state moved in Redis."""
+
+    @property
+    def opened_at(self) -> datetime | None:
+        """Just now: an opening that is over has become half-open before pybreaker looks."""
+        return datetime.now(UTC)
+
+    @opened_at.setter
+    def opened_at(self, datetime: datetime) -> None:
+        """Do nothing: Redis's clock counts."""
+
+    @property
+    def counter(self) -> int:
+        """Many for the call whose failure opened the breaker."""
+        return self._many_after_transition()
+
+    @property
+    def success_counter(self) -> int:
+        """Many for the call whose success closed the breaker."""
+        return self._many_after_transition()
+
+    def increment_counter(self) -> None:
+        """Count the call's failure."""
+        self._report("failed")
+
+    def reset_counter(self) -> None:
+        """Count the call's success while closed, where there is something to reset."""
+        if self.call and not self.call.is_neutral and self.state == "closed" and self.snapshot.failures:
+            self._report("succeeded")
+
+    def increment_success_counter(self) -> None:
+        """Count the probe's success; one that says nothing makes room for another."""
+        self._report("nothing" if self.call and self.call.is_neutral else "succeeded")
+
+    def reset_success_counter(self) -> None:
+        """Do nothing: each transition does."""
+
+    def _many_after_transition(self) -> int:
+        return _MANY if self.call and self.call.made_transition else 0
+
+    def _report(self, event: CallEvent) -> None:
+        """Say what the call came to. The caller has its answer, or its error, also when Redis has not."""
+        call = self.call
+        if call is None:
+            return
+        try:
+            call.made_transition = self._tell(event, call).is_transition
+        except redis.RedisError as error:
+            with self._lock:
+                self.unsaid += 1
+            logger.warning("a call's outcome is lost to the circuit breaker: %s: %s", type(error).__name__, error)
+
+    def _tell(self, event: CallEvent, call: ProviderCall) -> Answer:
+        answer = self._fleet.tell(event, call.id, call.epoch)
+        self.learn(answer.state)
+        return answer
+
+
+class _OneProbe(CircuitBreakerListener):
+    """Refuses the calls that were not admitted; pybreaker lets any number through while half-open."""
+
+    def __init__(self, storage: _Storage) -> None:
+        self._storage = storage
+
+    def before_call(self, cb: CircuitBreaker, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Refuse a call that is not the probe."""
+        del cb, func, args, kwargs
+        call = self._storage.call
+        if self._storage.state != "closed" and not (call and call.is_admitted):
+            raise CircuitBreakerError("another call probes")
