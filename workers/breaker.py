@@ -198,8 +198,13 @@ class _Storage(CircuitBreakerStorage):
                 self.snapshot = state
 
     def is_neutral(self, error: BaseException) -> bool:
-        """Whether an error says nothing about the provider."""
-        return not isinstance(error, Exception) or (self.call is not None and self.call.is_neutral)
+        """Whether an error says nothing about the provider. pybreaker then takes the call for a success; we do not."""
+        call = self.call
+        if call is None:
+            return True
+        if not isinstance(error, Exception):
+            call.says_nothing()
+        return call.is_neutral
 
     @property
     def state(self) -> str:

@@ -88,6 +88,11 @@ class BreakerState:
     at: int = 0
     read_at: float = 0.0
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether an operator opened it, and must close it."""
+        return self.open_seconds is None
+
     def seconds_to_wait(self, seconds_where_forced: float) -> float:
         """Return how long no call will be admitted, from now on; 0 where one may be, or may probe.
 
@@ -199,7 +204,7 @@ class FleetBreaker:
 
     def _log(self, before: str, state: BreakerState) -> None:
         text, values = "circuit breaker of model %s: %s -> %s", [self._model_name, before, state.name]
-        if state.name == "open" and state.open_seconds is None:
+        if state.is_forced:
             text += " until an operator closes it"
         elif state.name == "open":
             text += " for %.1f s"
