@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from config.errors import ConfigurationError, DspyqError
-from dspyq import breaker_commands, cache_commands, dead_commands, program_commands
+from dspyq import (
+    breaker_commands,
+    budget_commands,
+    cache_commands,
+    costs_commands,
+    dead_commands,
+    program_commands,
+)
 from dspyq.output import JsonOption
 
 app = typer.Typer(
@@ -22,6 +29,7 @@ app = typer.Typer(
     epilog="The configuration is the file DSPYQ_CONFIG names, or dspyq.toml here; Redis is at DSPYQ_REDIS_URL.",
 )
 app.add_typer(breaker_commands.app, name="breaker")
+app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
 app.command()(program_commands.predict)

@@ -17,8 +17,14 @@ from dspy.predict import best_of_n, refine
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import JsonValue
 
-from config.codec import decode_inputs, encode_outputs, find_type_faults
-from config.errors import ConfigurationError, InvalidOutputs, PredictionFailed, TransientPredictionFailure
+from config.codec import decode_inputs, decode_outputs, encode_outputs, find_type_faults
+from config.errors import (
+    ConfigurationError,
+    InvalidOutputs,
+    NotAPrediction,
+    PredictionFailed,
+    TransientPredictionFailure,
+)
 from config.experiment import DSPY_VERSION, Program, Variant
 from config.settings import Settings
 from workers.guards import Guards
@@ -209,13 +215,21 @@ def _build_adapter(program: Program) -> dspy.Adapter:
 
 
 def _build_module(program: Program) -> dspy.Module:
-    faults = list(find_type_faults(program))
+    faults = [*find_type_faults(program), *_fallback_faults(program)]
     if faults:
         raise ConfigurationError(faults)
     module = _module_of_class(program) if program.class_path else _module_of_signature(program)
     if program.state:
         _load_state(program, program.state, module)
     return module
+
+
+def _fallback_faults(program: Program) -> Iterator[str]:
+    if program.fallback_outputs is not None:
+        try:
+            decode_outputs(program, program.fallback_outputs)
+        except NotAPrediction:
+            yield f"programs.{program.name}.fallback_outputs: they do not fit the signature {program.signature_text!r}"
 
 
 def _module_of_signature(program: Program) -> dspy.Module:
@@ -240,10 +254,23 @@ def _module_of_class(program: Program) -> dspy.Module:
     if not hasattr(program_class, "forward"):
         raise ConfigurationError(f"{setting}: {program_class.__name__} has no method forward")
     module = _construct(program_class, setting)
-    faults = list(_differences_from_signature(program, module))
+    faults = [*_models_of_its_own(program, module), *_differences_from_signature(program, module)]
     if faults:
         raise ConfigurationError(faults)
     return module
+
+
+def _models_of_its_own(program: Program, module: dspy.Module) -> Iterator[str]:
+    """Name the models that a program brings along: their calls would pass breaker, rate limit and budget by."""
+    for path, part in module.named_sub_modules():
+        for name, value in vars(part).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(one, dspy.BaseLM) for one in held):
+                where = f"{path.removeprefix('self').lstrip('.')}.{name}".lstrip(".")
+                yield (
+                    f"programs.{program.name}.class: {type(module).__name__} holds a model of its own, {where}; its calls "
+                    "would pass the guards by: leave it out, and use [models] and variants"
+                )
 
 
 def _differences_from_signature(program: Program, module: dspy.Module) -> Iterator[str]:
