@@ -262,14 +262,17 @@ def _module_of_class(program: Program) -> dspy.Module:
 
 def _models_of_its_own(program: Program, module: dspy.Module) -> Iterator[str]:
     """Name the models that a program brings along: their calls would pass breaker, rate limit and budget by."""
+    setting = f"programs.{program.name}.class"
     for path, part in module.named_sub_modules():
         for name, value in vars(part).items():
+            if name == "lm" and isinstance(part, dspy.Predict):
+                continue  # a predictor's is replaced
             held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
             if any(isinstance(one, dspy.BaseLM) for one in held):
-                where = f"{path.removeprefix('self').lstrip('.')}.{name}".lstrip(".")
+                where = f"{path}.{name}".removeprefix("self").lstrip(".")
                 yield (
-                    f"programs.{program.name}.class: {type(module).__name__} holds a model of its own, {where}; its calls "
-                    "would pass the guards by: leave it out, and use [models] and variants"
+                    f"{setting}: {type(module).__name__} holds a model of its own, {where}, whose calls would pass the "
+                    "guards by; leave it out: [models] and variants say what a program runs on"
                 )
 
 
