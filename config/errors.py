@@ -94,10 +94,6 @@ class DeadlineExceeded(DspyqError):
     """The prediction ran longer than its program's ``deadline_seconds``."""
 
 
-class UnguardedCall(DspyqError):
-    """A program called a model of its own, past the guards of the configuration's."""
-
-
 class UnboundedCall(DspyqError):
     """A budget cannot hold a call whose cost has no bound: no ``max_tokens``, or parts that are not text."""
 

@@ -5,7 +5,6 @@ A run that follows a parked or killed one neither pays again for a reply nor for
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, cast
 
 import orjson
@@ -53,7 +52,7 @@ class PaidCalls:
             call: What is known of it.
             reply: As the engine can load it again; None for an attempt that failed.
         """
-        fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(asdict(call))]
+        fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(call)]
         if reply is not None:
             fields += [_REPLY + call.key, reply]
         return self._remember.step(_ignore, args=[job.task_id, *fields])
