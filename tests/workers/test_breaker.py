@@ -352,6 +352,20 @@ def test_pybreaker_s_listeners_hear_of_each_state_also_of_those_others_made(work
     assert heard == [("m", "closed", "open"), ("m", "open", "half-open"), ("m", "half-open", "closed")]
 
 
+def test_a_call_that_only_begins_resets_no_failures_when_others_closed_the_breaker(worker_breaker, operator):
+    one, other = worker_breaker(LONG), worker_breaker(LONG)
+    open_for(LONG, one)
+    read(other)
+    with pytest.raises(Refusal), other.calling():
+        pytest.fail("called")
+    operator.command("close")
+    fail(one, 2)
+    read(other)
+    with other.calling():
+        assert read(one).failures == 2
+    assert read(one).failures == 0
+
+
 def test_an_operator_s_opening_lasts_until_it_is_closed(worker_breaker, operator):
     breaker = worker_breaker()
     operator.command("open")
