@@ -16,7 +16,7 @@ app = typer.Typer(help="See and steer what stands before the models: circuit bre
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="The name of its `[models.NAME]` table; may be left out where one is all."),
+    typer.Argument(metavar="MODEL", help="The name of its `[models.NAME]` table; may be left out where one is all."),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every model.")]
 
@@ -24,7 +24,7 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every model.")]
 @app.command()
 def show(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="The name of its `[models.NAME]` table; else every model.")
+        str | None, typer.Argument(metavar="MODEL", help="The name of its `[models.NAME]` table; else every model.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +40,7 @@ def show(
     if as_json:
         print_json(rows)
         return
-    titles = ["model", "state", "failures", "for", "openings", "gate", "limit"]
+    titles = ["model", "breaker", "failed", "opened", "gate", "requests/s", "tokens/min"]
     print_table("Before the models", titles, [_cells(row) for row in rows])
 
 
@@ -138,16 +138,22 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    is_timed = row["state"] == "open" and not row["is_forced"]
-    left = f"{row['open_seconds']:.1f} s" if is_timed else "until closed" if row["is_forced"] else "–"
-    gate = f"{row['gate_reason']}, {row['gate_seconds']:.1f} s" if row["gate_reason"] else "open"
-    limits = []
-    if row["requests_per_second"]:
-        limits.append(f"{row['requests_per_second']:g}/s, burst {row['burst_requests']}")
-    if row["tokens_per_minute"]:
-        limits.append(f"{row['tokens_per_minute']:,} tokens/min")
-    failures = f"{row['failures']} of {row['failure_threshold']}"
-    return [row["model"], row["state"], failures, left, f"{row['openings']:,}", gate, ", ".join(limits) or "none"]
+    breaker = row["state"]
+    if row["is_forced"]:
+        breaker = "open (forced)"
+    elif breaker == "open":
+        breaker = f"open for {row['open_seconds']:.0f} s"
+    gate = f"{row['gate_reason']} {row['gate_seconds']:.0f} s" if row["gate_reason"] else "open"
+    rate, pace = row["requests_per_second"], row["tokens_per_minute"]
+    return [
+        row["model"],
+        breaker,
+        f"{row['failures']}/{row['failure_threshold']}",
+        f"{row['openings']:,}",
+        gate,
+        f"{rate:g}" if rate else "–",
+        f"{pace:,}" if pace else "–",
+    ]
 
 
 def _print_done(what: str, models: list[Model], *, as_json: bool) -> None:

@@ -84,7 +84,7 @@ class Breaker:
             reset_timeout=policy.reset_timeout_seconds,
             success_threshold=policy.success_threshold,
             exclude=[self._storage.is_neutral],
-            listeners=[_OneProbe(self._storage)],
+            listeners=[_FleetRules(self._storage)],
             state_storage=self._storage,
             name=model_name,
             throw_new_error_on_trip=False,  # the caller is told what the provider did
@@ -239,6 +239,9 @@ class _Storage(CircuitBreakerStorage):
         self._report("failed")
 
     def reset_counter(self) -> None:
+        """Do nothing: pybreaker also asks for it when it sees that others closed the breaker (``count_success``)."""
+
+    def count_success(self) -> None:
         """Count the call's success while closed, where there is something to reset."""
         if self.call and not self.call.is_neutral and self.state == "closed" and self.snapshot.failures:
             self._report("succeeded")
@@ -271,8 +274,8 @@ class _Storage(CircuitBreakerStorage):
         return answer
 
 
-class _OneProbe(CircuitBreakerListener):
-    """Refuses the calls that were not admitted; pybreaker lets any number through while half-open."""
+class _FleetRules(CircuitBreakerListener):
+    """What pybreaker's states lack: one probe in the fleet, and successes that count once the call has ended."""
 
     def __init__(self, storage: _Storage) -> None:
         self._storage = storage
@@ -283,3 +286,8 @@ class _OneProbe(CircuitBreakerListener):
         call = self._storage.call
         if self._storage.state != "closed" and not (call and call.is_admitted):
             raise CircuitBreakerError("another call probes")
+
+    def success(self, cb: CircuitBreaker) -> None:
+        """Count a success."""
+        del cb
+        self._storage.count_success()

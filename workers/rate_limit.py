@@ -4,9 +4,9 @@ A turn is a slot of GCRA (a token bucket that stores one time), so callers are s
 Before all of them stands the model's gate: closed for everyone where a provider asked to wait or refuses the account.
 
 **As sent, not as reserved.** A thread wakes late when its machine is busy, and those that wake together send in a
-clump. So slots are given out a little slower than the limit, and what is kept back pays for waking late: a call up to
-``LATE_SECONDS`` after its slot cannot carry any second over the limit. One that is later (``is_late``) must not be
-sent, and reserves anew; its slot is lost.
+clump. So slots are given out a little slower than the limit, and what is kept back pays for waking late: up to
+``late_seconds`` after its slot, a call cannot carry any second over the limit. One that is later (``is_late``) must not
+be sent, and reserves anew; its slot is lost. Slots are told by Redis's clock, so a slow reply makes no call late.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from config.experiment import Model
 from config.redis import KEY_PREFIX
 from config.scripts import Step, load_script, run_together
 from config.settings import Settings
+from workers.redis_clock import RedisClock
 
 logger = logging.getLogger("dspyq.rate_limit")
 
 RATE_PREFIX = f"{KEY_PREFIX}rate:"
-#: The share of the requests that is kept back. At 0.97 of a rate, a second and the 0.03 s of its late callers hold no
-#: more than a second at the rate: 0.97 * (1 + 0.03) < 1.
+#: The share of the requests that is kept back.
 _MARGIN = 0.03
-#: How late a call may be sent.
-LATE_SECONDS = 0.03
+#: The latest that a call may be sent, however slow the rate.
+_MOST_LATE_SECONDS = 0.5
 #: The first closing for a 429 that does not say how long.
 _RETRY_AFTER_SECONDS = 1.0
 #: A script is repeated after a lost connection, within this.
@@ -118,6 +118,9 @@ class RateLimiter:
         client: Redis.
         model_name: The model's table.
         policy: What its provider allows. Without limits only the gate counts.
+
+    Attributes:
+        late_seconds: How long after its slot a call may be sent.
     """
 
     def __init__(self, client: redis.Redis, model_name: str, policy: RateLimitPolicy) -> None:
@@ -129,6 +132,8 @@ class RateLimiter:
         self._scripts = {name: load_script(client, "workers", f"rate_{name}") for name in names}
         rate, pace = policy.requests_per_second, policy.tokens_per_minute
         self._request_interval = math.ceil(_MICROSECONDS / (rate * (1 - _MARGIN))) if rate else 0
+        self.late_seconds = _late_seconds(rate) if rate else math.inf
+        self._clock = RedisClock()
         self._token_interval = _SECONDS_PER_MINUTE * _MICROSECONDS / pace if pace else 0.0
         self._closings_grow = False
 
@@ -143,7 +148,7 @@ class RateLimiter:
         longest = self._policy.longest_wait_seconds
         if longest_wait_seconds is not None:
             longest = min(longest, longest_wait_seconds)
-        asked_at = time.monotonic()  # before Redis decides, so that no call is taken for less late than it is
+        asked_at = time.monotonic()
         arguments = (
             self._request_interval,
             self._policy.burst_requests,
@@ -220,17 +225,27 @@ class RateLimiter:
         return was_closed
 
     def _reservation(self, reply: list[Any], asked_at: float) -> Reservation:
-        is_reserved, wait, reason, closings_grow = reply
+        is_reserved, wait, reason, closings_grow, now = reply
         self._closings_grow = bool(closings_grow)
-        wait_seconds = wait / _MICROSECONDS
-        is_limited = is_reserved and self._request_interval
-        send_by = asked_at + wait_seconds + LATE_SECONDS if is_limited else math.inf
-        return Reservation(bool(is_reserved), wait_seconds, _reason(reason), send_by)
+        replied_at = time.monotonic()
+        due_at = self._clock.local(now / _MICROSECONDS, asked_at, replied_at) + wait / _MICROSECONDS
+        wait_seconds = max(0.0, due_at - replied_at) if wait else 0.0
+        return Reservation(bool(is_reserved), wait_seconds, _reason(reason), due_at + self.late_seconds)
 
     def _gate(self, reply: list[Any]) -> Gate:
         left, reason, closings_grow = reply
         self._closings_grow = bool(closings_grow)
         return Gate(left / _MICROSECONDS, _reason(reason))
+
+
+def _late_seconds(rate: float) -> float:
+    """Return how late calls may be sent so that no second has more than the rate and the burst.
+
+    Those sent within a second have slots within that second and the lateness before it, and GCRA gives out at most
+    (1 + lateness) * given rate + burst slots in that, rounded down.
+    """
+    given_rate = rate * (1 - _MARGIN)
+    return min(_MOST_LATE_SECONDS, 0.99 * ((math.floor(rate) + 1) / given_rate - 1))
 
 
 def _microseconds(seconds: float) -> int:

@@ -5,7 +5,7 @@
 --   a limit; tokens the call may use, 0 where they are reserved already; the longest wait.
 -- Every time is in microseconds, those stored of Redis's own clock; the time per token has a fraction.
 -- Reply: {1 if reserved, time until the call may be sent, what it waits for: requests, tokens, retry_after, account or
---   '', 1 while the gate's closings grow}. Where the wait would exceed the longest, nothing is reserved.
+--   '', 1 while the gate's closings grow, now}. Where the wait would exceed the longest, nothing is reserved.
 -- A repetition reserves another turn, which is lost: the limit holds.
 --
 -- The hash has these fields:
@@ -39,7 +39,7 @@ end
 
 local wait = math.ceil(slot - now)
 if wait > longest_wait then
-  return { 0, wait, reason, is_growing }
+  return { 0, wait, reason, is_growing, now }
 end
 if interval > 0 then
   redis.call('HSET', rate, 'requests_at', string.format('%.0f', math.max(requests_at, slot) + interval))
@@ -47,4 +47,4 @@ end
 if is_paced then
   redis.call('HSET', rate, 'tokens_at', string.format('%.0f', slot + tokens * per_token))
 end
-return { 1, wait, reason, is_growing }
+return { 1, wait, reason, is_growing, now }
