@@ -114,6 +114,10 @@ class Gate:
 class RateLimiter:
     """A model's rate limit and gate.
 
+    A caller reserves, waits for its turn, looks again where it has waited, asks whether it is late, and sends. Where
+    the gate has closed meanwhile, or it is late, it reserves anew. A call that is not sent in the end gives its tokens
+    back: ``correct(reserved, 0)``.
+
     Args:
         client: Redis.
         model_name: The model's table.

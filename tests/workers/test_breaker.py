@@ -186,6 +186,19 @@ def test_calls_begun_before_a_transition_are_not_counted_after_it(worker_breaker
     assert (read(breaker).name, breaker.state.openings) == ("open", 2)
 
 
+def test_a_call_of_before_an_opening_that_fails_after_it_is_closed_again_is_not_counted(worker_breaker, operator):
+    one, other = worker_breaker(), worker_breaker()
+    with suppress(ProviderError), one.calling():
+        open_for(POLICY, other)
+        operator.command("close")
+        raise ProviderError
+    assert (read(other).name, other.state.failures) == ("closed", 0)
+    with one.calling():
+        operator.command("close")
+        fail(other)
+    assert read(other).failures == 1
+
+
 def test_openings_double_up_to_the_longest_and_start_anew_after_a_success(worker_breaker):
     breaker = worker_breaker()
     open_for(POLICY, breaker)
