@@ -27,7 +27,7 @@ logger = logging.getLogger("dspyq.guards")
 
 #: A call waits this long, in its thread, for money that other calls hold, and then in its queue.
 _WAIT_FOR_HOLDS_SECONDS = 1.0
-_ASK_AGAIN_SECONDS = (0.05, 0.2)
+_ASK_AGAIN_SECONDS = (0.1, 0.4)
 _PARK_SECONDS = (0.5, 2.0)
 #: Where Redis cannot say, or a clock is wrong, a job waits so long.
 _WITHOUT_AN_ANSWER_SECONDS = 1.0

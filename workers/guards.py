@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+import uuid
 from collections import deque
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from workers.call import Call, Failure, Prices, Reply
 from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
 from workers.paid import PaidCalls
 from workers.rate_limit import GateReason, RateLimiter, RateLimitPolicy
-from workers.refusal import Interruption
+from workers.refusal import Interruption, Loss
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -145,7 +146,7 @@ class ModelGuard:
 
     def _attempt(self, ledger: Ledger, job: Job, call: Call, key: str) -> Reply | Failure:
         """Make one attempt, guarded and settled, and return what it brought."""
-        attempt_id = f"{job.fence}:{ledger.next_attempt()}"
+        attempt_id = f"{job.fence or uuid.uuid4().hex}:{job.variant}:{ledger.next_attempt()}"
         billed = BilledCall(f"{job.task_id}:{attempt_id}", job.program, job.variant, self._model.name)
         tokens = round(call.wire_bytes / _BYTES_PER_TOKEN + self._mean_completion_tokens)
         bound = self._admission.ask(ledger, billed, call, tokens)
@@ -162,11 +163,13 @@ class ModelGuard:
         ledger.add(record)
         reply = call.dump(outcome.response) if isinstance(outcome, Reply) else None
         succeeded = self._rate_limiter.succeeded() if reply is not None else None
-        self._tell([
-            self._settlement(billed, outcome),
+        told = self._tell([
             self._shared.paid.remember(job, attempt_id, record, reply),
+            self._settlement(billed, outcome),
             *_steps(self._correction(tokens, outcome), succeeded),
         ])  # fmt: skip
+        if told and not told[0]:
+            ledger.interrupt(Loss())
         if reply is not None:
             ledger.keep(key, reply)
         if not isinstance(outcome, Reply):
@@ -259,13 +262,18 @@ class ModelGuard:
             raise failure.error
         return delay_seconds
 
-    def _tell(self, steps: list[Step[Any]]) -> None:
-        """Settle, now or when Redis answers again: the provider has been paid, whatever Redis says."""
+    def _tell(self, steps: list[Step[Any]]) -> list[Any]:
+        """Settle, now or when Redis answers again: the provider has been paid, whatever Redis says.
+
+        Returns:
+            What the steps return; nothing where Redis did not answer.
+        """
         try:
-            run_together(self._shared.client, steps)
+            return run_together(self._shared.client, steps)
         except redis.RedisError as error:
             logger.warning("model %s: a call could not be settled yet: %s", self._model.name, error)
             self._shared.unsettled.append(steps)
+            return []
 
 
 def _steps(*steps: Step[Any] | None) -> list[Step[Any]]:

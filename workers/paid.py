@@ -5,7 +5,7 @@ A run that follows a parked or killed one neither pays again for a reply nor for
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import orjson
 import redis
@@ -43,8 +43,8 @@ class PaidCalls:
             running_seconds=float(fields.get(_RUNNING, 0.0)),
         )
 
-    def remember(self, job: Job, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[Any]:
-        """Keep an attempt, and the reply it brought.
+    def remember(self, job: Job, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[bool]:
+        """Keep an attempt, and the reply it brought; the step says whether the run still has its job.
 
         Args:
             job: Whose it is.
@@ -55,12 +55,8 @@ class PaidCalls:
         fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(call)]
         if reply is not None:
             fields += [_REPLY + call.key, reply]
-        return self._remember.step(_ignore, args=[job.task_id, *fields])
+        return self._remember.step(bool, args=[job.task_id, job.fence, *fields])
 
     def remember_running_time(self, job: Job, seconds: float) -> None:
         """Keep how long all runs of a job took together, for its deadline."""
-        self._remember(args=[job.task_id, _RUNNING, f"{seconds:.3f}"])
-
-
-def _ignore(_: Any) -> None:
-    pass
+        self._remember(args=[job.task_id, job.fence, _RUNNING, f"{seconds:.3f}"])

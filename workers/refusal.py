@@ -64,3 +64,10 @@ class Ending(Interruption):
     def __init__(self, error: DspyqError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class Loss(Interruption):
+    """The run has lost its job, which was revoked or is another run's: nobody would get what it still pays for."""
+
+    def __init__(self) -> None:
+        super().__init__("the job was revoked, or another run has it")

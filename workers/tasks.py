@@ -29,7 +29,7 @@ from workers.gates import Gates
 from workers.guards import Guards
 from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
 from workers.programs import Runner
-from workers.refusal import Ending, Interruption, Postponement, Refusal
+from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -101,6 +101,8 @@ class Body:
         """
         try:
             answer = self._runners[request.program.name, variant.name].run(dict(inputs), ledger)
+        except Loss:
+            raise Ignore from None
         except Interruption:
             raise
         except BaseException as error:  # noqa: BLE001 - leaked into Celery's threads, it would strand the job

@@ -129,3 +129,27 @@ def test_a_parked_jobs_running_time_goes_on_where_it_stopped(worker, settings_fi
     told = run_producer(ask_one, path, question="q")
     assert told["error"] == "DeadlineExceeded"
     assert sum(request.inputs["question"] == "q first" for request in endpoint.requests()) == 1
+
+
+def test_a_revoked_job_pays_for_no_further_call(worker, settings_file, run_producer, endpoint):
+    path = settings_file({"programs": {"qa": {"class": "tests.support.user_programs:TwoSteps"}}})
+    worker(path)
+    endpoint.hold(containing="first")
+
+    def send():
+        from producer import predict
+
+        return predict.delay(question="q").id
+
+    def revoke(job_id):
+        from producer import predict
+
+        predict.app.control.revoke(job_id)
+
+    job_id = run_producer(send, path)
+    endpoint.wait_for_calls(1)
+    run_producer(revoke, path, job_id=job_id)
+    endpoint.release()
+    endpoint.wait_until_idle()
+    time.sleep(0.5)
+    assert endpoint.calls() == 1
