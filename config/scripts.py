@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import redis
 from redis.client import Pipeline
@@ -108,13 +111,40 @@ def load_script(client: redis.Redis, package: str, name: str, *, library: str | 
 
 
 def _exchange(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    """Send commands and read their replies, on a connection that stays out of the pool while it works.
+
+    Lending one costs redis-py a lock, a look at the socket and its telemetry: as much as sending does.
+    """
+    idle = _idle_connections(client)
+    try:
+        connection = idle.pop()
+    except IndexError:
+        connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command(connection.pack_commands(commands))
-        return [_read_reply(connection) for _ in commands]
-    finally:
-        pool.release(connection)
+        replies = [_read_reply(connection) for _ in commands]
+    except BaseException as error:
+        connection.disconnect()
+        client.connection_pool.release(connection)
+        if isinstance(error, redis.ConnectionError):  # after a restart of Redis, all of them are dead
+            _drop_idle_connections(client)
+        raise
+    idle.append(connection)
+    return replies
+
+
+def _idle_connections(client: redis.Redis) -> list[Any]:
+    idle = _idle.get(client)
+    return _idle.setdefault(client, []) if idle is None else idle
+
+
+def _drop_idle_connections(client: redis.Redis) -> None:
+    idle = _idle_connections(client)
+    with suppress(IndexError):
+        while True:
+            connection = idle.pop()
+            connection.disconnect()
+            client.connection_pool.release(connection)
 
 
 def _read_reply(connection: Any) -> Any:
@@ -131,3 +161,9 @@ def _load_and_run(client: redis.Redis, step: Step[Any]) -> Any:
 
 def _as_it_is(reply: Any) -> Any:
     return reply
+
+
+#: Connections out of their client's pool that nobody uses now; taking and giving one is a single step of a list's.
+_idle: WeakKeyDictionary[redis.Redis, list[Any]] = WeakKeyDictionary()
+# A forked child must not read its parent's replies.
+os.register_at_fork(after_in_child=_idle.clear)

@@ -162,8 +162,8 @@ class Admission:
             raise Refusal(error, wait_seconds=reservation.wait_seconds, pauses_queue=True, seconds_left=gate)
         setting = "tokens_per_minute" if reservation.reason == "tokens" else "requests_per_second"
         error = RateLimited(f"model {name} is asked as often as models.{name}.{setting} allows")
-        # Its turn comes then; whoever comes a little before waits for it in a thread.
-        self._refuse(error, max(0.0, reservation.wait_seconds - self._longest_wait_seconds))
+        # Half of the turns that threads wait for have passed by then, so that not every second job is refused again.
+        self._refuse(error, max(0.0, reservation.wait_seconds - self._longest_wait_seconds / 2))
 
     def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
         if hold.verdict == "never":
