@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import ConfigurationError
 from config.experiment import Model, Name, Program, Variant, file_sha256
-from config.tables import Breaker, Budget, Cache, Delivery, Logging, RateLimit, Retry, Workers
+from config.tables import Breaker, Budget, Cache, Delivery, Logging, Metrics, RateLimit, Retry, Workers
 
 DEFAULT_FILE = "dspyq.toml"
 _ENV_PREFIX = "DSPYQ_"
@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         rate_limit: What all models' limits have in common.
         retry: Model calls that failed on something that passes.
         budget: What all model calls together may cost.
+        metrics: What Prometheus reads of each worker.
         logging: What logs may show.
     """
 
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     rate_limit: RateLimit = RateLimit()
     retry: Retry = Retry()
     budget: Budget = Budget()
+    metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
     @classmethod

@@ -138,6 +138,18 @@ class Budget(Table):
         return name
 
 
+class Metrics(Table):
+    """``[metrics]``: what Prometheus reads of each worker.
+
+    Attributes:
+        port: Where ``/metrics`` is served; 0 picks a free one and logs it; not at all where left out.
+        address: The address to listen at.
+    """
+
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    address: str = "127.0.0.1"
+
+
 class Logging(Table):
     """``[logging]``.
 

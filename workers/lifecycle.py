@@ -56,6 +56,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         _check_broker(instance.app)
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
+        from workers import metrics  # noqa: PLC0415
         from workers.guards import Guards  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
@@ -64,6 +65,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         served = set(instance.app.amqp.queues.consume_from)
         guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
         install(build_programs(settings, served, guards), guards, gates)
+        metrics.serve(settings.metrics)
         upkeep = Upkeep(guards.catch_up, gates.open_what_may_be)
         signals.worker_ready.connect(lambda **_: upkeep.start(), weak=False)
         signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)

@@ -1,0 +1,49 @@
+"""What Prometheus reads of a worker. No label has values that grow without bound: models and scopes are few."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+from config.errors import ConfigurationError
+from config.tables import Metrics
+
+logger = logging.getLogger("dspyq.metrics")
+
+TOKENS_USED = Counter("dspy_tokens_used_total", "Tokens that providers counted.", ["model", "type"])
+COST_USD = Counter("dspy_cost_usd_total", "What model calls cost; the most they may have, where unknown.", ["model"])
+BREAKER_OPEN = Gauge(
+    "dspy_circuit_breaker_open", "0 closed, 0.5 half-open, 1 open: as this worker knows it of all workers.", ["model"]
+)
+BREAKER_REJECTIONS = Counter(
+    "dspy_circuit_breaker_rejections_total", "Model calls that the circuit breaker refused.", ["model"]
+)
+REFUSALS = Counter("dspy_guard_refusals_total", "Model calls that a guard refused, by error.", ["model", "error_type"])
+RATE_LIMIT_WAIT_SECONDS = Counter(
+    "dspy_rate_limit_wait_seconds_total", "Seconds that calls waited for their turn.", ["model"]
+)
+BUDGET_WARNINGS = Counter(
+    "dspy_budget_warnings_total",
+    "Limits that a call of this worker was the first to use up to a percentage.",
+    ["scope", "period", "percentage"],
+)
+GUARD_REDIS_FAILURES = Counter(
+    "dspy_guard_redis_failures_total", "Times Redis could not say whether a model may be called.", ["model"]
+)
+
+
+def serve(settings: Metrics) -> None:
+    """Serve ``/metrics``, where a port is configured.
+
+    Raises:
+        ConfigurationError: If that port is taken.
+    """
+    if settings.port is None:
+        return
+    try:
+        server, _ = start_http_server(settings.port, settings.address)
+    except OSError as error:
+        where = f"{settings.address}:{settings.port}"
+        raise ConfigurationError(f"metrics.port: cannot listen at {where}: {error.strerror}; 0 picks a port") from error
+    logger.warning("metrics are served at http://%s:%d/metrics", settings.address, server.server_port)
