@@ -138,6 +138,11 @@ class Leases:
         if self._release(tag):
             self.records.give_back([tag], delay_seconds)
 
+    def refuse(self, tag: str, delay_seconds: float) -> None:
+        """Give the job of this run back for a while for workers that can run it, and count that; as ``park``."""
+        if self._release(tag):
+            self.records.hand_back(tag, delay_seconds)
+
     def set_aside(self, tag: str, reason: str) -> None:
         """Take the job of this run out of the traffic; only its record stays."""
         if self._release(tag):

@@ -21,6 +21,16 @@ def park(context: Context, delay_seconds: float) -> NoReturn:
     raise Ignore
 
 
+def hand_back(context: Context, delay_seconds: float) -> NoReturn:
+    """Give back a job that this worker cannot run and others may; its message's ``hand_backs`` says how often so far.
+
+    Raises:
+        Ignore: Always: the body ends here.
+    """
+    process_leases().refuse(context.properties["delivery_tag"], delay_seconds)
+    raise Ignore
+
+
 class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
     """A task whose job may have been given to another worker before its body begins."""
 

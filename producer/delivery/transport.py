@@ -193,7 +193,7 @@ def _take(queue: str) -> dict[str, Any] | None:
     try:
         message: dict[str, Any] = loads(delivery.message)
         message["properties"]["delivery_tag"] = delivery.tag
-        message["properties"]["given_back"] = delivery.given_back
+        message["properties"]["hand_backs"] = delivery.hand_backs
         message["properties"]["run_count"] = delivery.run_count
         message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
     except _UNREADABLE:

@@ -11,9 +11,9 @@ so:
 - ``TEST_CLOCK_AHEAD_SECONDS=60``: its wall clock is wrong by so much; monotonic time is not.
 
 On a job's way: ``after-claim`` and ``mid-put`` (in its producer), ``after-bell``, ``mid-take``, ``after-take``,
-``after-begin``, ``before-store``, ``mid-store``, ``after-store``, ``before-ack``, ``mid-finish``, ``after-finish``; and
-beside it ``mid-renew``, ``mid-sweep``, ``after-sweep``. In the middle of something means: Redis has been told to do it,
-and its reply is not read.
+``after-begin``, ``before-store``, ``mid-store``, ``after-store``, ``mid-chord`` (its last task is done, its body is not
+called), ``before-ack``, ``mid-finish``, ``after-finish``; and beside it ``mid-renew``, ``mid-sweep``, ``after-sweep``.
+In the middle of something means: Redis has been told to do it, and its reply is not read.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from producer.claims import Claims
 from producer.delivery.leases import Leases, process_leases
 from producer.delivery.records import Records
 from producer.delivery.transport import BELL, Transport
+from producer.results import PredictionBackend
 
 ONCE_KEY = "failpoint"
 DEATHS_KEY = "failpoint-deaths"
@@ -205,6 +206,7 @@ def _install() -> None:
     _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))
     _around(Leases, "begin", after=_began)
     _around(Claims, "answer", before=lambda *_: reach("before-store"), after=_stored)
+    _around(PredictionBackend, "_chord_publish_claim_expires", before=lambda *_: reach("mid-chord"))
     _around(Leases, "finish", before=lambda *_: reach("before-ack"), after=lambda *arguments: _finished(arguments[-1]))
     _around(Records, "sweep", after=lambda *_: reach("after-sweep"))
     _around(redis.connection.AbstractConnection, "read_response", before=_before_reply)
