@@ -220,35 +220,3 @@ def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
     eventually(lambda: redis_server.client().exists("dspy:v1:delayed"))
     worker(new)
     assert "q" in producer.result()
-
-
-def test_links_and_chains_fire_once_though_the_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
-    from tests.support.user_tasks import note
-
-    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
-    client = redis_server.client()
-    client.set("failpoint", "before-ack")
-    first = worker(env=imports | {"TEST_FAILPOINTS": "1"}, arguments=["-Q", "qa.control"])  # leaves the link to others
-    predict.apply_async(kwargs={"question": "q"}, link=note.s())
-    first.wait(20)
-    worker(env=imports)
-    eventually(lambda: not left(redis_server))
-    assert client.llen("noted") == 1
-    assert endpoint.calls() == 1
-
-
-def test_a_chord_reaches_its_body_once_though_a_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
-    from celery import chord
-
-    from tests.support.user_tasks import note_many
-
-    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
-    client = redis_server.client()
-    client.set("failpoint", "before-ack")
-    first = worker(env=imports | {"TEST_FAILPOINTS": "1", "DSPYQ_WORKERS__CONCURRENCY": "1"})  # dies between two calls
-    chord([predict.s(question=question) for question in ("a", "b")])(note_many.s())
-    first.wait(20)
-    worker(env=imports)
-    eventually(lambda: not left(redis_server))
-    assert client.lrange("noted-many", 0, -1) == ["2"]
-    assert endpoint.calls() == 2
