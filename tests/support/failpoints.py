@@ -78,6 +78,7 @@ class _Points:
         self._most_deaths = int(os.environ.get("TEST_FAILPOINT_DEATHS", sys.maxsize))
         self._random = random.Random(os.environ.get("TEST_FAILPOINT_SEED"))  # noqa: S311 - no secret
         self._lock = threading.Lock()
+        self.taking = threading.RLock()  # a job is taken wholly or not at all when this process dies: its record names it
         self._unpaid_tags: set[str] = set()
         self.doing = threading.local()  # .action: what Redis is being told by this thread; .job_id; .tag
 
@@ -87,7 +88,7 @@ class _Points:
             os.kill(os.getpid(), signal.SIGKILL)
         if point != self.point:
             return
-        with self._lock:  # one death, one record
+        with self._lock, self.taking:  # one death, one record
             if self._random.random() < self._probability and self._leave_record(job_id):
                 os.kill(os.getpid(), signal.SIGKILL)
                 threading.Event().wait()  # nothing else is done until the signal is
@@ -193,6 +194,17 @@ def _claimed(claim: Any, claims: Any, request: Any, task_id: str, **_: Any) -> N
         _points.reach("after-claim", task_id)
 
 
+def _locked(owner: type, name: str, lock: threading.RLock) -> None:
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return method(self, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
 def _install() -> None:
     reach = _points.reach
     _telling(Records, "put", "put", lambda job: job.id)
@@ -204,6 +216,7 @@ def _install() -> None:
     _around(Claims, "claim", after=_claimed)
     _around(Transport, "_deliver", before=_heard)
     _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))
+    _locked(Leases, "take", _points.taking)
     _around(Leases, "begin", after=_began)
     _around(Claims, "answer", before=lambda *_: reach("before-store"), after=_stored)
     _around(PredictionBackend, "_chord_publish_claim_expires", before=lambda *_: reach("mid-chord"))
