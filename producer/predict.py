@@ -268,8 +268,8 @@ class Predict(DeliveredTask):
 def _with_id(signature: Any) -> Any:
     """Give a link its task id now: a prediction that is delivered twice then links once.
 
-    Celery calls an error link of more than one argument in the run that failed, as a function: no id keeps it from being
-    called again.
+    An error link that takes more than one argument Celery calls as a function, within the run that failed: no id keeps
+    it from being called again.
     """
     named = maybe_signature(signature, app=app).clone()
     named.freeze()

@@ -166,9 +166,7 @@ class Records:
         """Return whether a queue ever held a job."""
         return bool(self._client.sismember(f"{KEY_PREFIX}queues", queue))
 
-    def _back(
-        self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, is_hand_back: bool = False
-    ) -> int:
+    def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, is_hand_back: bool = False) -> int:
         if not tags:
             return 0
         counted = "1" if is_hand_back else ""

@@ -78,7 +78,7 @@ class _Points:
         self._most_deaths = int(os.environ.get("TEST_FAILPOINT_DEATHS", sys.maxsize))
         self._random = random.Random(os.environ.get("TEST_FAILPOINT_SEED"))  # noqa: S311 - no secret
         self._lock = threading.Lock()
-        self.taking = threading.RLock()  # a job is taken wholly or not at all when this process dies: its record names it
+        self.taking = threading.RLock()  # when this process dies, a job is taken and in its record, or it is not taken
         self._unpaid_tags: set[str] = set()
         self.doing = threading.local()  # .action: what Redis is being told by this thread; .job_id; .tag
 
