@@ -11,16 +11,15 @@ from tests.chaos.scale import Scale
 from tests.chaos.stage import Call, Stage, armed
 from tests.support.processes import wait_until
 
-_PROBABILITY = 0.15
-#: Only the last task of a chord comes by there.
-_PROBABILITY_MID_CHORD = 0.7
-
 
 def linked_and_chorded(point: str, scale: Scale) -> Outcome:
     """Kill workers at a point while links and chords are told; each must fire once."""
     deaths = scale.pick(quick=2, full=60)
     jobs = scale.pick(quick=10, full=100)
-    probability = _PROBABILITY_MID_CHORD if point == "mid-chord" else _PROBABILITY
+    if point == "mid-chord":  # only the last task of a chord comes by there
+        probability = scale.pick(quick=1.0, full=0.7)
+    else:
+        probability = scale.pick(quick=0.4, full=0.15)
     with Stage(concurrency=2) as stage:
         from celery import chord
 
