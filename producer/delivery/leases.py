@@ -34,7 +34,7 @@ class _Lease:
         sure_until: The monotonic second up to which the lease is ours, whatever happens to us or to Redis.
         return_slot: Tells the consumer that it may prefetch one job more.
         is_begun: Whether its body has begun.
-        ended_at: The monotonic second its body ended.
+        ended_at: The monotonic second Celery was done with it, its result stored or not.
     """
 
     sure_until: float
@@ -110,9 +110,9 @@ class Leases:
             logger.warning("run %s does not begin, Redis does not say whether it may: %s", tag, error)
             return False
 
-    def ended(self, tag: str) -> None:
-        """Note that the body of this run ended: its ack should follow, and a lease without one must not live on."""
-        if lease := self._held.get(tag):
+    def ended(self, tag: str | None) -> None:
+        """Note that Celery is done with this run: its ack should follow, and a lease without one must not live on."""
+        if lease := self._held.get(tag or ""):
             lease.ended_at = time.monotonic()
 
     def finish(self, tag: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from celery import Task
+from celery import Task, signals
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
@@ -44,10 +44,14 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
         # A task that acknowledges early has given its job up before its body begins, as its author wanted.
         if self.request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
             return self.run(*args, **kwargs)
-        leases = process_leases()
-        if not leases.begin(delivery_tag):
+        if not process_leases().begin(delivery_tag):
             raise Ignore
-        try:
-            return self.run(*args, **kwargs)
-        finally:
-            leases.ended(delivery_tag)
+        return self.run(*args, **kwargs)
+
+
+def _note_end(task: Task, **_: Any) -> None:
+    """Note that Celery is done with a run: its result is stored, however long that took, or never will be."""
+    process_leases().ended((task.request.properties or {}).get("delivery_tag"))
+
+
+signals.task_postrun.connect(_note_end, weak=False)

@@ -16,10 +16,8 @@ def linked_and_chorded(point: str, scale: Scale) -> Outcome:
     """Kill workers at a point while links and chords are told; each must fire once."""
     deaths = scale.pick(quick=2, full=60)
     jobs = scale.pick(quick=10, full=100)
-    if point == "mid-chord":  # only the last task of a chord comes by there
-        probability = scale.pick(quick=1.0, full=0.7)
-    else:
-        probability = scale.pick(quick=0.4, full=0.15)
+    is_rare = point == "mid-chord"  # only the last task of a chord comes by there
+    probability = scale.pick(quick=1.0, full=0.7) if is_rare else scale.pick(quick=0.4, full=0.15)
     with Stage(concurrency=2) as stage:
         from celery import chord
 
