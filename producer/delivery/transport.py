@@ -190,6 +190,8 @@ def _take(queue: str) -> dict[str, Any] | None:
         return None
     with _unreadable_is_set_aside(delivery.tag):
         message: dict[str, Any] = loads(delivery.message)
+        if message["headers"]["id"] != delivery.id:
+            raise ValueError("it is another job's")
         message["properties"]["delivery_tag"] = delivery.tag
         message["properties"]["hand_backs"] = delivery.hand_backs
         message["properties"]["run_count"] = delivery.run_count
