@@ -97,10 +97,10 @@ class Channel(redis.Channel):
             return _drop_strange_item()  # no JSON
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        headers = message.get("headers") or {}
-        if "task" not in headers or "id" not in headers:
+        if not _is_of_task(message):
             super()._put(queue, message, **kwargs)
             return
+        headers = message["headers"]
         job = Job(
             id=headers["id"],
             message=dumps({**message, "headers": {**headers, "eta": None}}),  # or Celery would wait for it in memory
@@ -144,7 +144,7 @@ class Transport(redis.Transport):
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if isinstance(message, dict) and message.keys() >= _ENVELOPE:
+        if isinstance(message, dict) and message.keys() >= _ENVELOPE and not _is_of_task(message):
             self._deliver_envelope(message, queue)
         elif message != BELL:
             _drop_strange_item()
@@ -178,8 +178,13 @@ class SentinelTransport(Transport, redis.SentinelTransport):
     Channel = SentinelChannel
 
 
+def _is_of_task(message: dict[str, Any]) -> bool:
+    headers = message.get("headers") or {}
+    return "task" in headers and "id" in headers
+
+
 def _drop_strange_item() -> None:
-    """Lists hold bells and kombu's envelopes; over anything else Celery would end the worker."""
+    """Lists hold bells, and kombu's envelopes of what is no task's; over anything else Celery would end the worker."""
     logger.error("a queue's list held something that is neither a bell nor a message; it is dropped")
 
 
