@@ -75,6 +75,25 @@ def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server)
     eventually(lambda: redis_server.client().zcard("dspy:v1:dead") == 1)
 
 
+def test_a_message_that_nobody_can_be_told_of_keeps_nobody_else_from_being_told(predict, redis_server):
+    from config.errors import PoisonedJob
+    from producer.delivery.dead import dead_jobs
+    from producer.ending import tell
+
+    client = redis_server.client()
+    strange, good = predict.delay(question="strange"), predict.delay(question="good")
+    record = f"dspy:v1:job:{strange.id}"
+    message = json.loads(client.hget(record, "message"))
+    client.hset(record, "message", json.dumps(message | {"headers": message["headers"] | {"group": {}, "dspyq": 1}}))
+    for job in (strange, good):
+        client.zadd("dspy:v1:dead", {job.id: time.time()})
+        client.sadd("dspy:v1:untold", job.id)
+    tell([strange.id, good.id])
+    with pytest.raises(PoisonedJob):
+        good.get(timeout=5)
+    assert dead_jobs().untold([strange.id, good.id]) == []
+
+
 def test_one_callers_cancel_leaves_the_run_to_the_others_and_the_lasts_ends_it(predict, worker, endpoint, redis_server):
     first, joined = predict.delay(question="q"), predict.delay(question="q")
     assert not first.cancel()
