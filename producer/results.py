@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -77,8 +77,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
     ) -> Any:
         if state != SUCCESS or not is_prediction(result):
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
-        if not getattr(request, "is_answer_stored", False):
-            self.store_answer(task_id, result, request)
+        self.store_answer(task_id, result, request)
         return result
 
     def store_answer(self, task_id: str, result: dict[str, Any], request: Any) -> bool:
@@ -91,7 +90,10 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         metadata = metadata_from_json(result["metadata"])
         settings = get_settings()
         program = settings.programs[metadata.program]
-        if metadata.cached:
+        counts: Mapping[str, int]
+        if getattr(request, "is_answer_stored", False):
+            counts = {}  # stored again, with the children that Celery has sent meanwhile
+        elif metadata.cached:
             counts = {"successes": int(metadata.cache_level == "joined")}
         else:
             counts = run_counts(

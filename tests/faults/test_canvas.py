@@ -96,3 +96,16 @@ def test_a_chord_whose_member_is_set_aside_fails_though_its_claim_was_left_behin
     client.zadd("dspy:v1:dead", {member.id: 1})
     tell([member.id])
     assert body.state == "FAILURE"
+
+
+@pytest.mark.parametrize("serve_seconds", ["0", "60"])
+def test_a_linked_prediction_is_counted_once_and_knows_its_children(predict, worker, redis_server, serve_seconds):
+    from tests.support.user_tasks import note
+
+    worker(env=IMPORTS | {"DSPYQ_PROGRAMS__QA__CACHE_TTL_SECONDS": serve_seconds})
+    job = predict.apply_async(kwargs={"question": "q"}, link=note.s())
+    eventually(lambda: not left(redis_server))
+    assert redis_server.client().llen("noted") == 1
+    assert len(predict.AsyncResult(job.id).children) == 1
+    counts = redis_server.client().hgetall("dspy:v1:statistics:qa.control")
+    assert (counts["misses"], counts["successes"]) == ("1", "1")
