@@ -110,9 +110,9 @@ class Leases:
             logger.warning("run %s does not begin, Redis does not say whether it may: %s", tag, error)
             return False
 
-    def ended(self, tag: str | None) -> None:
+    def ended(self, tag: str) -> None:
         """Note that Celery is done with this run: its ack should follow, and a lease without one must not live on."""
-        if lease := self._held.get(tag or ""):
+        if lease := self._held.get(tag):
             lease.ended_at = time.monotonic()
 
     def finish(self, tag: str) -> None:
@@ -163,7 +163,7 @@ class Leases:
         """
         with self._beginning:
             self._is_closing = True
-            tags = [tag for tag, lease in self._held.items() if also_begun or not lease.is_begun]
+            tags = [tag for tag, lease in list(self._held.items()) if also_begun or not lease.is_begun]
             for tag in tags:  # at once: none of them may begin in between
                 self.let_go(tag)
         return self.records.give_back(tags)

@@ -51,7 +51,8 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
 
 def _note_end(task: Task, **_: Any) -> None:
     """Note that Celery is done with a run: its result is stored, however long that took, or never will be."""
-    process_leases().ended((task.request.properties or {}).get("delivery_tag"))
+    if delivery_tag := (task.request.properties or {}).get("delivery_tag"):
+        process_leases().ended(delivery_tag)
 
 
 signals.task_postrun.connect(_note_end, weak=False)
