@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from benchmarks import hits, imports, memory, processor, publishing, single_flight, throughput
+from benchmarks import hits, imports, memory, processor, publishing, scale_out, single_flight, sweep, throughput
 from benchmarks.rows import Row, build_table
 
 _WIDTH_OF_A_FILE = 160
@@ -33,6 +33,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "cpu": processor.run,
     "imports": imports.run,
     "memory": memory.run,
+    "scale_out": scale_out.run,
+    "sweep": sweep.run,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import psutil
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import DSPYQ, Contender
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.endpoint import Endpoint
 from tests.support.processes import LocalProcess
@@ -73,16 +73,22 @@ class Servers:
         """Run a contender's worker, ready and warm: all of its threads live and have their connections."""
         command = list(contender.worker_command)
         with LocalProcess(contender.name, command, ready_line="", env=self.environment()) as process:
-            try:
-                self.endpoint.hold()
-                keys = self.ask(contender, CONCURRENCY, "warm-up")
-                self._release_when_all_wait()
-                self.wait_for_results(keys, _START_TIMEOUT_SECONDS)
-                self.endpoint.reset()
-            except TimeoutError as error:
-                text = f"the worker of {contender.name} does not answer: {error}\n{process.logs()}"
-                raise RuntimeError(text) from error
+            self._warm(contender, CONCURRENCY, [process])
             yield process
+
+    @contextmanager
+    def fleet(self, size: int, threads: int) -> Iterator[list[LocalProcess]]:
+        """Run so many of our workers, each with so many threads, on one queue, ready and warm."""
+        env = self.environment({"DSPYQ_WORKERS__CONCURRENCY": str(threads)})
+        with ExitStack() as started:
+            processes = [
+                started.enter_context(
+                    LocalProcess(f"worker {number}", list(DSPYQ.worker_command), ready_line="", env=env)
+                )
+                for number in range(1, size + 1)
+            ]
+            self._warm(DSPYQ, size * threads, processes)
+            yield processes
 
     def run_bare(self, count: int, *, model_seconds: float = 0.0) -> dict[str, Any]:
         """Answer new questions in bare DSPy threads, warm as workers are; returns what ``subjects.bare`` does."""
@@ -137,9 +143,21 @@ class Servers:
                 raise TimeoutError(f"{found} of {len(keys)} results within {timeout_seconds:g} s")
             time.sleep(_POLL_SECONDS)
 
-    def _release_when_all_wait(self) -> None:
+    def _warm(self, contender: Contender, threads: int, processes: Sequence[LocalProcess]) -> None:
+        """Have every thread of these workers answer once."""
+        try:
+            self.endpoint.hold()
+            keys = self.ask(contender, threads, "warm-up")
+            self._release_when_all_wait(threads)
+            self.wait_for_results(keys, _START_TIMEOUT_SECONDS)
+            self.endpoint.reset()
+        except TimeoutError as error:
+            logs = "\n".join(process.logs() for process in processes)
+            raise RuntimeError(f"the worker of {contender.name} does not answer: {error}\n{logs}") from error
+
+    def _release_when_all_wait(self, threads: int = CONCURRENCY) -> None:
         """Let the model answer only once every thread waits for it: each of them lives then, with its connections."""
-        self.endpoint.wait_for_calls(CONCURRENCY, _START_TIMEOUT_SECONDS)
+        self.endpoint.wait_for_calls(threads, _START_TIMEOUT_SECONDS)
         self.endpoint.release()
 
 

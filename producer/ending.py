@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
+import redis
 from celery.app.task import Context
 
 from config.celery import HEADER, app
 from config.errors import PoisonedJob
 from producer.claims import Run, process_claims
-from producer.delivery.dead import dead_jobs
+from producer.delivery.dead import DeadJob, dead_jobs
 from producer.delivery.messages import read_request
 from producer.request import Header
+
+logger = logging.getLogger(__name__)
 
 
 def revoke(task_ids: Iterable[str]) -> None:
@@ -27,11 +31,20 @@ def revoke(task_ids: Iterable[str]) -> None:
 def tell(task_ids: Iterable[str]) -> None:
     """Answer for jobs that were set aside: their callers, links and chords get ``PoisonedJob``."""
     for job in dead_jobs().find(job_ids=list(task_ids)):
-        request = read_request(job.message)
-        error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
-        _release(job.id, request)
-        app.backend.mark_as_failure(job.id, error, request=request)
+        try:
+            _fail(job)
+        except redis.RedisError:
+            raise
+        except Exception:  # a message as strange as that must not keep others from being told
+            logger.exception("job %s was set aside, and its links or chord cannot be told", job.id)
         dead_jobs().told([job.id])
+
+
+def _fail(job: DeadJob) -> None:
+    request = read_request(job.message)
+    error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
+    _release(job.id, request)
+    app.backend.mark_as_failure(job.id, error, request=request)
 
 
 def drop(task_ids: Iterable[str]) -> int:

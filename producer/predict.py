@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Task
 from celery.canvas import maybe_signature
+from celery.exceptions import Ignore
 from celery.utils import uuid
 from celery.utils.functional import maybe_list
 from kombu.exceptions import OperationalError
@@ -55,6 +56,23 @@ class Predict(DeliveredTask):
     typing = False
     acks_late = True
     ignore_result = False
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Run the body; what Celery sends on from its answer, it sends only once that is stored.
+
+        Celery calls links and the chain's next task first and stores then. A worker that dies in between would have
+        sent an answer that nobody else gets: the job would be computed anew.
+
+        Raises:
+            Ignore: If the run has lost its job.
+        """
+        answer = super().__call__(*args, **inputs)
+        request = self.request
+        if (request.callbacks or request.chain) and not request.called_directly:
+            if not self.backend.store_answer(request.id, answer, request):
+                raise Ignore
+            request.is_answer_stored = True
+        return answer
 
     @property
     def resultrepr_maxsize(self) -> int:
@@ -214,8 +232,9 @@ class Predict(DeliveredTask):
         self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool
     ) -> PredictionResult:
         """Send the message, as Celery sends any task's."""
-        if link := options.get("link"):
-            options = {**options, "link": [_with_id(signature) for signature in maybe_list(link)]}
+        options = dict(options)
+        for name in {"link", "link_error"} & options.keys():
+            options[name] = [_with_id(signature) for signature in maybe_list(options[name])]
         header = request.header(is_claimed=is_claimed)._asdict()
         headers = {**(options.get("headers") or {}), HEADER: header}
         result: PredictionResult = super().apply_async(
@@ -247,7 +266,11 @@ class Predict(DeliveredTask):
 
 
 def _with_id(signature: Any) -> Any:
-    """Give a link its task id now: a prediction that is delivered twice then links once."""
+    """Give a link its task id now: a prediction that is delivered twice then links once.
+
+    An error link that takes more than one argument Celery calls as a function, within the run that failed: no id keeps
+    it from being called again.
+    """
     named = maybe_signature(signature, app=app).clone()
     named.freeze()
     return named

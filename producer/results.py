@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.states import SUCCESS
 
 from config.money import to_nano_usd
+from config.scripts import load_script
 from config.settings import get_settings
 from producer.claims import Run, Stored, process_claims
 from producer.prediction import Prediction, from_json, is_prediction, metadata_from_json
@@ -48,6 +49,17 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             meta["result"] = from_json(meta["result"])
         return meta
 
+    def on_chord_part_return(self, request: Any, state: str, result: Any, *args: Any, **kwargs: Any) -> None:
+        """Count a task of a chord as done; the last one calls the chord's body.
+
+        Celery has the run that does so claim the chord, for longer than a dead run's job may take to come back: without
+        the claim's end nobody would call the body any more. What two runs send is one job, for the body has its id.
+        """
+        is_first_run = (request.properties or {}).get("run_count") == 1
+        if request.group and not is_first_run:
+            load_script(self.client, "producer", "free_chord")(keys=[self.get_key_for_group(request.group, ".c")])
+        super().on_chord_part_return(request, state, result, *args, **kwargs)
+
     def forget(self, task_id: str) -> None:
         """Forget a result; the next caller of its question computes it anew."""
         meta = self.get_task_meta(task_id, cache=False)
@@ -66,16 +78,23 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
     ) -> Any:
         if state != SUCCESS or not is_prediction(result):
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
-        meta = self._get_result_meta(result, state, traceback, request)
-        meta["task_id"] = task_id
-        self.ensure(self._store_prediction, (task_id, result, orjson.dumps(meta), request))
+        self.store_answer(task_id, result, request)
         return result
 
-    def _store_prediction(self, task_id: str, result: dict[str, Any], payload: bytes, request: Any) -> None:
+    def store_answer(self, task_id: str, result: dict[str, Any], request: Any) -> bool:
+        """Store a prediction as Celery does its results; return False where the run has lost its job."""
+        meta = self._get_result_meta(result, SUCCESS, None, request)
+        meta["task_id"] = task_id
+        return bool(self.ensure(self._store_prediction, (task_id, result, orjson.dumps(meta), request)))
+
+    def _store_prediction(self, task_id: str, result: dict[str, Any], payload: bytes, request: Any) -> bool:
         metadata = metadata_from_json(result["metadata"])
         settings = get_settings()
         program = settings.programs[metadata.program]
-        if metadata.cached:
+        counts: Mapping[str, int]
+        if getattr(request, "is_answer_stored", False):
+            counts = {}  # stored again, with the children that Celery has sent meanwhile
+        elif metadata.cached:
             counts = {"successes": int(metadata.cache_level == "joined")}
         else:
             counts = run_counts(
@@ -93,7 +112,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             cost_nano_usd=to_nano_usd(metadata.cost_usd or 0.0),
         )
         run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
-        process_claims().answer(metadata, run, stored)
+        return process_claims().answer(metadata, run, stored)
 
 
 class SentinelPredictionBackend(PredictionBackend, SentinelBackend):  # type: ignore[misc]  # celery ships no types

@@ -20,7 +20,7 @@ from config.errors import PredictionFailed, Unavailable, VariantMismatch
 from config.experiment import Variant
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
-from producer.delivery.task import park
+from producer.delivery.task import hand_back, park
 from producer.predict import install_body
 from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
 from producer.request import Header, Request, build_request
@@ -180,9 +180,9 @@ def _request(context: Context, header: Header, run: Run, inputs: Mapping[str, An
     program = get_settings().programs.get(header.program)
     fingerprint = program.fingerprints.get(header.variant) if program else None
     if program is None or fingerprint != header.fingerprint or not is_served:
-        given_back = (context.properties or {}).get("given_back", 0)
-        if given_back < get_settings().delivery.max_hand_backs:
-            park(context, min(_HAND_BACK_SECONDS * 2**given_back, _LONGEST_HAND_BACK_SECONDS))
+        hand_backs = (context.properties or {}).get("hand_backs", 0)
+        if hand_backs < get_settings().delivery.max_hand_backs:
+            hand_back(context, min(_HAND_BACK_SECONDS * 2**hand_backs, _LONGEST_HAND_BACK_SECONDS))
         process_claims().release(header, run, {"failures": 1})
         reason = "have no such variant" if fingerprint is None else "do not serve it"
         if fingerprint not in {None, header.fingerprint}:

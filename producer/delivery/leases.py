@@ -34,7 +34,7 @@ class _Lease:
         sure_until: The monotonic second up to which the lease is ours, whatever happens to us or to Redis.
         return_slot: Tells the consumer that it may prefetch one job more.
         is_begun: Whether its body has begun.
-        ended_at: The monotonic second its body ended.
+        ended_at: The monotonic second Celery was done with it, its result stored or not.
     """
 
     sure_until: float
@@ -70,7 +70,7 @@ class Leases:
         self._lease_seconds = lease_seconds
         self._held: dict[str, _Lease] = {}
         self._unfinished: set[str] = set()
-        self._lock = threading.Lock()  # over the two above, never over a round trip
+        self._beginning = threading.Lock()  # a run begins or is handed back; all else here is one step of a dict's
         self._renew_at = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,15 +80,13 @@ class Leases:
         asked_at = self.asked_at = time.monotonic()
         delivery = self.records.take(queue, self._lease_seconds)
         if delivery is not None:
-            with self._lock:
-                self._held[delivery.tag] = _Lease(sure_until=asked_at + self._lease_seconds)
+            self._held[delivery.tag] = _Lease(sure_until=asked_at + self._lease_seconds)
         return delivery
 
     def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
         """Name what to call when this run no longer counts against the prefetch limit, ended or not."""
-        with self._lock:
-            if lease := self._held.get(tag):
-                lease.return_slot = return_slot
+        if lease := self._held.get(tag):
+            lease.return_slot = return_slot
 
     def begin(self, tag: str) -> bool:
         """Return whether the body of this run may start: whether the job still is its own.
@@ -96,7 +94,7 @@ class Leases:
         That costs a round trip only where the last renewal is too long ago, or the run was taken by another process
         (the parent of a forked pool). A run that may not start is forgotten, so that its ack ends nothing.
         """
-        with self._lock:
+        with self._beginning:
             lease = self._held.get(tag)
             if lease is not None:
                 lease.is_begun = True
@@ -107,46 +105,55 @@ class Leases:
         try:
             return not self._renew([tag], self.records)
         except redis.RedisError as error:
-            if not self._release(tag):
+            if not self.let_go(tag):
                 raise  # nothing here keeps that process from ending the job
             logger.warning("run %s does not begin, Redis does not say whether it may: %s", tag, error)
             return False
 
     def ended(self, tag: str) -> None:
-        """Note that the body of this run ended: its ack should follow, and a lease without one must not live on."""
-        with self._lock:
-            if lease := self._held.get(tag):
-                lease.ended_at = time.monotonic()
+        """Note that Celery is done with this run: its ack should follow, and a lease without one must not live on."""
+        if lease := self._held.get(tag):
+            lease.ended_at = time.monotonic()
 
     def finish(self, tag: str) -> None:
         """End the job of this run. What Redis cannot be told now, the beat tells it later."""
-        if not self._release(tag):
+        if not self.let_go(tag):
             return
         try:
             self.records.finish(tag)
         except redis.RedisError as error:
             logger.warning("run %s is done, but Redis could not be told: %s; trying again", tag, error)
-            with self._lock:
-                self._unfinished.add(tag)
+            self._unfinished.add(tag)
 
-    def let_go(self, tag: str) -> None:
-        """Stop renewing this run's lease: the job returns to its queue when it runs out."""
-        self._release(tag)
+    def let_go(self, tag: str) -> bool:
+        """Forget a run and return its slot: its job returns to its queue when the lease runs out.
+
+        Returns:
+            Whether it was held. Whoever is told so, and nobody else, may say what becomes of the job.
+        """
+        lease = self._held.pop(tag, None)
+        if lease is not None and lease.return_slot is not None:
+            lease.return_slot()
+        return lease is not None
 
     def park(self, tag: str, delay_seconds: float) -> None:
         """Give the job of this run back for a while; it regains its turn. The body raises ``Ignore`` then."""
-        if self._release(tag):
+        if self.let_go(tag):
             self.records.give_back([tag], delay_seconds)
+
+    def refuse(self, tag: str, delay_seconds: float) -> None:
+        """Give the job of this run back for a while for workers that can run it, and count that; as ``park``."""
+        if self.let_go(tag):
+            self.records.hand_back(tag, delay_seconds)
 
     def set_aside(self, tag: str, reason: str) -> None:
         """Take the job of this run out of the traffic; only its record stays."""
-        if self._release(tag):
+        if self.let_go(tag):
             self.records.set_aside(tag, reason)
 
     def is_begun(self, tag: str) -> bool:
         """Return whether the body of this run has begun."""
-        with self._lock:
-            lease = self._held.get(tag)
+        lease = self._held.get(tag)
         return lease is not None and lease.is_begun
 
     def hand_back(self, *, also_begun: bool = False) -> int:
@@ -154,17 +161,17 @@ class Leases:
 
         From then on nothing begins here that is handed back: the worker ends.
         """
-        with self._lock:
+        with self._beginning:
             self._is_closing = True
-            tags = [tag for tag, lease in self._held.items() if also_begun or not lease.is_begun]
-        tags = [tag for tag in tags if self._release(tag)]
+            tags = [tag for tag, lease in list(self._held.items()) if also_begun or not lease.is_begun]
+            for tag in tags:  # at once: none of them may begin in between
+                self.let_go(tag)
         return self.records.give_back(tags)
 
     @property
     def held_count(self) -> int:
         """How many runs this process holds."""
-        with self._lock:
-            return len(self._held)
+        return len(self._held)
 
     def start(self) -> None:
         """Start the beat; nothing happens where it runs already."""
@@ -188,12 +195,12 @@ class Leases:
                 self._renew_all()
             self._finish_what_is_done()
             self._sweep()
-        except redis.RedisError as error:
+        except Exception as error:  # a fault of ours must not take every other lease with it
             self.failed_beats += 1
-            logger.warning("jobs could not be renewed: %s: %s; trying again", type(error).__name__, error)
-        except Exception:  # a fault of ours must not take every other lease with it
-            self.failed_beats += 1
-            logger.exception("jobs could not be renewed; trying again")
+            is_ours = not isinstance(error, redis.RedisError)
+            logger.warning(
+                "jobs could not be renewed: %s: %s; trying again", type(error).__name__, error, exc_info=is_ours
+            )
 
     def _run(self) -> None:
         interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
@@ -204,37 +211,29 @@ class Leases:
     def _let_go_of_what_ended(self) -> None:
         """Celery sends no ack where storing the result failed; renewed for ever, the job would be stranded."""
         too_long_ago = time.monotonic() - self._lease_seconds
-        with self._lock:
-            leases = list(self._held.items())
-        for tag, lease in leases:
-            if lease.ended_at is not None and lease.ended_at < too_long_ago and self._release(tag):
+        for tag, lease in list(self._held.items()):
+            if lease.ended_at is not None and lease.ended_at < too_long_ago and self.let_go(tag):
                 logger.warning("run %s ended without an acknowledgement; its job returns to its queue", tag)
 
     def _finish_what_is_done(self) -> None:
-        with self._lock:
-            tags = list(self._unfinished)
-        for tag in tags:
+        for tag in list(self._unfinished):
             self._beat_records.finish(tag)
-            with self._lock:
-                self._unfinished.discard(tag)
+            self._unfinished.discard(tag)
 
     def _renew_all(self) -> None:
         renew_at = time.monotonic() + self._lease_seconds / RENEWALS_PER_LEASE
-        with self._lock:
-            tags = list(self._held)
-        if tags:
+        if tags := list(self._held):
             self._renew(tags, self._beat_records)
         self._renew_at = renew_at
 
     def _renew(self, tags: Sequence[str], records: Records) -> frozenset[str]:
         asked_at = time.monotonic()
         lost = records.renew(tags, self._lease_seconds)
-        with self._lock:
-            for tag in set(tags) - lost:
-                if lease := self._held.get(tag):
-                    lease.sure_until = asked_at + self._lease_seconds
+        for tag in set(tags) - lost:
+            if lease := self._held.get(tag):
+                lease.sure_until = asked_at + self._lease_seconds
         for tag in lost:
-            if self._release(tag):
+            if self.let_go(tag):
                 logger.warning("run %s lost its job: the lease ran out, or a retry replaced it", tag)
         return lost
 
@@ -247,14 +246,6 @@ class Leases:
                 self.tell(sweep.untold)
             if sweep.is_complete:
                 break
-
-    def _release(self, tag: str) -> bool:
-        """Forget a run and return its slot; False where it was not held."""
-        with self._lock:
-            lease = self._held.pop(tag, None)
-        if lease is not None and lease.return_slot is not None:
-            lease.return_slot()
-        return lease is not None
 
 
 @functools.cache

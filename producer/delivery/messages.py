@@ -21,7 +21,7 @@ def read_request(message: bytes) -> Context | None:
         else:
             body = envelope["body"]
         args, kwargs, embed = decode(body, envelope["content-type"], envelope["content-encoding"])
+        links = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+        return Context({**headers, **links, "args": args, "kwargs": kwargs, "delivery_info": {}, "properties": {}})
     except Exception:  # noqa: BLE001 - whatever is wrong with it
         return None
-    links = {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    return Context({**headers, **links, "args": args, "kwargs": kwargs, "delivery_info": {}, "properties": {}})

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 
 
 class Pauses:
-    """The paused queues of a process. Any thread may change them; the consumer follows within a second.
-
-    Attributes:
-        changes: Raised by each change, so that a consumer sees one without comparing.
-    """
+    """The paused queues of a process. Any thread may change them; the consumer follows within a second."""
 
     def __init__(self) -> None:
-        self.changes = 0
-        self._queues: frozenset[str] = frozenset()
-        self._lock = threading.Lock()
+        self._queues: set[str] = set()
 
     @property
     def queues(self) -> frozenset[str]:
-        """The names of the paused queues."""
-        return self._queues
+        """The names of the queues that are paused now."""
+        return frozenset(self._queues)
 
     def pause(self, queue: str) -> None:
         """Take nothing more from a queue; what was taken runs on, jobs of other queues flow on."""
-        with self._lock:
-            self._queues |= {queue}
-            self.changes += 1
+        self._queues.add(queue)
 
     def resume(self, queue: str) -> None:
         """Take from a queue again."""
-        with self._lock:
-            self._queues -= {queue}
-            self.changes += 1
+        self._queues.discard(queue)
 
 
 @functools.cache

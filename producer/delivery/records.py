@@ -49,14 +49,14 @@ class Delivery:
         id: The task's id.
         fence: The number of this run; every later run of this id has a higher one.
         run_count: How many runs the job had, this one included.
-        given_back: How often runs gave it back.
+        hand_backs: How often it was handed back by workers that cannot run it.
         message: The message's text.
     """
 
     id: str
     fence: int
     run_count: int
-    given_back: int
+    hand_backs: int
     message: bytes
 
     @property
@@ -114,25 +114,28 @@ class Records:
         reply = self._scripts["take"](args=(queue, lease_seconds))
         if reply is None:
             return None
-        job_id, fence, run_count, given_back, message = reply
-        return Delivery(job_id.decode(), fence, run_count, int(given_back), message)
+        job_id, fence, run_count, hand_backs, message = reply
+        return Delivery(job_id.decode(), fence, run_count, int(hand_backs), message)
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False where it is this run's no more."""
-        return bool(self._scripts["finish"](args=_run(tag)))
+        return bool(self._scripts["finish"](args=_runs([tag])))
 
     def give_back(self, tags: Sequence[str], delay_seconds: float = 0.0) -> int:
         """Return the jobs of these runs to their old turns, now or later; return how many were theirs."""
-        return self._back(delay_seconds, "", tags)
+        return self._back(tags, delay_seconds)
+
+    def hand_back(self, tag: str, delay_seconds: float) -> bool:
+        """Return the job of a run that this worker cannot run, and count that; return False where it is not its own."""
+        return bool(self._back([tag], delay_seconds, is_hand_back=True))
 
     def set_aside(self, tag: str, reason: str) -> bool:
         """Take the job of a run out of the traffic, with its reason; return False where it is this run's no more."""
-        return bool(self._back(-1, reason, [tag]))
+        return bool(self._back([tag], -1, reason))
 
     def renew(self, tags: Sequence[str], lease_seconds: float) -> frozenset[str]:
         """Lease the jobs of these runs for as long again; return the tags of those that lost theirs."""
-        runs = [part for tag in tags for part in _run(tag)]
-        positions: list[int] = self._scripts["renew"](args=(lease_seconds, *runs))
+        positions: list[int] = self._scripts["renew"](args=(lease_seconds, *_runs(tags)))
         return frozenset(tags[position - 1] for position in positions)
 
     def sweep(self, max_deliveries: int, longest_gap_seconds: float = math.inf) -> Sweep:
@@ -163,15 +166,17 @@ class Records:
         """Return whether a queue ever held a job."""
         return bool(self._client.sismember(f"{KEY_PREFIX}queues", queue))
 
-    def _back(self, delay_seconds: float, reason: str, tags: Sequence[str]) -> int:
-        runs = [part for tag in tags for part in _run(tag)]
-        return int(self._scripts["back"](args=(delay_seconds, reason, *runs))) if runs else 0
+    def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, is_hand_back: bool = False) -> int:
+        if not tags:
+            return 0
+        counted = "1" if is_hand_back else ""
+        return int(self._scripts["back"](args=(delay_seconds, reason, counted, *_runs(tags))))
 
 
 def _put_arguments(job: Job) -> tuple[str | int | float, ...]:
     return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation, int(job.is_child)
 
 
-def _run(tag: str) -> tuple[str, str]:
-    job_id, _, fence = tag.rpartition(":")
-    return job_id, fence
+def _runs(tags: Sequence[str]) -> list[str]:
+    """Return the id and fence of each."""
+    return [part for tag in tags for part in tag.rsplit(":", 1)]

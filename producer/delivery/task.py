@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from celery import Task
+from celery import Task, signals
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
@@ -21,6 +21,16 @@ def park(context: Context, delay_seconds: float) -> NoReturn:
     raise Ignore
 
 
+def hand_back(context: Context, delay_seconds: float) -> NoReturn:
+    """Give back a job that this worker cannot run and others may; its message's ``hand_backs`` says how often so far.
+
+    Raises:
+        Ignore: Always: the body ends here.
+    """
+    process_leases().refuse(context.properties["delivery_tag"], delay_seconds)
+    raise Ignore
+
+
 class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
     """A task whose job may have been given to another worker before its body begins."""
 
@@ -34,10 +44,15 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
         # A task that acknowledges early has given its job up before its body begins, as its author wanted.
         if self.request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
             return self.run(*args, **kwargs)
-        leases = process_leases()
-        if not leases.begin(delivery_tag):
+        if not process_leases().begin(delivery_tag):
             raise Ignore
-        try:
-            return self.run(*args, **kwargs)
-        finally:
-            leases.ended(delivery_tag)
+        return self.run(*args, **kwargs)
+
+
+def _note_end(task: Task, **_: Any) -> None:
+    """Note that Celery is done with a run: its result is stored, however long that took, or never will be."""
+    if delivery_tag := (task.request.properties or {}).get("delivery_tag"):
+        process_leases().ended(delivery_tag)
+
+
+signals.task_postrun.connect(_note_end, weak=False)

@@ -8,8 +8,10 @@ Messages that are no jobs (replies to remote control, events) stay plain kombu m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -73,7 +75,7 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.priority_steps = [0]  # one list of bells per queue: the order is in the scores
-        self._seen_changes = 0
+        self._seen_pauses: frozenset[str] = frozenset()
         self.QoS = QoS  # type: ignore[assignment]  # where acks are not emulated, kombu has put one of its own here
 
     @property
@@ -83,8 +85,8 @@ class Channel(redis.Channel):
         return [queue for queue in super().active_queues if queue not in paused]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if self._seen_changes != (changes := process_pauses().changes):
-            self._seen_changes = changes
+        if self._seen_pauses != (paused := process_pauses().queues):
+            self._seen_pauses = paused
             self._update_queue_cycle()  # not each time: it starts the turns of the queues anew
         super()._brpop_start(timeout)
 
@@ -95,10 +97,10 @@ class Channel(redis.Channel):
             return _drop_strange_item()  # no JSON
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        headers = message.get("headers") or {}
-        if "task" not in headers or "id" not in headers:
+        if not _is_of_task(message):
             super()._put(queue, message, **kwargs)
             return
+        headers = message["headers"]
         job = Job(
             id=headers["id"],
             message=dumps({**message, "headers": {**headers, "eta": None}}),  # or Celery would wait for it in memory
@@ -142,7 +144,7 @@ class Transport(redis.Transport):
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if isinstance(message, dict) and message.keys() >= _ENVELOPE:
+        if isinstance(message, dict) and message.keys() >= _ENVELOPE and not _is_of_task(message):
             self._deliver_envelope(message, queue)
         elif message != BELL:
             _drop_strange_item()
@@ -150,11 +152,8 @@ class Transport(redis.Transport):
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
             job = _take(queue)
             if job is not None:
-                try:
+                with _unreadable_is_set_aside(job["properties"]["delivery_tag"]):
                     super()._deliver(job, queue)
-                except _UNREADABLE:  # out of Celery, it would end the worker, and the next that takes the job
-                    logger.exception("job %s cannot be read and is set aside", job["properties"]["delivery_tag"])
-                    process_leases().set_aside(job["properties"]["delivery_tag"], "its message cannot be read")
 
     def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
         """Deliver what is no job of ours; where it cannot be read after all, nothing of it counts as prefetched."""
@@ -179,28 +178,41 @@ class SentinelTransport(Transport, redis.SentinelTransport):
     Channel = SentinelChannel
 
 
+def _is_of_task(message: dict[str, Any]) -> bool:
+    headers = message.get("headers") or {}
+    return "task" in headers and "id" in headers
+
+
 def _drop_strange_item() -> None:
-    """Lists hold bells and kombu's envelopes; over anything else Celery would end the worker."""
+    """Lists hold bells, and kombu's envelopes of what is no task's; over anything else Celery would end the worker."""
     logger.error("a queue's list held something that is neither a bell nor a message; it is dropped")
 
 
 def _take(queue: str) -> dict[str, Any] | None:
     """Take the first job of a queue and make its message the one of this run."""
-    leases = process_leases()
-    delivery = leases.take(queue)
+    delivery = process_leases().take(queue)
     if delivery is None:
         return None
-    try:
+    with _unreadable_is_set_aside(delivery.tag):
         message: dict[str, Any] = loads(delivery.message)
+        if message["headers"]["id"] != delivery.id:
+            raise ValueError("it is another job's")
         message["properties"]["delivery_tag"] = delivery.tag
-        message["properties"]["given_back"] = delivery.given_back
+        message["properties"]["hand_backs"] = delivery.hand_backs
         message["properties"]["run_count"] = delivery.run_count
         message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
+        return message
+    return None
+
+
+@contextlib.contextmanager
+def _unreadable_is_set_aside(delivery_tag: str) -> Iterator[None]:
+    """Out of Celery, such an error would end the worker, and the next that takes the job."""
+    try:
+        yield
     except _UNREADABLE:
-        logger.exception("job %s cannot be read and is set aside", delivery.id)
-        leases.set_aside(delivery.tag, "its message cannot be read")
-        return None
-    return message
+        logger.exception("job %s cannot be read and is set aside", delivery_tag)
+        process_leases().set_aside(delivery_tag, "its message cannot be read")
 
 
 def _seconds_until(eta: str | None) -> float:

@@ -28,6 +28,15 @@ def test_a_quick_run_prints_each_row_with_what_it_must_reach():
         assert row["is_met"] in ({True, False} if row["required"] else {None})
 
 
+def test_a_quick_sweep_costs_redis_little():
+    *sweeps, memory = json.loads(run_benchmarks("--quick", "--only", "sweep", "--json"))
+    assert [row["measured"] for row in sweeps] == [
+        f"Redis's time, {count} jobs waiting" for count in ("0", "1,000", "10,000")
+    ]
+    assert all(row["ours"] > 0 for row in sweeps)
+    assert memory["ours"] > 1_000
+
+
 def test_each_benchmark_can_be_named():
     listed = [line.split()[0] for line in run_benchmarks("--list").splitlines()]
     assert listed == [
@@ -40,4 +49,6 @@ def test_each_benchmark_can_be_named():
         "cpu",
         "imports",
         "memory",
+        "scale_out",
+        "sweep",
     ]

@@ -42,7 +42,7 @@ def killed_mid_store_elsewhere(scale: Scale) -> Outcome:
             scale,
             deaths=deaths,
             jobs=_jobs(deaths, scale),
-            probability=0.25,
+            probability=0.1,  # at each of the replies, which are more here: enough workers must live to answer
             name="answers elsewhere, ",
         )
 

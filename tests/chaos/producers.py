@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage
@@ -9,9 +11,13 @@ from tests.support.producer_process import Producer
 
 
 def killed_after_claim(scale: Scale) -> Outcome:
-    """Kill producers between claim and publish; others have joined them at once, and ask again later."""
-    claim_seconds = scale.pick(quick=3, full=30)
-    producers = scale.pick(quick=1, full=5)
+    """Kill producers between claim and publish.
+
+    Half of their questions are asked again at once: who joins sends the message that nobody has sent. The others are
+    asked again only once the claim, which has no job, has lapsed: whoever asks then claims anew.
+    """
+    claim_seconds = scale.pick(quick=2, full=30)
+    producers = scale.pick(quick=2, full=10)
     with Stage(settings={"delivery": {"claim_timeout_seconds": claim_seconds}}) as stage:
         stage.worker()
         questions = stage.questions(producers)
@@ -20,14 +26,17 @@ def killed_after_claim(scale: Scale) -> Outcome:
             producer = Producer(_ask, {"question": question}, env)
             producer.process.wait(30)
             producer.close()
+            if question in questions[::2]:
+                stage.ask_and_get([question], 10)
+        stage.wait(10)
         deaths = stage.deaths()
-        joiners = [call for question in questions for call in stage.ask_and_get([question], claim_seconds + 15)]
-        stage.wait(claim_seconds + 1, joiners)
-        later = [call for question in questions for call in stage.ask_and_get([question], 10)]
-        stage.wait(15)
-        hit_at = {question: death.at_seconds for question, death in zip(questions, deaths, strict=True)}
-        recovery = [call.answered_at - hit_at[call.question] for call in (*joiners, *later) if call.answered_at]
         remarks = [] if len(deaths) == producers else [f"only {len(deaths)} producers were killed"]
+        hit_at = {question: death.at_seconds for question, death in zip(questions, deaths, strict=True)}
+        for question in questions[1::2]:
+            time.sleep(max(0.0, hit_at[question] + claim_seconds - time.time()))
+            stage.ask_and_get([question], 10)
+        stage.wait(15)
+        recovery = [call.answered_at - hit_at[call.question] for call in stage.calls if call.answered_at]
         return stage.outcome(
             f"producer killed between claim and publish ({producers}×)",
             recovery,

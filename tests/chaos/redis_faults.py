@@ -107,7 +107,9 @@ def frozen_under_long_jobs(scale: Scale) -> Outcome:
     """Freeze Redis for longer than a lease under jobs that outlast it: each runs once, for its worker lives."""
     seconds = scale.pick(quick=3, full=10)
     rounds = scale.pick(quick=1, full=4)
-    with Stage(model_seconds=seconds + 2, concurrency=_CONCURRENCY, settings=_SETTINGS) as stage:
+    model_seconds = seconds + 2
+    settings = _SETTINGS | {"models": {"control": {"timeout_seconds": 3 * model_seconds}}}
+    with Stage(model_seconds=model_seconds, concurrency=_CONCURRENCY, settings=settings) as stage:
         for _ in range(_WORKERS):
             stage.worker()
         idle = [stage.worker(waits=False) for _ in range(_WORKERS)]
@@ -226,7 +228,7 @@ def garbage_in_lists(scale: Scale) -> Outcome:
     """Put into a queue's list, and into job records, what nobody can read."""
     strange = [b"", b"\xff\xfe", b"not json", b"null", b"[]", b"{}", b"2", b'"1"', b"true", b"1e999", b'{"body": 1}',
                b'{"body": "", "properties": {}, "headers": {}}', b"[" * 5_000]  # fmt: skip
-    with Stage(concurrency=_CONCURRENCY) as stage:
+    with Stage(concurrency=_CONCURRENCY, settings=_SETTINGS) as stage:
         workers = [stage.worker(waits=False) for _ in range(_WORKERS)]
         for worker in workers:
             worker.ready()

@@ -75,6 +75,25 @@ def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server)
     eventually(lambda: redis_server.client().zcard("dspy:v1:dead") == 1)
 
 
+def test_a_message_that_nobody_can_be_told_of_keeps_nobody_else_from_being_told(predict, redis_server):
+    from config.errors import PoisonedJob
+    from producer.delivery.dead import dead_jobs
+    from producer.ending import tell
+
+    client = redis_server.client()
+    strange, good = predict.delay(question="strange"), predict.delay(question="good")
+    record = f"dspy:v1:job:{strange.id}"
+    message = json.loads(client.hget(record, "message"))
+    client.hset(record, "message", json.dumps(message | {"headers": message["headers"] | {"group": {}, "dspyq": 1}}))
+    for job in (strange, good):
+        client.zadd("dspy:v1:dead", {job.id: time.time()})
+        client.sadd("dspy:v1:untold", job.id)
+    tell([strange.id, good.id])
+    with pytest.raises(PoisonedJob):
+        good.get(timeout=5)
+    assert dead_jobs().untold([strange.id, good.id]) == []
+
+
 def test_one_callers_cancel_leaves_the_run_to_the_others_and_the_lasts_ends_it(predict, worker, endpoint, redis_server):
     first, joined = predict.delay(question="q"), predict.delay(question="q")
     assert not first.cancel()
@@ -220,35 +239,3 @@ def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
     eventually(lambda: redis_server.client().exists("dspy:v1:delayed"))
     worker(new)
     assert "q" in producer.result()
-
-
-def test_links_and_chains_fire_once_though_the_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
-    from tests.support.user_tasks import note
-
-    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
-    client = redis_server.client()
-    client.set("failpoint", "before-ack")
-    first = worker(env=imports | {"TEST_FAILPOINTS": "1"}, arguments=["-Q", "qa.control"])  # leaves the link to others
-    predict.apply_async(kwargs={"question": "q"}, link=note.s())
-    first.wait(20)
-    worker(env=imports)
-    eventually(lambda: not left(redis_server))
-    assert client.llen("noted") == 1
-    assert endpoint.calls() == 1
-
-
-def test_a_chord_reaches_its_body_once_though_a_worker_dies_before_its_ack(predict, worker, endpoint, redis_server):
-    from celery import chord
-
-    from tests.support.user_tasks import note_many
-
-    imports = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
-    client = redis_server.client()
-    client.set("failpoint", "before-ack")
-    first = worker(env=imports | {"TEST_FAILPOINTS": "1", "DSPYQ_WORKERS__CONCURRENCY": "1"})  # dies between two calls
-    chord([predict.s(question=question) for question in ("a", "b")])(note_many.s())
-    first.wait(20)
-    worker(env=imports)
-    eventually(lambda: not left(redis_server))
-    assert client.lrange("noted-many", 0, -1) == ["2"]
-    assert endpoint.calls() == 2

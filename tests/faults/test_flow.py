@@ -45,6 +45,38 @@ def test_what_is_more_urgent_goes_first_within_a_queue(predict, worker, endpoint
     assert all(job.get(timeout=30).answer for job in batch)
 
 
+def test_a_more_urgent_caller_who_joins_a_waiting_job_improves_its_turn(predict, worker, endpoint):
+    batch = predict.many([{"question": f"batch {number}"} for number in range(20)], priority=9)
+    joined = predict.delay(question="batch 15")
+    assert joined.id == batch[15].id
+    worker(env={"DSPYQ_WORKERS__CONCURRENCY": "1"})
+    joined.get(timeout=20)
+    assert endpoint.requests()[0].inputs == {"question": "batch 15"}
+    assert all(job.get(timeout=30).answer for job in batch)
+    assert endpoint.calls() == 20
+
+
+def test_inspecting_a_worker_shows_what_it_runs_and_what_it_has_reserved(predict, worker, endpoint):
+    worker(env={"DSPYQ_WORKERS__CONCURRENCY": "2", "DSPYQ_WORKERS__PREFETCH_MULTIPLIER": "3"})
+    endpoint.hold()
+    jobs = predict.many([{"question": f"q{number}"} for number in range(9)])
+    later = predict.apply_async(kwargs={"question": "later"}, countdown=60)
+    inspect = predict.app.control.inspect(timeout=0.5)
+
+    def seen(command):
+        replies = getattr(inspect, command)() or {}
+        return {request["id"] for requests in replies.values() for request in requests}
+
+    endpoint.wait_for_calls(2)
+    eventually(lambda: (len(seen("active")), len(seen("reserved"))) == (2, 4))
+    assert seen("active") | seen("reserved") < {job.id for job in jobs}
+    assert seen("scheduled") == set()  # a countdown passes in Redis, not in a worker
+    endpoint.release()
+    assert all(job.get(timeout=20).answer for job in jobs)
+    eventually(lambda: not seen("reserved"))
+    assert later.cancel()
+
+
 def test_no_queue_starves_another_in_one_worker(worker, settings_file, run_producer, endpoint, configured):
     del configured
     path = settings_file({"workers": {"concurrency": 1}}, challenger=0.5)

@@ -42,7 +42,7 @@ class Job:
     run: Delivered | None = None
     run_count: int = 0
     lost: int = 0
-    given_back: int = 0
+    hand_backs: int = 0
     is_untold: bool = False
 
     @property
@@ -162,11 +162,11 @@ class Model:
         del self.jobs[run.job.id]
         return True
 
-    def give_back(self, run: Delivered, place: Place) -> bool:
+    def give_back(self, run: Delivered, place: Place, *, is_hand_back: bool = False) -> bool:
         if not self.holds(run):
             return False
         run.job.run = None
-        run.job.given_back += 1
+        run.job.hand_backs += is_hand_back
         run.job.move(place)
         return True
 

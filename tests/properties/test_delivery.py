@@ -175,6 +175,14 @@ class Delivery(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
+    def hand_back(self, data: Any) -> None:
+        """A worker cannot run a job; others may."""
+        run = data.draw(st.sampled_from(self.runs))
+        given = self.model.give_back(run, "delayed", is_hand_back=True)
+        assert self.world.records.hand_back(run.tag, FOREVER_SECONDS) == given
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
     def renew(self, data: Any) -> None:
         some = self.draw_runs(data)
         lost = {run.tag for run in some if not self.model.renew(run)}
@@ -191,6 +199,7 @@ class Delivery(RuleBasedStateMachine):
         assert not self.world.claims.answer(asked, fenced, stored(b"stale"))
         assert not self.world.claims.release(asked, fenced, {"failures": 1})
         assert not self.world.records.give_back([run.tag], FOREVER_SECONDS)
+        assert not self.world.records.hand_back(run.tag, FOREVER_SECONDS)
         assert not self.world.records.set_aside(run.tag, "stale")
         assert self.world.records.renew([run.tag], FOREVER_SECONDS) == {run.tag}
         assert not self.world.records.finish(run.tag)
@@ -499,7 +508,7 @@ class Delivery(RuleBasedStateMachine):
             return None
         run = self.model.take(delivery.tag)
         job = run.job
-        assert (delivery.id, delivery.message.decode(), delivery.given_back) == (job.id, job.message, job.given_back)
+        assert (delivery.id, delivery.message.decode(), delivery.hand_backs) == (job.id, job.message, job.hand_backs)
         assert run.tag not in {earlier.tag for earlier in self.runs}, "two runs of one tag"
         self.runs.append(run)
         return run
@@ -612,12 +621,12 @@ def stored(payload: bytes, serve_seconds: int = FOREVER_SECONDS) -> Stored:
 
 def described(record: dict[str, str]) -> dict[str, Any]:
     """A record's fields as the model has them."""
-    numbers = {name: int(record.get(name, 0)) for name in ("generation", "lost", "given_back", "score")}
+    numbers = {name: int(record.get(name, 0)) for name in ("generation", "lost", "hand_backs", "score")}
     return {"message": record.get("message"), "is_child": "child" in record, **numbers}
 
 
 def expected(job: Job) -> dict[str, Any]:
-    numbers = {name: getattr(job, name) for name in ("generation", "lost", "given_back", "score")}
+    numbers = {name: getattr(job, name) for name in ("generation", "lost", "hand_backs", "score")}
     return {"message": job.message, "is_child": job.is_child, **numbers}
 
 

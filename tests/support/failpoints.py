@@ -11,9 +11,9 @@ so:
 - ``TEST_CLOCK_AHEAD_SECONDS=60``: its wall clock is wrong by so much; monotonic time is not.
 
 On a job's way: ``after-claim`` and ``mid-put`` (in its producer), ``after-bell``, ``mid-take``, ``after-take``,
-``after-begin``, ``before-store``, ``mid-store``, ``after-store``, ``before-ack``, ``mid-finish``, ``after-finish``; and
-beside it ``mid-renew``, ``mid-sweep``, ``after-sweep``. In the middle of something means: Redis has been told to do it,
-and its reply is not read.
+``after-begin``, ``before-store``, ``mid-store``, ``after-store``, ``mid-chord`` (its last task is done, its body is not
+called), ``before-ack``, ``mid-finish``, ``after-finish``; and beside it ``mid-renew``, ``mid-sweep``, ``after-sweep``.
+In the middle of something means: Redis has been told to do it, and its reply is not read.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from producer.claims import Claims
 from producer.delivery.leases import Leases, process_leases
 from producer.delivery.records import Records
 from producer.delivery.transport import BELL, Transport
+from producer.results import PredictionBackend
 
 ONCE_KEY = "failpoint"
 DEATHS_KEY = "failpoint-deaths"
@@ -77,6 +78,7 @@ class _Points:
         self._most_deaths = int(os.environ.get("TEST_FAILPOINT_DEATHS", sys.maxsize))
         self._random = random.Random(os.environ.get("TEST_FAILPOINT_SEED"))  # noqa: S311 - no secret
         self._lock = threading.Lock()
+        self.taking = threading.RLock()  # when this process dies, a job is taken and in its record, or it is not taken
         self._unpaid_tags: set[str] = set()
         self.doing = threading.local()  # .action: what Redis is being told by this thread; .job_id; .tag
 
@@ -86,7 +88,7 @@ class _Points:
             os.kill(os.getpid(), signal.SIGKILL)
         if point != self.point:
             return
-        with self._lock:  # one death, one record
+        with self._lock, self.taking:  # one death, one record
             if self._random.random() < self._probability and self._leave_record(job_id):
                 os.kill(os.getpid(), signal.SIGKILL)
                 threading.Event().wait()  # nothing else is done until the signal is
@@ -192,6 +194,17 @@ def _claimed(claim: Any, claims: Any, request: Any, task_id: str, **_: Any) -> N
         _points.reach("after-claim", task_id)
 
 
+def _locked(owner: type, name: str, lock: threading.RLock) -> None:
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return method(self, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
 def _install() -> None:
     reach = _points.reach
     _telling(Records, "put", "put", lambda job: job.id)
@@ -203,8 +216,10 @@ def _install() -> None:
     _around(Claims, "claim", after=_claimed)
     _around(Transport, "_deliver", before=_heard)
     _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))
+    _locked(Leases, "take", _points.taking)
     _around(Leases, "begin", after=_began)
     _around(Claims, "answer", before=lambda *_: reach("before-store"), after=_stored)
+    _around(PredictionBackend, "_chord_publish_claim_expires", before=lambda *_: reach("mid-chord"))
     _around(Leases, "finish", before=lambda *_: reach("before-ack"), after=lambda *arguments: _finished(arguments[-1]))
     _around(Records, "sweep", after=lambda *_: reach("after-sweep"))
     _around(redis.connection.AbstractConnection, "read_response", before=_before_reply)

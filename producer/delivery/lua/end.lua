@@ -7,6 +7,6 @@ local messages = {}
 for index, id in ipairs(ARGV) do
   messages[index] = redis.call('HGET', job_key(id), 'message') or ''
   leave(id)
-  redis.call('DEL', job_key(id))
+  erase(id)
 end
 return messages

@@ -12,5 +12,5 @@ leave(id)
 if redis.call('HGET', job_key(id), 'child') then
   redis.call('SET', done_key(id), '', 'EX', SECONDS_DONE)
 end
-redis.call('DEL', job_key(id))
+erase(id)
 return 1

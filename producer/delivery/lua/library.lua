@@ -3,13 +3,16 @@
 --
 -- An unfinished job is one hash and stands in exactly one place:
 --   dspy:v1:job:<id>      hash: message, queue, score, fence (another number for each take, raised whenever a run is
---                         ended from outside), runs (how often it was taken), generation (raised by the task when it publishes itself anew), lost (leases that
---                         ran out), given_back (runs that gave it back), reason (why it was set aside)
+--                         ended from outside), runs (how often it was taken), generation (raised by the task when it
+--                         publishes itself anew), lost (leases that ran out), hand_backs (by workers that cannot run
+--                         it), child (there for one of another task's run), reason (why it was set aside)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
 --   dspy:v1:delayed       place: sorted set by the second the job is due
 --   dspy:v1:leases        place: sorted set by the second the lease runs out
 --   dspy:v1:dead          place: sorted set by the second the job was set aside; its hash says the reason
---   dspy:v1:untold        set of those of them whose callers do not know yet
+-- And beside it:
+--   dspy:v1:calls:<id>    what its runs have paid for already, written by the workers' guards; ends with the job
+--   dspy:v1:untold        set of the dead whose callers do not know yet
 --   dspy:v1:done:<id>     says for an hour that a child of another task's run is done
 --   dspy:v1:queues        set of the names of all queues that ever held a job
 --   dspy:v1:swept         the second of the last sweep
@@ -59,6 +62,11 @@ local function enqueue(id)
   if job[1] then
     line_up(id, job[1], job[2])
   end
+end
+
+-- Removes what is kept of a job that stands in no place any more.
+local function erase(id)
+  redis.call('DEL', job_key(id), PREFIX .. 'calls:' .. id)
 end
 
 -- Takes a job out of its place, whichever that is.

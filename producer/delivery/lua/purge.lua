@@ -7,7 +7,7 @@ local queue, limit = ARGV[1], tonumber(ARGV[2])
 
 local popped = redis.call('ZPOPMIN', queue_key(queue), limit)
 for index = 1, #popped, 2 do
-  redis.call('DEL', job_key(popped[index]))
+  erase(popped[index])
 end
 if redis.call('EXISTS', queue_key(queue)) == 0 then
   redis.call('DEL', queue)

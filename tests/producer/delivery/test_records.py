@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from producer.delivery import records as records_module
+from producer.delivery.dead import DeadJobs
 from producer.delivery.records import Delivery, Job, Records
 from tests.support.redis_server import RedisServer
 
@@ -270,6 +271,30 @@ def test_a_retry_sent_twice_counts_once(records: Records, job: Any) -> None:
     delivery = take(records)
     assert not records.put(job("one", generation=1))
     assert records.finish(delivery.tag)
+
+
+def test_only_a_worker_that_cannot_run_a_job_counts_as_handing_it_back(records: Records, job: Any) -> None:
+    records.put(job("one"))
+    for _ in range(3):
+        records.give_back([take(records).tag])
+    assert records.hand_back(take(records).tag, 0)
+    last = take(records)
+    assert (last.run_count, last.hand_backs) == (5, 1)
+
+
+@pytest.mark.parametrize("way", ["finish", "end", "purge"])
+def test_what_the_runs_of_a_job_paid_for_is_forgotten_with_it(
+    records: Records, job: Any, jobs_redis: redis.Redis, way: str
+) -> None:
+    records.put(job("one"))
+    jobs_redis.hset(PREFIX + "calls:one", "request", "reply")
+    if way == "finish":
+        records.finish(take(records).tag)
+    elif way == "end":
+        DeadJobs(records._client).end(["one"])  # noqa: SLF001 - the same Redis
+    else:
+        records.purge("q")
+    assert not jobs_redis.exists(PREFIX + "calls:one")
 
 
 def test_purging_removes_what_waits_and_its_bells_and_nothing_else(

@@ -267,6 +267,19 @@ def test_a_job_rejected_by_its_run_comes_back_and_one_that_nobody_can_run_is_set
     assert jobs_redis.zscore(PREFIX + place, result.id) is not None
 
 
+def test_a_tasks_message_that_a_stranger_put_on_the_list_is_dropped(
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, caplog: Any
+) -> None:
+    result = tasks.add.apply_async((1, 2), ignore_result=True)
+    stranger = jobs_redis.hget(PREFIX + f"job:{result.id}", "message")
+    received: list[Any] = []
+    consume(connection, received)
+    jobs_redis.lpush(QUEUE, stranger)
+    drain(connection)
+    assert [message.delivery_tag.partition(":")[0] for message in received] == [result.id]  # the job alone, once
+    assert "neither a bell nor a message" in caplog.text
+
+
 def test_a_plain_message_that_is_rejected_comes_back_as_kombu_has_it(connection: Connection) -> None:
     received: list[Any] = []
     consume(connection, received)
@@ -279,7 +292,16 @@ def test_a_plain_message_that_is_rejected_comes_back_as_kombu_has_it(connection:
     assert [message.payload for message in received] == ["plain", "plain"]
 
 
-@pytest.mark.parametrize("broken", ["no JSON", "[]", "{}", '{"properties": {"__type__": "unknown", "__value__": 1}}'])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"properties": {"__type__": "unknown", "__value__": 1}}',
+        '{"headers": {"id": "of another job"}, "properties": {"delivery_info": {}}, "body": ""}',
+    ],
+)
 def test_a_record_that_cannot_be_read_is_set_aside_named_and_keeps_no_one_waiting(
     connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, caplog: Any, broken: str
 ) -> None:
