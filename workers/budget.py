@@ -36,7 +36,7 @@ class BilledCall(NamedTuple):
     """One attempt to call a model.
 
     Attributes:
-        id: ``<task id>:<fence>:<number>``; no other attempt has it.
+        id: ``<task id>:<fence>:<variant>:<number>``; no other attempt has it.
         program: The program that calls.
         variant: Its variant.
         model: The model's table in the configuration.

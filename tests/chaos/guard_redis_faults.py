@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from tests.chaos.books import BudgetWatch, billed_nano_usd, dollars, find_money_faults, read_books, read_statistics
 from tests.chaos.outcome import Outcome
@@ -17,6 +15,7 @@ _WORKERS = 2
 _CONCURRENCY = 8
 _LIMIT_USD = 5.0
 _REQUESTS_PER_SECOND = 40
+_ERRORS = 4
 _SETTINGS = {
     "delivery": {"max_deliveries": 3, "claim_timeout_seconds": 5},
     "models": {"control": {"requests_per_second": _REQUESTS_PER_SECOND, "max_tokens": 64}},
@@ -70,9 +69,11 @@ def _run(scale: Scale, fault: str, apply: Callable[[Stage], None], *, is_append_
         workers = [stage.worker(waits=False) for _ in range(_WORKERS)]
         for worker in workers:
             worker.ready()
-        with BudgetWatch(stage, _LIMIT_USD) as watch, _failing_now_and_then(stage, scale) as errors:
+        with BudgetWatch(stage, _LIMIT_USD) as watch:
             with stage.load(scale.pick(quick=10, full=20)):
-                time.sleep(2)
+                time.sleep(1)
+                stage.endpoint.script(times=_ERRORS, status=503)  # the breaker has opened, and closes meanwhile
+                time.sleep(1)
                 apply(stage)
                 ended_at = time.time()
                 time.sleep(2)
@@ -89,7 +90,7 @@ def _run(scale: Scale, fault: str, apply: Callable[[Stage], None], *, is_append_
             if unknown := books.get("unknown_calls", 0):
                 remarks.append(f"{unknown} calls are charged as unknown, {dollars(books['unknown_nano_usd'])}")
             outcome = stage.outcome(
-                fault, recovery, remarks=remarks, explained_model_calls=errors(), bound_seconds=10.0
+                fault, recovery, remarks=remarks, explained_model_calls=_ERRORS, bound_seconds=10.0
             )
             figures: dict[str, str | int | float] = {
                 "dollars over": dollars(max(watch.worst_over, after.worst_over)),
@@ -100,27 +101,6 @@ def _run(scale: Scale, fault: str, apply: Callable[[Stage], None], *, is_append_
                 "most calls in a second": _most_in_a_second(stage),
             }
             return dataclasses.replace(outcome, figures=figures)
-
-
-@contextmanager
-def _failing_now_and_then(stage: Stage, scale: Scale) -> Iterator[Callable[[], int]]:
-    """Let the endpoint fail three times in a row each other second, so that the breaker opens and closes."""
-    is_ending = threading.Event()
-    count = 0
-
-    def fail() -> None:
-        nonlocal count
-        while not is_ending.wait(scale.random.uniform(1.0, 3.0)):
-            stage.endpoint.script(times=3, status=503)
-            count += 3
-
-    thread = threading.Thread(target=fail)
-    thread.start()
-    try:
-        yield lambda: count
-    finally:
-        is_ending.set()
-        thread.join()
 
 
 def _most_in_a_second(stage: Stage) -> int:
