@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from tests.support.processes import wait_until
 
 NANO = 10**9
 _POLL_SECONDS = 0.005
+_POLLS_PER_BILL = 20
 #: One moment: what is settled and held of today, the limit that an operator set, and the calls that are held.
 _LOOK = """
 local account = redis.call('KEYS', 'dspy:v1:budget:all:daily:*')[1]
 local amounts = account and redis.call('HMGET', account, 'settled', 'held') or {}
+local one = redis.call('ZRANGE', 'dspy:v1:budget:leases', 0, 0)[1]
 return {amounts[1] or '0', amounts[2] or '0', redis.call('HGET', 'dspy:v1:budget-limits', 'all daily') or '',
-  redis.call('ZCARD', 'dspy:v1:budget:leases')}
+  redis.call('ZCARD', 'dspy:v1:budget:leases'), one and redis.call('HGET', 'dspy:v1:budget:hold:' .. one, 'bound') or '0'}
 """
 
 
@@ -36,6 +39,7 @@ class Moment:
         held: Nano-dollars that are held.
         limit: The limit in nano-dollars.
         calls: How many calls are held.
+        bound: What one of them can cost at most; 0 where none is held.
     """
 
     at: float
@@ -43,6 +47,7 @@ class Moment:
     held: int
     limit: int
     calls: int
+    bound: int
 
     @property
     def over(self) -> int:
@@ -55,10 +60,12 @@ class BudgetWatch:
 
     Attributes:
         moments: What it saw.
+        worst_unbacked: The most by which the endpoint had billed more than was settled and held, in nano-dollars.
     """
 
     def __init__(self, stage: Stage, limit_usd: float) -> None:
         self.moments: list[Moment] = []
+        self.worst_unbacked = 0
         self._stage = stage
         self._limit = round(limit_usd * NANO)
         self._client = stage.redis.client()
@@ -76,17 +83,31 @@ class BudgetWatch:
 
     def look(self) -> Moment:
         """Look now."""
-        settled, held, limit, calls = self._client.eval(_LOOK, 0)
-        return Moment(time.time(), int(settled), int(held), int(limit or self._limit), int(calls))
+        settled, held, limit, calls, bound = self._client.eval(_LOOK, 0)
+        return Moment(time.time(), int(settled), int(held), int(limit or self._limit), int(calls), int(bound))
 
     @property
     def worst_over(self) -> int:
         """The most that settled and held exceeded the limit by, in nano-dollars."""
         return max((moment.over for moment in self.moments), default=0)
 
-    def settled_after(self, at: float) -> Moment | None:
-        """Return the first moment after a time, up to which nothing was taken back."""
-        return next((moment for moment in self.moments if moment.at >= at), None)
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the most that a call could cost at most, of those seen, in nano-dollars."""
+        seen = {moment.bound for moment in self.moments if moment.bound}
+        return min(seen, default=0), max(seen, default=0)
+
+    def refused_while_free(self, refused_at: float) -> bool:
+        """Whether there was money for any call when one was refused.
+
+        What is settled only grows, so if there is money a moment later there was before.
+        """
+        before = [moment for moment in self.moments if refused_at - 0.5 <= moment.at <= refused_at]
+        later = next((moment for moment in self.moments if moment.at > refused_at), None)
+        if later is None or not before:
+            return False
+        limit = min(moment.limit for moment in before)
+        return later.settled + self.bounds[1] <= limit
 
     def wait_until_nothing_is_held(self, timeout_seconds: float) -> int:
         """Wait until no call is held; return how many are."""
@@ -95,9 +116,14 @@ class BudgetWatch:
         return self.look().calls
 
     def _run(self) -> None:
-        while not self._is_ending.wait(_POLL_SECONDS):
+        for number in itertools.count():
+            if self._is_ending.wait(_POLL_SECONDS):
+                return
+            billed = billed_nano_usd(self._stage.endpoint.counts()) if number % _POLLS_PER_BILL == 0 else 0
             with contextlib.suppress(redis.RedisError):
-                self.moments.append(self.look())
+                moment = self.look()
+                self.moments.append(moment)
+                self.worst_unbacked = max(self.worst_unbacked, billed - moment.settled - moment.held)
 
 
 def billed_nano_usd(counts: Counts) -> int:
@@ -134,6 +160,8 @@ def find_money_faults(stage: Stage, watch: BudgetWatch, timeout_seconds: float =
         faults.append(f"{dollars(held)} are held for no call")
     if watch.worst_over:
         faults.append(f"settled and held were {dollars(watch.worst_over)} over the limit")
+    if watch.worst_unbacked > 0:
+        faults.append(f"the endpoint had billed {dollars(watch.worst_unbacked)} that was neither settled nor held")
     billed, settled = billed_nano_usd(stage.endpoint.counts()), watch.look().settled
     if billed > settled:
         faults.append(f"the endpoint billed {dollars(billed)}, and {dollars(settled)} is settled")
