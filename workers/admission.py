@@ -19,7 +19,6 @@ from workers.breaker import Breaker
 from workers.budget import BilledCall, Budget, HoldVerdict
 from workers.call import Call, Prices
 from workers.ledger import Ledger
-from workers.limits import configured_limits
 from workers.rate_limit import RateLimiter, Reservation
 from workers.refusal import Ending, Interruption, Postponement, Refusal
 from workers.settlements import Settlements
@@ -187,8 +186,7 @@ class Admission:
 
     def _go_without_redis(self, billed: BilledCall, error: redis.RedisError) -> None:
         """Let a call pass that nobody can count now, where the settings say so and no money can be overspent."""
-        limits = configured_limits(self._settings, billed.program, billed.variant).values()
-        doubt = "the budget allows it" if any(limit is not None for limit in limits) else ""
+        doubt = "the budget allows it" if self._budget.is_limited(billed) else ""
         for table in ("breaker", "rate_limit"):
             if not doubt and getattr(self._settings, table).when_redis_fails == "refuse":
                 doubt = f"{table} allows it ({table}.when_redis_fails)"
@@ -215,8 +213,7 @@ class Admission:
             Ending: If it has no bound, and a limit stands that it may break.
         """
         if call.max_completion_tokens is None or not call.is_text:
-            limits = configured_limits(self._settings, billed.program, billed.variant).values()
-            if any(limit is not None for limit in limits):
+            if self._budget.is_limited(billed):
                 reason = "has parts other than text" if not call.is_text else "states no max_tokens"
                 raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
         return bound_nano_usd(

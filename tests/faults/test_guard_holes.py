@@ -1,7 +1,9 @@
 """Where money or jobs might slip through the guards: each looked at with real workers."""
 
+import os
 import struct
 import time
+import zoneinfo
 
 import pytest
 
@@ -52,6 +54,7 @@ def test_no_module_of_dspy_swallows_a_refusal(worker, settings_file, run_produce
         tables["programs"][name] = program | IMPATIENT | {"variants": {"control": {"model": name}}}
         endpoint.script(times=1, model=name)
         endpoint.script(times=1, model=name, status=500)
+        endpoint.script(model=name, latency_seconds=0.3)
     path = settings_file(tables)
     worker(path)
     told = {name: run_producer(ask_one, path, question="q", program=name) for name in SAMPLES}
@@ -210,7 +213,7 @@ def test_jobs_refused_today_are_served_after_midnight(
 ):
     zone = midnight_in(14, tmp_path)
     midnight = time.time() + 14
-    env = {"PYTHONTZPATH": str(tmp_path)}
+    env = {"PYTHONTZPATH": os.pathsep.join([str(tmp_path), *zoneinfo.TZPATH])}
     path = settings_file({"budget": {"daily_usd": 0.005, "timezone": zone}})
     running = worker(path, env=env)
     asked = start_producer(ask, path, env=env, questions=questions(24))
