@@ -19,9 +19,9 @@ from workers.breaker import Breaker
 from workers.budget import BilledCall, Budget, HoldVerdict
 from workers.call import Call, Prices
 from workers.ledger import Ledger
-from workers.limits import configured_limits
 from workers.rate_limit import RateLimiter, Reservation
 from workers.refusal import Ending, Interruption, Postponement, Refusal
+from workers.settlements import Settlements
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -44,6 +44,7 @@ class Admission:
         breaker: Its circuit breaker.
         rate_limiter: Its rate limit.
         budget: The budget of all models.
+        settlements: What Redis is told of calls.
 
     Attributes:
         redis_failures: How often Redis could not say.
@@ -58,6 +59,7 @@ class Admission:
         breaker: Breaker,
         rate_limiter: RateLimiter,
         budget: Budget,
+        settlements: Settlements,
     ) -> None:
         self.redis_failures = 0
         self._client = client
@@ -67,6 +69,7 @@ class Admission:
         self._breaker = breaker
         self._rate_limiter = rate_limiter
         self._budget = budget
+        self._settlements = settlements
         self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
 
     def ask(self, ledger: Ledger, billed: BilledCall, call: Call, tokens: int) -> int:
@@ -136,7 +139,7 @@ class Admission:
                 (closed_seconds,) = run_together(self._client, [self._rate_limiter.look_again()])
             except redis.RedisError as error:
                 self._note(error)
-                return True  # it is reserved and held
+                closed_seconds = float(self._settings.rate_limit.when_redis_fails == "refuse")
             except BaseException:
                 self._give_back(billed)
                 raise
@@ -183,12 +186,14 @@ class Admission:
 
     def _go_without_redis(self, billed: BilledCall, error: redis.RedisError) -> None:
         """Let a call pass that nobody can count now, where the settings say so and no money can be overspent."""
-        limits = configured_limits(self._settings, billed.program, billed.variant).values()
-        if any(limit is not None for limit in limits):
-            raise self.refusal_without_redis(error, "the budget allows it")
+        doubt = "the budget allows it" if self._budget.is_limited(billed) else ""
         for table in ("breaker", "rate_limit"):
-            if getattr(self._settings, table).when_redis_fails == "refuse":
-                raise self.refusal_without_redis(error, f"{table} allows it ({table}.when_redis_fails)")
+            if not doubt and getattr(self._settings, table).when_redis_fails == "refuse":
+                doubt = f"{table} allows it ({table}.when_redis_fails)"
+        if doubt:
+            # A Redis that is slow to answer may hold it all the same, even later than it is told to release it.
+            self._settlements.tell_later([self._budget.release(billed)])
+            raise self.refusal_without_redis(error, doubt)
         self._note(error)
 
     def _note(self, error: redis.RedisError) -> None:
@@ -199,11 +204,7 @@ class Admission:
         raise Refusal(error, wait_seconds=wait_seconds, pauses_queue=True)
 
     def _give_back(self, billed: BilledCall) -> None:
-        try:
-            run_together(self._client, [self._budget.release(billed)])
-        except redis.RedisError as error:  # then its lease runs out, and it is charged as unknown
-            self.redis_failures += 1
-            logger.warning("call %s was not made, but its hold could not be released: %s", billed.id, error)
+        self._settlements.tell([self._budget.release(billed)])
 
     def _bound(self, billed: BilledCall, call: Call) -> int:
         """The most the call may cost.
@@ -212,8 +213,7 @@ class Admission:
             Ending: If it has no bound, and a limit stands that it may break.
         """
         if call.max_completion_tokens is None or not call.is_text:
-            limits = configured_limits(self._settings, billed.program, billed.variant).values()
-            if any(limit is not None for limit in limits):
+            if self._budget.is_limited(billed):
                 reason = "has parts other than text" if not call.is_text else "states no max_tokens"
                 raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
         return bound_nano_usd(

@@ -36,7 +36,7 @@ class BilledCall(NamedTuple):
     """One attempt to call a model.
 
     Attributes:
-        id: ``<task id>:<fence>:<number>``; no other attempt has it.
+        id: ``<task id>:<fence>:<variant>:<number>``; no other attempt has it.
         program: The program that calls.
         variant: Its variant.
         model: The model's table in the configuration.
@@ -162,6 +162,7 @@ class Budget:
             load_script(client, "workers", name, library="budget_library")
             for name in ("hold", "settle", "release", "charge_expired")
         )
+        self._is_limited: dict[tuple[str, str], bool] = {}
         self._callers: dict[tuple[str, str, str], _Arguments] = {}
         self._periods: tuple[Periods | None, _Arguments] = (None, ())
 
@@ -183,6 +184,11 @@ class Budget:
     def look(self, call: BilledCall, bound_nano_usd: int) -> Step[HoldVerdict]:
         """Return what holding the call would, and hold nothing."""
         return self._ask("", call, bound_nano_usd, 0)
+
+    def is_limited(self, call: BilledCall) -> bool:
+        """Whether any limit holds for a call, as far as is known here: configured, or set by an operator."""
+        limits = configured_limits(self._settings, call.program, call.variant).values()
+        return self._is_limited.get((call.program, call.variant), False) or any(limit is not None for limit in limits)
 
     def settle(self, call: BilledCall, bill: Bill) -> Step[Settlement]:
         """Charge a call what it cost and free the rest of its hold; also in a Redis that is out of memory."""
@@ -214,7 +220,14 @@ class Budget:
 
     def _ask(self, call_id: str, call: BilledCall, bound_nano_usd: int, lease_seconds: float) -> Step[HoldVerdict]:
         arguments = (call_id, _checked(bound_nano_usd), lease_seconds, *self._arguments(call))
-        return self._hold.step(_verdict, args=arguments)
+
+        def read(reply: list[bytes]) -> HoldVerdict:
+            verdict = _verdict(reply)
+            if limit := reply[-1]:
+                self._is_limited[call.program, call.variant] = limit != b"0"
+            return verdict
+
+        return self._hold.step(read, args=arguments)
 
     def _lease_seconds(self, call: BilledCall) -> float:
         model = self._settings.models.get(call.model)

@@ -10,13 +10,12 @@ import logging
 import random
 import time
 import uuid
-from collections import deque
 from typing import Any, Protocol
 
 import redis
 
 from config.experiment import Model
-from config.scripts import Step, run_together
+from config.scripts import Step
 from config.settings import Settings
 from workers.admission import Admission
 from workers.breaker import Breaker
@@ -27,6 +26,7 @@ from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
 from workers.paid import PaidCalls
 from workers.rate_limit import GateReason, RateLimiter, RateLimitPolicy
 from workers.refusal import Interruption, Loss
+from workers.settlements import Settlements
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -80,7 +80,7 @@ class Guards:
     Attributes:
         budget: The budget of all models together.
         paid: What jobs have paid for.
-        unsettled: What Redis could not be told when it happened.
+        settlements: What Redis is told of calls.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
@@ -88,7 +88,7 @@ class Guards:
         self.client = client
         self.budget = Budget(client, settings)
         self.paid = PaidCalls(client)
-        self.unsettled: deque[list[Step[Any]]] = deque()
+        self.settlements = Settlements(client)
 
     def of_model(self, model: Model, prices: Prices) -> ModelGuard:
         """Return what stands before one model."""
@@ -100,10 +100,10 @@ class Guards:
         Raises:
             redis.RedisError: If Redis still does not answer; nothing is lost by that.
         """
-        while self.unsettled:
-            run_together(self.client, self.unsettled[0])
-            self.unsettled.popleft()
-        self.budget.sweep()
+        try:
+            self.settlements.catch_up()
+        finally:
+            self.budget.sweep()
 
 
 class ModelGuard:
@@ -122,7 +122,9 @@ class ModelGuard:
         self._retry = settings.retry
         self._breaker = Breaker(client, model.name, BreakerPolicy.of(settings, model))
         self._rate_limiter = RateLimiter(client, model.name, RateLimitPolicy.of(settings, model))
-        self._admission = Admission(client, settings, model, prices, self._breaker, self._rate_limiter, guards.budget)
+        self._admission = Admission(
+            client, settings, model, prices, self._breaker, self._rate_limiter, guards.budget, guards.settlements
+        )
         self._mean_completion_tokens = float(model.max_tokens)
 
     def answer(self, ledger: Ledger, call: Call) -> Any:
@@ -146,6 +148,7 @@ class ModelGuard:
 
     def _attempt(self, ledger: Ledger, job: Job, call: Call, key: str) -> Reply | Failure:
         """Make one attempt, guarded and settled, and return what it brought."""
+        # Of the variant too: a fallback's attempts are counted from one again.
         attempt_id = f"{job.fence or uuid.uuid4().hex}:{job.variant}:{ledger.next_attempt()}"
         billed = BilledCall(f"{job.task_id}:{attempt_id}", job.program, job.variant, self._model.name)
         tokens = round(call.wire_bytes / _BYTES_PER_TOKEN + self._mean_completion_tokens)
@@ -154,16 +157,16 @@ class ModelGuard:
         try:
             outcome = self._call_provider(ledger, call)
         except Interruption as interruption:  # the call was never sent
-            self._tell([self._shared.budget.release(billed)])
+            self._shared.settlements.tell([self._shared.budget.release(billed)])
             raise ledger.interrupt(interruption) from None
         except BaseException:  # the worker is being ended: nobody knows what became of the call
-            self._tell([self._shared.budget.settle(billed, Bill(None))])
+            self._shared.settlements.tell([self._shared.budget.settle(billed, Bill(None))])
             raise
         record = self._record(outcome, key, began_at, time.monotonic() - started, bound)
         ledger.add(record)
         reply = call.dump(outcome.response) if isinstance(outcome, Reply) else None
         succeeded = self._rate_limiter.succeeded() if reply is not None else None
-        told = self._tell([
+        told = self._shared.settlements.tell([
             self._shared.paid.remember(job, attempt_id, record, reply),
             self._settlement(billed, outcome),
             *_steps(self._correction(tokens, outcome), succeeded),
@@ -261,19 +264,6 @@ class ModelGuard:
         ):
             raise failure.error
         return delay_seconds
-
-    def _tell(self, steps: list[Step[Any]]) -> list[Any]:
-        """Settle, now or when Redis answers again: the provider has been paid, whatever Redis says.
-
-        Returns:
-            What the steps return; nothing where Redis did not answer.
-        """
-        try:
-            return run_together(self._shared.client, steps)
-        except redis.RedisError as error:
-            logger.warning("model %s: a call could not be settled yet: %s", self._model.name, error)
-            self._shared.unsettled.append(steps)
-            return []
 
 
 def _steps(*steps: Step[Any] | None) -> list[Step[Any]]:

@@ -44,6 +44,9 @@ def main() -> None:
         console = Console() if Console().is_terminal else Console(width=_WIDTH)
         console.print(build_table([outcome for _, outcome in outcomes]))
         for name, outcome in outcomes:
+            if outcome.figures:
+                figures = "; ".join(f"{figure} {value}" for figure, value in outcome.figures.items())
+                console.print(f"{name}: {figures}", highlight=False, markup=False)
             for remark in outcome.remarks:
                 console.print(f"{name}: {remark}", highlight=False, markup=False)
         console.print(f"seed {options.seed}; {time.monotonic() - started:.0f} s", highlight=False)

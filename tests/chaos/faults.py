@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from tests.chaos import canvas, deaths, gaps, producers, redis_faults
+from tests.chaos import canvas, deaths, gaps, guard_redis_faults, money, producers, provider_faults, redis_faults
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 
@@ -59,3 +59,8 @@ SHORT = [
     "connections-reset",
     "garbage",
 ]
+
+# What the guards make of a fault; ``tests/faults/test_money.py`` runs some.
+FAULTS.update(provider_faults.FAULTS)
+FAULTS.update(guard_redis_faults.FAULTS)
+FAULTS.update(money.FAULTS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -27,6 +27,7 @@ class Outcome:
         recovery_seconds: For each job that the fault hit, the time from there to its answer, without its model's.
         recovery_bound_seconds: The longest of them that the project promises.
         remarks: What is wrong besides.
+        figures: What the fault is about besides, by name.
     """
 
     fault: str
@@ -38,6 +39,7 @@ class Outcome:
     recovery_seconds: tuple[float, ...]
     recovery_bound_seconds: float
     remarks: tuple[str, ...] = ()
+    figures: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @property
     def is_as_promised(self) -> bool:

@@ -111,6 +111,7 @@ class Counts:
         abandoned: Those whose client left, or was cut off, before that.
         prompt_tokens: Billed in completions.
         completion_tokens: Billed in completions.
+        completions: Chat requests answered by a completion, whole or cut: what a provider bills.
         calls_by_model: Chat requests by model.
     """
 
@@ -122,6 +123,7 @@ class Counts:
     abandoned: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    completions: int = 0
     calls_by_model: dict[str, int] = field(default_factory=dict)
 
 
@@ -198,6 +200,7 @@ def _completion(request: Request, prompt: Prompt, script: Script, counts: Counts
             {"index": index, "message": message, "finish_reason": script.finish_reason} for index in range(choices)
         ],
     }
+    counts.completions += 1
     if script.usage is not False:
         completion["usage"] = usage
         counts.prompt_tokens += usage.get("prompt_tokens", 0)

@@ -528,3 +528,15 @@ def test_processes_that_spend_at_once_never_exceed_a_limit(start_producer, setti
     client.zadd(f"{PREFIX}budget:leases", dict.fromkeys(leases, 1))
     Budget(client, settings()).sweep()
     assert redis_server.client().hmget(key, "settled", "held") == [str(charged), "0"]
+
+
+def test_a_limit_that_an_operator_set_is_known_where_redis_cannot_be_asked(client, make):
+    budget = make()
+    do(client, budget.hold(call(1), 1))
+    assert not budget.is_limited(call())
+    Limits(client, settings()).override("program:qa", "daily", LIMIT)
+    do(client, budget.hold(call(2), 1))
+    assert budget.is_limited(call())
+    Limits(client, settings()).override("program:qa", "daily", None)
+    do(client, budget.look(call(), 1))
+    assert not budget.is_limited(call())

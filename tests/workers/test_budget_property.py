@@ -97,7 +97,9 @@ class Model:
 
     def release(self, of: BilledCall) -> None:
         held = self.calls.get(of.id)
-        if held and held.state != "settled":
+        if held is None:  # what holds it may still come
+            self.calls[of.id] = Held("settled", 0, [], "")
+        elif held.state != "settled":
             self.expire(of)
             self._move(held, -held.bound, 0)
             self._book(held, calls=-1, unknown_calls=-1, unknown_nano_usd=-held.bound)

@@ -3,7 +3,7 @@
 -- The first line has Redis refuse it whole where it is out of memory.
 -- Arguments: id of the call, '' to only look; bound in nano-dollars; seconds of the lease; then those of read_call.
 -- Reply: {verdict, seconds to wait, scope, period, limit in nano-dollars}, the verdict one of
---   held       the call may be made
+--   held       the call may be made; the limit is 1 where it has any, 0 where it has none, '' in a repetition
 --   busy       only what other calls hold stands in its way
 --   exhausted  what is settled does; the wait is until the period ends
 --   never      the bound is above the whole limit
@@ -29,8 +29,10 @@ if not choose_periods(call, FIRST, time) then
 end
 
 local exhausted, busy
+local is_limited = '0'
 for _, limit in ipairs(call.limits) do
   if limit.amount then
+    is_limited = '1'
     if bound > limit.amount then
       return { 'never', '0', limit.scope, limit.period, whole(limit.amount) }
     end
@@ -53,7 +55,7 @@ if busy then
   return { 'busy', '0', busy.scope, busy.period, whole(busy.amount) }
 end
 if id == '' then
-  return { 'held', '0', '', '', '' }
+  return { 'held', '0', '', '', is_limited }
 end
 
 for _, limit in ipairs(call.limits) do
@@ -66,4 +68,4 @@ redis.call(
   'program', call.program, 'variant', call.variant, 'model', call.model
 )
 redis.call('ZADD', LEASES, seconds(time + lease), id)
-return { 'held', '0', '', '', '' }
+return { 'held', '0', '', '', is_limited }
