@@ -57,7 +57,8 @@ def test_a_more_urgent_caller_who_joins_a_waiting_job_improves_its_turn(predict,
 
 
 def test_inspecting_a_worker_shows_what_it_runs_and_what_it_has_reserved(predict, worker, endpoint):
-    worker(env={"DSPYQ_WORKERS__CONCURRENCY": "2", "DSPYQ_WORKERS__PREFETCH_MULTIPLIER": "3"})
+    threads = {"DSPYQ_WORKERS__CONCURRENCY": "2", "DSPYQ_WORKERS__PREFETCH_MULTIPLIER": "3"}
+    worker(env=threads | {"DSPYQ_MODELS__CONTROL__TIMEOUT_SECONDS": "60"})  # longer than looking takes
     endpoint.hold()
     jobs = predict.many([{"question": f"q{number}"} for number in range(9)])
     later = predict.apply_async(kwargs={"question": "later"}, countdown=60)
