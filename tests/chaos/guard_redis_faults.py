@@ -63,9 +63,7 @@ def restarted(scale: Scale) -> Outcome:
 
 
 def _run(scale: Scale, fault: str, apply: Callable[[Stage], None], *, is_append_only: bool = False) -> Outcome:
-    with Stage(
-        model_seconds=0.1, concurrency=_CONCURRENCY, is_append_only=is_append_only, settings=_SETTINGS
-    ) as stage:
+    with Stage(model_seconds=0.1, concurrency=_CONCURRENCY, is_append_only=is_append_only, settings=_SETTINGS) as stage:
         workers = [stage.worker(waits=False) for _ in range(_WORKERS)]
         for worker in workers:
             worker.ready()
@@ -89,9 +87,7 @@ def _run(scale: Scale, fault: str, apply: Callable[[Stage], None], *, is_append_
             books, statistics = read_books(stage), read_statistics(stage)
             if unknown := books.get("unknown_calls", 0):
                 remarks.append(f"{unknown} calls are charged as unknown, {dollars(books['unknown_nano_usd'])}")
-            outcome = stage.outcome(
-                fault, recovery, remarks=remarks, explained_model_calls=_ERRORS, bound_seconds=10.0
-            )
+            outcome = stage.outcome(fault, recovery, remarks=remarks, explained_model_calls=_ERRORS, bound_seconds=10.0)
             figures: dict[str, str | int | float] = {
                 "dollars over": dollars(max(watch.worst_over, after.worst_over)),
                 "billed by the endpoint": dollars(billed_nano_usd(stage.endpoint.counts())),

@@ -37,7 +37,9 @@ _TIMEOUT_SECONDS = 1.0
 _LONGEST_HOLD_SECONDS = 30 + 2 + _TIMEOUT_SECONDS
 _SHARE_IN_TROUBLE = 0.06
 _TROUBLES = ({"status": 500}, {"status": 500}, {"fault": "cut"}, {"fault": "disconnect"}, {"fault": "hang"})
-_REFUSED = re.compile(r"^\[(\S+ \S+): WARNING/.*queue (\S+) is paused here: the daily limit .* is used up", re.MULTILINE)
+_REFUSED = re.compile(
+    r"^\[(\S+ \S+): WARNING/.*queue (\S+) is paused here: the daily limit .* is used up", re.MULTILINE
+)
 
 
 def _settings(first_limit_usd: float) -> dict[str, object]:
@@ -52,7 +54,7 @@ def _settings(first_limit_usd: float) -> dict[str, object]:
 
 
 def budget(scale: Scale) -> Outcome:
-    """Run programs of one call and of two under kills and provider faults, on a budget that is raised as it runs out."""
+    """Run programs of one call and of two under kills and provider faults, on a budget that is raised where it ends."""
     jobs = scale.pick(quick=60, full=1200)
     first, *raised = (0.02, 5.0) if scale.is_quick else (0.15, 0.40, 5.0)
     with Stage(model_seconds=0.15, concurrency=_CONCURRENCY, settings=_settings(first)) as stage:
@@ -211,7 +213,9 @@ def _entry_faults(stage: Stage, watch: BudgetWatch) -> list[str]:
             of_the_dead += int(bound) if state == b"unknown" else 0
     difference = watch.look().settled - entries - of_the_dead
     if abs(difference) > len(stage.calls):  # a nano-dollar of rounding each
-        return [f"entries {dollars(entries)} and the dead's {dollars(of_the_dead)} miss the settled {dollars(difference)}"]
+        return [
+            f"entries {dollars(entries)} and the dead's {dollars(of_the_dead)} miss the settled {dollars(difference)}"
+        ]
     return []
 
 

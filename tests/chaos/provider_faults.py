@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.books import BudgetWatch, billed_nano_usd, dollars, find_money_faults, read_books
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
-from tests.chaos.stage import Stage
+from tests.chaos.stage import REPLY, Stage
 
 _WORKERS = 2
 _CONCURRENCY = 8
@@ -39,7 +39,7 @@ class Trouble:
     Attributes:
         text: As the table calls it.
         script: What the endpoint does.
-        calls_at_most: How many calls may reach it, given how many seconds it lasts and how many jobs there are.
+        calls_at_most: How many calls may reach it, of how many seconds it lasts and how many jobs there are.
         passes: Whether a job is to wait for its end; else its caller is told at once.
     """
 
@@ -47,7 +47,6 @@ class Trouble:
     script: dict[str, Any]
     calls_at_most: Callable[[float, int], float]
     passes: bool = True
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _of_breaker(seconds: float, _: int) -> float:
@@ -84,8 +83,7 @@ def _run(name: str, scale: Scale) -> Outcome:
     trouble = _TROUBLES[name]
     seconds = scale.pick(quick=4.0, full=10.0)
     count = scale.pick(quick=40, full=200)
-    settings = _SETTINGS
-    with Stage(concurrency=_CONCURRENCY, settings=settings) as stage:
+    with Stage(concurrency=_CONCURRENCY, settings=_SETTINGS) as stage:
         for worker in [stage.worker(waits=False) for _ in range(_WORKERS)]:
             worker.ready()
         with BudgetWatch(stage, _LIMIT_USD) as watch:
@@ -100,7 +98,7 @@ def _run(name: str, scale: Scale) -> Outcome:
                 stage.wait(20, hit)
             into_trouble = stage.endpoint.calls() - before
             stage.endpoint.clear()
-            stage.endpoint.script(content="[[ ## answer ## ]]\n{call} to {question}", latency_seconds=stage.model_seconds)
+            stage.endpoint.script(content=REPLY, latency_seconds=stage.model_seconds)
             ended_at = time.time()
             told = 0
             if not trouble.passes:
@@ -120,7 +118,7 @@ def _run(name: str, scale: Scale) -> Outcome:
             outcome = stage.outcome(
                 f"provider: {trouble.text} for {seconds:g} s" if trouble.passes else f"provider: {trouble.text}",
                 recovery,
-                explained_model_calls=into_trouble + (0 if trouble.passes else 0),
+                explained_model_calls=into_trouble,
                 bound_seconds=_RECOVERY_SECONDS,
                 remarks=remarks,
             )

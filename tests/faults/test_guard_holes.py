@@ -1,5 +1,6 @@
 """Where money or jobs might slip through the guards: each looked at with real workers."""
 
+import itertools
 import os
 import struct
 import time
@@ -74,9 +75,7 @@ def test_a_fallback_after_a_paid_call_is_charged_too(worker, settings_file, run_
         "fallback_variant": "control",
     }
     breaker = {"failure_threshold": 1, "reset_timeout_seconds": 30}
-    path = settings_file(
-        {"programs": {"qa": program}, "breaker": breaker, "budget": {"daily_usd": 1}}, challenger=0.5
-    )
+    path = settings_file({"programs": {"qa": program}, "breaker": breaker, "budget": {"daily_usd": 1}}, challenger=0.5)
     worker(path, arguments=["-Q", "qa.challenger"])
     endpoint.script(status=500, model="challenger", containing="second")
     told = run_producer(ask_one, path, question="q", variant="challenger")
@@ -182,7 +181,9 @@ def test_jobs_taken_ahead_of_a_refusal_go_back_at_once_and_keep_their_turn(
 
 
 def test_a_fleet_makes_one_probe_for_each_opening(worker, settings_file, start_producer, endpoint):
-    path = settings_file({"breaker": {"failure_threshold": 3, "reset_timeout_seconds": 1, "max_reset_timeout_seconds": 1}})
+    path = settings_file(
+        {"breaker": {"failure_threshold": 3, "reset_timeout_seconds": 1, "max_reset_timeout_seconds": 1}}
+    )
     for running in [worker(path, waits=False) for _ in range(3)]:
         running.ready()
     endpoint.script(status=503)
@@ -194,7 +195,7 @@ def test_a_fleet_makes_one_probe_for_each_opening(worker, settings_file, start_p
     assert len(asked.result(40)) == 60
     probes = [moment for moment in moments if moment > moments[0] + 0.9]
     assert len(probes) >= 3
-    assert min(after - before for before, after in zip(probes, probes[1:], strict=False)) >= 0.95
+    assert min(after - before for before, after in itertools.pairwise(probes)) >= 0.95
 
 
 def midnight_in(seconds, folder):
