@@ -138,6 +138,11 @@ class Admission:
                 if self._turn_comes(ledger, billed, reservation):
                     return
 
+    def money_came_free(self) -> None:
+        """Have whoever waits for money here look at once: a call of this process was settled."""
+        for line in list(self._lines.values()):
+            line.nudge()
+
     def _line_of(self, billed: BilledCall) -> Line:
         """Those who wait for money stand in line by variant: another's limits may be others."""
         return self._lines.setdefault((billed.program, billed.variant), Line())
@@ -158,7 +163,8 @@ class Admission:
                     return  # whoever asks next decides what follows
                 if now.verdict != "busy":
                     return
-                ledger.sleep(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
+                place.pause(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
+                ledger.check_open()
         ledger.check_open()
         raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
 

@@ -170,6 +170,7 @@ class ModelGuard:
             self._shared.paid.remember(job, attempt_id, record, reply),
             *_steps(self._correction(tokens, outcome), succeeded),
         ])  # fmt: skip
+        self._admission.money_came_free()
         if reply is not None:
             ledger.keep(key, reply)
         if not isinstance(outcome, Reply):

@@ -46,6 +46,12 @@ class Line:
             self._places.insert(index, place)
             self._places[0].reached_front.set()
 
+    def nudge(self) -> None:
+        """Have the first ask now: something has changed here."""
+        with self._lock:
+            if self._places:
+                self._places[0].nudged.set()
+
     def leave(self, place: Place) -> None:
         """Take a place out of the line; the next is first then."""
         with self._lock:
@@ -61,11 +67,13 @@ class Place:
     Attributes:
         turns: How often its job has come to be run.
         reached_front: Set once it is the first.
+        nudged: Set once it has a reason to ask now.
     """
 
     def __init__(self, line: Line, turns: int) -> None:
         self.turns = turns
         self.reached_front = threading.Event()
+        self.nudged = threading.Event()
         self._line = line
 
     @property
@@ -77,6 +85,11 @@ class Place:
         """Stand in line until it is the first; return whether it is, after so many seconds at most."""
         self._line.enter(self)
         return self.reached_front.wait(max(0.0, seconds))
+
+    def pause(self, seconds: float) -> None:
+        """Wait before it asks again, unless it is nudged."""
+        self.nudged.wait(seconds)
+        self.nudged.clear()
 
     def leave(self) -> None:
         """Leave the line, if it stands in it."""

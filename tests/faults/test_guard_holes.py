@@ -9,6 +9,7 @@ import zoneinfo
 import pytest
 
 from tests.faults.test_guards import ask, ask_one, questions
+from tests.support.configuration import default_document
 from tests.support.processes import eventually, wait_until
 
 IMPATIENT = {"when_unavailable": "fail"}
@@ -46,8 +47,8 @@ def expire_holds(redis_server):
 
 def test_no_module_of_dspy_swallows_a_refusal(worker, settings_file, run_producer, endpoint, redis_server):
     """Each program's first call is answered, its second finds the provider ill: no further call, no worse answer."""
-    model = {"model": "openai/control", "api_base": endpoint.url, "timeout_seconds": 10, "failure_threshold": 1,
-             "reset_timeout_seconds": 60, "input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0}  # fmt: skip
+    own = {"failure_threshold": 1, "reset_timeout_seconds": 60}
+    model = default_document(endpoint.url)["models"]["control"] | own
     tables = {"models": {}, "programs": {}, "retry": {"max_attempts": 1}}
     for name in SAMPLES:
         tables["models"][name] = model | {"model": f"openai/{name}"}

@@ -58,3 +58,12 @@ def test_all_threads_come_to_the_front():
     for thread in threads:
         thread.join(10)
     assert sorted(seen) == list(range(50))
+
+
+def test_a_nudge_ends_the_pause_of_the_first():
+    line = Line()
+    first = Place(line, 1)
+    first.reach_front(0)
+    line.nudge()
+    first.pause(60)
+    assert not first.nudged.is_set()
