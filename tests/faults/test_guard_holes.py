@@ -229,3 +229,19 @@ def test_jobs_refused_today_are_served_after_midnight(
     for key in client.scan_iter("dspy:v1:budget:all:daily:*"):
         assert int(client.hget(key, "settled")) <= 5_000_000
     del asked
+
+
+@pytest.mark.parametrize("tokens", [-50, 10**15])
+def test_a_usage_that_cannot_be_is_charged_as_unknown(
+    worker, settings_file, run_producer, endpoint, redis_server, tokens
+):
+    path = settings_file({"budget": {"daily_usd": 1}})
+    worker(path)
+    endpoint.script(usage={"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": 2 * tokens})
+    told = run_producer(ask_one, path, question="q")
+    assert ("answer" in told) == (tokens > 0)  # DSPy refuses the other
+    sums, _ = books(redis_server)
+    assert sums["unknown_calls"] == 1
+    assert sums["unknown_nano_usd"] > 0
+    assert sums.get("prompt_tokens", 0) == 0
+    assert holds(redis_server) == 0
