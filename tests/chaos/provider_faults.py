@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ def _of_gate(pause_seconds: float) -> Callable[[float, int], float]:
     return lambda seconds, _: _THREADS * (seconds / pause_seconds + 1)
 
 
+def _of_doubling_gate(seconds: float, _: int) -> float:
+    """The same, of a gate that is closed for 1, 2, 4 … seconds."""
+    return _THREADS * (int(math.log2(seconds + 1)) + 1)
+
+
 _TROUBLES = {
     "500": Trouble("status 500", {"status": 500}, _of_breaker),
     "hang": Trouble("hang", {"fault": "hang"}, _of_breaker),
@@ -67,8 +73,7 @@ _TROUBLES = {
     "disconnect": Trouble("connection closed, no reply", {"fault": "disconnect"}, _of_breaker),
     "html": Trouble("HTML with status 200", {"fault": "html"}, _of_breaker),
     "429-stated": Trouble("status 429, Retry-After 2", {"status": 429, "headers": {"retry-after": "2"}}, _of_gate(2)),
-    # Closed for 1, 2, 4 … seconds: so four times in ten seconds.
-    "429": Trouble("status 429", {"status": 429}, _of_gate(3)),
+    "429": Trouble("status 429", {"status": 429}, _of_doubling_gate),
     "401": Trouble("status 401", {"status": 401}, _of_gate(_PAUSE_SECONDS)),
     "quota": Trouble(
         "quota used up", {"status": 429, "error_code": "insufficient_quota"}, _of_gate(_PAUSE_SECONDS)
