@@ -19,6 +19,7 @@ from workers.breaker import Breaker
 from workers.budget import BilledCall, Budget, HoldVerdict
 from workers.call import Call, Prices
 from workers.ledger import Ledger
+from workers.line import Line, Place
 from workers.rate_limit import RateLimiter, Reservation
 from workers.refusal import Ending, Interruption, Postponement, Refusal
 from workers.settlements import Settlements
@@ -70,6 +71,7 @@ class Admission:
         self._rate_limiter = rate_limiter
         self._budget = budget
         self._settlements = settlements
+        self._lines: dict[tuple[str, str], Line] = {}
         self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
 
     def ask(self, ledger: Ledger, billed: BilledCall, call: Call, tokens: int) -> int:
@@ -87,7 +89,7 @@ class Admission:
         try:
             self.check_breaker()
             bound = self._bound(billed, call)
-            self._ask_all(ledger, billed, bound, tokens)
+            self._ask_all(ledger, billed, bound, tokens, ledger.job.run_count if ledger.job else 1)
         except Interruption as interruption:
             raise ledger.interrupt(interruption) from None
         return bound
@@ -104,32 +106,67 @@ class Admission:
             refusal.seconds_left = self._breaker.seconds_until_callable
             raise
 
-    def _ask_all(self, ledger: Ledger, billed: BilledCall, bound: int, tokens: int) -> None:
+    def _ask_all(self, ledger: Ledger, billed: BilledCall, bound: int, tokens: int, turns: int) -> None:
         give_up_at = time.monotonic() + _WAIT_FOR_HOLDS_SECONDS
-        while True:
-            try:
-                reservation, hold, _ = run_together(
-                    self._client,
-                    (self._rate_limiter.reserve(tokens), self._budget.hold(billed, bound), self._breaker.read()),
-                )
-            except redis.RedisError as error:
-                self._go_without_redis(billed, error)
-                return
-            except Unavailable as error:  # a clock is wrong
-                self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
-            if reservation.is_reserved:
-                tokens = 0  # they stay reserved, whatever becomes of this slot
-            if not hold.is_held:
-                if hold.verdict != "busy":
+        is_held = False
+        with self._line_of(billed).place(turns) as place:
+            while True:
+                if place.must_wait and not is_held:
+                    self._wait_for_money(ledger, billed, bound, place, give_up_at)
+                try:
+                    reservation, hold, _ = run_together(
+                        self._client,
+                        (self._rate_limiter.reserve(tokens), self._budget.hold(billed, bound), self._breaker.read()),
+                    )
+                except redis.RedisError as error:
+                    self._go_without_redis(billed, error)
+                    return
+                except Unavailable as error:  # a clock is wrong
+                    self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+                if reservation.is_reserved:
+                    tokens = 0  # they stay reserved, whatever becomes of this slot
+                is_held = hold.is_held
+                if hold.verdict == "busy":
+                    self._wait_for_money(ledger, billed, bound, place, give_up_at)
+                    continue
+                place.leave()
+                if not is_held:
                     self._refuse_by_budget(billed, bound, hold)
-                if time.monotonic() >= give_up_at:
-                    raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
-                ledger.sleep(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
-            elif not reservation.is_reserved:
-                self._give_back(billed)
-                self._refuse_by_rate(reservation)
-            elif self._turn_comes(ledger, billed, reservation):
-                return
+                if not reservation.is_reserved:
+                    self._give_back(billed)
+                    self._refuse_by_rate(reservation)
+                if self._turn_comes(ledger, billed, reservation):
+                    return
+
+    def money_came_free(self) -> None:
+        """Have whoever waits for money here look at once: a call of this process was settled."""
+        for line in list(self._lines.values()):
+            line.nudge()
+
+    def _line_of(self, billed: BilledCall) -> Line:
+        """Those who wait for money stand in line by variant: another's limits may be others."""
+        return self._lines.setdefault((billed.program, billed.variant), Line())
+
+    def _wait_for_money(self, ledger: Ledger, billed: BilledCall, bound: int, place: Place, give_up_at: float) -> None:
+        """Wait until more than other calls' holds decides; it only looks, for asking would reserve a turn each time.
+
+        Raises:
+            Postponement: Where it takes long.
+        """
+        seconds = min(give_up_at - time.monotonic(), ledger.seconds_left())
+        if place.reach_front(seconds):
+            ledger.check_open()
+            while time.monotonic() < give_up_at:
+                try:
+                    (now,) = run_together(self._client, [self._budget.look(billed, bound)])
+                except redis.RedisError:
+                    return  # whoever asks next decides what follows
+                if now.verdict != "busy":
+                    return
+                place.pause(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
+                ledger.check_open()
+        ledger.check_open()
+        raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
 
     def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
         """Wait for the reserved slot; return whether it can be used: not if the gate was closed, nor much too late."""
@@ -212,10 +249,9 @@ class Admission:
         Raises:
             Ending: If it has no bound, and a limit stands that it may break.
         """
-        if call.max_completion_tokens is None or not call.is_text:
-            if self._budget.is_limited(billed):
-                reason = "has parts other than text" if not call.is_text else "states no max_tokens"
-                raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
+        if (call.max_completion_tokens is None or not call.is_text) and self._budget.is_limited(billed):
+            reason = "has parts other than text" if not call.is_text else "states no max_tokens"
+            raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
         return bound_nano_usd(
             wire_bytes=call.wire_bytes,
             prompt_overhead_tokens=self._model.prompt_overhead_tokens,

@@ -173,6 +173,7 @@ class ModelGuard:
         ])  # fmt: skip
         if told and not told[0]:
             ledger.interrupt(Loss())
+        self._admission.money_came_free()
         if reply is not None:
             ledger.keep(key, reply)
         if not isinstance(outcome, Reply):

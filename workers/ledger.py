@@ -63,12 +63,14 @@ class Job:
         fence: The number of the run; empty for a run without a job record.
         program: The program's name.
         variant: The name of the variant that runs; another than the task's own where it answers as a fallback.
+        run_count: How many runs the job had, this one included.
     """
 
     task_id: str
     fence: str
     program: str
     variant: str
+    run_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

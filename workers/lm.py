@@ -40,6 +40,8 @@ _COSTS_MORE_THAN_TEXT = re.compile(rb'"type":"(?:image|audio|video|document|bina
 _NO_KEY = "none"
 #: Threads bound the connections. A bound below theirs would have calls wait for one outside of their wall clock.
 _MAX_CONNECTIONS = 65_536
+#: A usage beyond this, or below zero, is nonsense, and says nothing of the call's cost.
+_MOST_TOKENS = 10**9
 #: Handled by DSPy before a request is made of the parameters.
 _DSPY_PARAMETERS = frozenset({"n", "num_generations", "rollout_id", "prompt_cache"})
 
@@ -107,8 +109,10 @@ class Engine:
         """
         response = self._exchange(request, seconds)
         usage = usage_dict(response, self._route.provider)
-        cost_usd = self.pricing.cost_usd(request, response)
-        return Reply(response, usage.get("prompt_tokens"), usage.get("completion_tokens"), cost_usd)
+        tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not all(count is None or 0 <= count <= _MOST_TOKENS for count in tokens):
+            return Reply(response, None, None, None)
+        return Reply(response, *tokens, self.pricing.cost_usd(request, response))
 
     def find_parameter_faults(self, parameters: dict[str, Any]) -> Iterator[str]:
         """Say what the provider's interface cannot carry, without network access.

@@ -72,7 +72,7 @@ class Body:
             _park(context, _WAIT_IN_REDIS_SECONDS)
         if stored is not None:
             return stored
-        ledger = _ledger(request, run, request.variant, earlier)
+        ledger = _ledger(request, run, request.variant, earlier, properties.get("run_count", 1))
         try:
             return self._compute(request, run, request.variant, ledger, inputs)
         except Postponement as postponement:
@@ -158,8 +158,8 @@ def _fail(request: Request, run: Run, ledger: Ledger, error: Exception) -> NoRet
     raise error
 
 
-def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns) -> Ledger:
-    job = Job(run.task_id, run.fence, request.program.name, variant.name)
+def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns, run_count: int = 1) -> Ledger:
+    job = Job(run.task_id, run.fence, request.program.name, variant.name, run_count)
     return Ledger(job, earlier, request.program.deadline_seconds)
 
 

@@ -24,8 +24,9 @@ _LOOK = """
 local account = redis.call('KEYS', 'dspy:v1:budget:all:daily:*')[1]
 local amounts = account and redis.call('HMGET', account, 'settled', 'held') or {}
 local one = redis.call('ZRANGE', 'dspy:v1:budget:leases', 0, 0)[1]
+local bound = one and redis.call('HGET', 'dspy:v1:budget:hold:' .. one, 'bound')
 return {amounts[1] or '0', amounts[2] or '0', redis.call('HGET', 'dspy:v1:budget-limits', 'all daily') or '',
-  redis.call('ZCARD', 'dspy:v1:budget:leases'), one and redis.call('HGET', 'dspy:v1:budget:hold:' .. one, 'bound') or '0'}
+  redis.call('ZCARD', 'dspy:v1:budget:leases'), bound or '0'}
 """
 
 

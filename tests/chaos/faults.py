@@ -5,7 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from tests.chaos import canvas, deaths, gaps, guard_redis_faults, money, producers, provider_faults, redis_faults
+from tests.chaos import (
+    canvas,
+    deaths,
+    gaps,
+    guard_redis_faults,
+    money,
+    producers,
+    provider_faults,
+    redis_faults,
+    tight,
+)
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 
@@ -61,3 +71,4 @@ SHORT = [
 FAULTS.update(provider_faults.FAULTS)
 FAULTS.update(guard_redis_faults.FAULTS)
 FAULTS.update(money.FAULTS)
+FAULTS.update(tight.FAULTS)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.books import BudgetWatch, billed_nano_usd, dollars, find_money_faults, read_books
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
-from tests.chaos.stage import Stage
+from tests.chaos.stage import REPLY, Stage
 
 _WORKERS = 2
 _CONCURRENCY = 8
@@ -39,7 +40,7 @@ class Trouble:
     Attributes:
         text: As the table calls it.
         script: What the endpoint does.
-        calls_at_most: How many calls may reach it, given how many seconds it lasts and how many jobs there are.
+        calls_at_most: How many calls may reach it, of how many seconds it lasts and how many jobs there are.
         passes: Whether a job is to wait for its end; else its caller is told at once.
     """
 
@@ -47,7 +48,6 @@ class Trouble:
     script: dict[str, Any]
     calls_at_most: Callable[[float, int], float]
     passes: bool = True
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _of_breaker(seconds: float, _: int) -> float:
@@ -60,6 +60,11 @@ def _of_gate(pause_seconds: float) -> Callable[[float, int], float]:
     return lambda seconds, _: _THREADS * (seconds / pause_seconds + 1)
 
 
+def _of_doubling_gate(seconds: float, _: int) -> float:
+    """The same, of a gate that is closed for 1, 2, 4 … seconds."""
+    return _THREADS * (int(math.log2(seconds + 1)) + 1)
+
+
 _TROUBLES = {
     "500": Trouble("status 500", {"status": 500}, _of_breaker),
     "hang": Trouble("hang", {"fault": "hang"}, _of_breaker),
@@ -68,8 +73,7 @@ _TROUBLES = {
     "disconnect": Trouble("connection closed, no reply", {"fault": "disconnect"}, _of_breaker),
     "html": Trouble("HTML with status 200", {"fault": "html"}, _of_breaker),
     "429-stated": Trouble("status 429, Retry-After 2", {"status": 429, "headers": {"retry-after": "2"}}, _of_gate(2)),
-    # Closed for 1, 2, 4 … seconds: so four times in ten seconds.
-    "429": Trouble("status 429", {"status": 429}, _of_gate(3)),
+    "429": Trouble("status 429", {"status": 429}, _of_doubling_gate),
     "401": Trouble("status 401", {"status": 401}, _of_gate(_PAUSE_SECONDS)),
     "quota": Trouble(
         "quota used up", {"status": 429, "error_code": "insufficient_quota"}, _of_gate(_PAUSE_SECONDS)
@@ -84,8 +88,7 @@ def _run(name: str, scale: Scale) -> Outcome:
     trouble = _TROUBLES[name]
     seconds = scale.pick(quick=4.0, full=10.0)
     count = scale.pick(quick=40, full=200)
-    settings = _SETTINGS
-    with Stage(concurrency=_CONCURRENCY, settings=settings) as stage:
+    with Stage(concurrency=_CONCURRENCY, settings=_SETTINGS) as stage:
         for worker in [stage.worker(waits=False) for _ in range(_WORKERS)]:
             worker.ready()
         with BudgetWatch(stage, _LIMIT_USD) as watch:
@@ -100,9 +103,7 @@ def _run(name: str, scale: Scale) -> Outcome:
                 stage.wait(20, hit)
             into_trouble = stage.endpoint.calls() - before
             stage.endpoint.clear()
-            stage.endpoint.script(
-                content="[[ ## answer ## ]]\n{call} to {question}", latency_seconds=stage.model_seconds
-            )
+            stage.endpoint.script(content=REPLY, latency_seconds=stage.model_seconds)
             ended_at = time.time()
             told = 0
             if not trouble.passes:
@@ -122,7 +123,7 @@ def _run(name: str, scale: Scale) -> Outcome:
             outcome = stage.outcome(
                 f"provider: {trouble.text} for {seconds:g} s" if trouble.passes else f"provider: {trouble.text}",
                 recovery,
-                explained_model_calls=into_trouble + (0 if trouble.passes else 0),
+                explained_model_calls=into_trouble,
                 bound_seconds=_RECOVERY_SECONDS,
                 remarks=remarks,
             )

@@ -34,7 +34,7 @@ from tests.support.worker import Worker
 LEASE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 #: Each call of the model gives another answer, so that a second run of a question shows.
-_REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
+REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
 _PATIENCE_SECONDS = 60.0
 _RESULT_PREFIX = "celery-task-meta-"
 _IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
@@ -119,7 +119,7 @@ class Stage:
                     RedisServer(max_memory_bytes=room, max_memory_policy="allkeys-lru")
                 )
             self.endpoint = started.enter_context(Endpoint())
-            self.endpoint.script(content=_REPLY, latency_seconds=self.model_seconds)
+            self.endpoint.script(content=REPLY, latency_seconds=self.model_seconds)
             self.settings_path = write_settings(
                 self.folder / "dspyq.toml", merged(default_document(self.endpoint.url), self._changes)
             )

@@ -140,8 +140,8 @@ class RedisServer:
     def counted(self) -> Iterator[Usage]:
         """Count what all clients do within the block, other than this object.
 
-        A producer's memory cache pings and counts in the background, a worker beats: where one client's traffic
-        matters, use ``monitored`` and choose by ``client``.
+        Pings are left out: connections send them when they were idle. A producer's memory cache counts in the
+        background, a worker beats: where one client's traffic matters, use ``monitored`` and choose by ``client``.
         """
         usage = Usage()
         commands, reads = self._totals()
@@ -149,8 +149,9 @@ class RedisServer:
         commands_after, reads_after = self._totals()
         commands["info"] = commands.get("info", 0) + 1  # the first look counts itself only after it has answered
         differences = {name: count - commands.get(name, 0) for name, count in commands_after.items()}
+        pings = differences.pop("ping", 0)
         usage.commands = {name: count for name, count in differences.items() if count}
-        usage.round_trips = reads_after - reads - 1  # the second look's own
+        usage.round_trips = reads_after - reads - pings - 1  # the second look's own
 
     @contextlib.contextmanager
     def monitored(self) -> Iterator[list[Command]]:
