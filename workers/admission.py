@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import redis
@@ -14,6 +15,7 @@ from config.errors import AccountRefused, RateLimited, Unavailable, UnboundedCal
 from config.experiment import Model
 from config.scripts import run_together
 from config.settings import Settings
+from workers import metrics
 from workers.bound import bound_nano_usd
 from workers.breaker import Breaker
 from workers.budget import BilledCall, Budget, HoldVerdict
@@ -30,6 +32,8 @@ logger = logging.getLogger("dspyq.guards")
 _WAIT_FOR_HOLDS_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = (0.1, 0.4)
 _PARK_SECONDS = (0.5, 2.0)
+#: So many threads stand in line for it at most; the jobs behind them wait in their queue.
+_LONGEST_LINE = 16
 #: Where Redis cannot say, or a clock is wrong, a job waits so long.
 _WITHOUT_AN_ANSWER_SECONDS = 1.0
 
@@ -46,9 +50,6 @@ class Admission:
         rate_limiter: Its rate limit.
         budget: The budget of all models.
         settlements: What Redis is told of calls.
-
-    Attributes:
-        redis_failures: How often Redis could not say.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the guards it puts together
@@ -62,7 +63,6 @@ class Admission:
         budget: Budget,
         settlements: Settlements,
     ) -> None:
-        self.redis_failures = 0
         self._client = client
         self._settings = settings
         self._model = model
@@ -91,6 +91,8 @@ class Admission:
             bound = self._bound(billed, call)
             self._ask_all(ledger, billed, bound, tokens, ledger.job.run_count if ledger.job else 1)
         except Interruption as interruption:
+            if isinstance(interruption, Refusal):
+                metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
             raise ledger.interrupt(interruption) from None
         return bound
 
@@ -103,15 +105,18 @@ class Admission:
         try:
             self._breaker.check()
         except Refusal as refusal:
+            metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
             refusal.seconds_left = self._breaker.seconds_until_callable
             raise
 
     def _ask_all(self, ledger: Ledger, billed: BilledCall, bound: int, tokens: int, turns: int) -> None:
         give_up_at = time.monotonic() + _WAIT_FOR_HOLDS_SECONDS
-        is_held = False
-        with self._line_of(billed).place(turns) as place:
+        is_held, reserved = False, 0
+        line = self._line_of(billed)
+        with line.place(turns) as place, self._tokens_given_back(lambda: reserved):
             while True:
                 if place.must_wait and not is_held:
+                    _refuse_long(line)
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
                 try:
                     reservation, hold, _ = run_together(
@@ -124,7 +129,7 @@ class Admission:
                 except Unavailable as error:  # a clock is wrong
                     self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
                 if reservation.is_reserved:
-                    tokens = 0  # they stay reserved, whatever becomes of this slot
+                    reserved, tokens = reserved + tokens, 0  # they stay reserved, whatever becomes of this slot
                 is_held = hold.is_held
                 if hold.verdict == "busy":
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
@@ -137,6 +142,16 @@ class Admission:
                     self._refuse_by_rate(reservation)
                 if self._turn_comes(ledger, billed, reservation):
                     return
+
+    @contextmanager
+    def _tokens_given_back(self, reserved: Callable[[], int]) -> Iterator[None]:
+        """Give reserved tokens back where the call is not made."""
+        try:
+            yield
+        except Interruption:
+            if (step := self._rate_limiter.correct(reserved(), 0)) is not None:
+                self._settlements.tell([step])
+            raise
 
     def money_came_free(self) -> None:
         """Have whoever waits for money here look at once: a call of this process was settled."""
@@ -173,6 +188,7 @@ class Admission:
         if reservation.wait_seconds:
             try:
                 ledger.sleep(reservation.wait_seconds)
+                metrics.RATE_LIMIT_WAIT_SECONDS.labels(self._model.name).inc(reservation.wait_seconds)
                 (closed_seconds,) = run_together(self._client, [self._rate_limiter.look_again()])
             except redis.RedisError as error:
                 self._note(error)
@@ -234,7 +250,7 @@ class Admission:
         self._note(error)
 
     def _note(self, error: redis.RedisError) -> None:
-        self.redis_failures += 1
+        metrics.GUARD_REDIS_FAILURES.labels(self._model.name).inc()
         logger.warning("model %s: Redis cannot say whether it may be called: %s", self._model.name, error)
 
     def _refuse(self, error: Unavailable, wait_seconds: float) -> NoReturn:
@@ -259,3 +275,13 @@ class Admission:
             input_usd_per_million_tokens=self._prices.input_usd_per_million_tokens,
             output_usd_per_million_tokens=self._prices.output_usd_per_million_tokens,
         )
+
+
+def _refuse_long(line: Line) -> None:
+    """Send a job back to its queue, and pause that, while so many wait already.
+
+    Raises:
+        Postponement: Where the line is long.
+    """
+    if len(line) >= _LONGEST_LINE:
+        raise Postponement(0.0, seconds_left=lambda: 0.0 if len(line) <= _LONGEST_LINE // 2 else 1.0)

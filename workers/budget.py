@@ -17,6 +17,7 @@ from config.money import dollars
 from config.periods import Calendar, Period, Periods
 from config.scripts import Step, load_script
 from config.settings import Settings
+from workers import metrics
 from workers.limits import PeriodKind, configured_limits, describe_scope
 
 logger = logging.getLogger("dspyq.budget")
@@ -286,6 +287,7 @@ def _nothing(_: Any) -> None:
 def _report(call: BilledCall, settlement: Settlement) -> None:
     """Log what an operator should know of; the scripts have counted it."""
     for crossing in settlement.crossings:
+        metrics.BUDGET_WARNINGS.labels(crossing.scope, crossing.period, str(crossing.percentage)).inc()
         logger.warning(
             "%s: %d %% of the %s limit is used up: %s of %s",
             describe_scope(crossing.scope)[0],

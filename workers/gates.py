@@ -29,12 +29,16 @@ class Gates:
 
     def close(self, queue: str, refusal: Refusal) -> None:
         """Take nothing more from a queue until the refusal is over."""
+        if self.hold_up(queue, refusal.seconds_left or _countdown(refusal.wait_seconds)):
+            logger.warning("queue %s is paused here: %s", queue, refusal.error)
+
+    def hold_up(self, queue: str, seconds_left: Callable[[], float]) -> bool:
+        """Take nothing more from a queue until no seconds are left; return whether anything was taken so far."""
         with self._lock:
             is_new = queue not in self._seconds_left
-            self._seconds_left[queue] = refusal.seconds_left or _countdown(refusal.wait_seconds)
+            self._seconds_left[queue] = seconds_left
             self._pauses.pause(queue)
-        if is_new:
-            logger.warning("queue %s is paused here: %s", queue, refusal.error)
+        return is_new
 
     def open_what_may_be(self) -> None:
         """Take from those queues again whose refusal is over.
@@ -51,7 +55,7 @@ class Gates:
                 if self._seconds_left.get(queue) is seconds_left:  # else it was refused again meanwhile
                     del self._seconds_left[queue]
                     self._pauses.resume(queue)
-            logger.warning("queue %s is served again here", queue)
+            logger.info("queue %s is served again here", queue)
 
 
 def _countdown(seconds: float) -> Callable[[], float]:

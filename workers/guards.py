@@ -17,6 +17,7 @@ import redis
 from config.experiment import Model
 from config.scripts import Step
 from config.settings import Settings
+from workers import metrics
 from workers.admission import Admission
 from workers.breaker import Breaker
 from workers.breaker_state import BreakerPolicy
@@ -126,6 +127,7 @@ class ModelGuard:
             client, settings, model, prices, self._breaker, self._rate_limiter, guards.budget, guards.settlements
         )
         self._mean_completion_tokens = float(model.max_tokens)
+        metrics.show_breaker(model.name, lambda: self._breaker.state.name)
 
     def answer(self, ledger: Ledger, call: Call) -> Any:
         """Return the provider's response to a call, or the one that was paid for before.
@@ -164,6 +166,7 @@ class ModelGuard:
             raise
         record = self._record(outcome, key, began_at, time.monotonic() - started, bound)
         ledger.add(record)
+        metrics.count_call(record)
         reply = call.dump(outcome.response) if isinstance(outcome, Reply) else None
         succeeded = self._rate_limiter.succeeded() if reply is not None else None
         told = self._shared.settlements.tell([

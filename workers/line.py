@@ -30,6 +30,10 @@ class Line:
         finally:
             place.leave()
 
+    def __len__(self) -> int:
+        """Return how many stand in it."""
+        return len(self._places)
+
     def is_before(self, place: Place) -> bool:
         """Whether others stand before a place, or would if it stood in line."""
         places = self._places

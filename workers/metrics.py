@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, start_http_server
 
 from config.errors import ConfigurationError
 from config.tables import Metrics
+from workers.ledger import CallRecord
 
 logger = logging.getLogger("dspyq.metrics")
 
@@ -31,6 +33,21 @@ BUDGET_WARNINGS = Counter(
 GUARD_REDIS_FAILURES = Counter(
     "dspy_guard_redis_failures_total", "Times Redis could not say whether a model may be called.", ["model"]
 )
+
+
+_BREAKER_VALUES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
+
+
+def count_call(call: CallRecord) -> None:
+    """Count what an attempt used and cost."""
+    TOKENS_USED.labels(call.model, "prompt").inc(call.prompt_tokens or 0)
+    TOKENS_USED.labels(call.model, "completion").inc(call.completion_tokens or 0)
+    COST_USD.labels(call.model).inc(call.cost_usd or 0.0)
+
+
+def show_breaker(model: str, state: Callable[[], str]) -> None:
+    """Have the gauge ask for the breaker's state whenever it is read."""
+    BREAKER_OPEN.labels(model).set_function(lambda: _BREAKER_VALUES[state()])
 
 
 def serve(settings: Metrics) -> None:

@@ -28,15 +28,19 @@ class PaidCalls:
         self._client = client
         self._remember = load_script(client, "workers", "remember")
 
-    def of(self, task_id: str) -> EarlierRuns:
-        """Return what earlier runs of a job did.
+    def of(self, task_id: str, variant: str) -> EarlierRuns:
+        """Return what earlier runs of a job did, as this variant: its own, or one that answers as a fallback.
 
         Raises:
             redis.RedisError: If Redis does not say.
         """
         stored = cast("dict[bytes, bytes]", self._client.hgetall(f"{KEY_PREFIX}calls:{task_id}"))
         fields = {name.decode(): value for name, value in stored.items()}
-        calls = [CallRecord(**orjson.loads(value)) for name, value in fields.items() if name.startswith(_CALL)]
+        calls = [
+            CallRecord(**orjson.loads(value))
+            for name, value in fields.items()
+            if name.startswith(_CALL) and f":{variant}:" in name
+        ]
         return EarlierRuns(
             calls=tuple(sorted(calls, key=lambda call: call.began_at)),
             replies={name.removeprefix(_REPLY): value for name, value in fields.items() if name.startswith(_REPLY)},
@@ -48,7 +52,7 @@ class PaidCalls:
 
         Args:
             job: Whose it is.
-            attempt_id: Unlike that of any other attempt of the job.
+            attempt_id: ``<fence>:<variant>:<number>``, unlike that of any other attempt of the job.
             call: What is known of it.
             reply: As the engine can load it again; None for an attempt that failed.
         """

@@ -47,11 +47,14 @@ class Postponement(Interruption):
 
     Attributes:
         wait_seconds: How much later.
+        seconds_left: Asks how long the queue's other jobs would only wait too, 0 where they would not; None where that
+            says nothing of them.
     """
 
-    def __init__(self, wait_seconds: float) -> None:
+    def __init__(self, wait_seconds: float, *, seconds_left: Callable[[], float] | None = None) -> None:
         super().__init__(f"the model is called again in {wait_seconds:.1f} s")
         self.wait_seconds = wait_seconds
+        self.seconds_left = seconds_left
 
 
 class Ending(Interruption):

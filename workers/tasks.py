@@ -16,7 +16,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from config.celery import HEADER
-from config.errors import PredictionFailed, Unavailable, VariantMismatch
+from config.errors import PredictionFailed, VariantMismatch
 from config.experiment import Variant
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
@@ -66,7 +66,7 @@ class Body:
         is_first_look = not header.is_claimed and not run.is_repeated
         try:
             stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
-            earlier = self._guards.paid.of(run.task_id) if run.is_repeated and stored is None else NO_EARLIER_RUNS
+            earlier = self._earlier(run, request.variant) if stored is None else NO_EARLIER_RUNS
         except redis.RedisError as error:  # nothing is wrong with the job
             logger.warning("job %s waits: Redis could not be asked for its answer: %s", context.id, error)
             _park(context, _WAIT_IN_REDIS_SECONDS)
@@ -76,6 +76,8 @@ class Body:
         try:
             return self._compute(request, run, request.variant, ledger, inputs)
         except Postponement as postponement:
+            if postponement.seconds_left is not None:
+                self._gates.hold_up(request.queue, postponement.seconds_left)
             self._park(context, request, ledger, postponement.wait_seconds)
         except Refusal as refusal:
             if request.program.when_unavailable == "wait":
@@ -85,7 +87,7 @@ class Body:
                     wait_seconds = 0.0  # in its queue, where whoever may serve it takes it at its turn
                 self._park(context, request, ledger, wait_seconds)
             if request.program.when_unavailable == "fallback":
-                return self._fall_back(request, run, ledger, inputs)
+                return self._fall_back(context, request, run, ledger, inputs)
             _fail(request, run, ledger, refusal.error)
         except Ending as ending:
             _fail(request, run, ledger, ending.error)
@@ -110,22 +112,29 @@ class Body:
             _fail(request, run, ledger, failure)
         return to_json(answer.outputs, _metadata(request, ledger, variant))
 
-    def _fall_back(self, request: Request, run: Run, refused: Ledger, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _fall_back(
+        self, context: Context, request: Request, run: Run, refused: Ledger, inputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return the configured outputs, or what the other variant answers; the cache serves neither."""
         program = request.program
         if program.fallback_outputs is not None:
             return to_json(program.fallback_outputs, _metadata(request, refused, request.variant, fallback="outputs"))
         variant = program.variants[str(program.fallback_variant)]
-        ledger = _ledger(request, run, variant, NO_EARLIER_RUNS)
+        try:
+            earlier = self._earlier(run, variant)
+        except redis.RedisError:
+            _park(context, _WAIT_IN_REDIS_SECONDS)
+        ledger = _ledger(request, run, variant, earlier, run_count=1)
         try:
             answer = self._compute(request, run, variant, ledger, inputs)
         except Postponement as postponement:
-            error = Unavailable(f"variant {variant.name}, the fallback, is to be called again later")
-            error.retry_after_seconds = postponement.wait_seconds
-            _fail(request, run, ledger, error)
+            self._park(context, request, refused, postponement.wait_seconds)
         except (Refusal, Ending) as interruption:
             _fail(request, run, ledger, interruption.error)
         return to_json(answer["outputs"], _metadata(request, ledger, variant, fallback=variant.name))
+
+    def _earlier(self, run: Run, variant: Variant) -> EarlierRuns:
+        return self._guards.paid.of(run.task_id, variant.name) if run.is_repeated else NO_EARLIER_RUNS
 
     def _park(self, context: Context, request: Request, ledger: Ledger, wait_seconds: float) -> NoReturn:
         if request.program.deadline_seconds is not None and ledger.job is not None:

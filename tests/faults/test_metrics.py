@@ -1,0 +1,55 @@
+"""What Prometheus reads of a worker."""
+
+import re
+import urllib.request
+
+from tests.faults.test_guards import ask_one
+
+
+def read_metrics(worker):
+    line = worker.wait_for_line("metrics are served at http://")
+    url = re.search(r"http://\S+", line)[0]
+    with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - the worker named it
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(" ", 1) for line in reply.read().decode().splitlines() if line[0] != "#")
+        }
+
+
+def test_a_worker_shows_its_tokens_costs_refusals_and_breakers(worker, settings_file, run_producer, endpoint):
+    path = settings_file(
+        {
+            "metrics": {"port": 0},
+            "programs": {"qa": {"when_unavailable": "fail"}},
+            "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 60},
+            "budget": {"daily_usd": 0.003},
+        }
+    )
+    running = worker(path)
+    told = run_producer(ask_one, path, question="answered")
+    endpoint.script(status=500)
+    assert run_producer(ask_one, path, question="refused")["error"] == "BreakerOpen"
+    shown = read_metrics(running)
+    assert shown['dspy_tokens_used_total{model="control",type="prompt"}'] == told["usage"]["prompt_tokens"]
+    assert shown['dspy_cost_usd_total{model="control"}'] == told["cost_usd"]
+    assert shown['dspy_circuit_breaker_open{model="control"}'] == 1
+    assert shown['dspy_circuit_breaker_rejections_total{model="control"}'] == 1
+    assert shown['dspy_guard_refusals_total{error_type="BreakerOpen",model="control"}'] == 1
+
+
+def test_a_limit_that_is_nearly_used_up_is_a_warning_of_the_log_and_of_the_metrics(
+    worker, settings_file, run_producer, endpoint
+):
+    endpoint.script(usage={"prompt_tokens": 100, "completion_tokens": 1000})
+    path = settings_file({"metrics": {"port": 0}, "budget": {"daily_usd": 0.004}})
+    running = worker(path)
+    run_producer(ask_one, path, question="q")  # 0.0021 dollars
+    running.wait_for_line("all calls: 50 % of the daily limit is used up", 10)
+    assert read_metrics(running)['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
+
+
+def test_a_port_that_is_taken_is_one_line_and_no_start(worker, settings_file, redis_server):
+    path = settings_file({"metrics": {"port": redis_server.port}})
+    refused = worker(path, waits=False)
+    assert refused.wait(30) == 1
+    assert f"dspyq: metrics.port: cannot listen at 127.0.0.1:{redis_server.port}" in refused.logs()
