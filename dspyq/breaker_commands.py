@@ -104,20 +104,20 @@ def _chosen(name: str | None, *, everything: bool) -> list[Model]:
 
 
 def _breaker(model: Model) -> Any:
-    from workers.breaker_state import BreakerPolicy, FleetBreaker
+    from workers.guards.breaker_state import BreakerPolicy, FleetBreaker
 
     return FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(get_settings(), model))
 
 
 def _limiter(model: Model) -> Any:
-    from workers.rate_limit import RateLimiter, RateLimitPolicy
+    from workers.guards.rate_limit import RateLimiter, RateLimitPolicy
 
     return RateLimiter(jobs_client(), model.name, RateLimitPolicy.of(get_settings(), model))
 
 
 def _described(model: Model) -> dict[str, Any]:
     from config.scripts import run_together
-    from workers.breaker_state import BreakerPolicy
+    from workers.guards.breaker_state import BreakerPolicy
 
     (state,) = run_together(jobs_client(), [_breaker(model).read()])
     gate = _limiter(model).gate()

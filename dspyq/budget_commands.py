@@ -15,7 +15,7 @@ from dspyq.costs_commands import account_in_usd, remaining
 from dspyq.output import JsonOption, console, print_json, print_table
 
 if TYPE_CHECKING:
-    from workers.limits import Limits, PeriodKind
+    from workers.guards.limits import Limits, PeriodKind
 
 app = typer.Typer(
     help="Look after budgets. What is changed here works at once, without a restart.", no_args_is_help=True
@@ -60,7 +60,7 @@ def set_limits(
 
     Example: `dspyq budget set --daily none --monthly none`
     """
-    from workers.limits import scope_of
+    from workers.guards.limits import scope_of
 
     stated: dict[PeriodKind, str | None] = {"daily": daily, "monthly": monthly}
     amounts = {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
@@ -96,7 +96,7 @@ def reset(
 
     Example: `dspyq budget reset --daily --program qa`
     """
-    from workers.limits import scope_of
+    from workers.guards.limits import scope_of
 
     scope = scope_of(get_settings(), program, variant)
     meant: dict[PeriodKind, bool] = {"daily": daily, "monthly": monthly}
@@ -121,7 +121,7 @@ def reset(
 
 
 def _limits() -> Limits:
-    from workers.limits import Limits
+    from workers.guards.limits import Limits
 
     return Limits(jobs_client(), get_settings())
 

@@ -16,8 +16,8 @@ from config.settings import get_settings
 from dspyq.output import JsonOption, console, print_json, print_table
 
 if TYPE_CHECKING:
-    from workers.costs import Costs
-    from workers.limits import Account
+    from workers.guards.costs import Costs
+    from workers.guards.limits import Account
 
 _NANO = "_nano_usd"
 
@@ -33,8 +33,8 @@ def costs(
 
     Example: `dspyq costs --days 30 --csv > costs.csv`
     """
-    from workers.costs import Costs, read_costs
-    from workers.limits import Limits
+    from workers.guards.costs import Costs, read_costs
+    from workers.guards.limits import Limits
 
     if as_json and as_csv:
         raise InvalidOption("say --json or --csv, not both")

@@ -46,6 +46,15 @@ def test_dspy_is_imported_in_few_places():
     assert found <= IMPORTS_DSPY
 
 
+def test_guards_know_nothing_of_each_other():
+    guards = {"breaker": {"breaker", "breaker_state"}, "rate_limit": {"rate_limit"}, "budget": {"budget"}}
+    for name, modules_of_it in guards.items():
+        others = set().union(*(modules for other, modules in guards.items() if other != name))
+        for module in modules_of_it:
+            text = (ROOT / "workers" / "guards" / f"{module}.py").read_text()
+            assert not [other for other in others if f"workers.guards.{other} import" in text], module
+
+
 def test_litellm_is_imported_nowhere():
     assert not [path for path in modules() if "litellm" in set(imported(path))]
 

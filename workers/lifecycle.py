@@ -17,7 +17,7 @@ from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
 from workers import privacy, progress, shutdown
-from workers.gates import Gates, Upkeep
+from workers.guards.gates import Gates, Upkeep
 
 
 def refuse_a_faulty_configuration() -> None:
@@ -57,7 +57,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
         from workers import metrics  # noqa: PLC0415
-        from workers.guards import Guards  # noqa: PLC0415
+        from workers.guards.model import Guards  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 

@@ -23,10 +23,10 @@ from dspy.clients.engines.lm15_engine import LM15Engine
 
 from config.errors import ConfigurationError
 from config.experiment import Model
-from workers.call import Reply
 from workers.deadline import DeadlineSocket, deadline, remaining_seconds
 from workers.failures import Failure, classify
-from workers.guards import Guard, Guards, Unguarded
+from workers.guards.call import Reply
+from workers.guards.model import Guard, Guards, Unguarded
 from workers.ledger import Ledger, UnaccountedCall
 from workers.prices import Pricing
 

@@ -27,7 +27,7 @@ from config.errors import (
 )
 from config.experiment import DSPY_VERSION, Program, Variant
 from config.settings import Settings
-from workers.guards import Guards
+from workers.guards.model import Guards
 from workers.ledger import Answer, Ledger
 from workers.lm import LEDGER_SETTING, build_lm
 from workers.state import read_state

@@ -25,8 +25,8 @@ from producer.predict import install_body
 from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
 from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
-from workers.gates import Gates
-from workers.guards import Guards
+from workers.guards.gates import Gates
+from workers.guards.model import Guards
 from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
 from workers.programs import Runner
 from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal

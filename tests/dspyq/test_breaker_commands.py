@@ -8,8 +8,8 @@ import pytest
 
 from config.scripts import run_together
 from config.settings import load_settings
-from workers.breaker_state import BreakerPolicy, FleetBreaker
-from workers.rate_limit import RateLimiter, RateLimitPolicy
+from workers.guards.breaker_state import BreakerPolicy, FleetBreaker
+from workers.guards.rate_limit import RateLimiter, RateLimitPolicy
 
 
 @pytest.fixture

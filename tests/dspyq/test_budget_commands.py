@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import load_settings
 from tests.support.budgets import do
-from workers.budget import Bill, BilledCall, Budget
+from workers.guards.budget import Bill, BilledCall, Budget
 
 NANO = 10**9
 

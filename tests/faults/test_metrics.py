@@ -22,7 +22,6 @@ def test_a_worker_shows_its_tokens_costs_refusals_and_breakers(worker, settings_
             "metrics": {"port": 0},
             "programs": {"qa": {"when_unavailable": "fail"}},
             "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 60},
-            "budget": {"daily_usd": 0.003},
         }
     )
     running = worker(path)

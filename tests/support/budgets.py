@@ -5,7 +5,7 @@ from __future__ import annotations
 from config.periods import Period, Periods
 from config.scripts import run_together
 from config.settings import Settings
-from workers.budget import BilledCall
+from workers.guards.budget import BilledCall
 
 PREFIX = "dspy:v1:"
 NANO = 10**9

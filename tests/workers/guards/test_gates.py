@@ -5,7 +5,7 @@ import redis
 from config.errors import BreakerOpen
 from producer.delivery.pauses import Pauses
 from tests.support.processes import eventually
-from workers.gates import Gates, Upkeep
+from workers.guards.gates import Gates, Upkeep
 from workers.refusal import Refusal
 
 

@@ -24,7 +24,7 @@ from config.experiment import Model
 from config.redis import KEY_PREFIX
 from config.scripts import Step, load_script, run_together
 from config.settings import Settings
-from workers.redis_clock import RedisClock
+from workers.guards.redis_clock import RedisClock
 
 logger = logging.getLogger("dspyq.rate_limit")
 
@@ -133,7 +133,7 @@ class RateLimiter:
         self._policy = policy
         self._key = RATE_PREFIX + model_name
         names = ("reserve", "look", "correct", "close", "succeed", "reset")
-        self._scripts = {name: load_script(client, "workers", f"rate_{name}") for name in names}
+        self._scripts = {name: load_script(client, "workers.guards", f"rate_{name}") for name in names}
         rate, pace = policy.requests_per_second, policy.tokens_per_minute
         self._request_interval = math.ceil(_MICROSECONDS / (rate * (1 - _MARGIN))) if rate else 0
         self.late_seconds = _late_seconds(rate) if rate else math.inf

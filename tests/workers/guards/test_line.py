@@ -2,7 +2,7 @@
 
 import threading
 
-from workers.line import Line, Place
+from workers.guards.line import Line, Place
 
 
 def test_the_first_asks_and_the_others_wait_until_it_leaves():

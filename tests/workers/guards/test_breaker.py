@@ -17,8 +17,8 @@ from config.errors import BreakerOpen
 from config.settings import load_settings
 from tests.support.configuration import default_document, merged, write_settings
 from tests.support.processes import wait_until
-from workers.breaker import Breaker
-from workers.breaker_state import BreakerPolicy, FleetBreaker
+from workers.guards.breaker import Breaker
+from workers.guards.breaker_state import BreakerPolicy, FleetBreaker
 from workers.refusal import Refusal
 
 POLICY = BreakerPolicy(
@@ -262,8 +262,8 @@ def probe_once(threads, fleet):
 
     from config.redis import jobs_client
     from config.scripts import run_together
-    from workers.breaker import Breaker
-    from workers.breaker_state import BreakerPolicy
+    from workers.guards.breaker import Breaker
+    from workers.guards.breaker_state import BreakerPolicy
     from workers.refusal import Refusal
 
     client = jobs_client()
@@ -308,8 +308,8 @@ def probe_and_hang():
     import time
 
     from config.redis import jobs_client
-    from workers.breaker import Breaker
-    from workers.breaker_state import BreakerPolicy
+    from workers.guards.breaker import Breaker
+    from workers.guards.breaker_state import BreakerPolicy
 
     breaker = Breaker(jobs_client(), "m", BreakerPolicy(3, 1, 0.3, 1.0, 2.0))
     while breaker.seconds_until_callable():

@@ -13,8 +13,8 @@ from config.errors import BudgetExceeded, Unavailable
 from config.periods import Calendar
 from tests.support.budgets import NANO, PREFIX, call, do, settings
 from tests.support.budgets import Calendar as SetCalendar
-from workers.budget import Bill, Budget
-from workers.limits import Limits
+from workers.guards.budget import Bill, Budget
+from workers.guards.limits import Limits
 
 LIMIT = 100
 
@@ -466,7 +466,7 @@ def spend(seed, calls):
     from config.redis import jobs_client
     from config.scripts import run_together
     from config.settings import get_settings
-    from workers.budget import Bill, BilledCall, Budget
+    from workers.guards.budget import Bill, BilledCall, Budget
 
     client = jobs_client()
     budget = Budget(client, get_settings())

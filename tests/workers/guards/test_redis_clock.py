@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.redis_clock import RedisClock
+from workers.guards.redis_clock import RedisClock
 
 
 def test_a_slow_reply_s_time_is_placed_by_the_quickest():

@@ -1,6 +1,6 @@
 """What the fleet knows of a model's provider: the state of its circuit breaker, in one hash and one script.
 
-``workers.breaker`` puts it around calls; operators change it by ``dspyq breaker``.
+``workers.guards.breaker`` puts it around calls; operators change it by ``dspyq breaker``.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class FleetBreaker:
         self._client = client
         self._model_name = model_name
         self._keys = (BREAKER_PREFIX + model_name,)
-        self._script = load_script(client, "workers", "breaker")
+        self._script = load_script(client, "workers.guards", "breaker")
         self._policy = (
             policy.failure_threshold,
             policy.success_threshold,

@@ -18,16 +18,16 @@ from config.experiment import Model
 from config.scripts import Step
 from config.settings import Settings
 from workers import metrics
-from workers.admission import Admission
-from workers.breaker import Breaker
-from workers.breaker_state import BreakerPolicy
-from workers.budget import Bill, BilledCall, Budget
-from workers.call import Call, Failure, Prices, Reply
+from workers.guards.admission import Admission
+from workers.guards.breaker import Breaker
+from workers.guards.breaker_state import BreakerPolicy
+from workers.guards.budget import Bill, BilledCall, Budget
+from workers.guards.call import Call, Failure, Prices, Reply
+from workers.guards.paid import PaidCalls
+from workers.guards.rate_limit import GateReason, RateLimiter, RateLimitPolicy
+from workers.guards.settlements import Settlements
 from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
-from workers.paid import PaidCalls
-from workers.rate_limit import GateReason, RateLimiter, RateLimitPolicy
 from workers.refusal import Interruption, Loss
-from workers.settlements import Settlements
 
 logger = logging.getLogger("dspyq.guards")
 

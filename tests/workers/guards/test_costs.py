@@ -6,9 +6,9 @@ import pytest
 
 from config.periods import Calendar as RealCalendar
 from tests.support.budgets import PREFIX, Calendar, call, do, settings
-from workers.bound import bound_nano_usd
-from workers.budget import Bill, BilledCall, Budget
-from workers.costs import Costs, read_costs
+from workers.guards.bound import bound_nano_usd
+from workers.guards.budget import Bill, BilledCall, Budget
+from workers.guards.costs import Costs, read_costs
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support.budgets import PREFIX, Calendar, call, do, settings
-from workers.budget import Bill, BilledCall, Budget
-from workers.limits import Limits
+from workers.guards.budget import Bill, BilledCall, Budget
+from workers.guards.limits import Limits
 
 CALLS = [call(number, variant="ab"[number % 2]) for number in range(5)]
 AMOUNTS = st.integers(0, 60)

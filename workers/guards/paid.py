@@ -26,7 +26,7 @@ class PaidCalls:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._remember = load_script(client, "workers", "remember")
+        self._remember = load_script(client, "workers.guards", "remember")
 
     def of(self, task_id: str, variant: str) -> EarlierRuns:
         """Return what earlier runs of a job did, as this variant: its own, or one that answers as a fallback.

@@ -6,8 +6,8 @@ import redis
 from config.scripts import Script, run_together
 from tests.support.budgets import call, settings
 from tests.support.processes import wait_until
-from workers.budget import Bill, Budget
-from workers.settlements import Settlements
+from workers.guards.budget import Bill, Budget
+from workers.guards.settlements import Settlements
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from config.periods import Calendar, Period, Periods
 from config.scripts import Step, load_script
 from config.settings import Settings
 from workers import metrics
-from workers.limits import PeriodKind, configured_limits, describe_scope
+from workers.guards.limits import PeriodKind, configured_limits, describe_scope
 
 logger = logging.getLogger("dspyq.budget")
 
@@ -160,7 +160,7 @@ class Budget:
         self._settings = settings
         self._calendar = calendar or Calendar(settings.budget.timezone)
         self._hold, self._settle, self._release, self._charge_expired = (
-            load_script(client, "workers", name, library="budget_library")
+            load_script(client, "workers.guards", name, library="budget_library")
             for name in ("hold", "settle", "release", "charge_expired")
         )
         self._is_limited: dict[tuple[str, str], bool] = {}

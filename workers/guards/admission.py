@@ -16,15 +16,15 @@ from config.experiment import Model
 from config.scripts import run_together
 from config.settings import Settings
 from workers import metrics
-from workers.bound import bound_nano_usd
-from workers.breaker import Breaker
-from workers.budget import BilledCall, Budget, HoldVerdict
-from workers.call import Call, Prices
+from workers.guards.bound import bound_nano_usd
+from workers.guards.breaker import Breaker
+from workers.guards.budget import BilledCall, Budget, HoldVerdict
+from workers.guards.call import Call, Prices
+from workers.guards.line import Line, Place
+from workers.guards.rate_limit import RateLimiter, Reservation
+from workers.guards.settlements import Settlements
 from workers.ledger import Ledger
-from workers.line import Line, Place
-from workers.rate_limit import RateLimiter, Reservation
 from workers.refusal import Ending, Interruption, Postponement, Refusal
-from workers.settlements import Settlements
 
 logger = logging.getLogger("dspyq.guards")
 

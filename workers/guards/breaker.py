@@ -1,7 +1,7 @@
 """The circuit breaker of a model: calls are made while its provider is well, and refused at once while it is ill.
 
 pybreaker is the breaker that code sees: its states, listeners and errors. Its storage is ours, over a snapshot of what
-the whole fleet agrees on in Redis (``workers.breaker_state``): every admission and outcome is decided there, and
+the whole fleet agrees on in Redis (``workers.guards.breaker_state``): every admission and outcome is decided there, and
 pybreaker follows. Its lock is held neither over a call nor over a round trip.
 """
 
@@ -21,7 +21,14 @@ from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListene
 
 from config.errors import BreakerOpen
 from config.scripts import Step, run_together
-from workers.breaker_state import PROBE_LOOK_SECONDS, Answer, BreakerPolicy, BreakerState, CallEvent, FleetBreaker
+from workers.guards.breaker_state import (
+    PROBE_LOOK_SECONDS,
+    Answer,
+    BreakerPolicy,
+    BreakerState,
+    CallEvent,
+    FleetBreaker,
+)
 from workers.refusal import Refusal
 
 logger = logging.getLogger("dspyq.breaker")

@@ -16,7 +16,7 @@ import pytest
 from config.scripts import run_together
 from config.settings import load_settings
 from tests.support.configuration import default_document, merged, write_settings
-from workers.rate_limit import Gate, RateLimiter, RateLimitPolicy
+from workers.guards.rate_limit import Gate, RateLimiter, RateLimitPolicy
 
 KEY = "dspy:v1:rate:m"
 #: Without limits; each test adds its own.
@@ -65,7 +65,7 @@ def send_many(rate, burst, threads, processes, seconds):
 
     from config.redis import jobs_client
     from config.scripts import run_together
-    from workers.rate_limit import RateLimiter, RateLimitPolicy
+    from workers.guards.rate_limit import RateLimiter, RateLimitPolicy
 
     client = jobs_client()
     limiter = RateLimiter(client, "m", RateLimitPolicy(rate, burst, None, 5, 300, 60, 3600))
