@@ -23,7 +23,7 @@ _SETTINGS = {
     "models": {"control": {"max_tokens": _MAX_TOKENS, "timeout_seconds": 60}},
     "budget": {"daily_usd": _LIMIT_USD},
 }
-_ROUND_TRIPS_PER_SECOND = 1_000
+_ROUND_TRIPS_PER_SECOND = 250
 
 
 def tight_budget(scale: Scale) -> Outcome:
