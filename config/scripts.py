@@ -6,9 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import redis
@@ -57,8 +56,7 @@ class Script:
         pipeline.evalsha(self.sha, len(keys), *keys, *args)
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[Result]):
+class Step(NamedTuple, Generic[Result]):
     """A run of a script that is yet to be done.
 
     Attributes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import redis
@@ -52,8 +51,7 @@ class Claim(NamedTuple):
     milliseconds_left: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A task's run: what it may change in Redis, it may only while it holds the job.
 
     Attributes:
@@ -243,8 +241,7 @@ class AnsweredRequest(Protocol):
         """The variant's queue, whose statistics count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """An answer to store.
 
     Attributes:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import orjson
@@ -212,7 +211,7 @@ def _answered_by_another(context: Context, request: Request, run: Run, *, is_fir
     waited_for: str | None = None
     while True:
         # A refresh passes over the answer that is there, but takes the one of the refresh it waited for.
-        asked = replace(request, refresh=False) if waited_for else request
+        asked = request._replace(refresh=False) if waited_for else request
         claim = process_claims().look(asked, run, is_first_look=is_first_look and waited_for is None)
         if claim.verdict == "claim":
             return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -18,8 +17,7 @@ BATCH_SIZE = 500
 _GRACE_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A message on its way into Redis.
 
     Attributes:
@@ -41,8 +39,7 @@ class Job:
     is_child: bool = False
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A job leased to one run.
 
     Attributes:
@@ -65,8 +62,7 @@ class Delivery:
         return f"{self.id}:{self.fence}"
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """What one sweep did.
 
     Attributes:
