@@ -38,11 +38,23 @@ GUARD_REDIS_FAILURES = Counter(
 _BREAKER_VALUES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 
-def count_call(call: CallRecord) -> None:
-    """Count what an attempt used and cost."""
-    TOKENS_USED.labels(call.model, "prompt").inc(call.prompt_tokens or 0)
-    TOKENS_USED.labels(call.model, "completion").inc(call.completion_tokens or 0)
-    COST_USD.labels(call.model).inc(call.cost_usd or 0.0)
+class CallCounters:
+    """What is counted of each call of a model. Its labels are looked up once: a call is worth fewer microseconds.
+
+    Args:
+        model: The model's table.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._prompt_tokens = TOKENS_USED.labels(model, "prompt")
+        self._completion_tokens = TOKENS_USED.labels(model, "completion")
+        self._cost_usd = COST_USD.labels(model)
+
+    def count(self, call: CallRecord) -> None:
+        """Count what an attempt used and cost."""
+        self._prompt_tokens.inc(call.prompt_tokens or 0)
+        self._completion_tokens.inc(call.completion_tokens or 0)
+        self._cost_usd.inc(call.cost_usd or 0.0)
 
 
 def show_breaker(model: str, state: Callable[[], str]) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
+import orjson
 from kombu.transport import redis, virtual
 from kombu.utils import uuid
 from kombu.utils.json import dumps, loads
@@ -26,6 +27,8 @@ from producer.delivery.records import Job
 
 logger = logging.getLogger(__name__)
 
+#: Marks what kombu writes of a type that JSON has not.
+_KOMBU_TYPE = b'"__type__"'
 #: What stands in a list for "there is a job to take".
 BELL = 1
 #: What kombu reads of a message.
@@ -81,8 +84,9 @@ class Channel(redis.Channel):
     @property
     def active_queues(self) -> list[str]:
         """The queues to take from now."""
+        queues: list[str] = super().active_queues
         paused = process_pauses().queues
-        return [queue for queue in super().active_queues if queue not in paused]
+        return [queue for queue in queues if queue not in paused] if paused else queues
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self._seen_pauses != (paused := process_pauses().queues):
@@ -194,7 +198,7 @@ def _take(queue: str) -> dict[str, Any] | None:
     if delivery is None:
         return None
     with _unreadable_is_set_aside(delivery.tag):
-        message: dict[str, Any] = loads(delivery.message)
+        message = _read(delivery.message)
         if message["headers"]["id"] != delivery.id:
             raise ValueError("it is another job's")
         message["properties"]["delivery_tag"] = delivery.tag
@@ -203,6 +207,15 @@ def _take(queue: str) -> dict[str, Any] | None:
         message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
         return message
     return None
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    """Read a message as kombu does, in a tenth of the time where it is plain JSON."""
+    try:
+        message: dict[str, Any] = loads(text) if _KOMBU_TYPE in text else orjson.loads(text)
+    except orjson.JSONDecodeError:  # also of half a surrogate pair, which kombu takes
+        message = loads(text)
+    return message
 
 
 @contextlib.contextmanager

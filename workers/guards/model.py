@@ -127,6 +127,7 @@ class ModelGuard:
             client, settings, model, prices, self._breaker, self._rate_limiter, guards.budget, guards.settlements
         )
         self._mean_completion_tokens = float(model.max_tokens)
+        self._counters = metrics.CallCounters(model.name)
         metrics.show_breaker(model.name, lambda: self._breaker.state.name)
 
     def answer(self, ledger: Ledger, call: Call) -> Any:
@@ -166,7 +167,7 @@ class ModelGuard:
             raise
         record = self._record(outcome, key, began_at, time.monotonic() - started, bound)
         ledger.add(record)
-        metrics.count_call(record)
+        self._counters.count(record)
         reply = call.dump(outcome.response) if isinstance(outcome, Reply) else None
         succeeded = self._rate_limiter.succeeded() if reply is not None else None
         told = self._shared.settlements.tell([
