@@ -44,7 +44,7 @@ _REMEMBERED_SECONDS = 600.0
 _FLUSH_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """An answer in memory.
 

@@ -14,7 +14,7 @@ from producer.statistics import variant_statistics
 _PAGE_KEYS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheStatistics:
     """The cache, over all producers and workers.
 

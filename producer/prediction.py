@@ -16,7 +16,7 @@ _MARK = "dspyq"
 _FORM = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage:
     """Tokens of every LM call of a prediction, as the provider counted them.
 
@@ -34,7 +34,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Metadata:
     """How a prediction came about.
 
@@ -106,7 +106,7 @@ class Asker(NamedTuple):
     cache_level: CacheLevel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prediction:
     """A program's answer: each output is an attribute, ``metadata`` says how it came about.
 

@@ -27,7 +27,7 @@ _COUNTERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VariantStatistics:
     """One variant's counts since they were last reset.
 
