@@ -219,6 +219,10 @@ class CoherentCache:
         if self.is_trusted:
             self.memory.put(input_hash, task_id, payload, **options)
 
+    def invalidate(self, input_hash: str) -> None:
+        """Forget an answer here at once; other processes hear of it by the claims."""
+        self.memory.invalidate(input_hash)
+
     def close(self) -> None:
         """Stop listening and count what is not counted yet; in a forked child, where nothing listens, do nothing."""
         if os.getpid() != self._process_id:
@@ -290,6 +294,9 @@ class _NoCache:
 
     def get(self, input_hash: str, queue: str) -> None:
         """Return nothing."""
+
+    def invalidate(self, input_hash: str) -> None:
+        """Forget nothing."""
 
     def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
         """Keep nothing."""

@@ -179,6 +179,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         """Forget the result; the next caller of this question computes it anew."""
         if self.request is not None:
             process_claims().invalidate([self.request.input_hash])
+            process_cache().invalidate(self.request.input_hash)
         self._payload = None
         super().forget()
 

@@ -66,6 +66,7 @@ def resume(queue: str) -> None:
 @app.task
 def break_consumer() -> None:
     """Leave this worker alive but deaf: its channels ask for nothing more; channels made later do."""
+    gc.unfreeze()  # a worker's start hides what there is from this list
     for each in gc.get_objects():
         if isinstance(each, Channel):
             each._brpop_start = lambda *_: None  # noqa: SLF001 - as a fault of kombu's would
