@@ -227,15 +227,16 @@ def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
     worker, settings_file, start_producer, configured, redis_server
 ):
     del configured
-    old, new = settings_file(), settings_file({"programs": {"qa": {"version": "2"}}})
+    patient = {"delivery": {"max_hand_backs": 1000}}  # however long the new worker takes to start
+    old, new = settings_file(patient), settings_file({**patient, "programs": {"qa": {"version": "2"}}})
     worker(old)
 
     def ask():
         from producer import predict
 
-        return predict.delay(question="q").get(timeout=30).answer
+        return predict.delay(question="q").get(timeout=60).answer
 
     producer = start_producer(ask, new)
     eventually(lambda: redis_server.client().exists("dspy:v1:delayed"))
     worker(new)
-    assert "q" in producer.result()
+    assert "q" in producer.result(60)
