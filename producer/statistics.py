@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from config.money import to_nano_usd, to_usd
 from config.redis import jobs_client, redis_errors
 from config.settings import get_settings
 from producer.claims import STATISTICS_PREFIX
 
-_NANO = 10**9
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
 _COUNTERS = (
     "hits_memory",
@@ -111,7 +111,7 @@ def variant_statistics() -> list[VariantStatistics]:
                 mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
                 prompt_tokens=counts["prompt_tokens"],
                 completion_tokens=counts["completion_tokens"],
-                cost_usd=counts["cost_nano_usd"] / _NANO,
+                cost_usd=to_usd(counts["cost_nano_usd"]),
             )
         )
     return statistics
@@ -132,6 +132,6 @@ def run_counts(
         "run_microseconds": round(duration_seconds * 1e6),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
-        "cost_nano_usd": round((cost_usd or 0.0) * _NANO),
+        "cost_nano_usd": to_nano_usd(cost_usd or 0.0),
         "unpriced_runs": int(cost_usd is None),
     }

@@ -122,11 +122,6 @@ class Ledger:
         return (*self.earlier.calls, *self._calls)
 
     @property
-    def call_count(self) -> int:
-        """How many calls this run made."""
-        return len(self._calls)
-
-    @property
     def running_seconds(self) -> float:
         """How long the job has run, over all its runs."""
         return self.earlier.running_seconds + time.monotonic() - self._started_at

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import redis
 
-from config.errors import AccountRefused, RateLimited, Unavailable, UnboundedCall
+from config.errors import AccountRefused, BreakerOpen, RateLimited, Unavailable, UnboundedCall
 from config.experiment import Model
 from config.scripts import run_together
 from config.settings import Settings
@@ -91,10 +91,16 @@ class Admission:
             bound = self._bound(billed, call)
             self._ask_all(ledger, billed, bound, tokens, ledger.job.run_count if ledger.job else 1)
         except Interruption as interruption:
-            if isinstance(interruption, Refusal):
-                metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
-            raise ledger.interrupt(interruption) from None
+            raise self.counted(ledger.interrupt(interruption)) from None
         return bound
+
+    def counted(self, interruption: Interruption) -> Interruption:
+        """Count a refusal, and return it to be raised."""
+        if isinstance(interruption, Refusal):
+            metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
+            if isinstance(interruption.error, BreakerOpen):
+                metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
+        return interruption
 
     def check_breaker(self) -> None:
         """Refuse a call that the breaker would refuse, by what is known here.
@@ -105,7 +111,6 @@ class Admission:
         try:
             self._breaker.check()
         except Refusal as refusal:
-            metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
             refusal.seconds_left = self._breaker.seconds_until_callable
             raise
 

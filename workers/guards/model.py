@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import redis
 
 from config.experiment import Model
+from config.money import to_nano_usd, to_usd
 from config.scripts import Step
 from config.settings import Settings
 from workers import metrics
@@ -31,7 +32,6 @@ from workers.refusal import Interruption, Loss
 
 logger = logging.getLogger("dspyq.guards")
 
-_NANO = 10**9
 _BYTES_PER_TOKEN = 4
 _WEIGHT_OF_THE_LATEST = 0.1
 #: What closes a model's gate for everybody.
@@ -161,7 +161,7 @@ class ModelGuard:
             outcome = self._call_provider(ledger, call)
         except Interruption as interruption:  # the call was never sent
             self._shared.settlements.tell([self._shared.budget.release(billed)])
-            raise ledger.interrupt(interruption) from None
+            raise self._admission.counted(ledger.interrupt(interruption)) from None
         except BaseException:  # the worker is being ended: nobody knows what became of the call
             self._shared.settlements.tell([self._shared.budget.settle(billed, Bill(None))])
             raise
@@ -214,14 +214,14 @@ class ModelGuard:
             tokens, cost_usd, code, is_estimated = (None, None), 0.0, outcome.code, outcome.is_billed
             spends_attempt = outcome.is_transient and self._breaker.state.name == "closed"
         if is_estimated:
-            cost_usd = bound / _NANO
+            cost_usd = to_usd(bound)
         return CallRecord(
             self._model.name, code, seconds, *tokens, cost_usd, is_estimated, key, began_at, spends_attempt
         )
 
     def _settlement(self, billed: BilledCall, outcome: Reply | Failure) -> Step[Any]:
         if isinstance(outcome, Reply):
-            nano_usd = None if outcome.cost_usd is None else round(outcome.cost_usd * _NANO)
+            nano_usd = None if outcome.cost_usd is None else to_nano_usd(outcome.cost_usd)
             bill = Bill(nano_usd, outcome.prompt_tokens or 0, outcome.completion_tokens or 0)
             return self._shared.budget.settle(billed, bill)
         if outcome.is_billed:
