@@ -90,9 +90,10 @@ class _Meter:
         self._computed_seconds = metrics.PREDICTION_SECONDS.labels(self._model, "false")
         self._cached_seconds = metrics.PREDICTION_SECONDS.labels(self._model, "true")
         self._overhead_seconds = metrics.OVERHEAD_SECONDS.labels(self._model)
-        self._short, self._medium, self._long = (
-            metrics.QUESTION_COMPLEXITY.labels(category) for category in ("short", "medium", "long")
-        )
+        if self.counts_complexity:
+            self._short, self._medium, self._long = (
+                metrics.QUESTION_COMPLEXITY.labels(category) for category in ("short", "medium", "long")
+            )
 
     def count_answer(self, seconds: float, calls: tuple[CallRecord, ...], *, is_fallback: bool) -> None:
         """Count an answer that was computed here."""
