@@ -23,7 +23,7 @@ BOUNDED = {
     "scope": {"all", "program:qa", "variant:qa.control", "variant:qa.challenger"},
     "category": {"short", "medium", "long"},
     "error_type": {"PredictionFailed"},
-    "outcome": {"ok", "invalid_request"},
+    "outcome": {"ok", "invalid_request", "success", "failure"},
     "scorer": {f"{HOOKS}:is_brief", f"{HOOKS}:fails"},
     "kind": {
         "beat", "guard_upkeep", "breaker_outcome", "consumer_restart", "fleet_read", "cache_size", "scorer",
@@ -125,6 +125,10 @@ def test_what_is_read_is_what_happened(worker, settings_file, run_producer, endp
         assert each['dspy_budget_spent_usd{period="daily",scope="all"}'] == pytest.approx(spent_usd)
         assert each['dspy_budget_held_usd{period="daily",scope="all"}'] == 0
         assert each["dspy_cache_size_bytes"] > 5000
+        assert each['dspy_variant_answers_total{outcome="success",variant="qa.control"}'] == 4 + 2
+        assert each['dspy_variant_answers_total{outcome="failure",variant="qa.control"}'] == 1
+        of_challenger = sum(cost for variant, cost, _ in told if variant == "challenger")
+        assert each['dspy_variant_cost_usd_total{variant="qa.challenger"}'] == pytest.approx(of_challenger)
         assert each["dspy_dead_jobs"] == 0
         assert each['dspy_circuit_breaker_open{model="control"}'] == 0
 
