@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -98,6 +99,9 @@ class Ledger:
         job: Whose calls they are; None for a program that runs outside of any job.
         earlier: What earlier runs of the job did.
         deadline_seconds: How long all runs together may take.
+
+    Attributes:
+        trace_context: What its model calls' spans belong to, where there are any.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Ledger:
     ) -> None:
         self.job = job
         self.earlier = earlier
+        self.trace_context: Any = None
         self._started_at = time.monotonic()
         self._deadline_seconds = deadline_seconds
         self._calls: list[CallRecord] = []  # appending is atomic, so threads need no lock

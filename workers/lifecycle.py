@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,16 +13,23 @@ from celery import signals
 
 from config.celery import app, configuration
 from config.errors import ConfigurationError, DspyqError
+from config.events import Event
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
+from config.tracing import process_tracing
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
 from workers import privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
+from workers.logs import setup as logs
+
+logger = logging.getLogger("dspyq.worker")
 
 #: Calls leave little that only the collector frees; at Python's own 700 it runs ten times in each.
 _COLLECT_AFTER_OBJECTS = 10_000
+#: What an endpoint of traces that does not answer may cost a worker's end.
+_EXPORT_SECONDS = 3.0
 
 
 def refuse_a_faulty_configuration() -> None:
@@ -35,6 +43,7 @@ def refuse_a_faulty_configuration() -> None:
 def connect() -> None:
     """Have Celery call this module; receivers are held strongly, for nothing else does."""
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
+    logs.connect()
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
@@ -66,6 +75,8 @@ def _prepare(instance: Any, **_: Any) -> None:
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()
+        if tracing := process_tracing():
+            tracing.become_global()
         served = set(instance.app.amqp.queues.consume_from)
         guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
         install(build_programs(settings, served, guards), guards, gates)
@@ -79,7 +90,8 @@ def _prepare(instance: Any, **_: Any) -> None:
 
 def _refuse(error: DspyqError) -> NoReturn:
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
-        print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        # Plain text, past the log: nothing runs yet, and whoever starts the worker reads it.
+        print(f"dspyq: {fault}", file=sys.__stderr__)  # noqa: T201 - as above
     raise SystemExit(1) from None
 
 
@@ -99,6 +111,9 @@ def _reach_redis() -> None:
 
 
 def _begin(sender: Any, **_: Any) -> None:
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    concurrency = sender.controller.concurrency
+    logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues))
     progress.watch(sender)
     leases = process_leases()
     leases.tell = tell
@@ -111,3 +126,5 @@ def _begin(sender: Any, **_: Any) -> None:
 
 def _end(**_: Any) -> None:
     process_leases().stop()
+    if tracing := process_tracing():
+        tracing.close(_EXPORT_SECONDS)

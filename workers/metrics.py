@@ -33,6 +33,9 @@ BUDGET_WARNINGS = Counter(
 GUARD_REDIS_FAILURES = Counter(
     "dspy_guard_redis_failures_total", "Times Redis could not say whether a model may be called.", ["model"]
 )
+LOG_ENTRIES_DROPPED = Counter(
+    "dspy_log_entries_dropped_total", "Log entries that found no room, because their reader is slow or gone.", ["sink"]
+)
 
 
 _BREAKER_VALUES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
