@@ -52,9 +52,10 @@ def current_request_id() -> str | None:
     """Return the id of the request that the running code works for: ours, structlog's, or that of its trace."""
     if request_id := log_context.get().get("request_id"):
         return str(request_id)
-    if "structlog" in sys.modules and (bound := sys.modules["structlog"].contextvars.get_contextvars()):
-        if request_id := bound.get("request_id"):
-            return str(request_id)
+    # A caller may bind it there; whoever has no structlog need not load it.
+    bound = sys.modules["structlog"].contextvars.get_contextvars() if "structlog" in sys.modules else {}
+    if request_id := bound.get("request_id"):
+        return str(request_id)
     tracing = process_tracing()
     return tracing.trace_id() if tracing else None
 

@@ -91,7 +91,7 @@ def _prepare(instance: Any, **_: Any) -> None:
 def _refuse(error: DspyqError) -> NoReturn:
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
         # Plain text, past the log: nothing runs yet, and whoever starts the worker reads it.
-        print(f"dspyq: {fault}", file=sys.__stderr__)  # noqa: T201 - as above
+        print(f"dspyq: {fault}", file=sys.__stderr__)
     raise SystemExit(1) from None
 
 

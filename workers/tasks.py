@@ -124,10 +124,10 @@ class Body:
             raise Ignore from None
         except Interruption:
             raise
-        except BaseException as error:  # noqa: BLE001 - leaked into Celery's threads, it would strand the job
+        except BaseException as error:  # leaked into Celery's threads, it would strand the job
             failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
             if not isinstance(failure, TransientPredictionFailure):  # that says nothing of the program
-                logger.error(Event("program_raised"), exc_info=failure)
+                logger.exception(Event("program_raised"), exc_info=failure)
             _fail(request, run, ledger, failure)
         return to_json(answer.outputs, _metadata(request, ledger, variant))
 

@@ -1,4 +1,4 @@
-"""Puts our writer in place of the handlers that Celery sets up; ``-l``, ``-f`` and ``--no-color`` keep their meaning."""
+"""Puts our writer where Celery sets up handlers of its own; ``-l``, ``-f`` and ``--no-color`` keep their meaning."""
 
 from __future__ import annotations
 
