@@ -75,6 +75,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()
+        instance.quiet = instance.quiet or logs.is_json(settings)  # no banner among lines of JSON
         if tracing := process_tracing():
             tracing.become_global()
         served = set(instance.app.amqp.queues.consume_from)

@@ -22,8 +22,7 @@ _PATH = "/loki/api/v1/push"
 CAPACITY = 10_000
 _MOST_AT_ONCE = 1_000
 _GATHER_SECONDS = 1.0
-_TIMEOUT_SECONDS = 5.0
-_RETRY_SECONDS = (0.5, 30.0)
+_LONGEST_RETRY_SECONDS = 30.0
 _NANOSECONDS = 1_000_000_000
 
 
@@ -34,9 +33,21 @@ class Loki:
         settings: Where to, and as whom.
         render: What makes lines of entries.
         count_dropped: Told of entries that were dropped.
+        timeout_seconds: How long a request may take.
+        retry_seconds: The first wait before another; doubled each time.
     """
 
-    def __init__(self, settings: Logging, render: Render, *, count_dropped: Callable[[int], None]) -> None:
+    def __init__(  # noqa: PLR0913 - the last two are for tests
+        self,
+        settings: Logging,
+        render: Render,
+        *,
+        count_dropped: Callable[[int], None],
+        timeout_seconds: float = 5.0,
+        retry_seconds: float = 0.5,
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._retry_seconds = retry_seconds
         self._url = urlsplit(settings.loki_url or "")
         self._service = settings.service_name
         self._headers = _headers(settings)
@@ -79,11 +90,11 @@ class Loki:
     def _deliver(self, batch: list[Entry]) -> None:
         """Push a batch until Loki has it or refuses it for good; at the end of the process, once more at most."""
         body = gzip.compress(self._body(batch), compresslevel=1)
-        seconds, longest = _RETRY_SECONDS
+        seconds = self._retry_seconds
         while not (is_final := self._is_final(status := self._post(body))) and not self._is_closing:
             with self._wake:
                 self._wake.wait_for(lambda: self._is_closing, seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
-            seconds = min(2 * seconds, longest)
+            seconds = min(2 * seconds, _LONGEST_RETRY_SECONDS)
         if not is_final or status >= HTTPStatus.BAD_REQUEST:
             self._count_dropped(len(batch))
 
@@ -94,7 +105,7 @@ class Loki:
     def _post(self, body: bytes) -> int:
         """Return the status of a request, 0 where none came."""
         scheme = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        connection = scheme(self._url.hostname or "", self._url.port, timeout=_TIMEOUT_SECONDS)
+        connection = scheme(self._url.hostname or "", self._url.port, timeout=self._timeout_seconds)
         try:
             connection.request("POST", self._url.path.rstrip("/") or _PATH, body, self._headers)
             return connection.getresponse().status

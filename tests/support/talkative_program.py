@@ -1,0 +1,25 @@
+"""A program of a user's own that logs, as programs do, by both libraries, and from a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+
+import dspy
+import structlog
+
+logger = logging.getLogger("talkative")
+
+
+class Talkative(dspy.Module):
+    """Says that it runs, and asks the model twice, the second time in a thread."""
+
+    def __init__(self) -> None:
+        self.answer = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer."""
+        logger.info("a plain line", extra={"stage": 1})
+        structlog.get_logger("talkative").info("a structured line", stage=2)
+        self.answer(question=f"first {question}")
+        parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        return parallel([(self.answer, {"question": question})])[0]
