@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,9 @@ from workers.guards.call import Reply
 if TYPE_CHECKING:
     from config.spans import Tracing
 
-#: Providers that the conventions name otherwise than DSPy does.
-_PROVIDERS = {
-    "azure": "azure.ai.openai",
-    "bedrock": "aws.bedrock",
-    "gemini": "gcp.gemini",
-    "mistral": "mistral_ai",
-    "vertex_ai": "gcp.vertex_ai",
-    "xai": "x_ai",
-}
+#: Providers that the conventions name otherwise than DSPy does, which names the interface too, as in ``openai-chat``.
+_PROVIDERS = {"azure": "azure.ai.openai", "bedrock": "aws.bedrock", "gemini": "gcp.gemini", "xai": "x_ai"}
+_INTERFACE = re.compile(r"-(?:chat|responses)$")
 #: What a prediction's entry says that its span says too.
 _OUTCOME = {
     "model": "dspyq.model",
@@ -109,11 +104,11 @@ class ChatSpans:
         self._attempts = 0
         self._free_since = time.monotonic()
         address = urlsplit(model.api_base or "")
-        name = requested["gen_ai.request.model"]
-        self._name = f"chat {name}"
+        served_by = _INTERFACE.sub("", provider)
+        self._name = f"chat {requested['gen_ai.request.model']}"
         self._attributes = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": _PROVIDERS.get(provider, provider),
+            "gen_ai.provider.name": _PROVIDERS.get(served_by, served_by),
             "server.address": address.hostname,
             "server.port": address.port,
             "dspyq.model": model.name,

@@ -8,7 +8,7 @@ from tests.faults.test_guards import ask_one
 
 def read_metrics(worker):
     line = worker.wait_for_line("metrics are served at http://")
-    url = re.search(r"http://\S+", line)[0]
+    url = re.search(r"http://[^\s\"]+", line)[0]
     with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - the worker named it
         return {
             name: float(value)
@@ -43,7 +43,8 @@ def test_a_limit_that_is_nearly_used_up_is_a_warning_of_the_log_and_of_the_metri
     path = settings_file({"metrics": {"port": 0}, "budget": {"daily_usd": 0.004}})
     running = worker(path)
     run_producer(ask_one, path, question="q")  # 0.0021 dollars
-    running.wait_for_line("all calls: 50 % of the daily limit is used up", 10)
+    line = running.wait_for_line('"budget_threshold"', 10)
+    assert '"scope":"all calls","period":"daily","percentage":50' in line
     assert read_metrics(running)['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
 
 
