@@ -37,15 +37,17 @@ class Report:
 
     Args:
         context: The task's request.
+        inputs: The prediction's inputs; told only where content may be shown.
 
     Attributes:
         ledger: The run's model calls, once there may be some.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, inputs: Mapping[str, Any]) -> None:
         self.ledger: Ledger | None = None
         self._began_at = time.monotonic()
         self._context = context
+        self._inputs = inputs
         self._header: Header | None = None
         self._span: ProcessSpan | None = None
         context.dspyq_report = self
@@ -75,6 +77,7 @@ class Report:
             duration_seconds=self._seconds if cache_level else metadata["duration_seconds"],
             tokens=0 if cache_level else metadata["usage"]["total_tokens"],
             cost_usd=metadata["cost_usd"],
+            outputs=answer["outputs"],
         )
 
     def failed(self, error: Exception) -> None:
@@ -126,8 +129,10 @@ class Report:
         variant = program.variants.get(self._header.variant) if program else None
         return variant.model.name if variant else None
 
-    def _tell(self, level: int, status: str, **fields: Any) -> None:
+    def _tell(self, level: int, status: str, *, outputs: Mapping[str, Any] | None = None, **fields: Any) -> None:
         event = prediction_event(self._header, task_id=self._context.id, model=self._model, status=status, **fields)
+        if not hides_content():
+            event.fields |= {"inputs": dict(self._inputs), "outputs": outputs}
         logger.log(level, event)
         if self._span:
             self._span.finish(event)

@@ -60,7 +60,7 @@ class Body:
 
     def __call__(self, task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the task's question, and tell of it."""
-        report = Report(task.request)
+        report = Report(task.request, inputs)
         try:
             answer = self._answer(task.request, inputs, report)
         except Ignore:  # parked, lost or revoked: another run tells of the prediction's end

@@ -157,7 +157,9 @@ def test_where_tracing_is_off_neither_spans_nor_an_exporter_are_loaded(run_produ
 
         predict.delay(question="q").get(timeout=20)
         # redis-py loads OpenTelemetry's metrics wherever they are installed.
-        return [name for name in sys.modules if name.startswith(("config.spans", "opentelemetry.exporter", "structlog"))]
+        return [
+            name for name in sys.modules if name.startswith(("config.spans", "opentelemetry.exporter", "structlog"))
+        ]
 
     del shared_worker
     assert not run_producer(ask_and_look)
