@@ -15,7 +15,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from config.celery import HEADER
-from config.errors import PredictionFailed, TransientPredictionFailure, VariantMismatch
+from config.errors import PredictionFailed, VariantMismatch
 from config.events import Event
 from config.experiment import Variant
 from config.settings import get_settings
@@ -27,7 +27,7 @@ from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
 from workers.guards.gates import Gates
 from workers.guards.model import Guards
-from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
+from workers.ledger import ANSWERED, NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
 from workers.programs import Runner
 from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal
 from workers.report import Report
@@ -126,7 +126,7 @@ class Body:
             raise
         except BaseException as error:  # leaked into Celery's threads, it would strand the job
             failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
-            if not isinstance(failure, TransientPredictionFailure):  # that says nothing of the program
+            if all(call.outcome == ANSWERED for call in ledger.calls[-1:]):  # else its model failed, not the program
                 logger.exception(Event("program_raised"), exc_info=failure)
             _fail(request, run, ledger, failure)
         return to_json(answer.outputs, _metadata(request, ledger, variant))

@@ -49,6 +49,9 @@ def ask():
         jobs.append(predict.apply_async(kwargs={"question": "traced"}, program="qa", countdown=0.01))
     with request_context(request_id="talks"):
         jobs.append(predict.apply_async(kwargs={"question": "q"}, program="talkative"))
+        jobs.append(
+            predict.apply_async(kwargs={"question": "raise a canary"}, program="talkative", request_id="raises")
+        )
     with request_context({"X-Request-ID": "fails"}):
         jobs.append(predict.apply_async(kwargs={"question": "broken"}, program="qa"))
     jobs.append(predict.apply_async(kwargs={"question": "feverish"}, program="qa", variant="ill", request_id="parked"))
@@ -101,7 +104,7 @@ def test_each_prediction_is_one_entry_with_these_fields_and_its_callers_request_
     predictions = entries(story, "prediction")
     assert sorted(entry["task_id"] for entry in predictions) == sorted(story["jobs"])
     assert {tuple(sorted(entry)) for entry in predictions} == {tuple(sorted((*FIELDS, "event", "level", "task_id")))}
-    assert {entry["request_id"] for entry in predictions} == {TRACE_ID, "bound", "talks", "fails", "parked"}
+    assert {entry["request_id"] for entry in predictions} == {TRACE_ID, "bound", "talks", "raises", "fails", "parked"}
     (computed,) = entries(story, "prediction", request_id=TRACE_ID)
     assert computed["timestamp"].endswith("Z")
     assert len(computed["input_hash"]) == 64
@@ -118,12 +121,14 @@ def test_an_answer_from_the_cache_costs_nothing_and_says_where_it_came_from(stor
 
 
 def test_a_failure_shows_types_and_places_and_no_text(story):
-    (failed,) = entries(story, "prediction", request_id="fails")
-    assert (failed["status"], failed["level"]) == ("failure", "error")
-    assert failed["error"] == "PredictionFailed: LMInvalidRequestError"
-    (raised,) = entries(story, "program_raised", request_id="fails")
-    assert "workers/programs.py" in raised["traceback"]
-    assert "failed-canary" not in story["log"]
+    for request_id, error in (("fails", "LMInvalidRequestError"), ("raises", "ValueError")):
+        (failed,) = entries(story, "prediction", request_id=request_id)
+        assert (failed["status"], failed["level"]) == ("failure", "error")
+        assert failed["error"] == f"PredictionFailed: {error}"
+    (raised,) = entries(story, "program_raised")
+    assert raised["request_id"] == "raises"
+    assert re.search(r"talkative_program.py\", line \d+, in Talkative.forward\nValueError", raised["traceback"])
+    assert "canary" not in story["log"]
 
 
 def test_a_refusal_and_the_breaker_it_comes_from_are_entries(story):
@@ -139,8 +144,8 @@ def test_a_refusal_and_the_breaker_it_comes_from_are_entries(story):
 
 def test_what_a_program_logs_carries_its_request(story):
     for event, stage in (("a plain line", 1), ("a structured line", 2)):
-        (line,) = entries(story, event)
-        assert (line["request_id"], line["program"], line["stage"]) == ("talks", "talkative", stage)
+        (line,) = entries(story, event, request_id="talks")
+        assert (line["program"], line["stage"]) == ("talkative", stage)
 
 
 def test_a_task_of_the_users_own_is_an_entry_without_its_arguments(story):

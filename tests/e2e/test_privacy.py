@@ -78,6 +78,7 @@ def test_the_log_still_says_what_happened(hidden, event):
         {"event": "task", "task": "tests.support.indiscreet.retry", "status": "retry", "error": "LookupError"},
         {"event": "task", "task": "tests.support.indiscreet.echo", "status": "success"},
         {"event": "thread_ended", "error": "ValueError"},
+        {"event": "program_raised", "program": "indiscreet"},
     ],
 )
 def test_the_log_says_in_fields_what_became_of_each_task(hidden, fields):
@@ -91,9 +92,8 @@ def test_celerys_own_records_of_predictions_are_replaced(hidden, shown):
 
 
 def test_the_log_shows_where_an_exception_was_raised_and_what_it_came_from(hidden):
-    trace, *_ = [
-        each["traceback"] for each in entries(hidden) if "indiscreet.fail[" in each["event"] and "traceback" in each
-    ]
+    failures = [entry for entry in entries(hidden) if "indiscreet.fail[" in entry["event"]]
+    trace = next(entry["traceback"] for entry in failures if "traceback" in entry)
     assert re.findall(r"^\w+$", trace, re.MULTILINE) == ["KeyError", "ValueError"]
     assert len(re.findall(r'^  File ".*indiscreet\.py", line \d+, in fail$', trace, re.MULTILINE)) == 2
 

@@ -17,9 +17,11 @@ class Talkative(dspy.Module):
         self.answer = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> dspy.Prediction:
-        """Answer."""
+        """Answer, unless it is asked to raise."""
         logger.info("a plain line", extra={"stage": 1})
         structlog.get_logger("talkative").info("a structured line", stage=2)
+        if question.startswith("raise"):
+            raise ValueError(question)
         self.answer(question=f"first {question}")
         parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
         return parallel([(self.answer, {"question": question})])[0]

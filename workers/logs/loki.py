@@ -37,7 +37,7 @@ class Loki:
         retry_seconds: The first wait before another; doubled each time.
     """
 
-    def __init__(  # noqa: PLR0913 - the last two are for tests
+    def __init__(
         self,
         settings: Logging,
         render: Render,

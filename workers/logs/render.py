@@ -26,6 +26,9 @@ _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", 
 #: Celery gives its records the task as ``data``: with arguments and results, where content may be shown.
 _CELERY = "celery."
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*:)[^\s/@]+(?=@)")
+#: What a terminal does not show, and what it shows at the end of a line.
+_FOR_MACHINES = frozenset({"cache_hit", "input_hash", "service"})
+_IDS = ("request_id", "task_id")
 #: A shorter secret is a word that lines hold for other reasons; in a URL it is hidden all the same.
 _SHORTEST_SECRET = 6
 
@@ -75,7 +78,8 @@ def console_renderer(secrets: Iterable[str], *, colours: bool) -> Render:
     )
 
     def render(entry: Entry) -> str:
-        shown = {name: value for name, value in entry.items() if value is not None}
+        shown = {name: value for name, value in entry.items() if value is not None and name not in _FOR_MACHINES}
+        shown |= {name: shown.pop(name) for name in _IDS if name in shown}  # last: they are long
         shown["timestamp"] = _local(entry["timestamp"])
         if (places := shown.pop("traceback", None)) is not None:
             shown["exception"] = places
