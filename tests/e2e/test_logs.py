@@ -275,7 +275,7 @@ def test_a_loki_that_fails_hangs_and_recovers_gets_every_entry_in_order(tmp_path
         assert dropped == [1, 1]
 
 
-def test_a_producer_logs_its_hits_where_it_is_told_to(settings_file, run_producer, worker):
+def test_a_producer_logs_its_hits_where_it_is_told_to(settings_file, run_producer, shared_worker):
     def hits():
         import logging
 
@@ -290,8 +290,8 @@ def test_a_producer_logs_its_hits_where_it_is_told_to(settings_file, run_produce
         predict.apply_async(kwargs={"question": "q"}, request_id="again").get(timeout=20)
         return told
 
+    del shared_worker
     path = settings_file({"logging": {"producer_entries": True}})
-    worker(path)
     ((level, text, fields),) = run_producer(hits, path)
     assert (level, fields["status"], fields["cache_hit"], fields["request_id"]) == ("INFO", "success", True, "again")
     assert text.startswith("prediction request_id=again task_id=")
