@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -43,7 +43,14 @@ class Tracing:
             trace.set_tracer_provider(self._own)
 
     @contextmanager
-    def span(self, name: str, kind: Kind, attributes: Attributes, parent: Any = None) -> Iterator[Span]:
+    def span(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Attributes,
+        parent: Any = None,
+        code_of: Callable[[BaseException], str] = lambda error: type(error).__name__,
+    ) -> Iterator[Span]:
         """Run a block in a span of its own.
 
         Args:
@@ -51,6 +58,7 @@ class Tracing:
             kind: Its kind.
             attributes: What is known of it at its start; None is left out.
             parent: The context that it belongs to; the current one where left out.
+            code_of: Names what the block raises.
         """
         with self._tracer.start_as_current_span(
             name,
@@ -60,7 +68,11 @@ class Tracing:
             record_exception=False,  # its text may quote an input
             set_status_on_exception=False,
         ) as span:
-            yield span
+            try:
+                yield span
+            except BaseException as error:
+                self.fail(span, code_of(error))
+                raise
 
     def begin(self, name: str, kind: Kind, attributes: Attributes, parent: Any) -> tuple[Span, object]:
         """Begin a span that does not end with a block; return it, and what ``end`` takes."""

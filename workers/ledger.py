@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from config.errors import DeadlineExceeded
+from config.events import NO_CONTEXT
 from workers.refusal import Ending, Interruption, Postponement
 
 #: The outcome of a call that was answered; any other is the code of its error, as in ``rate_limit`` or ``timeout``.
@@ -101,6 +102,7 @@ class Ledger:
         deadline_seconds: How long all runs together may take.
 
     Attributes:
+        log_context: What lines of its threads say besides.
         trace_context: What its model calls' spans belong to, where there are any.
     """
 
@@ -109,6 +111,7 @@ class Ledger:
     ) -> None:
         self.job = job
         self.earlier = earlier
+        self.log_context: Mapping[str, Any] = NO_CONTEXT
         self.trace_context: Any = None
         self._started_at = time.monotonic()
         self._deadline_seconds = deadline_seconds

@@ -23,6 +23,7 @@ from producer.ending import tell
 from workers import privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
 from workers.logs import setup as logs
+from workers.logs.render import find_context_with
 
 logger = logging.getLogger("dspyq.worker")
 
@@ -71,10 +72,12 @@ def _prepare(instance: Any, **_: Any) -> None:
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
         from workers import metrics  # noqa: PLC0415
         from workers.guards.model import Guards  # noqa: PLC0415
+        from workers.lm import running_log_context  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()
+        find_context_with(running_log_context)
         instance.quiet = instance.quiet or logs.is_json(settings)  # no banner among lines of JSON
         if tracing := process_tracing():
             tracing.become_global()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import anyio.to_thread  # comes with DSPy
@@ -22,6 +22,7 @@ from dspy.clients.call_result import usage_dict
 from dspy.clients.engines.lm15_engine import LM15Engine
 
 from config.errors import ConfigurationError
+from config.events import NO_CONTEXT
 from config.experiment import Model
 from config.tracing import process_tracing
 from workers.deadline import DeadlineSocket, deadline, remaining_seconds
@@ -269,6 +270,12 @@ def build_lm(model: Model, guards: Guards | None = None) -> dspy.LM:
     if faults:
         raise ConfigurationError(faults)
     return lm
+
+
+def running_log_context() -> Mapping[str, Any]:
+    """Return what lines of this thread say besides, where DSPy has carried its settings into it."""
+    ledger: Ledger | None = dspy.settings.get(LEDGER_SETTING)
+    return NO_CONTEXT if ledger is None else ledger.log_context
 
 
 def _running_ledger() -> Ledger:

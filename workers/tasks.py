@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 
 from config.celery import HEADER
 from config.errors import PredictionFailed, VariantMismatch
-from config.events import Event
+from config.events import Event, log_context
 from config.experiment import Variant
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
@@ -189,7 +189,7 @@ def _fail(request: Request, run: Run, ledger: Ledger, error: Exception) -> NoRet
 def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns, run_count: int = 1) -> Ledger:
     job = Job(run.task_id, run.fence, request.program.name, variant.name, run_count)
     ledger = Ledger(job, earlier, request.program.deadline_seconds)
-    ledger.trace_context = run_context()
+    ledger.log_context, ledger.trace_context = log_context.get(), run_context()
     return ledger
 
 

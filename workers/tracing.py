@@ -130,12 +130,8 @@ class ChatSpans:
         }
         parent = self._tracing.context_in_thread(self._run)
         try:
-            with self._tracing.span(self._name, "client", attributes, parent) as span:
-                try:
-                    reply = make()
-                except BaseException as error:
-                    self._tracing.fail(span, code_of(error))
-                    raise
+            with self._tracing.span(self._name, "client", attributes, parent, code_of) as span:
+                reply = make()
                 self._tracing.add(span, _answered(reply))
                 return reply
         finally:

@@ -143,9 +143,9 @@ def test_a_refusal_and_the_breaker_it_comes_from_are_entries(story):
 
 
 def test_what_a_program_logs_carries_its_request(story):
-    for event, stage in (("a plain line", 1), ("a structured line", 2)):
-        (line,) = entries(story, event, request_id="talks")
-        assert (line["program"], line["stage"]) == ("talkative", stage)
+    for event, stage, times in (("a plain line", 1, 1), ("a structured line", 2, 1), ("a line of a thread", 3, 2)):
+        lines = entries(story, event, request_id="talks")
+        assert [(line["program"], line["stage"]) for line in lines] == [("talkative", stage)] * times
 
 
 def test_a_task_of_the_users_own_is_an_entry_without_its_arguments(story):
@@ -233,6 +233,18 @@ def test_entries_that_find_no_room_are_dropped_counted_and_spoken_of(pipe):
     (remark,) = [line for line in lines if line["event"] == "log_entries_dropped"]
     assert remark["entries"] == writer.dropped
     assert len(lines) == CAPACITY + 3_000 - writer.dropped + 1
+
+
+def test_a_record_that_cannot_be_formatted_is_said_without_its_arguments(pipe):
+    stream, reader = pipe
+    writer = Writer(logging.StreamHandler(stream), json_renderer([]))
+    faulty = record("%d")
+    faulty.args = ("a canary",)
+    writer.handle(faulty)
+    writer.flush(5)
+    said = json.loads(os.read(reader.fileno(), 10_000))
+    assert (said["event"], said["error"], said["logger"]) == ("log_record_failed", "TypeError", "dspyq.test")
+    assert "canary" not in str(said)
 
 
 def test_secrets_stand_in_no_line_whatever_says_them(pipe):

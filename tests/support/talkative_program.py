@@ -1,4 +1,4 @@
-"""A program of a user's own that logs, as programs do, by both libraries, and from a thread of its own."""
+"""A program of a user's own that logs, as programs do, by both libraries, and from a thread of DSPy's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import structlog
 logger = logging.getLogger("talkative")
 
 
+class Ask(dspy.Module):
+    """Says that it asks, and asks."""
+
+    def __init__(self) -> None:
+        self.answer = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer."""
+        logger.info("a line of a thread", extra={"stage": 3})
+        return self.answer(question=question)
+
+
 class Talkative(dspy.Module):
     """Says that it runs, and asks the model twice, the second time in a thread."""
 
     def __init__(self) -> None:
-        self.answer = dspy.Predict("question -> answer")
+        self.ask = Ask()
 
     def forward(self, question: str) -> dspy.Prediction:
         """Answer, unless it is asked to raise."""
@@ -22,6 +34,5 @@ class Talkative(dspy.Module):
         structlog.get_logger("talkative").info("a structured line", stage=2)
         if question.startswith("raise"):
             raise ValueError(question)
-        self.answer(question=f"first {question}")
         parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
-        return parallel([(self.answer, {"question": question})])[0]
+        return parallel([(self.ask, {"question": question}), (self.ask, {"question": f"second {question}"})])[0]

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -39,11 +39,11 @@ def entry_of(record: logging.LogRecord) -> Entry:
     entry: Entry = {"timestamp": record.created, "level": record.levelname.lower(), "event": ""}
     if isinstance(message, Event):
         entry["event"] = message.name
-        entry |= log_context.get()
+        entry |= log_context.get() or _find_context()
         entry |= message.fields
     else:
         entry["logger"] = record.name
-        entry |= log_context.get() or _task_context()
+        entry |= log_context.get() or _find_context() or _task_context()
         if isinstance(message, dict) and hasattr(record, "_name"):  # of a structlog logger
             entry |= message
         else:
@@ -54,6 +54,15 @@ def entry_of(record: logging.LogRecord) -> Entry:
     if record.stack_info:
         entry["stack"] = record.stack_info
     return entry
+
+
+def find_context_with(find: Callable[[], Mapping[str, Any]]) -> None:
+    """Ask this for the context of a thread that has none: those of ``dspy.Parallel`` inherit no context variable."""
+    global _find_context  # noqa: PLW0603 - one log, one way to ask, for the life of the process
+    _find_context = find
+
+
+_find_context: Callable[[], Mapping[str, Any]] = dict
 
 
 def json_renderer(secrets: Iterable[str]) -> Render:
@@ -69,7 +78,7 @@ def json_renderer(secrets: Iterable[str]) -> Render:
 
 def console_renderer(secrets: Iterable[str], *, colours: bool) -> Render:
     """Return what writes an entry for people, without these secrets."""
-    hide = _hider(secrets)
+    hide = _hider([*secrets, *(repr(secret)[1:-1] for secret in secrets)])
     renderer = structlog.dev.ConsoleRenderer(
         colors=colours,
         pad_event_to=24,
@@ -92,6 +101,7 @@ def secrets_of(settings: Settings) -> list[str]:
     """Return what no line may hold: API keys, passwords of Redis, and what Loki asks for."""
     variables = [model.api_key_env for model in settings.models.values()] + [settings.logging.loki_authorization_env]
     found = {os.environ.get(name, "") for name in variables if name}
+    found |= {value.split()[-1] for value in found if " " in value}  # behind "Bearer" or "Basic"
     for url in (settings.redis_url, settings.broker_url, settings.result_url, settings.logging.loki_url):
         password = urlsplit(url or "").password or ""
         found |= {password, unquote(password)}

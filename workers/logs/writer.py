@@ -68,8 +68,8 @@ class Writer(logging.Handler):
             return
         try:
             self._entries.put(entry_of(record))
-        except Exception:  # noqa: BLE001 - an argument of a user's own that fails to say what it is
-            self.handleError(record)
+        except Exception as error:  # noqa: BLE001 - an argument that fails to say what it is; Python would print it
+            self._entries.put(_remark("log_record_failed", error=type(error).__name__, logger=record.name))
 
     def flush(self, timeout_seconds: float = 0.0) -> None:
         """Wait for what was taken so far to be written, so long at most."""
@@ -118,14 +118,11 @@ class Writer(logging.Handler):
         if dropped == self._reported or self._entries.qsize() >= CAPACITY // 2:
             return []
         number, self._reported = dropped - self._reported, dropped
-        return [
-            {
-                "timestamp": time.time(),
-                "level": "warning",
-                "event": "log_entries_dropped",
-                "entries": number,
-            }
-        ]
+        return [_remark("log_entries_dropped", entries=number)]
+
+
+def _remark(event: str, **fields: object) -> Entry:
+    return {"timestamp": time.time(), "level": "warning", "event": event, **fields}
 
 
 def _write_whole(target: logging.StreamHandler, text: str) -> None:  # type: ignore[type-arg]  # of whatever stream
