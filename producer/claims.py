@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import redis
@@ -71,6 +72,14 @@ class Run(NamedTuple):
         return cls(task_id, fence if owner == task_id else "", run_count > 1)
 
 
+class Kept(IntEnum):
+    """What became of an answer: nothing, for another run has the job; it is stored; the job is ended with it."""
+
+    LOST = 0
+    STORED = 1
+    ENDED = 2
+
+
 class Claims:
     """Claims, answers and releases over the two Redis servers, which may be one."""
 
@@ -110,11 +119,10 @@ class Claims:
                 return Claim("hit", run.task_id, result)
         return self._ask(self._question(request, run.task_id, "wc" if is_first_look else "w", 0, run.fence))
 
-    def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> bool:
-        """Store an answer, tell who waits for it, and let the alias serve it.
+    def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> Kept:
+        """Store an answer, tell who waits, let the alias serve it, and end the job where it has nothing else to do.
 
-        Returns:
-            Whether the run still held its job; if not, nothing was stored.
+        Where answers live elsewhere, a run that has lost its job may be noticed only once its answer is stored.
         """
         keys = [ALIAS_PREFIX + request.input_hash]
         result_key = RESULT_PREFIX + run.task_id
@@ -122,7 +130,7 @@ class Claims:
         if self._is_one_redis:
             keys.append(result_key)
         elif run.fence and self._jobs.hget(f"{KEY_PREFIX}job:{run.task_id}", "fence") != run.fence.encode():
-            return False
+            return Kept.LOST
         else:
             pipeline = self._answers.pipeline()
             pipeline.set(result_key, payload, ex=stored.keep_seconds)
@@ -140,8 +148,9 @@ class Claims:
             request.queue,
             stored.cost_nano_usd,
             self._calendar.now().today,
+            "1" if stored.is_last else "",
         ]
-        return bool(self._answer(keys=keys, args=[*arguments, *counts]))
+        return Kept(self._answer(keys=keys, args=[*arguments, *counts]))
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
         """End a run without an answer, so that the next caller computes anew.
@@ -250,6 +259,7 @@ class Stored(NamedTuple):
         keep_seconds: How long it can be fetched by its task id.
         counts: What the variant's statistics add.
         cost_nano_usd: What it cost, which each later hit saves; 0 where that is unknown.
+        is_last: Whether its job has nothing else to do: no link, chain or chord.
     """
 
     payload: bytes
@@ -257,6 +267,7 @@ class Stored(NamedTuple):
     keep_seconds: int
     counts: Mapping[str, int]
     cost_nano_usd: int = 0
+    is_last: bool = False
 
 
 @functools.cache

@@ -13,7 +13,8 @@ from celery.states import SUCCESS
 from config.money import to_nano_usd
 from config.scripts import load_script
 from config.settings import get_settings
-from producer.claims import Run, Stored, process_claims
+from producer.claims import Kept, Run, Stored, process_claims
+from producer.delivery.leases import process_leases
 from producer.prediction import Prediction, from_json, is_prediction, metadata_from_json
 from producer.statistics import run_counts
 
@@ -110,9 +111,14 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             keep_seconds=max(program.cache_ttl_seconds, settings.cache.result_ttl_seconds),
             counts=counts,
             cost_nano_usd=to_nano_usd(metadata.cost_usd or 0.0),
+            is_last=request is not None and not (request.callbacks or request.chain or request.chord),
         )
-        run = Run.of_delivery_tag(task_id, (request.properties or {}).get("delivery_tag") if request else None)
-        return process_claims().answer(metadata, run, stored)
+        delivery_tag = (request.properties or {}).get("delivery_tag") if request else None
+        run = Run.of_delivery_tag(task_id, delivery_tag)
+        with process_leases().storing(delivery_tag or "") as lease:
+            kept = process_claims().answer(metadata, run, stored)
+            lease.is_finished = kept is Kept.ENDED
+        return kept is not Kept.LOST
 
 
 class SentinelPredictionBackend(PredictionBackend, SentinelBackend):  # type: ignore[misc]  # celery ships no types

@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import redis
@@ -28,7 +29,7 @@ _LONGEST_GAP_SECONDS = 2.5
 
 
 @dataclass
-class _Lease:
+class Lease:
     """What is known of a run.
 
     Attributes:
@@ -36,12 +37,16 @@ class _Lease:
         return_slot: Tells the consumer that it may prefetch one job more.
         is_begun: Whether its body has begun.
         ended_at: The monotonic second Celery was done with it, its result stored or not.
+        is_storing: Whether its answer is on its way to Redis, which may end its job.
+        is_finished: Whether that has ended its job: its ack has nothing to tell.
     """
 
     sure_until: float
     is_begun: bool = False
     return_slot: Callable[[], object] | None = None
     ended_at: float | None = None
+    is_storing: bool = False
+    is_finished: bool = False
 
 
 class Leases:
@@ -69,7 +74,7 @@ class Leases:
         self._is_closing = False
         self._beat_records = beat_records
         self._lease_seconds = lease_seconds
-        self._held: dict[str, _Lease] = {}
+        self._held: dict[str, Lease] = {}
         self._unfinished: set[str] = set()
         self._beginning = threading.Lock()  # a run begins or is handed back; all else here is one step of a dict's
         self._renew_at = 0.0
@@ -81,7 +86,7 @@ class Leases:
         asked_at = self.asked_at = time.monotonic()
         delivery = self.records.take(queue, self._lease_seconds)
         if delivery is not None:
-            self._held[delivery.tag] = _Lease(sure_until=asked_at + self._lease_seconds)
+            self._held[delivery.tag] = Lease(sure_until=asked_at + self._lease_seconds)
         return delivery
 
     def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
@@ -116,9 +121,20 @@ class Leases:
         if lease := self._held.get(tag):
             lease.ended_at = time.monotonic()
 
+    @contextmanager
+    def storing(self, tag: str) -> Iterator[Lease]:
+        """Store an answer within: where that ends the job as well, say so in ``is_finished``."""
+        lease = self._held.get(tag) or Lease(sure_until=0.0)
+        lease.is_storing = True
+        try:
+            yield lease
+        finally:
+            lease.is_storing = False
+
     def finish(self, tag: str) -> None:
         """End the job of this run. What Redis cannot be told now, the beat tells it later."""
-        if not self.let_go(tag):
+        lease = self._held.get(tag)
+        if not self.let_go(tag) or (lease is not None and lease.is_finished):
             return
         try:
             self.records.finish(tag)
@@ -221,7 +237,7 @@ class Leases:
 
     def _renew_all(self) -> None:
         renew_at = time.monotonic() + self._lease_seconds / RENEWALS_PER_LEASE
-        if tags := list(self._held):
+        if tags := [tag for tag, lease in list(self._held.items()) if not lease.is_finished]:
             self._renew(tags, self._beat_records)
         self._renew_at = renew_at
 
@@ -232,6 +248,9 @@ class Leases:
             if lease := self._held.get(tag):
                 lease.sure_until = asked_at + self._lease_seconds
         for tag in lost:
+            lease = self._held.get(tag)
+            if lease is not None and (lease.is_storing or lease.is_finished):
+                continue  # its answer has ended its job, or Redis says with it that the job was lost
             if self.let_go(tag):
                 logger.warning(Event("run_lost_its_job", run=tag))
         return lost

@@ -6,7 +6,8 @@ from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage, armed
 
-#: Between bell, take, begin, store, acknowledgement and finish, and in the middle of what Redis is told.
+#: Between bell, take, begin, store and acknowledgement, and in the middle of what Redis is told. A plain prediction's
+#: job ends with its answer, in mid-store; one with links has an end of its own, mid-finish (see canvas.py).
 POINTS = (
     "after-bell",
     "mid-take",
@@ -16,7 +17,6 @@ POINTS = (
     "mid-store",
     "after-store",
     "before-ack",
-    "mid-finish",
     "after-finish",
 )
 #: Of the thread that renews and sweeps.

@@ -208,6 +208,31 @@ def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
     assert claims.answer(asked, Run("one", "2"), stored("good"))
 
 
+@pytest.mark.parametrize(
+    ("is_last", "is_leased", "record", "kept"),
+    [
+        (True, True, {}, "ENDED"),
+        (False, True, {}, "STORED"),  # a link, or a chord, is still to be told
+        (True, False, {}, "STORED"),  # its lease ran out: it stands in its queue again
+        (True, True, {"child": 1}, "STORED"),  # whoever published it must not publish it again
+    ],
+)
+def test_an_answer_ends_its_job_where_that_has_nothing_else_to_do(
+    claims, redis_server, is_last, is_leased, record, kept
+):
+    from producer.claims import Run
+
+    asked, client = request(), redis_server.client()
+    claims.claim(asked, "one", priority=0)
+    client.hset("dspy:v1:job:one", mapping={"fence": 1, **record})
+    client.hset("dspy:v1:calls:one", "call", "reply")
+    if is_leased:
+        client.zadd("dspy:v1:leases", {"one": 1})
+    assert claims.answer(asked, Run("one", "1"), stored()._replace(is_last=is_last)).name == kept
+    left = client.exists("dspy:v1:job:one"), client.exists("dspy:v1:calls:one"), client.zcard("dspy:v1:leases")
+    assert left == ((0, 0, 0) if kept == "ENDED" else (1, 1, int(is_leased)))
+
+
 def test_a_run_that_is_repeated_finds_its_own_answer_even_where_a_later_one_has_replaced_it(claims, redis_server):
     from producer.claims import Run
 

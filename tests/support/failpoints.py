@@ -12,7 +12,8 @@ so:
 
 On a job's way: ``after-claim`` and ``mid-put`` (in its producer), ``after-bell``, ``mid-take``, ``after-take``,
 ``after-begin``, ``before-store``, ``mid-store``, ``after-store``, ``mid-chord`` (its last task is done, its body is not
-called), ``before-ack``, ``mid-finish``, ``after-finish``; and beside it ``mid-renew``, ``mid-sweep``, ``after-sweep``.
+called), ``before-ack``, ``mid-finish`` (of a job that did not end with its answer), ``after-finish``; and beside it
+``mid-renew``, ``mid-sweep``, ``after-sweep``.
 In the middle of something means: Redis has been told to do it, and its reply is not read.
 """
 

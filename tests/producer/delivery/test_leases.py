@@ -112,6 +112,22 @@ def test_the_beat_keeps_a_job_far_beyond_its_lease(make_leases: Callable[..., Le
     leases.finish(tag)
 
 
+def test_a_run_whose_answer_ended_its_job_asks_redis_nothing_at_its_ack_and_is_not_reported_as_lost(
+    leases: Leases, take: Any, redis_server: RedisServer, caplog: Any
+) -> None:
+    tag = take(leases)
+    with leases.storing(tag) as lease:
+        leases.records.finish(tag)  # as the answer does
+        leases.beat()  # meanwhile
+        lease.is_finished = True
+    leases.beat()
+    with redis_server.counted() as usage:
+        leases.finish(tag)
+    assert usage.round_trips == 0
+    assert leases.held_count == 0
+    assert not caplog.records
+
+
 def test_a_stopped_beat_renews_nothing_and_can_be_started_again(make_leases: Callable[..., Leases], take: Any) -> None:
     leases, other = make_leases(SHORT_LEASE_SECONDS), make_leases()
     for _ in range(2):
