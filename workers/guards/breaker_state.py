@@ -207,8 +207,8 @@ class FleetBreaker:
 
     def _log(self, before: str, state: BreakerState) -> None:
         event = Event(_EVENTS[state.name], model=self._model_name, before=before)
-        if state.name == "open":  # where an operator opened it, it stays so until one closes it
-            event.fields |= {"open_seconds": state.open_seconds, "is_forced": state.is_forced}
+        if state.name == "open" and state.open_seconds is not None:  # else until an operator closes it
+            event.fields["open_seconds"] = round(state.open_seconds, 1)
         logger.warning(event)
 
 

@@ -342,9 +342,9 @@ def test_whoever_makes_a_transition_logs_it_and_nobody_else(worker_breaker, capl
         succeed(other)
         read(one)
     assert caplog.messages == [
-        "circuit breaker of model m: closed -> open for 0.3 s",
-        "circuit breaker of model m: open -> half-open",
-        "circuit breaker of model m: half-open -> closed",
+        "breaker_opened model=m before=closed open_seconds=0.3",
+        "breaker_half_open model=m before=open",
+        "breaker_closed model=m before=half-open",
     ]
 
 
