@@ -211,7 +211,9 @@ class RateLimiter:
         self._closings_grow = True
         closed_seconds = float(left) / _MICROSECONDS
         if is_new:
-            logger.warning(Event("gate_closed", model=self._model_name, closed_seconds=closed_seconds, reason=reason))
+            logger.warning(
+                Event("gate_closed", model=self._model_name, closed_seconds=round(closed_seconds, 1), reason=reason)
+            )
         return closed_seconds
 
     def succeeded(self) -> Step[None] | None:

@@ -218,7 +218,7 @@ def test_a_hold_whose_lease_ran_out_is_charged_its_bound_once(client, make, redi
     assert account(redis_server) == (60, 0)
     assert books(redis_server) == {"calls": 1, "unknown_calls": 1, "unknown_nano_usd": 60}
     assert statistics(redis_server) == {"expired_holds": 1}
-    assert "1 calls were charged the most they may have cost" in caplog.text
+    assert "calls_charged_at_bound calls=1" in caplog.text
 
 
 def test_a_hold_is_leased_for_as_long_as_its_call_may_take(client, make, redis_server):
