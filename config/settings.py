@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import ConfigurationError
 from config.experiment import Model, Name, Program, Variant, file_sha256
-from config.tables import Breaker, Budget, Cache, Delivery, Logging, Metrics, RateLimit, Retry, Workers
+from config.tables import Breaker, Budget, Cache, Delivery, Logging, Metrics, RateLimit, Retry, Tracing, Workers
 
 DEFAULT_FILE = "dspyq.toml"
 _ENV_PREFIX = "DSPYQ_"
@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         retry: Model calls that failed on something that passes.
         budget: What all model calls together may cost.
         metrics: What Prometheus reads of each worker.
-        logging: What logs may show.
+        logging: What logs show, and where.
+        tracing: OpenTelemetry's spans.
     """
 
     model_config = SettingsConfigDict(
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     budget: Budget = Budget()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
+    tracing: Tracing = Tracing()
 
     @classmethod
     def settings_customise_sources(

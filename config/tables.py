@@ -8,6 +8,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from config.experiment import Table, Usd
 
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+
 
 class Cache(Table):
     """``[cache]``: the cache in each process's memory, in front of Redis.
@@ -151,10 +153,46 @@ class Metrics(Table):
 
 
 class Logging(Table):
-    """``[logging]``.
+    """``[logging]``: what a worker says on standard error, and to Loki.
 
     Attributes:
         include_content: Whether inputs, answers and exception texts may appear in logs, events and Flower.
+        level: What is said at least, where ``celery worker -l`` says nothing else.
+        format: ``json``, a line of it for each entry; ``console``, to be read; ``auto``, that in a terminal alone.
+        service_name: What entries and traces name as their service.
+        producer_entries: Whether producers log an entry for each answer that they had from the cache.
+        loki_url: Where entries are pushed to besides; not at all where left out.
+        loki_tenant: The tenant of a Loki that has several.
+        loki_authorization_env: The environment variable that holds the ``Authorization`` header for Loki.
     """
 
     include_content: bool = False
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "json", "console"] = "auto"
+    service_name: Annotated[str, Field(min_length=1)] = "dspyq"
+    producer_entries: bool = False
+    loki_url: HttpUrl | None = None
+    loki_tenant: str | None = None
+    loki_authorization_env: str | None = None
+
+
+class Tracing(Table):
+    """``[tracing]``: OpenTelemetry's spans of predictions and their model calls.
+
+    Attributes:
+        enabled: Whether there are any; where left out, if there is an endpoint.
+        endpoint: Where OTLP is taken over HTTP, as in ``http://127.0.0.1:4318``. Left out, spans go to the tracer
+            provider that the process has configured.
+        service_name: What spans name as their service; ``logging.service_name`` where left out.
+        sample_ratio: The part of traces begun here that is recorded.
+    """
+
+    enabled: bool | None = None
+    endpoint: HttpUrl | None = None
+    service_name: str | None = None
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether spans are made."""
+        return self.endpoint is not None if self.enabled is None else self.enabled

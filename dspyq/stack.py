@@ -94,6 +94,8 @@ class _Stack:
         path = _configuration() or self._start_model()
         os.environ["DSPYQ_CONFIG"] = str(path)
         settings = load_settings(path)
+        if settings.logging.format == "auto":
+            os.environ["DSPYQ_LOGGING__FORMAT"] = "console"  # through a pipe, but to be read here
         if settings.model_fields_set & _REDIS_SETTINGS:
             self._steps.ready("redis", maybe_sanitize_url(settings.jobs_url), "as configured")
         else:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Required, TypedDict, Unpack
 import redis
 from cachetools import TLRUCache
 
+from config.events import Event
 from config.periods import process_calendar
 from config.redis import connect
 from config.settings import get_settings
@@ -263,14 +264,14 @@ class CoherentCache:
         try:
             self._flush()
         except redis.RedisError as error:
-            logger.warning("memory cache hits not counted: %s", type(error).__name__)
+            logger.warning(Event("memory_cache_hits_not_counted", error=type(error).__name__))
 
     def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._listen_once()
             except (redis.RedisError, OSError) as error:
-                logger.warning("invalidations not heard, memory cache bypassed: %s", type(error).__name__)
+                logger.warning(Event("memory_cache_bypassed", error=type(error).__name__))
             self._heard_at = float("-inf")
             self._stopped.wait(_RECONNECT_SECONDS)
 

@@ -10,6 +10,7 @@ from celery.app.task import Context
 
 from config.celery import HEADER, app
 from config.errors import PoisonedJob
+from config.events import Event
 from producer.claims import Run, process_claims
 from producer.delivery.dead import DeadJob, dead_jobs
 from producer.delivery.messages import read_request
@@ -36,12 +37,13 @@ def tell(task_ids: Iterable[str]) -> None:
         except redis.RedisError:
             raise
         except Exception:  # a message as strange as that must not keep others from being told
-            logger.exception("job %s was set aside, and its links or chord cannot be told", job.id)
+            logger.exception(Event("links_not_told", task_id=job.id, reason="the job was set aside"))
         dead_jobs().told([job.id])
 
 
 def _fail(job: DeadJob) -> None:
     request = read_request(job.message)
+    logger.error(Event("job_set_aside", task_id=job.id, reason=job.reason))
     error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
     _release(job.id, request)
     app.backend.mark_as_failure(job.id, error, request=request)

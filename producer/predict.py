@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from celery import Task
@@ -23,9 +23,11 @@ from producer.cache import process_cache
 from producer.calls import process_calls
 from producer.claims import Claim, Run, process_claims
 from producer.delivery.task import DeliveredTask
+from producer.entries import log_hit
 from producer.handle import PredictionResult
 from producer.prediction import CacheLevel, is_prediction
 from producer.request import Request, build_request, find_program
+from producer.tracing import note_shared, publishing, trace_headers
 
 MOST_URGENT, LEAST_URGENT = 0, 9
 #: Rows that ``many`` looks up and publishes in one go.
@@ -187,11 +189,13 @@ class Predict(DeliveredTask):
             wanted = [requests[index] for index in missed]
             with redis_errors("ask for the predictions"):
                 claims = process_claims().claim_many(wanted, [uuid() for _ in wanted], priority=priority)
-                with self.app.producer_or_acquire() as producer, producer.batch(_CHUNK_ROWS):
+                sent = sum(claim.verdict in {"claim", "urge"} for claim in claims)
+                span = publishing(wanted[0].program.name, count=sent)
+                with self.app.producer_or_acquire() as producer, producer.batch(_CHUNK_ROWS), span:
                     for request, claim in zip(wanted, claims, strict=True):
                         if claim.verdict in ("claim", "urge"):
                             options = {"producer": producer, "priority": priority}
-                            self._publish(request, options, claim.task_id, is_claimed=True)
+                            self._publish(request, options, claim.task_id, is_claimed=True, is_batch=True)
             for index, claim in zip(missed, claims, strict=True):
                 handles[index] = self._handle(requests[index], claim, asked_at)
         return [handle for handle in handles if handle is not None]
@@ -202,6 +206,7 @@ class Predict(DeliveredTask):
         entry = process_cache().get(request.input_hash, request.queue)
         if entry is None:
             return None
+        _tell_of_hit(request, entry.task_id, "memory", asked_at)
         return PredictionResult.of_request(
             request, entry.task_id, asked_at=asked_at, cache_level="memory", payload=entry.payload
         )
@@ -209,6 +214,7 @@ class Predict(DeliveredTask):
     def _handle(self, request: Request, claim: Claim, asked_at: float) -> PredictionResult:
         process_calls().count_claim(claim.verdict, request.variant.model.name)
         if claim.verdict == "hit":
+            _tell_of_hit(request, claim.task_id, "redis", asked_at)
             return PredictionResult.of_request(
                 request,
                 claim.task_id,
@@ -218,6 +224,8 @@ class Predict(DeliveredTask):
                 milliseconds_left=claim.milliseconds_left,
             )
         level: CacheLevel | None = None if claim.verdict == "claim" else "joined"
+        if level is not None:
+            note_shared(level, claim.task_id)
         return PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level=level)
 
     def _publish_claimed(self, request: Request, options: dict[str, Any], task_id: str) -> None:
@@ -231,22 +239,23 @@ class Predict(DeliveredTask):
             raise
 
     def _publish(
-        self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool
+        self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool, is_batch: bool = False
     ) -> PredictionResult:
-        """Send the message, as Celery sends any task's."""
+        """Send the message, as Celery sends any task's; a batch has one span for all of them."""
         options = dict(options)
         for name in {"link", "link_error"} & options.keys():
             options[name] = [_with_id(signature) for signature in maybe_list(options[name])]
         header = request.header(is_claimed=is_claimed)._asdict()
-        headers = {**(options.get("headers") or {}), HEADER: header}
-        result: PredictionResult = super().apply_async(
-            (),
-            request.inputs,
-            task_id=task_id,
-            queue=request.queue,
-            declare=(),  # a worker declares what it takes from; nothing needs declaring to be sent
-            **{**options, "headers": headers},
-        )
+        with nullcontext() if is_batch else publishing(request.queue, request_id=request.request_id, task_id=task_id):
+            headers = {**(options.get("headers") or {}), **trace_headers(), HEADER: header}
+            result: PredictionResult = super().apply_async(
+                (),
+                request.inputs,
+                task_id=task_id,
+                queue=request.queue,
+                declare=(),  # a worker declares what it takes from; nothing needs declaring to be sent
+                **{**options, "headers": headers},
+            )
         result.request = request
         process_calls().count_published(request.queue)
         return result
@@ -266,6 +275,12 @@ class Predict(DeliveredTask):
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; inputs go into kwargs={…}"
             raise InvalidOption(f"apply_async has no option {name!r}{hint}")
+
+
+def _tell_of_hit(request: Request, task_id: str, level: CacheLevel, asked_at: float) -> None:
+    """Nothing is sent, so that no worker tells of it."""
+    note_shared(level, task_id)
+    log_hit(request, task_id, level, asked_at)
 
 
 def _with_id(signature: Any) -> Any:

@@ -18,6 +18,7 @@ from config.experiment import Program, Variant
 from config.settings import get_settings
 from config.signature import Field, SignatureError
 from producer.assignment import assign
+from producer.tracing import current_request_id
 
 
 class Request(NamedTuple):
@@ -107,7 +108,7 @@ def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
         variant: A variant to force; else the unit's.
         unit: Whom the experiment sticks to; the inputs where left out.
         refresh: Whether to skip the cache.
-        request_id: The caller's id; a random one where left out.
+        request_id: The caller's id; where left out, that of the request the code works for, or a random one.
 
     Raises:
         InvalidRequest: If it can never be served; its subclasses say why.
@@ -120,7 +121,8 @@ def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
         chosen = assign(asked, canonical.decode() if unit is None else str(unit))
     key = blake3(f"{asked.name}\0{asked.fingerprints[chosen.name]}\0".encode())
     key.update(canonical)
-    return Request(asked, chosen, canonical, key.hexdigest(), request_id or os.urandom(16).hex(), bool(refresh))
+    own_id = request_id or current_request_id() or os.urandom(16).hex()
+    return Request(asked, chosen, canonical, key.hexdigest(), own_id, bool(refresh))
 
 
 def find_program(name: str | None) -> Program:

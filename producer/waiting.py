@@ -22,6 +22,7 @@ from celery.states import READY_STATES
 from kombu.utils.json import loads
 from redis.client import PubSub
 
+from config.events import Event
 from config.redis import connect
 from config.settings import get_settings
 from producer.claims import RESULT_PREFIX
@@ -102,7 +103,7 @@ class Waiter:
             try:
                 self._follow()
             except (redis.RedisError, OSError) as error:
-                logger.warning("results not heard, reconnecting: %s", type(error).__name__)
+                logger.warning(Event("results_not_heard", error=type(error).__name__))
                 time.sleep(_RECONNECT_SECONDS)
 
     def _follow(self) -> None:

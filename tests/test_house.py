@@ -55,6 +55,11 @@ def test_guards_know_nothing_of_each_other():
             assert not [other for other in others if f"workers.guards.{other} import" in text], module
 
 
+def test_opentelemetry_is_imported_in_one_place():
+    found = [path for path in modules() if "opentelemetry" in set(imported(path))]
+    assert [str(path.relative_to(ROOT)) for path in found] == ["config/spans.py"]
+
+
 def test_litellm_is_imported_nowhere():
     assert not [path for path in modules() if "litellm" in set(imported(path))]
 
@@ -72,7 +77,8 @@ def test_lua_lives_in_files_that_open_with_what_they_take():
 def test_importing_a_producer_reads_no_configuration_and_loads_no_dspy():
     code = (
         "import sys, producer, config.settings;"
-        "assert not {'dspy', 'litellm', 'flower', 'tornado', 'numpy', 'prometheus_client'} & sys.modules.keys();"
+        "unwanted = {'dspy', 'litellm', 'flower', 'tornado', 'numpy', 'prometheus_client', 'structlog'};"
+        "assert not (unwanted | {'config.spans'}) & sys.modules.keys();"
         "assert config.settings.get_settings.cache_info().currsize == 0"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"DSPYQ_CONFIG": "/nowhere.toml"}, cwd=ROOT)

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
 from config.errors import DeadlineExceeded
+from config.events import NO_CONTEXT
 from workers.refusal import Ending, Interruption, Postponement
 
 #: The outcome of a call that was answered; any other is the code of its error, as in ``rate_limit`` or ``timeout``.
@@ -98,6 +100,10 @@ class Ledger:
         job: Whose calls they are; None for a program that runs outside of any job.
         earlier: What earlier runs of the job did.
         deadline_seconds: How long all runs together may take.
+
+    Attributes:
+        log_context: What lines of its threads say besides.
+        trace_context: What its model calls' spans belong to, where there are any.
     """
 
     def __init__(
@@ -105,6 +111,8 @@ class Ledger:
     ) -> None:
         self.job = job
         self.earlier = earlier
+        self.log_context: Mapping[str, Any] = NO_CONTEXT
+        self.trace_context: Any = None
         self._started_at = time.monotonic()
         self._deadline_seconds = deadline_seconds
         self._calls: list[CallRecord] = []  # appending is atomic, so threads need no lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import re
 import sys
 from pathlib import Path
@@ -13,16 +14,24 @@ from celery import signals
 
 from config.celery import app, configuration
 from config.errors import ConfigurationError, DspyqError
+from config.events import Event
 from config.redis import answers_client, jobs_client, redis_errors
 from config.settings import get_settings
+from config.tracing import process_tracing
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
 from workers import privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
+from workers.logs import setup as logs
+from workers.logs.render import find_context_with
+
+logger = logging.getLogger("dspyq.worker")
 
 #: Calls leave little that only the collector frees; at Python's own 700 it runs ten times in each.
 _COLLECT_AFTER_OBJECTS = 10_000
+#: What an endpoint of traces that does not answer may cost a worker's end.
+_EXPORT_SECONDS = 3.0
 
 
 #: Predictions run in threads, or one by one.
@@ -42,6 +51,7 @@ def refuse_a_faulty_configuration() -> None:
 def connect() -> None:
     """Have Celery call this module; receivers are held strongly, for nothing else does."""
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
+    logs.connect()
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
@@ -69,12 +79,17 @@ def _prepare(instance: Any, **_: Any) -> None:
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
         from workers.guards.model import Guards  # noqa: PLC0415
+        from workers.lm import running_log_context  # noqa: PLC0415
         from workers.monitoring import Monitoring  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.scoring import Scoring  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()
+        find_context_with(running_log_context)
+        instance.quiet = instance.quiet or logs.is_json(settings)  # no banner among lines of JSON
+        if tracing := process_tracing():
+            tracing.become_global()
         served = set(instance.app.amqp.queues.consume_from)
         guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
         scoring, upkeep = Scoring(settings, served), Upkeep(guards.catch_up, gates.open_what_may_be)
@@ -100,7 +115,8 @@ def _prepare(instance: Any, **_: Any) -> None:
 
 def _refuse(error: DspyqError) -> NoReturn:
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
-        print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        # Plain text, past the log: nothing runs yet, and whoever starts the worker reads it.
+        print(f"dspyq: {fault}", file=sys.__stderr__)
     raise SystemExit(1) from None
 
 
@@ -131,7 +147,10 @@ def _reach_redis() -> None:
         answers_client().ping()
 
 
-def _begin(**_: Any) -> None:
+def _begin(sender: Any, **_: Any) -> None:
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    concurrency = sender.controller.concurrency
+    logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues))
     leases = process_leases()
     leases.tell = tell
     leases.start()
@@ -143,3 +162,5 @@ def _begin(**_: Any) -> None:
 
 def _end(**_: Any) -> None:
     process_leases().stop()
+    if tracing := process_tracing():
+        tracing.close(_EXPORT_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import anyio.to_thread  # comes with DSPy
@@ -22,13 +22,16 @@ from dspy.clients.call_result import usage_dict
 from dspy.clients.engines.lm15_engine import LM15Engine
 
 from config.errors import ConfigurationError
+from config.events import NO_CONTEXT
 from config.experiment import Model
+from config.tracing import process_tracing
 from workers.deadline import DeadlineSocket, deadline, remaining_seconds
-from workers.failures import Failure, classify
+from workers.failures import Failure, classify, code_of
 from workers.guards.call import Reply
 from workers.guards.model import Guard, Guards, Unguarded
 from workers.ledger import Ledger, UnaccountedCall
 from workers.prices import Pricing
+from workers.tracing import ChatSpans
 
 #: The setting of ``dspy.context`` that holds the running prediction's ledger. DSPy carries its settings into the
 #: threads of ``dspy.Parallel``, ``asyncify`` and async calls; a context variable of our own gets lost in the first.
@@ -97,7 +100,7 @@ class Engine:
         """Answer a request, by way of the guards."""
         ledger = _running_ledger()
         ledger.check_open()
-        response: lm15.Response = self._guard.answer(ledger, ProviderCall(self, request))
+        response: lm15.Response = self._guard.answer(ledger, ProviderCall(self, request, self._spans(request, ledger)))
         return response
 
     def attempt(self, request: lm15.Request, seconds: float) -> Reply:
@@ -113,6 +116,18 @@ class Engine:
         if not all(count is None or 0 <= count <= _MOST_TOKENS for count in tokens):
             return Reply(response, None, None, None)
         return Reply(response, *tokens, self.pricing.cost_usd(request, response))
+
+    def _spans(self, request: lm15.Request, ledger: Ledger) -> ChatSpans | None:
+        tracing = process_tracing()
+        if tracing is None:
+            return None
+        requested = {
+            "gen_ai.request.model": self._route.model,
+            "gen_ai.request.max_tokens": request.config.max_tokens,
+            "gen_ai.request.temperature": request.config.temperature,
+            "gen_ai.request.top_p": request.config.top_p,
+        }
+        return ChatSpans(tracing, self._model, self._route.provider, requested, ledger.trace_context)
 
     def find_parameter_faults(self, parameters: dict[str, Any]) -> Iterator[str]:
         """Say what the provider's interface cannot carry, without network access.
@@ -163,9 +178,10 @@ class ProviderCall:
         is_text: Whether all of it is text.
     """
 
-    def __init__(self, engine: Engine, request: lm15.Request) -> None:
+    def __init__(self, engine: Engine, request: lm15.Request, spans: ChatSpans | None = None) -> None:
         self._engine = engine
         self._request = request
+        self._spans = spans
         stated = request_to_dict(request)
         wire = orjson.dumps(stated, default=str, option=orjson.OPT_SORT_KEYS)
         self.digest = blake3(wire).hexdigest(length=16)
@@ -175,7 +191,9 @@ class ProviderCall:
 
     def attempt(self, seconds: float) -> Reply:
         """Call the provider once, for so many seconds at most."""
-        return self._engine.attempt(self._request, seconds)
+        if self._spans is None:
+            return self._engine.attempt(self._request, seconds)
+        return self._spans.attempt(lambda: self._engine.attempt(self._request, seconds), code_of)
 
     @staticmethod
     def classify(error: Exception) -> Failure:
@@ -252,6 +270,12 @@ def build_lm(model: Model, guards: Guards | None = None) -> dspy.LM:
     if faults:
         raise ConfigurationError(faults)
     return lm
+
+
+def running_log_context() -> Mapping[str, Any]:
+    """Return what lines of this thread say besides, where DSPy has carried its settings into it."""
+    ledger: Ledger | None = dspy.settings.get(LEDGER_SETTING)
+    return NO_CONTEXT if ledger is None else ledger.log_context
 
 
 def _running_ledger() -> Ledger:

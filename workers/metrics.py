@@ -52,6 +52,9 @@ BUDGET_WARNINGS = Counter(
 GUARD_REDIS_FAILURES = Counter(
     "dspy_guard_redis_failures_total", "Times Redis could not say whether a model may be called.", ["model"]
 )
+LOG_ENTRIES_DROPPED = Counter(
+    "dspy_log_entries_dropped_total", "Log entries that found no room, because their reader is slow or gone.", ["sink"]
+)
 #: Without ``_total`` by its name, and so a gauge; it only grows.
 QUESTION_COMPLEXITY = Gauge("dspy_question_complexity", "Questions computed, by category.", ["category"])
 ANSWER_QUALITY_SCORE = Gauge("dspy_answer_quality_score", "Mean of the latest 100 scores of answers.", ["model"])

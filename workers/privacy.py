@@ -18,13 +18,14 @@ import redis
 from celery.worker.consumer import consumer
 from kombu.exceptions import OperationalError
 
+from config.events import Event
 from config.privacy import HIDDEN, exception_type, hides_content
 from producer.delivery.task import DeliveredTask
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = frozenset({
-    "asyncio", "celery", "concurrent", "config", "flower", "kombu", "producer", "tornado", "workers",
+    "asyncio", "celery", "concurrent", "config", "dspyq", "flower", "kombu", "producer", "tornado", "workers",
 })  # fmt: skip
 #: What Celery's records on a task may show of it.
 _SHOWN_FIELDS = frozenset({"description", "eta", "hostname", "id", "internal", "name", "runtime"})
@@ -76,7 +77,7 @@ class _Printed(logging.Filter):
 def _report_thread(ended: threading.ExceptHookArgs) -> None:
     """Log that a thread was ended by an exception; Python would print it."""
     if ended.exc_type is not SystemExit and ended.exc_value is not None:
-        logger.error("a thread ended with %s", ended.exc_type.__name__, exc_info=ended.exc_value)
+        logger.error(Event("thread_ended", error=ended.exc_type.__name__), exc_info=ended.exc_value)
 
 
 def _clean(record: logging.LogRecord) -> None:

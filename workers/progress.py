@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from config.events import Event
 from config.settings import get_settings
 from producer.delivery.leases import Leases, process_leases
 from producer.delivery.pauses import process_pauses
@@ -74,7 +75,7 @@ class Progress:
             return
         self._restart_after_seconds = self.stalled_seconds + self._lease_seconds
         self.restarts += 1
-        logger.error("jobs wait and this worker has room, but it asks for none: restarting its consumer")
+        logger.error(Event("consumer_restarted", reason="jobs wait and this worker has room, but it asks for none"))
         _cut(self._consumer)
 
     def _could_take(self) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 
 import redis
 
+from config.events import Event
 from config.settings import get_settings
 from producer.delivery.leases import Leases, process_leases
+from workers.logs import setup as logs
 
 logger = logging.getLogger("dspyq.shutdown")
 
@@ -22,6 +24,7 @@ _CLOSE_SECONDS = 10.0
 
 def begin(exitcode: int = 0, **_: Any) -> None:
     """Begin the end when the worker is told to: Celery stops consuming and waits for its threads meanwhile."""
+    logger.info(Event("shutdown_begun", grace_seconds=get_settings().delivery.shutdown_grace_seconds))
     threading.Thread(target=_end, args=(process_leases(), exitcode), name="dspyq-shutdown", daemon=True).start()
 
 
@@ -37,7 +40,8 @@ def _end(leases: Leases, exitcode: int) -> None:
     else:
         _hand_back(leases, also_begun=True)
     # Nothing can end a thread that is stuck, and Celery would wait for it without end.
-    logger.warning("ended with threads still busy; their jobs were handed back")
+    logger.warning(Event("shutdown_forced", reason="threads were still busy; their jobs were handed back"))
+    logs.close()
     os._exit(exitcode)
 
 
@@ -45,7 +49,7 @@ def _hand_back(leases: Leases, *, also_begun: bool) -> None:
     try:
         number = leases.hand_back(also_begun=also_begun)
     except redis.RedisError as error:
-        logger.warning("jobs could not be handed back, their leases run out instead: %s", type(error).__name__)
+        logger.warning(Event("jobs_not_handed_back", error=type(error).__name__))
         return
     if number:
-        logger.info("handed %d jobs back", number)
+        logger.info(Event("jobs_handed_back", jobs=number))

@@ -16,6 +16,7 @@ from celery.exceptions import Ignore
 
 from config.celery import HEADER
 from config.errors import PredictionFailed, VariantMismatch
+from config.events import Event, log_context
 from config.experiment import Variant
 from config.settings import get_settings
 from producer.claims import Claim, Run, process_claims
@@ -26,11 +27,13 @@ from producer.request import Header, Request, build_request
 from producer.statistics import run_counts
 from workers.guards.gates import Gates
 from workers.guards.model import Guards
-from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
+from workers.ledger import ANSWERED, NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
 from workers.measuring import Measured
 from workers.programs import Runner
 from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal
+from workers.report import Report
 from workers.scoring import Scoring
+from workers.tracing import run_context
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -58,18 +61,30 @@ class Body:
         self._gates = gates
 
     def __call__(self, task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer the task's question."""
-        context = task.request
+        """Answer the task's question, and tell of it."""
+        report = Report(task.request, inputs)
+        try:
+            answer = self._answer(task.request, inputs, report)
+        except Ignore:  # parked, lost or revoked: another run tells of the prediction's end
+            raise
+        except Exception as error:
+            report.failed(error)
+            raise
+        report.answered(answer)
+        return answer
+
+    def _answer(self, context: Context, inputs: Mapping[str, Any], report: Report) -> dict[str, Any]:
         properties = context.properties or {}
         run = Run.of_delivery_tag(context.id, properties.get("delivery_tag"), properties.get("run_count", 1))
         header = _header(context, inputs)
+        report.begin(header)
         request = _request(context, header, run, inputs, is_served=(header.program, header.variant) in self._runners)
         is_first_look = not header.is_claimed and not run.is_repeated
         try:
             stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
             earlier = self._earlier(run, request.variant) if stored is None else NO_EARLIER_RUNS
         except redis.RedisError as error:  # nothing is wrong with the job
-            logger.warning("job %s waits: Redis could not be asked for its answer: %s", context.id, error)
+            logger.warning(Event("job_waits_for_redis", error=f"{type(error).__name__}: {error}"))
             _park(context, _WAIT_IN_REDIS_SECONDS)
         if stored is not None:
             return stored
@@ -77,10 +92,12 @@ class Body:
         try:
             return self._compute(request, run, request.variant, ledger, inputs)
         except Postponement as postponement:
+            report.interrupted(postponement)
             if postponement.seconds_left is not None:
                 self._gates.hold_up(request.queue, postponement.seconds_left)
             self._park(context, request, ledger, postponement.wait_seconds)
         except Refusal as refusal:
+            report.interrupted(refusal)
             if request.program.when_unavailable == "wait":
                 wait_seconds = refusal.wait_seconds
                 if refusal.pauses_queue:
@@ -108,8 +125,10 @@ class Body:
             raise Ignore from None
         except Interruption:
             raise
-        except BaseException as error:  # noqa: BLE001 - leaked into Celery's threads, it would strand the job
+        except BaseException as error:  # leaked into Celery's threads, it would strand the job
             failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
+            if all(call.outcome == ANSWERED for call in ledger.calls[-1:]):  # else its model failed, not the program
+                logger.exception(Event("program_raised"), exc_info=failure)
             _fail(request, run, ledger, failure)
         return to_json(answer.outputs, _metadata(request, ledger, variant))
 
@@ -170,7 +189,9 @@ def _fail(request: Request, run: Run, ledger: Ledger, error: Exception) -> NoRet
 
 def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns, run_count: int = 1) -> Ledger:
     job = Job(run.task_id, run.fence, request.program.name, variant.name, run_count)
-    return Ledger(job, earlier, request.program.deadline_seconds)
+    ledger = Ledger(job, earlier, request.program.deadline_seconds)
+    ledger.log_context, ledger.trace_context = log_context.get(), run_context()
+    return ledger
 
 
 def _header(context: Context, inputs: Mapping[str, Any]) -> Header:

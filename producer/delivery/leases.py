@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import redis
 
+from config.events import Event
 from config.redis import connect, jobs_client
 from config.settings import get_settings
 from producer.delivery.records import Delivery, Records
@@ -117,7 +118,7 @@ class Leases:
         except redis.RedisError as error:
             if not self.let_go(tag):
                 raise  # nothing here keeps that process from ending the job
-            logger.warning("run %s does not begin, Redis does not say whether it may: %s", tag, error)
+            logger.warning(Event("run_not_begun", run=tag, error=f"{type(error).__name__}: {error}"))
             return False
 
     def ended(self, tag: str) -> None:
@@ -143,7 +144,7 @@ class Leases:
         try:
             self.records.finish(tag)
         except redis.RedisError as error:
-            logger.warning("run %s is done, but Redis could not be told: %s; trying again", tag, error)
+            logger.warning(Event("run_not_finished_yet", run=tag, error=f"{type(error).__name__}: {error}"))
             self._unfinished.add(tag)
 
     def let_go(self, tag: str) -> bool:
@@ -225,9 +226,7 @@ class Leases:
         except Exception as error:  # a fault of ours must not take every other lease with it
             self.failed_beats += 1
             is_ours = not isinstance(error, redis.RedisError)
-            logger.warning(
-                "jobs could not be renewed: %s: %s; trying again", type(error).__name__, error, exc_info=is_ours
-            )
+            logger.warning(Event("jobs_not_renewed", error=f"{type(error).__name__}: {error}"), exc_info=is_ours)
 
     def _run(self) -> None:
         interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
@@ -240,7 +239,7 @@ class Leases:
         too_long_ago = time.monotonic() - self._lease_seconds
         for tag, lease in list(self._held.items()):
             if lease.ended_at is not None and lease.ended_at < too_long_ago and self.let_go(tag):
-                logger.warning("run %s ended without an acknowledgement; its job returns to its queue", tag)
+                logger.warning(Event("run_not_acknowledged", run=tag))
 
     def _finish_what_is_done(self) -> None:
         for tag in list(self._unfinished):
@@ -264,14 +263,14 @@ class Leases:
             if lease is not None and (lease.is_storing or lease.is_finished):
                 continue  # its answer has ended its job, or Redis says with it that the job was lost
             if self.let_go(tag):
-                logger.warning("run %s lost its job: the lease ran out, or a retry replaced it", tag)
+                logger.warning(Event("run_lost_its_job", run=tag))
         return lost
 
     def _sweep(self) -> None:
         for _ in range(SWEEPS_PER_BEAT):
             sweep = self._beat_records.sweep(self._max_deliveries, max(_LONGEST_GAP_SECONDS, self._lease_seconds / 2))
             if sweep.expired:
-                logger.warning("nobody renewed these jobs, they are queued again: %s", ", ".join(sweep.expired))
+                logger.warning(Event("jobs_queued_again", reason="nobody renewed them", task_ids=list(sweep.expired)))
             if sweep.untold and self.tell:
                 self.tell(sweep.untold)
             if sweep.is_complete:

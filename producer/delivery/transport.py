@@ -21,6 +21,7 @@ from kombu.transport import redis, virtual
 from kombu.utils import uuid
 from kombu.utils.json import dumps, loads
 
+from config.events import Event
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.delivery.records import Job
@@ -189,7 +190,7 @@ def _is_of_task(message: dict[str, Any]) -> bool:
 
 def _drop_strange_item() -> None:
     """Lists hold bells, and kombu's envelopes of what is no task's; over anything else Celery would end the worker."""
-    logger.error("a queue's list held something that is neither a bell nor a message; it is dropped")
+    logger.error(Event("strange_item_dropped", reason="a queue's list held neither a bell nor a message"))
 
 
 def _take(queue: str) -> dict[str, Any] | None:
@@ -224,7 +225,7 @@ def _unreadable_is_set_aside(delivery_tag: str) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE:
-        logger.exception("job %s cannot be read and is set aside", delivery_tag)
+        logger.exception(Event("job_not_readable", run=delivery_tag))
         process_leases().set_aside(delivery_tag, "its message cannot be read")
 
 

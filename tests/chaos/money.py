@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 
@@ -37,9 +37,7 @@ _TIMEOUT_SECONDS = 1.0
 _LONGEST_HOLD_SECONDS = 30 + 2 + _TIMEOUT_SECONDS
 _SHARE_IN_TROUBLE = 0.06
 _TROUBLES = ({"status": 500}, {"status": 500}, {"fault": "cut"}, {"fault": "disconnect"}, {"fault": "hang"})
-_REFUSED = re.compile(
-    r"^\[(\S+ \S+): WARNING/.*queue (\S+) is paused here: the daily limit .* is used up", re.MULTILINE
-)
+_REFUSED = re.compile(r"^{.*\"queue_paused\".*the daily limit .* is used up.*$", re.MULTILINE)
 
 
 def _settings(first_limit_usd: float) -> dict[str, object]:
@@ -194,10 +192,7 @@ def _expire_holds(stage: Stage) -> None:
 def _refusals(worker: Worker) -> list[float]:
     """Return when a worker, in all its lives, paused a queue because the day's money was used up."""
     text = worker.log_file.read_text(errors="replace")
-    return [
-        datetime.strptime(found, "%Y-%m-%d %H:%M:%S,%f").astimezone(UTC).timestamp()
-        for found, _ in _REFUSED.findall(text)
-    ]
+    return [datetime.fromisoformat(orjson.loads(line)["timestamp"]).timestamp() for line in _REFUSED.findall(text)]
 
 
 def _entry_faults(stage: Stage, watch: BudgetWatch) -> list[str]:

@@ -43,35 +43,57 @@ def test_even_with_the_setting_content_stays_out_of(shown, where):
     assert not found(getattr(shown, where), CONTENT)
 
 
+def entries(observation):
+    """The lines of its log, which are JSON."""
+    return [json.loads(line) for line in observation.log.splitlines() if line.startswith("{")]
+
+
 @pytest.mark.parametrize(
-    "record",
+    "event",
     [
-        r"Task dspyq\.predict\[\S+\] received",
-        r"Task dspyq\.predict\[\S+\] succeeded in [\d.]+s: \.\.\.$",
-        r"Task dspyq\.predict\[\S+\] raised unexpected: PredictionFailed: LMInvalidRequestError$",
-        r"Task dspyq\.predict\[\S+\] raised unexpected: PredictionFailed: ValueError$",
         r"Task tests\.support\.indiscreet\.fail\[\S+\] raised unexpected: ValueError$",
-        r"Task tests\.support\.indiscreet\.retry\[\S+\] retry: LookupError$",
         r"Task tests\.support\.indiscreet\.return_what_is_not_json\[\S+\] raised unexpected: EncodeError$",
         r"Discarding revoked task: dspyq\.predict\[\S+\]$",
         r"TaskPool: Apply \S+ \(args:\.\.\. kwargs:\.\.\.\)$",
         r"Received and deleted unknown message",
         r"Can't decode message body: 'DecodeError'",
-        r"Received unregistered task of type 'nobody\.knows'\.$",
-        r"Received invalid task message: InvalidTaskError$",
-        r"RuntimeWarning: Exception raised outside body: InvalidTaskError$",
-        r"indiscreet\.py:\d+: UserWarning: \.\.\.$",
-        r"indiscreet_program\.py:\d+: UserWarning: \.\.\.$",
+        r"Received unregistered task of type 'nobody\.knows'\.",
+        r"Received invalid task message: InvalidTaskError\n",
+        r".*RuntimeWarning: Exception raised outside body: InvalidTaskError$",
+        r".*indiscreet\.py:\d+: UserWarning: \.\.\.$",
+        r".*indiscreet_program\.py:\d+: UserWarning: \.\.\.$",
         r"what programs print is left out; logging\.include_content = true shows it$",
-        r"a thread ended with ValueError$",
     ],
 )
-def test_the_log_still_says_what_happened(hidden, record):
-    assert re.search(record, hidden.log, re.MULTILINE)
+def test_the_log_still_says_what_happened(hidden, event):
+    assert [entry for entry in entries(hidden) if re.match(event, entry["event"])]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event": "prediction", "status": "success", "error": None},
+        {"event": "prediction", "status": "failure", "error": "PredictionFailed: LMInvalidRequestError"},
+        {"event": "prediction", "status": "failure", "error": "PredictionFailed: ValueError"},
+        {"event": "task", "task": "tests.support.indiscreet.retry", "status": "retry", "error": "LookupError"},
+        {"event": "task", "task": "tests.support.indiscreet.echo", "status": "success"},
+        {"event": "thread_ended", "error": "ValueError"},
+        {"event": "program_raised", "program": "indiscreet"},
+    ],
+)
+def test_the_log_says_in_fields_what_became_of_each_task(hidden, fields):
+    assert [entry for entry in entries(hidden) if fields.items() <= entry.items()]
+
+
+def test_celerys_own_records_of_predictions_are_replaced(hidden, shown):
+    for observation in (hidden, shown):
+        records = [entry for entry in entries(observation) if entry["event"].startswith("Task dspyq.predict")]
+        assert not records
 
 
 def test_the_log_shows_where_an_exception_was_raised_and_what_it_came_from(hidden):
-    trace = re.search(r"indiscreet\.fail\[\S+\] raised unexpected: ValueError\n(.*?)\n\[", hidden.log, re.DOTALL)[1]
+    failures = [entry for entry in entries(hidden) if "indiscreet.fail[" in entry["event"]]
+    trace = next(entry["traceback"] for entry in failures if "traceback" in entry)
     assert re.findall(r"^\w+$", trace, re.MULTILINE) == ["KeyError", "ValueError"]
     assert len(re.findall(r'^  File ".*indiscreet\.py", line \d+, in fail$', trace, re.MULTILINE)) == 2
 

@@ -31,7 +31,8 @@ def test_a_limit_that_is_nearly_used_up_is_a_warning_of_the_log_and_of_the_metri
     path = settings_file({"metrics": {"port": 0}, "budget": {"daily_usd": 0.004}})
     running = worker(path)
     run_producer(ask_one, path, question="q")  # 0.0021 dollars
-    running.wait_for_line("all calls: 50 % of the daily limit is used up", 10)
+    line = running.wait_for_line('"budget_threshold"', 10)
+    assert '"scope":"all calls","period":"daily","percentage":50' in line
     assert Monitor.of(running).metrics()['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
 
 

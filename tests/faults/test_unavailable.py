@@ -14,7 +14,7 @@ def test_a_job_waits_for_money_and_is_served_when_the_limit_is_raised(
     path = settings_file({"budget": {"daily_usd": 0.004}})
     running = worker(path)
     batch = start_producer(ask, path, questions=questions(300))
-    running.wait_for_line("is paused here", 20)
+    running.wait_for_line('"queue_paused"', 20)
     time.sleep(1)
     spent = endpoint.calls()
     time.sleep(1)

@@ -12,6 +12,7 @@ from typing import NoReturn
 import redis
 
 from config.errors import AccountRefused, BreakerOpen, RateLimited, Unavailable, UnboundedCall
+from config.events import Event
 from config.experiment import Model
 from config.scripts import run_together
 from config.settings import Settings
@@ -257,7 +258,7 @@ class Admission:
 
     def _note(self, error: redis.RedisError) -> None:
         metrics.GUARD_REDIS_FAILURES.labels(self._model.name).inc()
-        logger.warning("model %s: Redis cannot say whether it may be called: %s", self._model.name, error)
+        logger.warning(Event("guards_not_asked", model=self._model.name, error=f"{type(error).__name__}: {error}"))
 
     def _refuse(self, error: Unavailable, wait_seconds: float) -> NoReturn:
         raise Refusal(error, wait_seconds=wait_seconds, pauses_queue=True)

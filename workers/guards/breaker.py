@@ -20,6 +20,7 @@ import redis
 from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener, CircuitBreakerStorage
 
 from config.errors import BreakerOpen
+from config.events import Event
 from config.scripts import Step, run_together
 from workers.guards.breaker_state import (
     PROBE_LOOK_SECONDS,
@@ -273,7 +274,7 @@ class _Storage(CircuitBreakerStorage):
         except redis.RedisError as error:
             with self._lock:
                 self.unsaid += 1
-            logger.warning("a call's outcome is lost to the circuit breaker: %s: %s", type(error).__name__, error)
+            logger.warning(Event("breaker_not_told", error=f"{type(error).__name__}: {error}"))
 
     def _tell(self, event: CallEvent, call: ProviderCall) -> Answer:
         answer = self._fleet.tell(event, call.id, call.epoch)

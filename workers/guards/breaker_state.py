@@ -13,12 +13,15 @@ from typing import Any, Literal, Self
 
 import redis
 
+from config.events import Event
 from config.experiment import Model
 from config.redis import KEY_PREFIX
 from config.scripts import Step, load_script, run_together
 from config.settings import Settings
 
 logger = logging.getLogger("dspyq.breaker")
+
+_EVENTS = {"closed": "breaker_closed", "half-open": "breaker_half_open", "open": "breaker_opened"}
 
 BREAKER_PREFIX = f"{KEY_PREFIX}breaker:"
 #: How long a call waits for the outcome of the one that probes, before it asks again.
@@ -203,13 +206,10 @@ class FleetBreaker:
         return Answer(state, bool(before), bool(is_admitted))
 
     def _log(self, before: str, state: BreakerState) -> None:
-        text, values = "circuit breaker of model %s: %s -> %s", [self._model_name, before, state.name]
-        if state.is_forced:
-            text += " until an operator closes it"
-        elif state.name == "open":
-            text += " for %.1f s"
-            values.append(state.open_seconds)  # type: ignore[arg-type]  # what logging formats
-        logger.warning(text, *values)
+        event = Event(_EVENTS[state.name], model=self._model_name, before=before)
+        if state.name == "open" and state.open_seconds is not None:  # else until an operator closes it
+            event.fields["open_seconds"] = round(state.open_seconds, 1)
+        logger.warning(event)
 
 
 def _text(reply: bytes | str) -> str:

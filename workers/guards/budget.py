@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, cast
 import redis
 
 from config.errors import BudgetExceeded, Unavailable
-from config.money import dollars
+from config.events import Event
+from config.money import dollars, to_usd
 from config.periods import Calendar, Period, Periods
 from config.scripts import Step, load_script
 from config.settings import Settings
@@ -216,7 +217,7 @@ class Budget:
             if number < _BATCH_SIZE:
                 break
         if charged:
-            logger.warning("%d calls were charged the most they may have cost: no worker has settled them", charged)
+            logger.warning(Event("calls_charged_at_bound", calls=charged, reason="no worker has settled them"))
         return charged
 
     def _ask(self, call_id: str, call: BilledCall, bound_nano_usd: int, lease_seconds: float) -> Step[HoldVerdict]:
@@ -289,26 +290,28 @@ def _report(call: BilledCall, settlement: Settlement) -> None:
     for crossing in settlement.crossings:
         metrics.BUDGET_WARNINGS.labels(crossing.scope, crossing.period, str(crossing.percentage)).inc()
         logger.warning(
-            "%s: %d %% of the %s limit is used up: %s of %s",
-            describe_scope(crossing.scope)[0],
-            crossing.percentage,
-            crossing.period,
-            dollars(crossing.settled_nano_usd),
-            dollars(crossing.limit_nano_usd),
+            Event(
+                "budget_threshold",
+                scope=describe_scope(crossing.scope)[0],
+                period=crossing.period,
+                percentage=crossing.percentage,
+                spent_usd=to_usd(crossing.settled_nano_usd),
+                limit_usd=to_usd(crossing.limit_nano_usd),
+            )
         )
     if settlement.is_above_hold:
         logger.warning(
-            "call %s of model %s cost %s, more than the %s that were held: state its dearest prices, or raise "
-            "models.%s.prompt_overhead_tokens",
-            call.id,
-            call.model,
-            dollars(settlement.charged_nano_usd),
-            dollars(settlement.held_nano_usd),
-            call.model,
+            Event(
+                "call_above_its_hold",
+                call_id=call.id,
+                model=call.model,
+                cost_usd=to_usd(settlement.charged_nano_usd),
+                held_usd=to_usd(settlement.held_nano_usd),
+                advice=f"state its dearest prices, or raise models.{call.model}.prompt_overhead_tokens",
+            )
         )
     if settlement.found == "nothing":
-        logger.warning("call %s had no hold when it was settled: Redis has lost its data", call.id)
+        logger.warning(Event("call_without_hold", call_id=call.id, reason="Redis has lost its data"))
     if settlement.found == "clock":
-        logger.error(
-            "call %s is not charged: it had no hold, and this machine's clock is wrong; set it by NTP", call.id
-        )
+        reason = "it had no hold, and this machine's clock is wrong; set it by NTP"
+        logger.error(Event("call_not_charged", call_id=call.id, reason=reason))

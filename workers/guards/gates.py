@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import redis
 
+from config.events import Event
 from producer.delivery.pauses import Pauses
 from workers.refusal import Refusal
 
@@ -30,7 +31,9 @@ class Gates:
     def close(self, queue: str, refusal: Refusal) -> None:
         """Take nothing more from a queue until the refusal is over."""
         if self.hold_up(queue, refusal.seconds_left or _countdown(refusal.wait_seconds)):
-            logger.warning("queue %s is paused here: %s", queue, refusal.error)
+            logger.warning(
+                Event("queue_paused", queue=queue, error=type(refusal.error).__name__, reason=str(refusal.error))
+            )
 
     def hold_up(self, queue: str, seconds_left: Callable[[], float]) -> bool:
         """Take nothing more from a queue until no seconds are left; return whether anything was taken so far."""
@@ -55,7 +58,7 @@ class Gates:
                 if self._seconds_left.get(queue) is seconds_left:  # else it was refused again meanwhile
                     del self._seconds_left[queue]
                     self._pauses.resume(queue)
-            logger.info("queue %s is served again here", queue)
+            logger.info(Event("queue_resumed", queue=queue))
 
 
 def _countdown(seconds: float) -> Callable[[], float]:
@@ -107,7 +110,7 @@ class Upkeep:
             work()
         except redis.RedisError as error:
             self.failures += 1
-            logger.warning("guards wait for Redis: %s: %s", type(error).__name__, error)
+            logger.warning(Event("guards_wait_for_redis", error=f"{type(error).__name__}: {error}"))
         except Exception:  # a fault of ours must not end the thread
             self.failures += 1
-            logger.exception("guards could not be kept up; trying again")
+            logger.exception(Event("guards_not_kept_up"))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import redis
 
+from config.events import Event
 from config.experiment import Model
 from config.money import to_nano_usd, to_usd
 from config.scripts import Step
@@ -251,7 +252,7 @@ class ModelGuard:
         try:
             self._rate_limiter.close(reason, failure.retry_after_seconds)
         except redis.RedisError as error:
-            logger.warning("model %s: its gate could not be closed: %s", self._model.name, error)
+            logger.warning(Event("gate_not_closed", model=self._model.name, error=f"{type(error).__name__}: {error}"))
 
     def _seconds_to_next_attempt(self, ledger: Ledger, key: str, failure: Failure) -> float:
         """Return how long to wait, drawn evenly up to a bound that doubles ("full jitter").

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 import redis
 
+from config.events import Event
 from config.experiment import Model
 from config.redis import KEY_PREFIX
 from config.scripts import Step, load_script, run_together
@@ -210,7 +211,9 @@ class RateLimiter:
         self._closings_grow = True
         closed_seconds = float(left) / _MICROSECONDS
         if is_new:
-            logger.warning("gate of model %s: closed for %.1f s (%s)", self._model_name, closed_seconds, reason)
+            logger.warning(
+                Event("gate_closed", model=self._model_name, closed_seconds=round(closed_seconds, 1), reason=reason)
+            )
         return closed_seconds
 
     def succeeded(self) -> Step[None] | None:
@@ -225,7 +228,7 @@ class RateLimiter:
         """
         was_closed = bool(self._scripts["reset"]((self._key,)))
         if was_closed:
-            logger.warning("gate of model %s: opened by an operator", self._model_name)
+            logger.warning(Event("gate_opened", model=self._model_name, reason="by an operator"))
         return was_closed
 
     def _reservation(self, reply: list[Any], asked_at: float) -> Reservation:

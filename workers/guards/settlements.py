@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from config.events import Event
 from config.scripts import Step, run_together
 
 logger = logging.getLogger("dspyq.guards")
@@ -36,7 +37,7 @@ class Settlements:
         try:
             return run_together(self._client, steps)
         except redis.RedisError as error:
-            logger.warning("a call could not be settled yet: %s: %s", type(error).__name__, error)
+            logger.warning(Event("call_not_settled_yet", error=f"{type(error).__name__}: {error}"))
             self._late.append(steps)
             return []
 

@@ -204,7 +204,8 @@ def test_a_bill_above_its_hold_is_settled_in_full_counted_and_logged(client, mak
     assert settlement.is_above_hold
     assert account(redis_server) == (130, 0)
     assert statistics(redis_server)["bills_above_hold"] == 1
-    assert "more than the $0.00000006 that were held" in caplog.text
+    assert "call_above_its_hold" in caplog.text
+    assert "cost_usd=1.3e-07 held_usd=6e-08" in caplog.text
     assert refused(do(client, budget.hold(call(2), 0))) == ("exhausted", "all", "daily")
 
 
@@ -217,7 +218,7 @@ def test_a_hold_whose_lease_ran_out_is_charged_its_bound_once(client, make, redi
     assert account(redis_server) == (60, 0)
     assert books(redis_server) == {"calls": 1, "unknown_calls": 1, "unknown_nano_usd": 60}
     assert statistics(redis_server) == {"expired_holds": 1}
-    assert "1 calls were charged the most they may have cost" in caplog.text
+    assert "calls_charged_at_bound calls=1" in caplog.text
 
 
 def test_a_hold_is_leased_for_as_long_as_its_call_may_take(client, make, redis_server):
@@ -380,9 +381,10 @@ def test_each_share_of_a_limit_is_warned_of_once(client, make, redis_server, cap
         settlement = do(client, budget.hold(call(number), 20), budget.settle(call(number), Bill(amount)))
         crossed.append([(crossing.percentage, crossing.settled_nano_usd) for crossing in settlement.crossings])
     assert crossed == [[], [(50, 50)], [], [(80, 80)], [], [(100, 100)]]
-    warnings = [record.getMessage() for record in caplog.records if "% of the" in record.getMessage()]
-    assert len(warnings) == 3
-    assert warnings[0] == "all calls: 50 % of the daily limit is used up: $0.00000005 of $0.0000001"
+    events = [record.msg for record in caplog.records if record.msg.name == "budget_threshold"]
+    assert [event.fields["percentage"] for event in events] == [50, 80, 100]
+    first = {"scope": "all calls", "period": "daily", "percentage": 50, "spent_usd": 5e-8, "limit_usd": 1e-7}
+    assert events[0].fields == first
     assert statistics(redis_server)["warnings"] == 3
 
 

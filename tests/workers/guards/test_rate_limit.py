@@ -304,7 +304,7 @@ def test_fifty_calls_in_flight_that_fail_together_close_it_once(limiter, caplog)
     with caplog.at_level(logging.WARNING, "dspyq.rate_limit"), ThreadPoolExecutor(50) as pool:
         list(pool.map(lambda _: one.close("account"), range(50)))
     assert one.gate().closed_seconds <= 60
-    assert caplog.messages == ["gate of model m: closed for 60.0 s (account)"]
+    assert caplog.messages == ["gate_closed model=m closed_seconds=60 reason=account"]
 
 
 def test_a_call_that_succeeds_while_the_gate_is_closed_was_sent_before_and_ends_nothing(limiter, client):
