@@ -1,4 +1,7 @@
-"""Writes ``dashboards/dspyq.json``, Grafana's form of what ``panels.py`` states: ``python deploy/grafana/dashboard.py``."""
+"""Writes ``dashboards/dspyq.json``: what ``panels.py`` states, in Grafana's words.
+
+Run it after a change there: ``python deploy/grafana/dashboard.py``.
+"""
 
 from __future__ import annotations
 
