@@ -34,6 +34,7 @@ _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _ADAPTER = rf"^(Chat|JSON|XML)Adapter$|{_IMPORT_PATH}"
 #: Money is counted in whole nano-dollars, which a Redis script keeps exact up to 2^53.
 LARGEST_LIMIT_USD = 9_000_000
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
 Usd = Annotated[float, Field(ge=0, le=LARGEST_LIMIT_USD)]
 #: Names become parts of queue names and Redis keys.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -157,6 +158,10 @@ class Program(Table):
         fallback_variant: The variant whose answer is a fallback.
         daily_usd: The most its calls may cost in a day; no limit of its own where left out.
         monthly_usd: The most its calls may cost in a month; no limit of its own where left out.
+        scorers: ``package.module:function`` of each function that scores its answers: it takes inputs and outputs, each
+            a dict, and returns a number. Nobody waits for it, and its failures are counted alone.
+        categorize: ``package.module:function`` that takes the inputs and returns the kind of a question, a short name;
+            left out, that is ``short``, ``medium`` or ``long``.
         variants: The sides of the experiment, in the file's order; the first is the control.
     """
 
@@ -180,6 +185,8 @@ class Program(Table):
     fallback_variant: str | None = None
     daily_usd: Usd | None = None
     monthly_usd: Usd | None = None
+    scorers: tuple[ImportPath, ...] = ()
+    categorize: ImportPath | None = None
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
 
     @field_validator("signature_text")

@@ -26,21 +26,28 @@ MAX_CONNECTIONS = 1000
 _READ_BYTES = 8 * 1024
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS, retries: int = 3) -> redis.Redis:
     """Return a client with a pool of its own; it connects when it is first used.
 
     A URL of sentinels, ``sentinel://host:port/db`` joined by ``;``, leads to the master that ``sentinel_master`` names,
     wherever that is after a failover.
+
+    Args:
+        url: The Redis, or its sentinels.
+        timeout_seconds: How long connecting may take, and each reply.
+        retries: How often a lost connection is made anew before a call fails.
     """
     options: dict[str, Any] = {
         "max_connections": MAX_CONNECTIONS,
-        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
-        "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
         "health_check_interval": 25,
         "socket_read_size": _READ_BYTES,
         # Every pooled connection is dead after a restart of Redis; our scripts may run twice. Not after a timeout: the
         # next attempt would most likely wait as long.
-        "retry": Retry(ExponentialBackoff(base=0.05, cap=0.5), retries=3, supported_errors=(redis.ConnectionError,)),
+        "retry": Retry(
+            ExponentialBackoff(base=0.05, cap=0.5), retries=retries, supported_errors=(redis.ConnectionError,)
+        ),
     }
     if not url.startswith("sentinel://"):
         client: redis.Redis = redis.Redis.from_url(url, **options)
@@ -48,7 +55,7 @@ def connect(url: str) -> redis.Redis:
     parts = [parse_url(f"redis{part.removeprefix('sentinel')}") for part in url.split(";")]
     hosts = [(part["host"], part["port"]) for part in parts]
     login = {name: parts[0][name] for name in ("db", "username", "password") if name in parts[0]}
-    sentinel = Sentinel(hosts, socket_timeout=SOCKET_TIMEOUT_SECONDS)
+    sentinel = Sentinel(hosts, socket_timeout=timeout_seconds)
     master: redis.Redis = sentinel.master_for(get_settings().sentinel_master, **options, **login)
     return master
 

@@ -58,17 +58,22 @@ class Script:
 
 
 class Step(NamedTuple, Generic[Result]):
-    """A run of a script that is yet to be done.
+    """A run of a script, or a plain command, that is yet to be done.
 
     Attributes:
-        script: The script.
+        script: The script; None for a plain command.
         command: What is sent.
         read: Makes of the reply what the step returns.
     """
 
-    script: Script
+    script: Script | None
     command: _Command
     read: Callable[[Any], Result]
+
+
+def command_step(read: Callable[[Any], Result], *command: EncodableT) -> Step[Result]:
+    """Return a plain command as a step, to be run together with scripts."""
+    return Step(None, command, read)
 
 
 def run_together(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
@@ -88,7 +93,8 @@ def run_together(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
         replies = _exchange(client, commands)
     results = []
     for step, reply in zip(steps, replies, strict=True):
-        answer = _load_and_run(client, step) if isinstance(reply, NoScriptError) else reply
+        is_unknown = isinstance(reply, NoScriptError) and step.script is not None
+        answer = _load_and_run(client, step) if is_unknown else reply
         if isinstance(answer, Exception):
             raise answer
         results.append(step.read(answer))
@@ -160,7 +166,7 @@ def _read_reply(connection: Any) -> Any:
 
 
 def _load_and_run(client: redis.Redis, step: Step[Any]) -> Any:
-    client.script_load(step.script.script)
+    client.script_load(step.script.script)  # type: ignore[union-attr]  # only a script can be unknown
     return client.execute_command(*step.command)
 
 

@@ -16,6 +16,7 @@ from dspyq import (
     cache_commands,
     costs_commands,
     dead_commands,
+    health_commands,
     program_commands,
 )
 from dspyq.output import JsonOption
@@ -36,6 +37,7 @@ app.command()(program_commands.predict)
 app.command()(program_commands.check)
 app.command()(program_commands.variants)
 app.command()(costs_commands.costs)
+app.command()(health_commands.health)
 
 
 @app.command()

@@ -75,6 +75,22 @@ class Counts(NamedTuple):
     evictions: int
 
 
+class Totals(NamedTuple):
+    """A memory cache since it was made.
+
+    Attributes:
+        hits: Answers it gave.
+        evictions: Answers that left for want of room.
+        entries: Answers it holds.
+        size_bytes: Their bytes.
+    """
+
+    hits: int
+    evictions: int
+    entries: int
+    size_bytes: int
+
+
 class MemoryCache:
     """A bounded LRU cache with a time to live for each entry, safe between threads."""
 
@@ -92,6 +108,7 @@ class MemoryCache:
         self._hits: Counter[str] = Counter()
         self._avoided_nano_usd: Counter[str] = Counter()
         self._evictions = 0
+        self._hits_told = self._evictions_told = 0
 
     def get(self, input_hash: str, queue: str) -> Entry | None:
         """Return an answer, if there is a good one, and count it for a variant's queue."""
@@ -159,6 +176,8 @@ class MemoryCache:
         with self._lock:
             counts = Counts(self._hits, self._avoided_nano_usd, self._evictions)
             self._hits, self._avoided_nano_usd, self._evictions = Counter(), Counter(), 0
+            self._hits_told += counts.hits.total()
+            self._evictions_told += counts.evictions
             return counts
 
     def give_back_counts(self, counts: Counts) -> None:
@@ -167,6 +186,18 @@ class MemoryCache:
             self._hits.update(counts.hits)
             self._avoided_nano_usd.update(counts.avoided_nano_usd)
             self._evictions += counts.evictions
+            self._hits_told -= counts.hits.total()
+            self._evictions_told -= counts.evictions
+
+    def totals(self) -> Totals:
+        """Return what it holds, and what it did since it was made."""
+        with self._lock:
+            return Totals(
+                hits=self._hits_told + self._hits.total(),
+                evictions=self._evictions_told + self._evictions,
+                entries=len(self._entries),
+                size_bytes=int(self._entries.currsize),
+            )
 
     def __len__(self) -> int:
         """Return the number of answers held."""
@@ -300,6 +331,12 @@ class _NoCache:
 
     def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
         """Keep nothing."""
+
+
+def process_totals() -> Totals:
+    """Return those of this process's memory cache, without starting one."""
+    cache = process_cache() if process_cache.cache_info().currsize else None
+    return cache.memory.totals() if isinstance(cache, CoherentCache) else Totals(0, 0, 0, 0)
 
 
 @functools.cache

@@ -90,16 +90,8 @@ def cache_statistics() -> CacheStatistics:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    entries = size_bytes = 0
     with redis_errors("read the cache's statistics"):
-        for page in _pages():
-            answered = [held["answered"] for _, held in page if held["answered"]]
-            pipeline = answers_client().pipeline(transaction=False)
-            for task_id in answered:
-                pipeline.strlen(RESULT_PREFIX + task_id)
-            sizes = [size for size in pipeline.execute() if size]
-            entries += len(sizes)
-            size_bytes += sum(sizes)
+        entries, size_bytes = measure_cache()
         evictions = int(cast("bytes | None", jobs_client().hget(CACHE_STATISTICS, "evictions")) or 0)
     variants = variant_statistics()
     return CacheStatistics(
@@ -111,6 +103,24 @@ def cache_statistics() -> CacheStatistics:
         misses=sum(counts.misses for counts in variants),
         evictions=evictions,
     )
+
+
+def measure_cache() -> tuple[int, int]:
+    """Return how many answers Redis serves, and their bytes; it looks at each, a page at a time.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    entries = size_bytes = 0
+    for page in _pages():
+        answered = [held["answered"] for _, held in page if held["answered"]]
+        pipeline = answers_client().pipeline(transaction=False)
+        for task_id in answered:
+            pipeline.strlen(RESULT_PREFIX + task_id)
+        sizes = [size for size in pipeline.execute() if size]
+        entries += len(sizes)
+        size_bytes += sum(sizes)
+    return entries, size_bytes
 
 
 def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:

@@ -20,6 +20,7 @@ from config.errors import InvalidInputs, InvalidOption, InvalidRequest
 from config.privacy import hides_content
 from config.redis import redis_errors
 from producer.cache import process_cache
+from producer.calls import process_calls
 from producer.claims import Claim, Run, process_claims
 from producer.delivery.task import DeliveredTask
 from producer.handle import PredictionResult
@@ -206,6 +207,7 @@ class Predict(DeliveredTask):
         )
 
     def _handle(self, request: Request, claim: Claim, asked_at: float) -> PredictionResult:
+        process_calls().count_claim(claim.verdict, request.variant.model.name)
         if claim.verdict == "hit":
             return PredictionResult.of_request(
                 request,
@@ -246,6 +248,7 @@ class Predict(DeliveredTask):
             **{**options, "headers": headers},
         )
         result.request = request
+        process_calls().count_published(request.queue)
         return result
 
     def _check_options(self, options: Mapping[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import cast
 
 from config.money import to_nano_usd, to_usd
 from config.redis import jobs_client, redis_errors
-from config.settings import get_settings
+from config.scripts import Step, command_step, run_together
+from config.settings import Settings, get_settings
 from producer.claims import STATISTICS_PREFIX
 
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
@@ -87,34 +88,38 @@ def variant_statistics() -> list[VariantStatistics]:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    variants = [
-        (program, variant) for program in get_settings().programs.values() for variant in program.variants.values()
-    ]
     with redis_errors("read the statistics"):
-        pipeline = jobs_client().pipeline(transaction=False)
-        for _, variant in variants:
-            pipeline.hmget(STATISTICS_PREFIX + variant.queue, _COUNTERS)
-        replies = cast("list[list[bytes | None]]", pipeline.execute())
-    statistics = []
-    for (program, variant), reply in zip(variants, replies, strict=True):
-        counts = dict(zip(_COUNTERS, (int(value or 0) for value in reply), strict=True))
-        statistics.append(
-            VariantStatistics(
-                program=program.name,
-                variant=variant.name,
-                hits_memory=counts["hits_memory"],
-                hits_redis=counts["hits_redis"],
-                joined=counts["joined"],
-                misses=counts["misses"],
-                successes=counts["successes"] + counts["hits_memory"] + counts["hits_redis"],
-                failures=counts["failures"],
-                mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
-                prompt_tokens=counts["prompt_tokens"],
-                completion_tokens=counts["completion_tokens"],
-                cost_usd=to_usd(counts["cost_nano_usd"]),
-            )
+        return run_together(jobs_client(), statistics_steps(get_settings()))
+
+
+def statistics_steps(settings: Settings) -> list[Step[VariantStatistics]]:
+    """Return steps that read the statistics of every configured variant, in the configuration's order."""
+    return [
+        command_step(
+            functools.partial(_read, program.name, variant.name),
+            *("HMGET", STATISTICS_PREFIX + variant.queue, *_COUNTERS),
         )
-    return statistics
+        for program in settings.programs.values()
+        for variant in program.variants.values()
+    ]
+
+
+def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStatistics:
+    counts = dict(zip(_COUNTERS, (int(value or 0) for value in reply), strict=True))
+    return VariantStatistics(
+        program=program,
+        variant=variant,
+        hits_memory=counts["hits_memory"],
+        hits_redis=counts["hits_redis"],
+        joined=counts["joined"],
+        misses=counts["misses"],
+        successes=counts["successes"] + counts["hits_memory"] + counts["hits_redis"],
+        failures=counts["failures"],
+        mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
+        prompt_tokens=counts["prompt_tokens"],
+        completion_tokens=counts["completion_tokens"],
+        cost_usd=to_usd(counts["cost_nano_usd"]),
+    )
 
 
 def run_counts(

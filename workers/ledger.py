@@ -122,6 +122,11 @@ class Ledger:
         return (*self.earlier.calls, *self._calls)
 
     @property
+    def run_calls(self) -> tuple[CallRecord, ...]:
+        """The calls of this run alone."""
+        return tuple(self._calls)
+
+    @property
     def running_seconds(self) -> float:
         """How long the job has run, over all its runs."""
         return self.earlier.running_seconds + time.monotonic() - self._started_at

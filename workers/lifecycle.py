@@ -24,6 +24,10 @@ from workers.guards.gates import Gates, Upkeep
 _COLLECT_AFTER_OBJECTS = 10_000
 
 
+#: Predictions run in threads, or one by one.
+_POOLS = {"celery.concurrency.thread", "celery.concurrency.solo"}
+
+
 def refuse_a_faulty_configuration() -> None:
     """End the process with a line for each fault: Celery would show the first of them at the end of a traceback."""
     try:
@@ -57,22 +61,36 @@ def _prepare(instance: Any, **_: Any) -> None:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
+        _check_pool(instance.pool_cls)
         _check_broker(instance.app)
         _reach_redis()
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
-        from workers import metrics  # noqa: PLC0415
         from workers.guards.model import Guards  # noqa: PLC0415
+        from workers.monitoring import Monitoring  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
+        from workers.scoring import Scoring  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()
         served = set(instance.app.amqp.queues.consume_from)
         guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
-        install(build_programs(settings, served, guards), guards, gates)
-        metrics.serve(settings.metrics)
-        upkeep = Upkeep(guards.catch_up, gates.open_what_may_be)
-        signals.worker_ready.connect(lambda **_: upkeep.start(), weak=False)
+        scoring, upkeep = Scoring(settings, served), Upkeep(guards.catch_up, gates.open_what_may_be)
+        install(build_programs(settings, served, guards), guards, gates, scoring)
+        monitoring = None
+        if settings.metrics.port is not None:
+            monitoring = Monitoring(settings, served, guards, process_leases(), process_pauses(), upkeep, scoring)
+
+        def begin(sender: Any, **_: Any) -> None:
+            scoring.start()
+            upkeep.start()
+            watched = progress.watch(sender)
+            if monitoring is not None:
+                monitoring.begin(watched)
+
+        signals.worker_ready.connect(begin, weak=False)
         signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
+        if monitoring is not None:
+            signals.worker_shutting_down.connect(monitoring.end, weak=False)
     except DspyqError as error:
         _refuse(error)
 
@@ -81,6 +99,16 @@ def _refuse(error: DspyqError) -> NoReturn:
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
         print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(1) from None
+
+
+def _check_pool(pool: Any) -> None:
+    """Forked children would share what their parent holds: leases, connections to models and counts."""
+    if pool.__module__ not in _POOLS:
+        name = pool.__module__.rpartition(".")[2]
+        raise ConfigurationError(
+            f"the {name} pool cannot run predictions: leave -P out (threads, which -c or workers.concurrency counts), "
+            "and start more workers to use more processors"
+        )
 
 
 def _check_broker(app: Any) -> None:
@@ -98,8 +126,7 @@ def _reach_redis() -> None:
         answers_client().ping()
 
 
-def _begin(sender: Any, **_: Any) -> None:
-    progress.watch(sender)
+def _begin(**_: Any) -> None:
     leases = process_leases()
     leases.tell = tell
     leases.start()

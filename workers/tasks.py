@@ -27,8 +27,10 @@ from producer.statistics import run_counts
 from workers.guards.gates import Gates
 from workers.guards.model import Guards
 from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
+from workers.measuring import Measured
 from workers.programs import Runner
 from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal
+from workers.scoring import Scoring
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -71,7 +73,7 @@ class Body:
             _park(context, _WAIT_IN_REDIS_SECONDS)
         if stored is not None:
             return stored
-        ledger = _ledger(request, run, request.variant, earlier, properties.get("run_count", 1))
+        ledger = context.ledger = _ledger(request, run, request.variant, earlier, properties.get("run_count", 1))
         try:
             return self._compute(request, run, request.variant, ledger, inputs)
         except Postponement as postponement:
@@ -123,7 +125,7 @@ class Body:
             earlier = self._earlier(run, variant)
         except redis.RedisError:
             _park(context, _WAIT_IN_REDIS_SECONDS)
-        ledger = _ledger(request, run, variant, earlier, run_count=1)
+        ledger = context.ledger = _ledger(request, run, variant, earlier, run_count=1)
         try:
             answer = self._compute(request, run, variant, ledger, inputs)
         except Postponement as postponement:
@@ -142,9 +144,9 @@ class Body:
         _park(context, wait_seconds)
 
 
-def install(runners: Mapping[tuple[str, str], Runner], guards: Guards, gates: Gates) -> None:
-    """Let ``predict`` answer with these programs."""
-    install_body(Body(runners, guards, gates))
+def install(runners: Mapping[tuple[str, str], Runner], guards: Guards, gates: Gates, scoring: Scoring) -> None:
+    """Let ``predict`` answer with these programs, counted and scored."""
+    install_body(Measured(Body(runners, guards, gates), get_settings(), scoring))
 
 
 def _park(context: Context, wait_seconds: float) -> NoReturn:

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class Leases:
         self.failed_beats = 0
         self.tell: Callable[[Sequence[str]], object] | None = None
         self.asked_at = time.monotonic()
+        self._deliveries: Counter[tuple[str, bool]] = Counter()
+        self._counting = threading.Lock()
         self._max_deliveries = max_deliveries
         self._is_closing = False
         self._beat_records = beat_records
@@ -81,6 +84,8 @@ class Leases:
         delivery = self.records.take(queue, self._lease_seconds)
         if delivery is not None:
             self._held[delivery.tag] = _Lease(sure_until=asked_at + self._lease_seconds)
+            with self._counting:
+                self._deliveries[queue, delivery.run_count > 1] += 1
         return delivery
 
     def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
@@ -167,6 +172,12 @@ class Leases:
             for tag in tags:  # at once: none of them may begin in between
                 self.let_go(tag)
         return self.records.give_back(tags)
+
+    @property
+    def deliveries(self) -> dict[tuple[str, bool], int]:
+        """How many jobs this process was given, by queue and whether another run had the job before."""
+        with self._counting:
+            return dict(self._deliveries)
 
     @property
     def held_count(self) -> int:

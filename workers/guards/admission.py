@@ -193,6 +193,7 @@ class Admission:
         if reservation.wait_seconds:
             try:
                 ledger.sleep(reservation.wait_seconds)
+                metrics.RATE_LIMIT_WAITS.labels(self._model.name).inc()
                 metrics.RATE_LIMIT_WAIT_SECONDS.labels(self._model.name).inc(reservation.wait_seconds)
                 (closed_seconds,) = run_together(self._client, [self._rate_limiter.look_again()])
             except redis.RedisError as error:

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 import redis
 
 from config.periods import Calendar
+from config.scripts import Step, command_step
 from config.settings import Settings
 from producer.claims import COSTS_PREFIX
 
@@ -61,6 +62,12 @@ def read_costs(client: redis.Redis, settings: Settings, *, days: int, calendar: 
         pipeline.hgetall(COSTS_PREFIX + label)
     books: list[dict[bytes, bytes]] = pipeline.execute()
     return [costs for label, book in zip(labels, books, strict=True) for costs in _read(label, book, settings)]
+
+
+def today_step(settings: Settings, calendar: Calendar) -> Step[list[Costs]]:
+    """Return a step that reads the current day's books."""
+    day = calendar.now().today
+    return command_step(lambda book: list(_read(day, book, settings)), "HGETALL", COSTS_PREFIX + day)
 
 
 def _read(day: str, book: dict[bytes, bytes], settings: Settings) -> Iterator[Costs]:

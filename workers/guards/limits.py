@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, cast
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import redis
 
 from config.errors import UnknownProgram, UnknownVariant
 from config.money import to_nano_usd
-from config.periods import Calendar, Period
+from config.periods import Calendar, Period, Periods
 from config.redis import KEY_PREFIX
+from config.scripts import Step, command_step, run_together
 from config.settings import Settings
 
 PeriodKind = Literal["daily", "monthly"]
@@ -43,6 +45,11 @@ class Account:
     settled_nano_usd: int
     held_nano_usd: int
 
+    def with_override(self, overrides: Mapping[str, int]) -> Account:
+        """Return it with the limit that an operator has set, where one has."""
+        override = overrides.get(_field(self.scope, self.period))
+        return self if override is None else replace(self, limit_nano_usd=override, is_override=True)
+
     @property
     def is_limited(self) -> bool:
         """Whether it has a limit."""
@@ -72,28 +79,26 @@ class Limits:
 
     def accounts(self) -> list[Account]:
         """Return the current accounts of every configured scope, in the configuration's order."""
-        current = self._current_periods()
-        configured = _all_limits(self._settings)
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.hgetall(_LIMITS)
-        for scope, period in configured:
-            pipeline.hmget(_key(scope, period, current[period].label), "settled", "held")
-        set_limits, *replies = pipeline.execute()
-        found = []
-        for ((scope, period), stated), (settled, held) in zip(configured.items(), replies, strict=True):
-            override = cast("bytes | None", set_limits.get(_field(scope, period).encode()))
-            found.append(
-                Account(
-                    scope=scope,
-                    period=period,
-                    label=current[period].label,
-                    limit_nano_usd=stated if override is None else int(override),
-                    is_override=override is not None,
-                    settled_nano_usd=int(settled or 0),
-                    held_nano_usd=int(held or 0),
+        return read_accounts(run_together(self._client, self.steps(self._redis_periods())))
+
+    def steps(self, periods: Periods | None = None) -> list[Step[Any]]:
+        """Return steps that read the accounts; ``read_accounts`` makes those of what they return.
+
+        Args:
+            periods: The current ones; by this process's clock where left out.
+        """
+        periods = periods or self._calendar.now()
+        current: dict[PeriodKind, str] = {"daily": periods.days[0].label, "monthly": periods.months[0].label}
+        return [
+            command_step(_overrides, "HGETALL", _LIMITS),
+            *(
+                command_step(
+                    functools.partial(_account, scope, period, current[period], stated),
+                    *("HMGET", _key(scope, period, current[period]), "settled", "held"),
                 )
-            )
-        return found
+                for (scope, period), stated in _all_limits(self._settings).items()
+            ),
+        ]
 
     def override(self, scope: str, period: PeriodKind, limit_nano_usd: int | None) -> None:
         """Set a limit in place of the configured one, for all calls from now on; None takes it away again."""
@@ -109,9 +114,18 @@ class Limits:
 
     def _current_periods(self) -> dict[PeriodKind, Period]:
         """The day and the month by Redis's clock, as the guard counts."""
-        seconds, _ = self._client.time()
-        periods = self._calendar.at(seconds)
+        periods = self._redis_periods()
         return {"daily": periods.days[0], "monthly": periods.months[0]}
+
+    def _redis_periods(self) -> Periods:
+        seconds, _ = self._client.time()
+        return self._calendar.at(seconds)
+
+
+def read_accounts(results: Sequence[Any]) -> list[Account]:
+    """Return the accounts that the steps of ``Limits.steps`` have read."""
+    overrides, *accounts = results
+    return [account.with_override(overrides) for account in accounts]
 
 
 def scope_of(settings: Settings, program: str | None, variant: str | None) -> str:
@@ -168,6 +182,15 @@ def _stated_usd(settings: Settings) -> Iterator[tuple[str, float | None, float |
         yield f"program:{program.name}", program.daily_usd, program.monthly_usd
         for variant in program.variants.values():
             yield f"variant:{program.name}.{variant.name}", variant.daily_usd, variant.monthly_usd
+
+
+def _overrides(reply: dict[bytes, bytes]) -> dict[str, int]:
+    return {field.decode(): int(amount) for field, amount in reply.items()}
+
+
+def _account(scope: str, period: PeriodKind, label: str, stated: int | None, reply: list[bytes | None]) -> Account:
+    settled, held = (int(amount or 0) for amount in reply)
+    return Account(scope, period, label, stated, is_override=False, settled_nano_usd=settled, held_nano_usd=held)
 
 
 def _key(scope: str, period: PeriodKind, label: str) -> str:

@@ -82,6 +82,7 @@ class Guards:
         budget: The budget of all models together.
         paid: What jobs have paid for.
         settlements: What Redis is told of calls.
+        breakers: The circuit breaker of each model that is served here.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
@@ -90,6 +91,7 @@ class Guards:
         self.budget = Budget(client, settings)
         self.paid = PaidCalls(client)
         self.settlements = Settlements(client)
+        self.breakers: dict[str, Breaker] = {}
 
     def of_model(self, model: Model, prices: Prices) -> ModelGuard:
         """Return what stands before one model."""
@@ -128,7 +130,7 @@ class ModelGuard:
         )
         self._mean_completion_tokens = float(model.max_tokens)
         self._counters = metrics.CallCounters(model.name)
-        metrics.show_breaker(model.name, lambda: self._breaker.state.name)
+        guards.breakers[model.name] = self._breaker
 
     def answer(self, ledger: Ledger, call: Call) -> Any:
         """Return the provider's response to a call, or the one that was paid for before.

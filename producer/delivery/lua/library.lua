@@ -4,8 +4,9 @@
 -- An unfinished job is one hash and stands in exactly one place:
 --   dspy:v1:job:<id>      hash: message, queue, score, fence (another number for each take, raised whenever a run is
 --                         ended from outside), runs (how often it was taken), generation (raised by the task when it
---                         publishes itself anew), lost (leases that ran out), hand_backs (by workers that cannot run
---                         it), child (there for one of another task's run), reason (why it was set aside)
+--                         publishes itself anew), put_at (the second it was first put), lost (leases that ran out),
+--                         hand_backs (by workers that cannot run it), child (there for one of another task's run),
+--                         reason (why it was set aside)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
 --   dspy:v1:delayed       place: sorted set by the second the job is due
 --   dspy:v1:leases        place: sorted set by the second the lease runs out

@@ -27,6 +27,7 @@ if exists then
   redis.call('HINCRBY', job, 'fence', 1)
 end
 redis.call('HSET', job, 'message', message, 'queue', queue, 'score', score, 'generation', generation)
+redis.call('HSETNX', job, 'put_at', seconds_from_now(0))
 if is_child then
   redis.call('HSET', job, 'child', 1)
 end
