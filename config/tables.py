@@ -139,10 +139,10 @@ class Budget(Table):
 
 
 class Metrics(Table):
-    """``[metrics]``: what Prometheus reads of each worker.
+    """``[metrics]``: what Prometheus and orchestrators read of each worker.
 
     Attributes:
-        port: Where ``/metrics`` is served; 0 picks a free one and logs it; not at all where left out.
+        port: Where metrics and health are served; 0 picks a free one and logs it; not at all where left out.
         address: The address to listen at.
     """
 

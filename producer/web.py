@@ -1,7 +1,7 @@
 """A small HTTP server for what machines ask of a process: metrics and health. Slow or many clients cannot hang it.
 
-Each request has a connection and a thread of its own, and there are few of both: who comes while all are taken is
-turned away at once, and a client that does not get done within seconds is cut off.
+Each request has a connection and a thread of its own, and there are few of both. A client that does not get done within
+seconds is cut off, and the oldest at once where a newer one needs its place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 from config.errors import ConfigurationError
 
-_MOST_CONNECTIONS = 16
+_MOST_CONNECTIONS = 32
+#: Those of clients that were cut off end soon, but not at once.
+_MOST_THREADS = 64
 #: Within this a client has sent its request and read the reply.
 _CONNECTION_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
@@ -47,7 +49,7 @@ class WebServer(ThreadingMixIn, TCPServer):
     Attributes:
         port: Where it listens.
         url: Its root, as others on this machine see it.
-        turned_away: How many connections were closed unheard, because others took all there are.
+        turned_away: How many connections were closed unheard, because all threads were busy.
     """
 
     allow_reuse_address = True
@@ -84,15 +86,16 @@ class WebServer(ThreadingMixIn, TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer a connection in a thread, if one is left."""
         with self._lock:
-            is_room = len(self._opened_at) < _MOST_CONNECTIONS
+            is_room = len(self._opened_at) < _MOST_THREADS
             if is_room:
                 self._opened_at[request] = time.monotonic()
             else:
                 self.turned_away += 1
-        if is_room:
-            super().process_request(request, client_address)
-        else:
+        if not is_room:
             self.shutdown_request(request)
+            return
+        self.service_actions()
+        super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """End a connection."""
@@ -101,11 +104,12 @@ class WebServer(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off who does not get done; their threads then read, or write, no more."""
+        """Cut off who does not get done, and the oldest beyond the most; their threads then read and write no more."""
         too_early = time.monotonic() - _CONNECTION_SECONDS
         with self._lock:
-            late = [request for request, opened_at in self._opened_at.items() if opened_at < too_early]
-        for request in late:
+            requests = list(self._opened_at)  # in the order they came
+            late = [request for request in requests if self._opened_at[request] < too_early]
+        for request in dict.fromkeys((*late, *requests[:-_MOST_CONNECTIONS])):
             try:
                 request.shutdown(socket.SHUT_RDWR)
             except OSError:

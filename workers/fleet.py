@@ -138,6 +138,7 @@ class FleetCollector(Collector):
             yield from _backlog(reading.backlogs)
             yield GaugeMetricFamily("dspy_dead_jobs", "Jobs that were set aside.", reading.dead)
             yield from _budgets(reading.accounts)
+            yield from self._variants(reading.statistics)
             yield from self._cache(reading)
 
     def _read(self) -> Reading | None:
@@ -163,6 +164,19 @@ class FleetCollector(Collector):
         for model, breaker in self._fleet.breakers.items():
             family.add_metric([model], _BREAKER_VALUES[breaker.state.name])
         yield family
+
+    def _variants(self, statistics: list[VariantStatistics]) -> Iterable[Metric]:
+        outcomes = CounterMetricFamily(
+            "dspy_variant_answers", "Calls that ended, answered from wherever or failed.", labels=["variant", "outcome"]
+        )
+        costs: dict[str, float] = {}
+        for variant in statistics:
+            queue = f"{variant.program}.{variant.variant}"
+            costs[queue] = variant.cost_usd
+            for outcome, number in (("success", variant.successes), ("failure", variant.failures)):
+                outcomes.add_metric([queue, outcome], self._rising((outcome, queue), number))
+        yield outcomes
+        yield self._counter("dspy_variant_cost_usd", "What runs cost, as far as is known.", "variant", costs)
 
     def _cache(self, reading: Reading) -> Iterable[Metric]:
         levels = Counter[str]()

@@ -35,7 +35,7 @@ _LOOK_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 #: What was found longer ago than this is not known any more: the thread that asks does not get to it.
 _KNOWN_SECONDS = 10.0
-_LOOKS_PER_ROUND = 5
+_LOOKS_PER_ROUND = 2
 _MILLISECONDS = 1000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ _COLLECT_AFTER_OBJECTS = 10_000
 
 #: Predictions run in threads, or one by one.
 _POOLS = {"celery.concurrency.thread", "celery.concurrency.solo"}
+#: In the command line's arguments, joined by NUL.
+_ASKS_FOR_PREFORK = re.compile(r"\0(?:-P|--pool)[\0=]?prefork(?:\0|$)")
 
 
 def refuse_a_faulty_configuration() -> None:
@@ -103,8 +106,10 @@ def _refuse(error: DspyqError) -> NoReturn:
 
 def _check_pool(pool: Any) -> None:
     """Forked children would share what their parent holds: leases, connections to models and counts."""
-    if pool.__module__ not in _POOLS:
-        name = pool.__module__.rpartition(".")[2]
+    # Celery takes prefork on its command line for its own default, and the pool of the settings in its place.
+    is_asked_for = _ASKS_FOR_PREFORK.search("\0".join(sys.argv)) is not None
+    if is_asked_for or pool.__module__ not in _POOLS:
+        name = "prefork" if is_asked_for else pool.__module__.rpartition(".")[2]
         raise ConfigurationError(
             f"the {name} pool cannot run predictions: leave -P out (threads, which -c or workers.concurrency counts), "
             "and start more workers to use more processors"

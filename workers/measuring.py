@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Task
+from celery import Task, signals
 from celery.exceptions import Ignore
 
 from config.celery import HEADER
@@ -63,7 +63,10 @@ class Measured:
             meter.count_cached(seconds)
             return answer
         ledger: Ledger | None = getattr(task.request, "ledger", None)
-        meter.count_answer(seconds, ledger.run_calls if ledger else (), is_fallback=metadata["fallback"] is not None)
+        meter.count_answer(seconds, is_fallback=metadata["fallback"] is not None)
+        # The overhead goes on until the answer is stored.
+        provider_seconds = _provider_seconds(ledger.run_calls) if ledger else 0.0
+        task.request.overhead = meter.overhead_seconds, began_at + provider_seconds
         if meter.counts_complexity:
             meter.count_complexity(inputs)
         if meter.is_scored and metadata["fallback"] is None:
@@ -89,16 +92,16 @@ class _Meter:
         )
         self._computed_seconds = metrics.PREDICTION_SECONDS.labels(self._model, "false")
         self._cached_seconds = metrics.PREDICTION_SECONDS.labels(self._model, "true")
-        self._overhead_seconds = metrics.OVERHEAD_SECONDS.labels(self._model)
-        self._short, self._medium, self._long = (
-            metrics.QUESTION_COMPLEXITY.labels(category) for category in ("short", "medium", "long")
-        )
+        self.overhead_seconds = metrics.OVERHEAD_SECONDS.labels(self._model)
+        if self.counts_complexity:
+            self._short, self._medium, self._long = (
+                metrics.QUESTION_COMPLEXITY.labels(category) for category in ("short", "medium", "long")
+            )
 
-    def count_answer(self, seconds: float, calls: tuple[CallRecord, ...], *, is_fallback: bool) -> None:
+    def count_answer(self, seconds: float, *, is_fallback: bool) -> None:
         """Count an answer that was computed here."""
         (self._fell_back if is_fallback else self._succeeded).inc()
         self._computed_seconds.observe(seconds)
-        self._overhead_seconds.observe(max(0.0, seconds - _provider_seconds(calls)))
 
     def count_cached(self, seconds: float) -> None:
         """Count an answer that was there, or that another run gave."""
@@ -132,3 +135,14 @@ def _provider_seconds(calls: tuple[CallRecord, ...]) -> float:
         total += max(0.0, ends_at - max(call.began_at, covered_until))
         covered_until = max(covered_until, ends_at)
     return total
+
+
+def _observe_overhead(task: Task, **_: Any) -> None:
+    """Observe what of a prediction was not the provider's, its answer's way into Redis included."""
+    noted = getattr(task.request, "overhead", None)
+    if noted is not None:
+        histogram, provided_until = noted
+        histogram.observe(max(0.0, time.monotonic() - provided_until))
+
+
+signals.task_postrun.connect(_observe_overhead, weak=False)

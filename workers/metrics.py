@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter, Gauge, Histogram, Summary
 from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import REGISTRY, Collector
+from prometheus_client.registry import Collector
 
 from config import errors
 from workers.ledger import ANSWERED, CallRecord
@@ -127,4 +127,3 @@ class ToleratedFailures(Collector):
 
 
 TOLERATED = ToleratedFailures()
-REGISTRY.register(TOLERATED)

@@ -60,6 +60,7 @@ class Monitoring:
         register()
         REGISTRY.register(self._holdings)
         REGISTRY.register(fleet)
+        REGISTRY.register(metrics.TOLERATED)  # after those whose failures it shows
         watched: dict[str, Callable[[], int]] = {
             "beat": lambda: leases.failed_beats,
             "guard_upkeep": lambda: upkeep.failures,

@@ -10,7 +10,7 @@ import redis
 from config.scripts import Step, load_script
 
 #: Jobs whose queue the script looks up one by one, among the delayed and among the leased; Redis waits for that.
-_LOOKED_AT = 1000
+_LOOKED_AT = 500
 _MILLISECONDS_PER_SECOND = 1000
 
 

@@ -13,10 +13,10 @@ CLASSES = "tests.support.user_programs"
 
 @pytest.fixture
 def start(settings_file, redis_server):
-    def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=()):
+    def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=(), options=()):
         path = settings_file(changes, toml=toml)
         done = subprocess.run(
-            [sys.executable, "-m", "celery", *arguments, "-A", "workers", "worker"],
+            [sys.executable, "-m", "celery", *arguments, "-A", "workers", "worker", *options],
             capture_output=True,
             text=True,
             env=environment(path, redis_url or redis_server.url, env),
@@ -97,3 +97,16 @@ def test_a_broker_or_backend_named_past_the_settings_is_refused(start, redis_ser
     assert "DSPYQ_REDIS_URL" in line
     (line,) = start(env={"CELERY_RESULT_BACKEND": redis_server.url})
     assert "DSPYQ_RESULT_URL" in line
+
+
+def test_a_pool_of_forked_children_is_refused(start):
+    for options in (["-P", "prefork"], ["--pool=processes"]):
+        (line,) = start(options=options)
+        assert "the prefork pool cannot run predictions: leave -P out" in line
+
+
+def test_hooks_that_do_not_import_are_one_line_each(start):
+    lines = start({"programs": {"qa": {"scorers": ["nowhere:score"], "categorize": f"{CLASSES}:nothing"}}})
+    assert len(lines) == 2
+    assert "programs.qa.scorers: nowhere:score" in lines[0]
+    assert f"programs.qa.categorize: {CLASSES}:nothing" in lines[1]

@@ -1,19 +1,7 @@
 """What Prometheus reads of a worker."""
 
-import re
-import urllib.request
-
 from tests.faults.test_guards import ask_one
-
-
-def read_metrics(worker):
-    line = worker.wait_for_line("metrics are served at http://")
-    url = re.search(r"http://\S+", line)[0]
-    with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - the worker named it
-        return {
-            name: float(value)
-            for name, value in (line.rsplit(" ", 1) for line in reply.read().decode().splitlines() if line[0] != "#")
-        }
+from tests.support.monitor import Monitor
 
 
 def test_a_worker_shows_its_tokens_costs_refusals_and_breakers(worker, settings_file, run_producer, endpoint):
@@ -28,7 +16,7 @@ def test_a_worker_shows_its_tokens_costs_refusals_and_breakers(worker, settings_
     told = run_producer(ask_one, path, question="answered")
     endpoint.script(status=500)
     assert run_producer(ask_one, path, question="refused")["error"] == "BreakerOpen"
-    shown = read_metrics(running)
+    shown = Monitor.of(running).metrics()
     assert shown['dspy_tokens_used_total{model="control",type="prompt"}'] == told["usage"]["prompt_tokens"]
     assert shown['dspy_cost_usd_total{model="control"}'] == told["cost_usd"]
     assert shown['dspy_circuit_breaker_open{model="control"}'] == 1
@@ -44,7 +32,7 @@ def test_a_limit_that_is_nearly_used_up_is_a_warning_of_the_log_and_of_the_metri
     running = worker(path)
     run_producer(ask_one, path, question="q")  # 0.0021 dollars
     running.wait_for_line("all calls: 50 % of the daily limit is used up", 10)
-    assert read_metrics(running)['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
+    assert Monitor.of(running).metrics()['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
 
 
 def test_a_port_that_is_taken_is_one_line_and_no_start(worker, settings_file, redis_server):

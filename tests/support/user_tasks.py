@@ -64,6 +64,12 @@ def resume(queue: str) -> None:
 
 
 @app.task
+def deafen() -> None:
+    """Leave this worker alive but deaf for good: no channel asks for anything more."""
+    Channel._brpop_start = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - as below
+
+
+@app.task
 def break_consumer() -> None:
     """Leave this worker alive but deaf: its channels ask for nothing more; channels made later do."""
     gc.unfreeze()  # a worker's start hides what there is from this list
