@@ -75,7 +75,7 @@ def document_for(endpoint, port):
             "metrics": {"port": port},
             "models": {"control": {"requests_per_second": 20}, "fragile": fragile},
             "programs": {
-                "qa": {"scorers": ["tests.support.hooks:length"]},
+                "qa": {"scorers": ["tests.support.user_scorers:is_brief"]},
                 "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},
                 "poor": refusing | {"daily_usd": 0.004, "variants": {"control": {"model": "control"}}},
                 "later": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
