@@ -190,7 +190,9 @@ def test_prometheus_is_healthy_with_its_configuration_and_ends_on_sigterm(stack,
     here = {"/etc/prometheus/": f"{DEPLOY}/prometheus/", "=/prometheus": f"={folder}/data", "127.0.0.1:9090": address}
     command = [tool("prometheus", "Debian's package prometheus"), *stack["prometheus"]["command"]]
     command.append(f"--web.listen-address={address}")
-    with Container(folder, stack["prometheus"], command=command, replaced=here) as prometheus:
+    ready = "ready to receive web requests"  # it is healthy before, while it reads its data
+    with Container(folder, stack["prometheus"], command=command, replaced=here, ready_line=ready) as prometheus:
+        prometheus.process.ready()
         prometheus.wait_until_healthy()
         with urllib.request.urlopen(f"http://{address}/api/v1/rules", timeout=10) as reply:
             assert json.load(reply)["data"]["groups"]
