@@ -17,6 +17,7 @@ _VARIANT = 'variant=~"$variant"'
 _RATE = "[$__rate_interval]"
 _HITS = f"sum(max by (level) (rate(dspy_cache_hits_total{_RATE})))"
 _MISSES = f"sum(max by (model) (rate(dspy_cache_misses_total{_RATE})))"
+_COST_OF_VARIANTS = f"max by (variant) (rate(dspy_variant_cost_usd_total{{{_VARIANT}}}{_RATE}))"
 _SPENT_TODAY = 'max(dspy_budget_spent_usd{scope="all", period="daily"})'
 
 
@@ -321,7 +322,6 @@ ROWS: dict[str, list[Panel]] = {
             "Is traffic divided as the weights say?",
             {"{{variant}}": _sum("variant", "dspy_predictions_total", _VARIANT)},
             "reqps",
-            width=6,
             stacked=True,
         ),
         Panel(
@@ -332,15 +332,30 @@ ROWS: dict[str, list[Panel]] = {
                 f" / {_sum('variant', 'dspy_predictions_total', _VARIANT)}"
             },
             "percentunit",
-            width=6,
             maximum=1,
         ),
         Panel(
-            "Today's cost by variant",
+            "Answers by variant",
+            "What do callers get, hits included?",
+            {
+                "{{variant}}: {{outcome}}": "max by (variant, outcome) (rate(dspy_variant_answers_total"
+                f"{{{_VARIANT}}}{_RATE}))"
+            },
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Cost per hour by variant",
             "What does each variant cost?",
-            {"{{scope}}": 'max by (scope) (dspy_budget_spent_usd{scope=~"variant:($variant)", period="daily"})'},
+            {"{{variant}}": f"{_COST_OF_VARIANTS} * 3600"},
             "currencyUSD",
-            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Cost of a prediction",
+            "Which variant is dearer, prediction for prediction?",
+            {"{{variant}}": f"{_COST_OF_VARIANTS} / {_sum('variant', 'dspy_predictions_total', _VARIANT)}"},
+            "currencyUSD",
         ),
         Panel(
             "Quality by variant",
@@ -351,7 +366,6 @@ ROWS: dict[str, list[Panel]] = {
                 + _sum("variant, scorer", "dspy_answer_quality_count", _VARIANT)
             },
             "none",
-            width=6,
         ),
     ],
     "Workers": [

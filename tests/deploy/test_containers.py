@@ -25,7 +25,7 @@ from tests.support.processes import REPOSITORY, LocalProcess, free_port, wait_un
 from tests.support.redis_server import RedisServer
 
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
-HEALTHY_WITHIN_SECONDS = 60
+HEALTHY_WITHIN_SECONDS = 90
 
 
 def of_image(instruction):

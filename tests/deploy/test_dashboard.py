@@ -65,7 +65,7 @@ def test_expressions_use_only_variables_that_there_are():
 def test_what_is_the_same_on_every_worker_is_not_summed_over_workers():
     fleet = (
         r"dspy_(circuit_breaker_open|budget_\w+_usd|cache_(hits_total|misses_total|size_bytes|entries)"
-        r"|cost_avoided_usd_total|queue_(jobs|waiting_jobs|oldest_job_age_seconds)|dead_jobs)\b"
+        r"|cost_avoided_usd_total|variant_(answers|cost_usd)_total|queue_(jobs|waiting_jobs|oldest_job_age_seconds)|dead_jobs)\b"
     )
     for panel in panels():
         for query in panel["targets"]:
