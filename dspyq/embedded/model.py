@@ -72,7 +72,7 @@ class EmbeddedModel(TiedProcess):
         self.ready_seconds = time.monotonic() - started
 
 
-def serve(weights_file: Path, port: int) -> None:
+def serve(weights_file: Path, port: int, address: str = loopback.ADDRESS) -> None:
     """Serve the model in this process until ``SIGTERM`` or ``SIGINT``."""
     import xllamacpp  # noqa: PLC0415 - llama.cpp is loaded by the process that runs it, not by the one that starts it
 
@@ -81,7 +81,7 @@ def serve(weights_file: Path, port: int) -> None:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights_file)
     parameters.model_alias = {weights.NAME}
-    parameters.hostnames = [loopback.ADDRESS]
+    parameters.hostnames = [address]
     parameters.port = port
     parameters.ui = False
     parameters.n_parallel = SLOTS
@@ -95,14 +95,15 @@ def serve(weights_file: Path, port: int) -> None:
 def main() -> None:
     """Read the arguments and serve; the weights are fetched where they are not here."""
     parser = argparse.ArgumentParser(description="Serve the embedded model behind an OpenAI-compatible endpoint.")
-    parser.add_argument("--port", type=int, default=8080, help="the loopback port (8080)")
+    parser.add_argument("--port", type=int, default=8080, help="the port (8080)")
+    parser.add_argument("--address", default=loopback.ADDRESS, help="where to listen (this machine alone)")
     parser.add_argument("--weights", type=Path, help="its weights; found or fetched where left out")
     arguments = parser.parse_args()
     try:
         weights_file = arguments.weights or fetch_weights_visibly(Console(stderr=True))
     except DspyqError as error:
         sys.exit(f"dspyq: {error}")
-    serve(weights_file, arguments.port)
+    serve(weights_file, arguments.port, arguments.address)
 
 
 if __name__ == "__main__":

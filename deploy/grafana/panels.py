@@ -1,0 +1,418 @@
+"""The dashboard's panels, row by row, each with the question it answers.
+
+Two rules hold in every expression: counters of single workers are summed; what says the same on every worker (budgets,
+breakers, queues, the cache) is taken once, with ``max``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GREEN, ORANGE, RED = "green", "orange", "red"
+#: Limits the panel to what is chosen at the top.
+_MODEL = 'model=~"$model"'
+_VARIANT = 'variant=~"$variant"'
+_RATE = "[$__rate_interval]"
+_HITS = f"sum(max by (level) (rate(dspy_cache_hits_total{_RATE})))"
+_MISSES = f"sum(max by (model) (rate(dspy_cache_misses_total{_RATE})))"
+_COST_OF_VARIANTS = f"max by (variant) (rate(dspy_variant_cost_usd_total{{{_VARIANT}}}{_RATE}))"
+_SPENT_TODAY = 'max(dspy_budget_spent_usd{scope="all", period="daily"})'
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        title: What is shown.
+        description: The question it answers, for the panel's tooltip and docs/dashboards.md.
+        queries: Legends and their expressions.
+        unit: Grafana's name of the unit.
+        kind: Grafana's name of the panel's type.
+        width: Of 24 columns.
+        steps: From which value on which colour, for what has a good and a bad side.
+        names: Words in place of values.
+        maximum: The top of the axis.
+        stacked: Whether the series add up to something.
+    """
+
+    title: str
+    description: str
+    queries: dict[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    steps: Sequence[tuple[float, str]] = ()
+    names: Sequence[tuple[float, str, str]] = ()
+    maximum: float | None = None
+    stacked: bool = False
+
+
+def _quantiles(metric: str, labels: str) -> dict[str, str]:
+    return {
+        f"p{percent}": f"histogram_quantile({percent / 100:g}, sum by (le) (rate({metric}_bucket{{{labels}}}{_RATE})))"
+        for percent in (50, 95, 99)
+    }
+
+
+def _sum(by: str, metric: str, *labels: str) -> str:
+    return f"sum by ({by}) (rate({metric}{{{', '.join(labels)}}}{_RATE}))"
+
+
+def _stat(title: str, description: str, query: str, unit: str, **options: Any) -> Panel:
+    return Panel(title, description, {title: query}, unit, "stat", 3, **options)
+
+
+ROWS: dict[str, list[Panel]] = {
+    "Now": [
+        _stat(
+            "Predictions",
+            "How many predictions workers end each second.",
+            f"sum(rate(dspy_predictions_total{_RATE}))",
+            "reqps",
+        ),
+        _stat(
+            "Errors",
+            "What share of them fails.",
+            f'(sum(rate(dspy_predictions_total{{status="error"}}{_RATE})) or vector(0))'
+            f" / sum(rate(dspy_predictions_total{_RATE}))",
+            "percentunit",
+            steps=[(0, GREEN), (0.01, ORANGE), (0.05, RED)],
+        ),
+        _stat(
+            "p95",
+            "How long a computed prediction takes, at the 95th percentile.",
+            "histogram_quantile(0.95, sum by (le) (rate(dspy_prediction_duration_seconds_bucket"
+            f'{{cached="false"}}{_RATE})))',
+            "s",
+            steps=[(0, GREEN), (5, ORANGE), (10, RED)],
+        ),
+        _stat(
+            "Hit rate",
+            "What share of all questions the cache, or a run under way, answers.",
+            f"{_HITS} / ({_HITS} + {_MISSES})",
+            "percentunit",
+        ),
+        _stat(
+            "Spent today",
+            "What model calls have cost since midnight, in the budget's timezone.",
+            _SPENT_TODAY,
+            "currencyUSD",
+        ),
+        _stat(
+            "Waiting",
+            "How many jobs wait in all queues.",
+            'sum(max by (queue) (dspy_queue_jobs{state="waiting"}))',
+            "short",
+        ),
+        _stat(
+            "Breakers",
+            "The worst state of any model's circuit breaker.",
+            "max(dspy_circuit_breaker_open)",
+            "short",
+            names=[(0, "closed", GREEN), (0.5, "half-open", ORANGE), (1, "open", RED)],
+        ),
+        _stat(
+            "Workers",
+            "How many workers answer Prometheus.",
+            'sum(up{job="dspyq-worker"})',
+            "short",
+            steps=[(0, RED), (1, GREEN)],
+        ),
+    ],
+    "Requests": [
+        Panel(
+            "Predictions by status",
+            "Is there traffic, and does it succeed?",
+            {"{{status}}": _sum("status", "dspy_predictions_total", _MODEL, _VARIANT)},
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Errors by type",
+            "Why do predictions fail?",
+            {"{{error_type}}": _sum("error_type", "dspy_errors_total", _MODEL)},
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Running predictions", "How busy is each worker?", {"{{instance}}": "dspy_active_requests"}, stacked=True
+        ),
+    ],
+    "Latency": [
+        Panel(
+            "Time of computed predictions",
+            "How long does a caller wait once a worker has the job?",
+            _quantiles("dspy_prediction_duration_seconds", f'{_MODEL}, cached="false"'),
+            "s",
+        ),
+        Panel(
+            "p95 by model",
+            "Which model is slow?",
+            {
+                "{{model}}": "histogram_quantile(0.95, sum by (model, le) (rate(dspy_prediction_duration_seconds_bucket"
+                f'{{{_MODEL}, cached="false"}}{_RATE})))'
+            },
+            "s",
+        ),
+        Panel(
+            "Own overhead",
+            "What does dspyq add to the provider's time?",
+            _quantiles("dspy_overhead_seconds", _MODEL),
+            "s",
+        ),
+    ],
+    "Cache": [
+        Panel(
+            "Hit rate over time",
+            "How many questions need no model call?",
+            {"hit rate": f"{_HITS} / ({_HITS} + {_MISSES})"},
+            "percentunit",
+            width=6,
+            maximum=1,
+        ),
+        Panel(
+            "Answers by level",
+            "Which level answers: memory, Redis, a run under way, or a new run?",
+            {"{{level}}": f"max by (level) (rate(dspy_cache_hits_total{_RATE}))", "computed": _MISSES},
+            "reqps",
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Size", "How much do the answers in Redis take?", {"bytes": "max(dspy_cache_size_bytes)"}, "bytes", width=6
+        ),
+        Panel(
+            "Cost avoided per hour",
+            "What does the cache save?",
+            {"{{variant}}": f"max by (variant) (rate(dspy_cost_avoided_usd_total{{{_VARIANT}}}{_RATE})) * 3600"},
+            "currencyUSD",
+            width=6,
+            stacked=True,
+        ),
+    ],
+    "Money": [
+        Panel(
+            "Cost per hour",
+            "What is being spent now, and on which model?",
+            {"{{model}}": f"{_sum('model', 'dspy_cost_usd_total', _MODEL)} * 3600"},
+            "currencyUSD",
+            stacked=True,
+        ),
+        Panel(
+            "Budgets used",
+            "How close is each limit? At 100 % its calls are refused.",
+            {
+                "{{scope}}, {{period}}": "max by (scope, period) (dspy_budget_spent_usd)"
+                " / max by (scope, period) (dspy_budget_limit_usd)"
+            },
+            "percentunit",
+            steps=[(0, GREEN), (0.8, ORANGE), (1, RED)],
+        ),
+        Panel(
+            "Today's budget",
+            "What is spent today, what do calls under way hold, and where is the limit?",
+            {
+                "spent": _SPENT_TODAY,
+                "held": 'max(dspy_budget_held_usd{scope="all", period="daily"})',
+                "limit": 'max(dspy_budget_limit_usd{scope="all", period="daily"})',
+            },
+            "currencyUSD",
+        ),
+    ],
+    "Models": [
+        Panel(
+            "Circuit breakers",
+            "Which model is cut off, and since when?",
+            {"{{model}}": f"max by (model) (dspy_circuit_breaker_open{{{_MODEL}}})"},
+            kind="state-timeline",
+            names=[(0, "closed", GREEN), (0.5, "half-open", ORANGE), (1, "open", RED)],
+        ),
+        Panel(
+            "Calls by outcome",
+            "What do providers answer?",
+            {"{{outcome}}": _sum("outcome", "dspy_model_calls_total", _MODEL)},
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Refused calls",
+            "Which guard keeps calls back?",
+            {"{{model}}: {{error_type}}": _sum("model, error_type", "dspy_guard_refusals_total", _MODEL)},
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Provider's time",
+            "How long does a call take at the provider, on average?",
+            {
+                "{{model}}": f"{_sum('model', 'dspy_provider_seconds_total', _MODEL)}"
+                f" / {_sum('model', 'dspy_model_calls_total', _MODEL)}"
+            },
+            "s",
+        ),
+        Panel(
+            "Tokens",
+            "How many tokens go in and come out?",
+            {"{{model}}: {{type}}": _sum("model, type", "dspy_tokens_used_total", _MODEL)},
+            "cps",
+            stacked=True,
+        ),
+        Panel(
+            "Waiting for the rate limit",
+            "How many threads stand still because a rate limit says so?",
+            {"{{model}}": _sum("model", "dspy_rate_limit_wait_seconds_total", _MODEL)},
+            "short",
+        ),
+    ],
+    "Queues": [
+        Panel(
+            "Backlog",
+            "How many jobs are unfinished, and what are they doing?",
+            {"{{state}}": 'sum by (state) (max by (queue, state) (dspy_queue_jobs{queue=~"$variant|dspyq|other"}))'},
+            stacked=True,
+        ),
+        Panel(
+            "Waiting by queue",
+            "Where do they wait?",
+            {"{{queue}}": 'max by (queue) (dspy_queue_jobs{state="waiting"})'},
+            stacked=True,
+        ),
+        Panel(
+            "Age of the oldest job",
+            "How long must a new job expect to wait?",
+            {"{{queue}}": "max by (queue) (dspy_queue_oldest_job_age_seconds)"},
+            "s",
+        ),
+        Panel(
+            "Waiting by priority",
+            "Who waits: people (low numbers) or batches (high ones)?",
+            {"priority {{priority}}": "sum by (priority) (max by (queue, priority) (dspy_queue_waiting_jobs))"},
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Paused queues",
+            "How many workers take nothing from a queue, because its model cannot be called?",
+            {"{{queue}}": "sum by (queue) (dspy_queue_paused)"},
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Deliveries",
+            "How often do workers take a job, and how often one again?",
+            {"again: {{redelivered}}": f"sum by (redelivered) (rate(dspy_deliveries_total{_RATE}))"},
+            "ops",
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Jobs set aside",
+            "How many jobs need a person?",
+            {"dead jobs": "max(dspy_dead_jobs)"},
+            width=6,
+            steps=[(0, GREEN), (1, RED)],
+        ),
+    ],
+    "Variants": [
+        Panel(
+            "Predictions by variant",
+            "Is traffic divided as the weights say?",
+            {"{{variant}}": _sum("variant", "dspy_predictions_total", _VARIANT)},
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Success by variant",
+            "Does one variant fail more often?",
+            {
+                "{{variant}}": f"""{_sum("variant", "dspy_predictions_total", _VARIANT, 'status!="error"')}"""
+                f" / {_sum('variant', 'dspy_predictions_total', _VARIANT)}"
+            },
+            "percentunit",
+            maximum=1,
+        ),
+        Panel(
+            "Answers by variant",
+            "What do callers get, hits included?",
+            {
+                "{{variant}}: {{outcome}}": "max by (variant, outcome) (rate(dspy_variant_answers_total"
+                f"{{{_VARIANT}}}{_RATE}))"
+            },
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Cost per hour by variant",
+            "What does each variant cost?",
+            {"{{variant}}": f"{_COST_OF_VARIANTS} * 3600"},
+            "currencyUSD",
+            stacked=True,
+        ),
+        Panel(
+            "Cost of a prediction",
+            "Which variant is dearer, prediction for prediction?",
+            {"{{variant}}": f"{_COST_OF_VARIANTS} / {_sum('variant', 'dspy_predictions_total', _VARIANT)}"},
+            "currencyUSD",
+        ),
+        Panel(
+            "Quality by variant",
+            "Which variant answers better, as the program's scorers see it?",
+            {
+                "{{variant}}: {{scorer}}": _sum("variant, scorer", "dspy_answer_quality_sum", _VARIANT)
+                + " / "
+                + _sum("variant, scorer", "dspy_answer_quality_count", _VARIANT)
+            },
+            "none",
+        ),
+    ],
+    "Workers": [
+        Panel(
+            "Jobs held",
+            "How many jobs does each worker hold?",
+            {"{{instance}}": "dspy_held_jobs"},
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Idle beside waiting jobs",
+            "Does a worker take nothing although it could?",
+            {"{{instance}}": "dspy_consumer_stalled_seconds"},
+            "s",
+            width=6,
+        ),
+        Panel(
+            "Survived failures",
+            "What went wrong that a worker lived through?",
+            {
+                "{{kind}}": f"sum by (kind) (rate(dspy_tolerated_failures_total{_RATE}))",
+                "settlements Redis does not know of": "sum(dspy_unsettled_calls)",
+                "workers without Redis": "count(dspy_redis_up) - sum(dspy_redis_up)",
+            },
+            width=6,
+        ),
+        Panel(
+            "Memory",
+            "How much memory does each worker take?",
+            {"{{instance}}": 'process_resident_memory_bytes{job="dspyq-worker"}'},
+            "bytes",
+            width=6,
+        ),
+        Panel(
+            "Questions by complexity",
+            "What kind of questions are asked?",
+            {"{{category}}": f"sum by (category) (rate(dspy_question_complexity{_RATE}))"},
+            "reqps",
+            width=12,
+            stacked=True,
+        ),
+        Panel(
+            "Processor",
+            "How many processors does each worker use?",
+            {"{{instance}}": f'rate(process_cpu_seconds_total{{job="dspyq-worker"}}{_RATE})'},
+            width=12,
+        ),
+    ],
+}

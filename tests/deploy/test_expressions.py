@@ -1,0 +1,133 @@
+"""Every expression of the dashboard, the alerts and the scaling, asked of a real Prometheus that scrapes a real worker.
+
+The worker has answered questions of every fate twice before: computed, cached, joined, failed, refused by a breaker and
+by a budget, held back by a rate limit, and one waits in a queue that nobody serves.
+"""
+
+import math
+import re
+
+import pytest
+
+from tests.support.configuration import default_document, environment, merged, with_challenger, write_settings
+from tests.support.deployment import DEPLOY, Prometheus, alerts, documents, panels
+from tests.support.processes import free_port
+from tests.support.producer_process import Producer
+from tests.support.redis_server import RedisServer
+from tests.support.worker import Worker
+
+SCRAPE_SECONDS = 0.5
+SERVED = "qa.control,qa.challenger,fragile.control,poor.control,dspyq"
+#: What Grafana puts in place of its variables: everything, and a window that holds the whole traffic.
+VARIABLES = {"$model": ".*", "$variant": ".*", "$__rate_interval": "1m"}
+
+
+def of_panels():
+    for panel in panels():
+        for query in panel["targets"]:
+            expression = query["expr"]
+            for name, value in VARIABLES.items():
+                expression = expression.replace(name, value)
+            yield pytest.param(expression, id=f"{panel['title']} {query['refId']}")
+
+
+def of_alerts():
+    """Alerts as they would be without a threshold, for most have nothing to say; their windows hold the traffic."""
+    for rule in alerts():
+        expression = re.sub(r"([<>]=?|==) (?=[\d.]+)", r"\1 bool ", rule["expr"])
+        yield pytest.param(re.sub(r"\[\d+m\]", "[1m]", expression).replace("offset 10m", "offset 1s"), id=rule["alert"])
+
+
+def of_scaling():
+    (scaling,) = documents(DEPLOY / "kubernetes" / "keda" / "worker-scaling.yaml")
+    yield pytest.param(scaling["spec"]["triggers"][0]["metadata"]["query"], id="KEDA")
+
+
+def ask_of_every_fate(number):
+    from producer import predict
+
+    def ask(program, question):
+        return predict.apply_async(kwargs={"question": question}, program=program)
+
+    def wait(*jobs):
+        for job in jobs:
+            job.get(timeout=30, propagate=False)
+
+    questions = [f"{number}.{each}" for each in range(12)]
+    computed = [ask("qa", question) for question in questions]
+    joined = [ask("qa", question) for question in questions]
+    wait(*computed, *joined)
+    wait(*(ask("qa", question) for question in questions))
+    wait(ask("qa", f"{number} in prose"))
+    for each in range(2):
+        wait(ask("fragile", f"{number}.{each}"))
+        wait(ask("poor", f"dear {number}.{each}"))
+    ask("later", f"{number}")
+
+
+def document_for(endpoint, port):
+    base = with_challenger(default_document(endpoint.url))
+    fragile = base["models"]["control"] | {"model": "openai/fragile"}
+    refusing = {"signature": "question -> answer", "when_unavailable": "fail"}
+    return merged(
+        base,
+        {
+            "metrics": {"port": port},
+            "models": {"control": {"requests_per_second": 20}, "fragile": fragile},
+            "programs": {
+                "qa": {"scorers": ["tests.support.user_scorers:is_brief"]},
+                "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},
+                "poor": refusing | {"daily_usd": 0.004, "variants": {"control": {"model": "control"}}},
+                "later": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
+            },
+            "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 300},
+            "retry": {"max_attempts": 1},
+            "budget": {"daily_usd": 10, "monthly_usd": 100},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def prometheus(session_endpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prometheus")
+    port = free_port()
+    settings = write_settings(folder / "dspyq.toml", document_for(session_endpoint, port))
+    session_endpoint.reset()
+    session_endpoint.script(model="fragile", status=500)
+    session_endpoint.script(containing="in prose", fault="unparseable")
+    # $0.0021: the second does not fit into the day's $0.004.
+    session_endpoint.script(containing="dear", usage={"prompt_tokens": 100, "completion_tokens": 1000})
+    targets = {"dspyq-worker": [f"127.0.0.1:{port}"]}
+    with RedisServer() as redis, Prometheus(folder, targets, SCRAPE_SECONDS) as running:
+        variables = environment(settings, redis.url)
+        with Worker(variables, arguments=["-Q", SERVED]) as worker:
+            worker.ready()
+            running.wait_for('up{job="dspyq-worker"} == 1')
+            for number in range(2):
+                producer = Producer(ask_of_every_fate, {"number": number}, variables)
+                try:
+                    producer.result()
+                finally:
+                    producer.close()
+                # The last of a round, so all of it has been scraped.
+                running.wait_for(f'dspy_guard_refusals_total{{error_type="BudgetExceeded"}} > {number}')
+            yield running
+            worker.kill()
+    session_endpoint.reset()
+
+
+@pytest.mark.parametrize("expression", [*of_panels(), *of_alerts(), *of_scaling()])
+def test_it_returns_data(prometheus, expression):
+    series = prometheus.wait_for(expression, 15)
+    assert not all(math.isnan(float(each["value"][1])) for each in series), series
+
+
+def test_prometheus_evaluates_every_alert_and_those_fire_that_should(prometheus):
+    prometheus.wait_for('ALERTS{alertname="BudgetExceeded", cause="refused", alertstate="firing"}')
+    groups = prometheus.get("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) == len(alerts())
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule.get("lastError") for rule in rules]
+    firing = {rule["name"] for rule in rules if rule["state"] == "firing"}
+    assert firing == {"BudgetExceeded"}
+    assert "CircuitBreakerOpen" in {rule["name"] for rule in rules if rule["state"] == "pending"}

@@ -1,0 +1,115 @@
+"""The Kubernetes manifests, against Kubernetes's own schemas, and as kustomize puts them together."""
+
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from config.settings import load_settings
+from tests.support.deployment import DEPLOY, documents, run, tool
+from tests.support.processes import REPOSITORY
+
+KUBERNETES = DEPLOY / "kubernetes"
+#: Oldest and newest that the manifests are written for.
+VERSIONS = ("1.31", "1.37")
+#: Resources of operators, whose schemas Kubernetes does not have.
+OF_OPERATORS = {"ScaledObject", "PodMonitor"}
+
+
+def manifests():
+    paths = [path for path in sorted(KUBERNETES.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+    return [document for path in paths for document in documents(path)]
+
+
+def deployments():
+    return {
+        document["metadata"]["name"]: document["spec"] for document in manifests() if document["kind"] == "Deployment"
+    }
+
+
+def containers():
+    return [
+        (container, deployment["template"]["spec"])
+        for deployment in deployments().values()
+        for container in deployment["template"]["spec"]["containers"]
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_knows_every_field(version):
+    checked = [document for document in manifests() if document["kind"] not in OF_OPERATORS]
+    assert len(checked) >= 7
+    for document in checked:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_kustomize_puts_it_together():
+    built = list(yaml.safe_load_all(run(tool("kubectl", "Kubernetes"), "kustomize", str(KUBERNETES)).stdout))
+    kinds = sorted(document["kind"] for document in built)
+    assert kinds == sorted([document["kind"] for document in manifests()] + ["ConfigMap"])
+    assert not [document for document in built if "namespace" in document["metadata"]]
+    (configuration,) = (document for document in built if document["kind"] == "ConfigMap")
+    for document in built:
+        if document["kind"] == "Deployment":
+            pod = document["spec"]["template"]["spec"]
+            assert pod["volumes"][0]["configMap"]["name"] == configuration["metadata"]["name"]
+            assert pod["containers"][0]["image"].endswith("/dspyq-worker:0.1.0")
+
+
+def test_no_manifest_holds_a_secret():
+    assert not [document for document in manifests() if document["kind"] == "Secret"]
+    for container, _ in containers():
+        for variable in container["env"]:
+            assert "valueFrom" in variable or variable["name"] in {"FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_READ_ONLY"}
+
+
+def test_containers_can_do_little():
+    for container, pod in containers():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_a_worker_is_probed_and_gets_longer_to_end_than_its_predictions_get():
+    pod = deployments()["dspyq-worker"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    paths = {name: worker[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    settings = load_settings(KUBERNETES / "base" / "dspyq.toml")
+    assert pod["terminationGracePeriodSeconds"] > settings.delivery.shutdown_grace_seconds + 10
+    port = re.search(r"DSPYQ_METRICS__PORT=(\d+)", (REPOSITORY / "Dockerfile").read_text())[1]
+    assert worker["ports"] == [{"name": "metrics", "containerPort": int(port)}]
+
+
+def test_one_beat_runs_and_never_two_during_a_rollout():
+    beat = deployments()["dspyq-beat"]
+    assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_selectors_find_the_pods_they_mean():
+    pods = {name: spec["template"]["metadata"]["labels"] for name, spec in deployments().items()}
+    for document in manifests():
+        if document["kind"] in {"Service", "PodDisruptionBudget", "PodMonitor"}:
+            selector = document["spec"]["selector"]
+            wanted = selector.get("matchLabels", selector)
+            found = {name for name, labels in pods.items() if wanted.items() <= labels.items()}
+            assert found == {document["metadata"]["name"]}
+
+
+def test_scaling_goes_by_the_true_backlog_and_by_what_a_worker_can_do():
+    (scaling,) = (document["spec"] for document in manifests() if document["kind"] == "ScaledObject")
+    assert scaling["scaleTargetRef"]["name"] in deployments()
+    assert "replicas" not in deployments()["dspyq-worker"]  # two would fight over it
+    (trigger,) = scaling["triggers"]
+    assert "dspy_queue_jobs" in trigger["metadata"]["query"]
+    settings = load_settings(KUBERNETES / "base" / "dspyq.toml")
+    assert int(trigger["metadata"]["threshold"]) == settings.workers.concurrency
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
