@@ -51,7 +51,7 @@ class Request(NamedTuple):
         inputs: dict[str, Any] = orjson.loads(self.canonical_inputs)
         return inputs
 
-    def header(self, *, is_claimed: bool) -> Header:
+    def header(self, *, is_claimed: bool, batch: str = "") -> Header:
         """Return what tells a worker how to answer."""
         return Header(
             program=self.program.name,
@@ -61,6 +61,7 @@ class Request(NamedTuple):
             request_id=self.request_id,
             refresh=self.refresh,
             is_claimed=is_claimed,
+            batch=batch,
         )
 
 
@@ -75,6 +76,7 @@ class Header(NamedTuple):
         request_id: As of ``Request``.
         refresh: As of ``Request``.
         is_claimed: Whether the message's task claimed the question when it was sent.
+        batch: The batch that claimed it, and so pays for it; empty for none.
     """
 
     program: str
@@ -84,6 +86,7 @@ class Header(NamedTuple):
     request_id: str
     refresh: bool
     is_claimed: bool
+    batch: str = ""
 
     @property
     def queue(self) -> str:
