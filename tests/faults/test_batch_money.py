@@ -39,6 +39,13 @@ def account(client):
 
 
 @pytest.fixture
+def ask(configured):
+    """Ask for the batch in this process, whose programs are those of the tests' default configuration."""
+    del configured
+    return lambda questions: ask_batch(questions, BATCH)
+
+
+@pytest.fixture
 def metas(client):
     """Wait for tasks to end, and return what Celery stored of them."""
 
@@ -67,15 +74,12 @@ def errors(metas):
     return [meta["result"]["exc_type"] for meta in metas if meta["status"] == "FAILURE"]
 
 
-def test_two_workers_spend_a_batch_s_limit_and_no_nano_dollar_more(
-    worker, settings_file, run_producer, endpoint, account, metas
-):
-    path = settings_file({})
-    both = [worker(path, waits=False) for _ in range(2)]
+def test_two_workers_spend_a_batch_s_limit_and_no_nano_dollar_more(worker, ask, predict, endpoint, account, metas):
+    both = [worker(waits=False) for _ in range(2)]
     for each in both:
         each.ready()
     account.open(max_usd=CENT)
-    stored = metas(run_producer(ask_batch, path, questions=questions(300), batch=BATCH))
+    stored = metas(ask(questions(300)))
     rows = collect(account, stored)
     books, calls = account.statement()
     assert set(errors(stored)) == {"BatchLimitReached"}
@@ -87,62 +91,46 @@ def test_two_workers_spend_a_batch_s_limit_and_no_nano_dollar_more(
         cost_usd = meta["result"]["metadata"]["cost_usd"] if meta["status"] == "SUCCESS" else meta["spent"]["cost_usd"]
         assert to_nano_usd(cost_usd) == rows[meta["task_id"]]
     assert "is paused here" not in both[0].logs() + both[1].logs()
-    assert run_producer(ask_one, path, question="of no batch")["answer"] == "echo:of no batch"
+    assert predict.delay(question="of no batch").get(timeout=20).answer == "echo:of no batch"
 
 
-def test_who_waits_for_the_same_question_is_served_and_pays_what_the_batch_may_not(
+def test_rows_that_a_limit_cuts_short_fail_for_the_batch_alone(
     worker, settings_file, run_producer, start_producer, endpoint, account, metas, client
-):
-    program = {"class": "tests.support.user_programs:TwoSteps"}
-    path = settings_file({"programs": {"qa": program}})
-    account.open(max_usd=1)
-    endpoint.hold(containing="first")
-    worker(path)
-    (task_id,) = run_producer(ask_batch, path, questions=["q"], batch=BATCH)
-    endpoint.wait_for_calls(1)
-    account.open(max_usd=0.000001)  # the first call is held already
-    joined = start_producer(ask_one, path, question="q")
-    alias = "dspy:v1:prediction:*"
-    eventually(lambda: any(client.hget(key, "joined") == b"1" for key in client.scan_iter(alias)))
-    endpoint.release()
-    told = joined.result(30)
-    assert (told["answer"], told["cache_level"]) == ("echo:q first echo:q second", "joined")
-    (meta,) = metas([task_id])
-    rows = collect(account, [meta])
-    books, calls = account.statement()
-    assert (meta["status"], endpoint.calls(), books.calls, calls) == ("SUCCESS", 2, 1, [])
-    assert 0 < rows[task_id] == books.settled_nano_usd < to_nano_usd(meta["result"]["metadata"]["cost_usd"])
-    (day,) = client.scan_iter(f"{PREFIX}:all:daily:*")
-    assert int(client.hget(day, "settled")) == to_nano_usd(meta["result"]["metadata"]["cost_usd"])
-
-
-def test_a_row_that_its_limit_cuts_short_says_what_it_spent(
-    worker, settings_file, run_producer, endpoint, account, metas
 ):
     path = settings_file({"programs": {"qa": {"class": "tests.support.user_programs:TwoSteps"}}})
     account.open(max_usd=1)
     endpoint.hold(containing="first")
     worker(path)
-    task_ids = run_producer(ask_batch, path, questions=["q"], batch=BATCH)
-    endpoint.wait_for_calls(1)
-    account.open(max_usd=0.000001)
+    task_ids = run_producer(ask_batch, path, questions=["alone", "shared"], batch=BATCH)
+    endpoint.wait_for_calls(2)
+    account.open(max_usd=0.000001)  # the calls under way are held already
+    other = start_producer(ask_one, path, question="shared")
+    aliases = "dspy:v1:prediction:*"
+    eventually(lambda: any(client.hget(key, "joined") == b"1" for key in client.scan_iter(aliases)))
     endpoint.release()
-    (meta,) = metas(task_ids)
-    books = account.read()
-    assert errors([meta]) == ["BatchLimitReached"]
-    assert to_nano_usd(meta["spent"]["cost_usd"]) == books.settled_nano_usd > 0
-    assert meta["spent"]["prompt_tokens"] == books.prompt_tokens > 0
-    assert meta["spent"]["duration_seconds"] > 0
+    told = other.result(30)
+    assert (told["answer"], told["cache_level"]) == ("echo:shared first echo:shared second", "joined")
+    alone, shared = stored = metas(task_ids)
+    rows = collect(account, stored)
+    books, calls = account.statement()
+    assert (errors(stored), shared["status"]) == (["BatchLimitReached"], "SUCCESS")
+    assert (endpoint.calls(), books.calls, calls) == (3, 2, [])
+    assert sum(rows.values()) == books.settled_nano_usd
+    assert to_nano_usd(alone["spent"]["cost_usd"]) == rows[alone["task_id"]] > 0
+    assert alone["spent"]["prompt_tokens"] > 0
+    assert alone["spent"]["duration_seconds"] > 0
+    # The second step of what others waited for is paid outside of the batch.
+    cost = to_nano_usd(shared["result"]["metadata"]["cost_usd"])
+    assert cost > rows[shared["task_id"]] > 0
+    (day,) = client.scan_iter(f"{PREFIX}:all:daily:*")
+    assert int(client.hget(day, "settled")) == rows[alone["task_id"]] + cost
 
 
-def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(
-    worker, settings_file, run_producer, endpoint, account, metas, client
-):
-    path = settings_file({})
+def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(worker, ask, endpoint, account, metas, client):
     account.open(max_usd=1)
-    doomed = worker(path)
+    doomed = worker()
     endpoint.hold(containing="slow")
-    task_ids = run_producer(ask_batch, path, questions=["slow", "quick"], batch=BATCH)
+    task_ids = ask(["slow", "quick"])
     endpoint.wait_for_answers(1)
     metas(task_ids[1:])
     endpoint.wait_for_calls(2)
@@ -151,7 +139,7 @@ def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(
     assert [(call.task_id, call.state) for call in calls] == [(task_ids[1], "billed"), (task_ids[0], "held")]
     (lost,) = [call.call_id for call in calls if call.state == "held"]
     endpoint.reset()
-    worker(path)
+    worker()
     rows = collect(account, metas(task_ids))
     client.zadd(f"{PREFIX}:leases", {lost: 1})
     eventually(lambda: account.read().held_nano_usd == 0)
@@ -161,14 +149,12 @@ def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(
     assert (books.calls, books.unknown_calls) == (3, 1)
 
 
-def test_a_timeout_of_unknown_cost_is_on_its_row_at_its_bound(
-    worker, settings_file, run_producer, endpoint, account, metas
-):
+def test_a_timeout_of_unknown_cost_is_on_its_row_at_its_bound(worker, settings_file, ask, endpoint, account, metas):
     path = settings_file({"models": {"control": {"timeout_seconds": 0.7}}, "retry": {"base_delay_seconds": 0.05}})
     account.open(max_usd=1)
     worker(path)
     endpoint.script(fault="hang", times=1)
-    (meta,) = metas(run_producer(ask_batch, path, questions=["q"], batch=BATCH))
+    (meta,) = metas(ask(["q"]))
     rows = collect(account, [meta])
     books, calls = account.statement()
     assert (books.calls, books.unknown_calls, calls) == (2, 1, [])
@@ -176,16 +162,16 @@ def test_a_timeout_of_unknown_cost_is_on_its_row_at_its_bound(
 
 
 def test_a_batch_keeps_within_its_share_of_the_rate_and_others_go_first(
-    worker, settings_file, run_producer, endpoint, account, metas
+    worker, settings_file, ask, predict, endpoint, account, metas
 ):
     path = settings_file({"models": {"control": {"requests_per_second": 20}}})
     account.open(rate_share=0.25)
     for each in [worker(path, waits=False) for _ in range(2)]:
         each.ready()
-    task_ids = run_producer(ask_batch, path, questions=questions(25), batch=BATCH)
+    task_ids = ask(questions(25))
     endpoint.wait_for_calls(2)
     asked_at = time.monotonic()
-    assert run_producer(ask_one, path, question="of no batch")["cache_level"] is None
+    assert predict.delay(question="of no batch").get(timeout=20)
     assert time.monotonic() - asked_at < 4
     assert {meta["status"] for meta in metas(task_ids)} == {"SUCCESS"}
     sent = [one.received_at_seconds for one in endpoint.requests() if "q" in one.inputs["question"][:1]]
@@ -195,12 +181,12 @@ def test_a_batch_keeps_within_its_share_of_the_rate_and_others_go_first(
 
 
 def test_a_batch_stops_at_its_share_of_the_day_and_fails_without_being_parked(
-    worker, settings_file, run_producer, account, metas
+    worker, settings_file, ask, predict, account, metas
 ):
     path = settings_file({"budget": {"daily_usd": CENT}})
     account.open(budget_share=0.5)
     worker(path)
-    stored = metas(run_producer(ask_batch, path, questions=questions(200), batch=BATCH))
+    stored = metas(ask(questions(200)))
     assert set(errors(stored)) == {"BatchShareUsed"}
     assert account.read().settled_nano_usd <= to_nano_usd(CENT) // 2
-    assert run_producer(ask_one, path, question="of no batch")["answer"] == "echo:of no batch"
+    assert predict.delay(question="of no batch").get(timeout=20).answer == "echo:of no batch"
