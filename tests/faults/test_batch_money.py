@@ -126,7 +126,7 @@ def test_rows_that_a_limit_cuts_short_fail_for_the_batch_alone(
     assert int(client.hget(day, "settled")) == rows[alone["task_id"]] + cost
 
 
-def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(worker, ask, endpoint, account, metas, client):
+def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(worker, ask, endpoint, account, metas, client, dspyq):
     account.open(max_usd=1)
     doomed = worker()
     endpoint.hold(containing="slow")
@@ -147,6 +147,10 @@ def test_a_call_lost_in_a_kill_is_listed_and_the_books_agree(worker, ask, endpoi
     assert [(call.call_id, call.state) for call in calls] == [(lost, "lost")]
     assert books.settled_nano_usd == sum(rows.values()) + calls[0].charged_nano_usd
     assert (books.calls, books.unknown_calls) == (3, 1)
+    shown = dspyq("costs", "--batch", BATCH, "--json").stdout
+    assert [call["call_id"] for call in json.loads(shown)["calls_on_no_row"]] == [lost]
+    assert BATCH in dspyq("costs", "--batch", BATCH).stdout
+    assert "there is no batch" in dspyq("costs", "--batch", "0", ok=False).stderr
 
 
 def test_a_timeout_of_unknown_cost_is_on_its_row_at_its_bound(worker, settings_file, ask, endpoint, account, metas):

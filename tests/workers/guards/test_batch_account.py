@@ -82,6 +82,14 @@ def test_opened_again_a_batch_has_its_new_limits_and_what_it_has_spent(client, b
     assert client.hmget(f"{PREFIX}budget:batch:{BATCH}", "budget_share", "rate_share") == [None, None]
 
 
+def test_a_limit_holds_also_where_redis_has_lost_what_was_spent(client, budget, account):
+    account.open(max_usd=LIMIT / NANO, spent_nano_usd=70)
+    assert do(client, budget.hold(own(1), 31)).verdict == "batch_limit"
+    do(client, budget.hold(own(2), 30), budget.settle(own(2), Bill(20)))
+    account.open(max_usd=LIMIT / NANO, spent_nano_usd=70)
+    assert account.read().settled_nano_usd == 90
+
+
 def test_a_batch_gets_its_share_of_what_others_leave_of_the_day(client, account):
     budget = limited(client, 1000)
     account.open(budget_share=0.5)
