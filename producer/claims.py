@@ -33,6 +33,9 @@ _SUCCESS = b'{"status":"SUCCESS",'
 EVERYTHING = "*"
 
 Verdict = Literal["hit", "join", "urge", "claim", "lost"]
+#: What became of a run: ``shared`` goes on, for others wait for it.
+Release = Literal["lost", "ended", "shared"]
+_RELEASES: tuple[Release, ...] = ("lost", "ended", "shared")
 
 
 class Claim(NamedTuple):
@@ -157,15 +160,22 @@ class Claims:
         return Kept(self._answer(keys=keys, args=[*arguments, *counts]))
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
-        """End a run without an answer, so that the next caller computes anew.
+        """End a run without an answer, so that the next caller computes anew; return whether it still held its job.
 
         Args:
             request: The question.
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
-        return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+        return _RELEASES[self._end(request, run, "", counts)] == "ended"
+
+    def release_for(self, batch: str, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> Release:
+        """As ``release``; a run that a batch pays for only where nobody else waits for it."""
+        return _RELEASES[self._end(request, run, batch, counts)]
+
+    def _end(self, request: AnsweredRequest, run: Run, batch: str, counts: Mapping[str, int] | None) -> int:
+        arguments = [run.task_id, run.fence, request.queue, batch, *_pairs(counts or {})]
+        return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
     def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:
         """Give claims of these tasks back, in one round trip."""

@@ -22,10 +22,10 @@ from workers.guards.breaker import Breaker
 from workers.guards.budget import BilledCall, Budget, HoldVerdict
 from workers.guards.call import Call, Prices
 from workers.guards.line import Line, Place
-from workers.guards.rate_limit import RateLimiter, Reservation
+from workers.guards.rate_limit import NO_TURN, RateLimiter, Reservation, Share
 from workers.guards.settlements import Settlements
 from workers.ledger import Ledger
-from workers.refusal import Ending, Interruption, Postponement, Refusal
+from workers.refusal import BatchRefusal, Ending, Interruption, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -33,6 +33,8 @@ logger = logging.getLogger("dspyq.guards")
 _WAIT_FOR_HOLDS_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = (0.1, 0.4)
 _PARK_SECONDS = (0.5, 2.0)
+#: Jobs that come back for their batch's turn in the rate come that much later, so that they do not come together.
+_LATE_BY_CHANCE = 1.2
 #: So many threads stand in line for it at most; the jobs behind them wait in their queue.
 _LONGEST_LINE = 16
 #: Where Redis cannot say, or a clock is wrong, a job waits so long.
@@ -72,7 +74,7 @@ class Admission:
         self._rate_limiter = rate_limiter
         self._budget = budget
         self._settlements = settlements
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._lines: dict[tuple[str, str, bool], Line] = {}
         self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
 
     def ask(self, ledger: Ledger, billed: BilledCall, call: Call, tokens: int) -> int:
@@ -97,7 +99,7 @@ class Admission:
 
     def counted(self, interruption: Interruption) -> Interruption:
         """Count a refusal, and return it to be raised."""
-        if isinstance(interruption, Refusal):
+        if isinstance(interruption, Refusal | BatchRefusal):
             metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
             if isinstance(interruption.error, BreakerOpen):
                 metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
@@ -119,23 +121,20 @@ class Admission:
         give_up_at = time.monotonic() + _WAIT_FOR_HOLDS_SECONDS
         is_held, reserved = False, 0
         line = self._line_of(billed)
-        with line.place(turns) as place, self._tokens_given_back(lambda: reserved):
+        share = Share(billed.batch, ledger.job.alias) if billed.batch and ledger.job else None
+        with line.place(turns) as place, self._tokens_given_back(lambda: reserved, billed.batch):
             while True:
                 if place.must_wait and not is_held:
                     _refuse_long(line)
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
-                try:
-                    reservation, hold, _ = run_together(
-                        self._client,
-                        (self._rate_limiter.reserve(tokens), self._budget.hold(billed, bound), self._breaker.read()),
-                    )
-                except redis.RedisError as error:
-                    self._go_without_redis(billed, error)
+                said = self._ask_redis(billed, bound, tokens, share)
+                if said is None:
                     return
-                except Unavailable as error:  # a clock is wrong
-                    self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+                reservation, hold = said
                 if reservation.is_reserved:
                     reserved, tokens = reserved + tokens, 0  # they stay reserved, whatever becomes of this slot
+                if has_turn := reservation.is_reserved or reservation.is_shared:
+                    share = None  # the batch's own turn is used, whatever becomes of the model's
                 is_held = hold.is_held
                 if hold.verdict == "busy":
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
@@ -143,19 +142,43 @@ class Admission:
                 place.leave()
                 if not is_held:
                     self._refuse_by_budget(billed, bound, hold)
-                if not reservation.is_reserved:
+                if not has_turn:
                     self._give_back(billed)
                     self._refuse_by_rate(reservation)
                 if self._turn_comes(ledger, billed, reservation):
                     return
 
+    def _ask_redis(
+        self, billed: BilledCall, bound: int, tokens: int, share: Share | None
+    ) -> tuple[Reservation, HoldVerdict] | None:
+        """Ask for a turn and for money at once; return None where the call is made without Redis's word.
+
+        A batch's call asks for money first: whole batches are refused that, and must take no turns of others with them.
+
+        Raises:
+            Refusal: Where Redis does not answer, or a clock is wrong.
+        """
+        steps = self._rate_limiter.reserve(tokens, share), self._budget.hold(billed, bound), self._breaker.read()
+        try:
+            if billed.batch:
+                (hold,) = run_together(self._client, [self._budget.hold(billed, bound)])
+                if not hold.is_held:
+                    return NO_TURN, hold
+            reservation, hold, _ = run_together(self._client, steps)
+        except redis.RedisError as error:
+            self._go_without_redis(billed, error)
+            return None
+        except Unavailable as error:  # a clock is wrong
+            self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+        return reservation, hold
+
     @contextmanager
-    def _tokens_given_back(self, reserved: Callable[[], int]) -> Iterator[None]:
+    def _tokens_given_back(self, reserved: Callable[[], int], batch: str) -> Iterator[None]:
         """Give reserved tokens back where the call is not made."""
         try:
             yield
         except Interruption:
-            if (step := self._rate_limiter.correct(reserved(), 0)) is not None:
+            if (step := self._rate_limiter.correct(reserved(), 0, batch)) is not None:
                 self._settlements.tell([step])
             raise
 
@@ -165,8 +188,8 @@ class Admission:
             line.nudge()
 
     def _line_of(self, billed: BilledCall) -> Line:
-        """Those who wait for money stand in line by variant: another's limits may be others."""
-        return self._lines.setdefault((billed.program, billed.variant), Line())
+        """Those who wait for money stand in line by variant: another's limits may be others, and so may a batch's."""
+        return self._lines.setdefault((billed.program, billed.variant, bool(billed.batch)), Line())
 
     def _wait_for_money(self, ledger: Ledger, billed: BilledCall, bound: int, place: Place, give_up_at: float) -> None:
         """Wait until more than other calls' holds decides; it only looks, for asking would reserve a turn each time.
@@ -190,7 +213,10 @@ class Admission:
         raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
 
     def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
-        """Wait for the reserved slot; return whether it can be used: not if the gate was closed, nor much too late."""
+        """Wait for the reserved slot; return whether it can be used.
+
+        It cannot if the gate was closed, nor much too late, nor where it is only the call's turn in its batch's share.
+        """
         if reservation.wait_seconds:
             try:
                 ledger.sleep(reservation.wait_seconds)
@@ -205,9 +231,11 @@ class Admission:
                 raise
             if closed_seconds:
                 return False
-        return not self._rate_limiter.is_late(reservation)
+        return reservation.is_reserved and not self._rate_limiter.is_late(reservation)
 
     def _refuse_by_rate(self, reservation: Reservation) -> NoReturn:
+        if reservation.reason == "share":  # later than a thread should wait; others are not to wait for that
+            raise Postponement(reservation.wait_seconds * random.uniform(1, _LATE_BY_CHANCE))  # noqa: S311 - jitter
         name = self._model.name
         gate: Callable[[], float] = lambda: float(run_together(self._client, [self._rate_limiter.look_again()])[0])  # noqa: E731 - it has no other use
         if reservation.reason == "account":
@@ -231,9 +259,15 @@ class Admission:
     def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
         if hold.verdict == "never":
             raise Ending(hold.error())
+        if hold.verdict == "batch_busy":  # it waits in its queue, where it stands in no other caller's way
+            raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
+        if hold.verdict in {"batch_limit", "batch_share", "batch_closed"}:
+            raise BatchRefusal(hold.batch_error())
+
+        anybody_s = billed._replace(batch="")  # the queue is not the batch's alone
 
         def seconds_left() -> float:
-            (now,) = run_together(self._client, [self._budget.look(billed, bound)])
+            (now,) = run_together(self._client, [self._budget.look(anybody_s, bound)])
             return 0.0 if now.verdict in {"held", "busy", "never"} else now.wait_seconds
 
         raise Refusal(hold.error(), wait_seconds=hold.wait_seconds, pauses_queue=True, seconds_left=seconds_left)
@@ -272,7 +306,10 @@ class Admission:
         Raises:
             Ending: If it has no bound, and a limit stands that it may break.
         """
-        if (call.max_completion_tokens is None or not call.is_text) and self._budget.is_limited(billed):
+        has_bound = call.max_completion_tokens is not None and call.is_text
+        if not has_bound and billed.batch:
+            self._learn_limits(billed)
+        if not has_bound and self._budget.is_limited(billed):
             reason = "has parts other than text" if not call.is_text else "states no max_tokens"
             raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
         return bound_nano_usd(
@@ -282,6 +319,17 @@ class Admission:
             input_usd_per_million_tokens=self._prices.input_usd_per_million_tokens,
             output_usd_per_million_tokens=self._prices.output_usd_per_million_tokens,
         )
+
+    def _learn_limits(self, billed: BilledCall) -> None:
+        """Ask whether a call of a batch has a limit, which no configuration says.
+
+        Raises:
+            Refusal: If Redis does not say.
+        """
+        try:
+            run_together(self._client, [self._budget.look(billed, 0)])
+        except redis.RedisError as error:
+            raise self.refusal_without_redis(error, "the budget allows it") from None
 
 
 def _refuse_long(line: Line) -> None:
