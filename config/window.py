@@ -79,6 +79,7 @@ class Window:
                     yield opens_at, closes_at
 
     def __str__(self) -> str:
+        """Return the spans and whose clock they follow."""
         return f"{self.text} {self.zone.key}"
 
 
