@@ -172,13 +172,21 @@ class Journal:
         """State facts of the batch."""
         self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
-    def begin(self, identity: dict[str, str]) -> None:
+    def begin(self, identity: dict[str, str], *, batch_id: str) -> None:
         """State what the batch is; a journal says so for good."""
-        self.set_meta(version=_VERSION, identity=orjson.dumps(identity).decode(), **_runner())
+        self.set_meta(version=_VERSION, batch_id=batch_id, identity=orjson.dumps(identity).decode(), **self.runner())
 
     def work_on(self) -> None:
         """Say which process works on it now."""
-        self.set_meta(**_runner())
+        self.set_meta(**self.runner())
+
+    def runner(self) -> dict[str, str]:
+        """Return which process that is."""
+        return {"host": socket.gethostname(), "pid": str(os.getpid())}
+
+    def batch_id(self) -> str:
+        """Return the batch's id."""
+        return self.meta("batch_id") or ""
 
     def identity(self) -> dict[str, str]:
         """Return what the batch is."""
@@ -201,10 +209,8 @@ class Journal:
         )
         return [Totals(State(row[0]), row[1], *map(int, row[2:])) for row in rows]
 
-    def take_ids(self, entries: Iterable[Entry]) -> dict[str, int]:
-        """Note custom ids; return those that an earlier row has, with its number."""
-        stated = {entry.row: entry.custom_id for entry in entries}
-        rows = [(custom_id, row) for row, custom_id in stated.items()]
+    def take_ids(self, rows: Sequence[tuple[str, int]]) -> dict[str, int]:
+        """Note custom ids of rows; return those that an earlier row has, with its number."""
         new = self._database.executemany("INSERT OR IGNORE INTO ids VALUES (?, ?)", rows).rowcount
         if new == len(rows):
             return {}
@@ -212,7 +218,7 @@ class Journal:
         for custom_id, row in rows:
             owner = self._scalar("SELECT row FROM ids WHERE custom_id = ?", custom_id)
             if owner != row:
-                taken[custom_id] = int(owner)
+                taken[custom_id] = owner
         return taken
 
     def leaders(self, input_hashes: Iterable[bytes]) -> dict[bytes, Leader]:
@@ -352,10 +358,6 @@ def _holder(path: Path) -> str:
     except sqlite3.Error:  # it has only just begun
         return ""
     return f" (process {facts['pid']} on {facts['host']})" if len(facts) == 2 else ""  # noqa: PLR2004 - both
-
-
-def _runner() -> dict[str, str]:
-    return {"host": socket.gethostname(), "pid": str(os.getpid())}
 
 
 def _columns(entry: Entry, state: State) -> tuple[str | int | bytes | None, ...]:
