@@ -58,6 +58,10 @@ class InvalidOption(InvalidRequest):
     """An option of ``apply_async`` that a prediction cannot honour."""
 
 
+class InvalidFile(DspyqError):
+    """A batch's input cannot be read as a whole: missing, of another format, or without the program's columns."""
+
+
 class RedisUnavailable(DspyqError):
     """Redis does not answer, or refuses us."""
 
