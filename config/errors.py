@@ -58,6 +58,10 @@ class InvalidOption(InvalidRequest):
     """An option of ``apply_async`` that a prediction cannot honour."""
 
 
+class BatchRefused(DspyqError):
+    """A batch cannot be run, or not go on, as it was asked for."""
+
+
 class InvalidFile(DspyqError):
     """A batch's input cannot be read as a whole: missing, of another format, or without the program's columns."""
 

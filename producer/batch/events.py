@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from config.money import dollars, to_usd
+from config.money import dollars
 from producer.batch.account import UncollectedCall
 from producer.batch.entry import State
 from producer.batch.journal import Totals
 
-HoldReason = Literal["paused", "window", "share"]
+PauseReason = Literal["asked", "window", "share"]
 RunState = Literal["running", "paused", "stopped", "limited", "cancelled", "finished"]
 
 _LEVELS = frozenset({"memory", "redis", "joined"})
@@ -144,23 +144,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Held:
+class Paused:
     """It asks nothing until something else happens; what runs is collected.
 
     Attributes:
         batch_id: Its id.
-        reason: ``paused`` by ``dspyq batch pause``; ``window``: outside of its hours; ``share``: its share of the
+        reason: ``asked`` by ``dspyq batch pause``; ``window``: outside of its hours; ``share``: its share of the
             day's budget is used up.
         recalled: Entries that were taken back, unpaid.
     """
 
     batch_id: str
-    reason: HoldReason
+    reason: PauseReason
     recalled: int
 
 
 @dataclass(frozen=True)
-class WentOn:
+class Resumed:
     """It asks again.
 
     Attributes:
@@ -268,9 +268,4 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | Held | WentOn | RedisAway | Finished
-
-
-def usd(counts: Counts) -> float:
-    """Return what entries cost, in dollars."""
-    return to_usd(counts.cost_nano_usd)
+Event = Started | Progress | Paused | Resumed | RedisAway | Finished

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import orjson
 
+from config.errors import BatchRefused
 from config.experiment import Program
-from producer.batch.journal import BatchRefused, Journal
+from producer.batch.journal import Journal
 from producer.batch.options import BatchOptions
 
 #: How a refusal names what differs, in the order of how much it explains.

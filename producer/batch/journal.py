@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from config.errors import DspyqError
+from config.errors import BatchRefused
 from producer.batch.entry import Entry, State
 from producer.batch.lines import Line
 
@@ -63,10 +63,6 @@ ON CONFLICT (number) DO UPDATE SET
   completion_tokens = excluded.completion_tokens, start = excluded.start, length = excluded.length,
   done_at = excluded.done_at
 """
-
-
-class BatchRefused(DspyqError):
-    """A batch cannot be run as it was asked for."""
 
 
 class Place(NamedTuple):
@@ -274,7 +270,15 @@ class Journal:
         self._database.executemany(
             _LAND,
             [
-                (*_columns(entry, state), outcome, prompt_tokens, completion_tokens, start, None if start is None else len(text), done_at)
+                (
+                    *_columns(entry, state),
+                    outcome,
+                    prompt_tokens,
+                    completion_tokens,
+                    start,
+                    None if start is None else len(text),
+                    done_at,
+                )
                 for (entry, state, outcome, text, prompt_tokens, completion_tokens), start in zip(
                     lines, starts, strict=True
                 )

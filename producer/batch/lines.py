@@ -94,9 +94,7 @@ def line_of_fault(entry: Entry, error_type: str, message: str) -> Line:
     return Line(entry, State.FAILED, error_type, _text(entry, "error", None, error, {"row": entry.row}))
 
 
-def _answered(
-    entry: Entry, outputs: Any, stored: Mapping[str, Any], asked: Asked, level: CacheLevel | None
-) -> Line:
+def _answered(entry: Entry, outputs: Any, stored: Mapping[str, Any], asked: Asked, level: CacheLevel | None) -> Line:
     level = level or stored["cache_level"]  # a run of ours may have found another's answer
     metadata = {
         **stored,
@@ -142,7 +140,11 @@ def error_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an error line says of a failure as Celery stored it."""
     status, result = meta["status"], meta["result"]
     if not isinstance(result, Mapping) or "exc_type" not in result:
-        return {"type": "NotAPrediction", "message": f"the task ended as {status}, without an answer", "retryable": False}
+        return {
+            "type": "NotAPrediction",
+            "message": f"the task ended as {status}, without an answer",
+            "retryable": False,
+        }
     name, message = str(result["exc_type"]), result.get("exc_message", "")
     if isinstance(message, list | tuple):
         message = ", ".join(map(str, message))

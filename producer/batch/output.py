@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from producer.batch.journal import BatchRefused, Journal, Leader, Place
+from config.errors import BatchRefused
+from producer.batch.journal import Journal, Leader, Place
 from producer.batch.lines import Line
 
 #: Lines that waited for their turn, written at a time.

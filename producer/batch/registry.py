@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
+from config.errors import BatchRefused
 from config.redis import KEY_PREFIX, jobs_client
 from config.scripts import load_script
 from producer.batch.entry import Entry
-from producer.batch.journal import BatchRefused
 from producer.bulk import Bulk
 
 Wanted = Literal["run", "pause", "cancel"]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import redis
 
-from config.errors import DspyqError, RedisUnavailable
+from config.errors import BatchRefused, RedisUnavailable
 from config.experiment import Program
 from config.money import to_usd
 from config.redis import jobs_client, redis_errors
@@ -26,19 +26,19 @@ from producer.batch.events import (
     Counts,
     Event,
     Finished,
-    Held,
-    HoldReason,
     Outcome,
+    Paused,
+    PauseReason,
     Progress,
     Reconciliation,
     RedisAway,
+    Resumed,
     RunState,
     Snapshot,
     Started,
-    WentOn,
 )
 from producer.batch.identity import check_identity, identity_of
-from producer.batch.journal import BatchRefused, Journal, journal_path
+from producer.batch.journal import Journal, journal_path
 from producer.batch.lines import Asked
 from producer.batch.options import BatchOptions
 from producer.batch.output import Output
@@ -95,9 +95,7 @@ def run_batch(options: BatchOptions, *, report: Callable[[Event], None], stop: t
     return outcome
 
 
-def _open(
-    options: BatchOptions, report: Callable[[Event], None], stop: threading.Event, opened: ExitStack
-) -> _Run:
+def _open(options: BatchOptions, report: Callable[[Event], None], stop: threading.Event, opened: ExitStack) -> _Run:
     """Open everything a run needs, and refuse what cannot be run before anything is changed."""
     program = find_program(options.program)
     if options.variant is not None:
@@ -149,17 +147,17 @@ class _Run:
         self._program = program
         variants = tuple(program.variants)
         asked = Asked(program.name, variants, self._id)
-        self._servers = Servers(process_bulk(), BatchAccount(jobs_client(), self._id), process_registry(), jobs_client())
+        self._servers = Servers(
+            process_bulk(), BatchAccount(jobs_client(), self._id), process_registry(), jobs_client()
+        )
         self._patience = Patience(stop, lambda message: report(RedisAway(self._id, message)))
         self._counts = Counts.of(journal.totals())
-        self._asking = Asking(
-            self._servers, self._patience, journal, output, asked, self._counts, options.priority
-        )
+        self._asking = Asking(self._servers, self._patience, journal, output, asked, self._counts, options.priority)
         self._reading = Reading(
             source.rows(program), program, journal, asked, variant=options.variant, is_paired=options.is_paired
         )
         self._state: RunState = "running"
-        self._held: HoldReason | None = None
+        self._pause: PauseReason | None = None
         self._share_wait_until = 0.0
         self._poll_seconds = _POLL_SECONDS[0]
         self._beat_at = self._commit_at = self._poll_at = 0.0
@@ -196,8 +194,8 @@ class _Run:
                 return self._end()
             if asking.is_limited:
                 return self._wind_down("limited")
-            self._hold_or_go_on()
-            has_asked = self._held is None and self._ask_more()
+            self._pause_or_resume()
+            has_asked = self._pause is None and self._ask_more()
             self._collect_when_due()
             if not has_asked:
                 self._wait()
@@ -244,26 +242,26 @@ class _Run:
         self._commit_when_due()
         self._stop.wait(max(0.0, due_at - time.monotonic()))
 
-    def _hold_or_go_on(self) -> None:
+    def _pause_or_resume(self) -> None:
         """Stop asking, or begin again, as whoever steers it, the hours and the budget want."""
         if self._asking.is_share_used:
             self._asking.is_share_used = False
             self._share_wait_until = time.monotonic() + _SHARE_PAUSE_SECONDS
-        reason = self._reason_to_hold()
-        if reason == self._held:
+        reason = self._reason_to_pause()
+        if reason == self._pause:
             return
-        was_held, self._held = self._held, reason
+        was_paused, self._pause = self._pause, reason
         self._state = "running" if reason is None else "paused"
         if reason is None:
-            self._report(WentOn(self._id))
+            self._report(Resumed(self._id))
         else:
-            recalled = 0 if was_held else self._asking.recall()
-            self._report(Held(self._id, reason, recalled))
+            recalled = 0 if was_paused else self._asking.recall()
+            self._report(Paused(self._id, reason, recalled))
         self._beat_at = 0.0
 
-    def _reason_to_hold(self) -> HoldReason | None:
+    def _reason_to_pause(self) -> PauseReason | None:
         if self._wanted == "pause":
-            return "paused"
+            return "asked"
         if self._options.window is not None and not self._options.window.is_open(_now()):
             return "window"
         return "share" if time.monotonic() < self._share_wait_until else None
@@ -301,7 +299,8 @@ class _Run:
     def _facts(self, snapshot: Snapshot) -> dict[str, str | int | float]:
         options = self._options
         return {
-            "state": self._state if self._held is None or self._state != "paused" else self._held,
+            "state": self._state,
+            "pause": (self._pause or "") if self._state == "paused" else "",
             "name": options.name,
             "program": self._program.name,
             "input": "-" if options.input is None else str(options.input),
@@ -380,6 +379,3 @@ class _Run:
 
 def _now() -> float:
     return time.time()
-
-
-__all__ = ["DspyqError", "run_batch"]
