@@ -94,6 +94,14 @@ class BudgetExceeded(Unavailable):
     """The call may cost more than a budget has left."""
 
 
+class BatchLimitReached(BudgetExceeded):
+    """The batch has spent what ``--max-usd`` allows it, or its next call may cost more than is left."""
+
+
+class BatchShareUsed(BudgetExceeded):
+    """The batch has used its share of what the day's budget leaves: it goes on when there is more, or the next day."""
+
+
 class AccountRefused(Unavailable):
     """The model's provider refuses the account: a wrong key, no permission, or its quota is used up."""
 

@@ -148,15 +148,29 @@ class Claims:
         return bool(self._answer(keys=keys, args=[*arguments, *counts]))
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
-        """End a run without an answer, so that the next caller computes anew.
+        """End a run without an answer, so that the next caller computes anew; return whether it still held its job.
 
         Args:
             request: The question.
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
-        return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+        return self._end(request, run, "", counts) == _ENDED
+
+    def release_alone(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> bool:
+        """As ``release``, but only where nobody waits for the run but the caller that began it; return whether it ended.
+
+        Raises:
+            RunLost: If another run has the job, or it was revoked.
+        """
+        reply = self._end(request, run, "1", counts)
+        if reply == _LOST:
+            raise RunLost(run.task_id)
+        return reply == _ENDED
+
+    def _end(self, request: AnsweredRequest, run: Run, only: str, counts: Mapping[str, int] | None) -> int:
+        arguments = [run.task_id, run.fence, request.queue, only, *_pairs(counts or {})]
+        return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
     def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:
         """Give claims of these tasks back, in one round trip."""
