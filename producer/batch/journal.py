@@ -228,6 +228,10 @@ class Journal:
             row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4])) for row in rows
         }
 
+    def has_waiting(self) -> bool:
+        """Return whether any entry waits for another."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM entries WHERE state = ?)", State.WAITING))
+
     def awaited(self, input_hashes: Iterable[bytes]) -> set[bytes]:
         """Return of these questions those that entries wait for."""
         self._want(input_hashes)
