@@ -111,8 +111,8 @@ class HoldVerdict:
         limit = dollars(self.limit_nano_usd)
         if self.verdict == "batch_share":
             error = BatchShareUsed(
-                f"this call may cost more than {batch} has left of its share of today's budget, {limit}; it goes on when "
-                "there is more: tomorrow, or with a larger --budget-share or budget.daily_usd"
+                f"this call may cost more than {batch} has left of its share of today's budget, {limit}; it goes on "
+                "when there is more: tomorrow, or with a larger --budget-share or budget.daily_usd"
             )
             error.retry_after_seconds = self.wait_seconds
             return error
