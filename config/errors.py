@@ -58,6 +58,14 @@ class InvalidOption(InvalidRequest):
     """An option of ``apply_async`` that a prediction cannot honour."""
 
 
+class BatchRefused(DspyqError):
+    """A batch cannot be run, or not go on, as it was asked for."""
+
+
+class InvalidFile(DspyqError):
+    """A batch's input cannot be read as a whole: missing, of another format, or without the program's columns."""
+
+
 class RedisUnavailable(DspyqError):
     """Redis does not answer, or refuses us."""
 
@@ -84,6 +92,14 @@ class RateLimited(Unavailable):
 
 class BudgetExceeded(Unavailable):
     """The call may cost more than a budget has left."""
+
+
+class BatchLimitReached(BudgetExceeded):
+    """The batch has spent what ``--max-usd`` allows it, or its next call may cost more than is left."""
+
+
+class BatchShareUsed(BudgetExceeded):
+    """The batch has used its share of what the day's budget leaves: it goes on when there is more, or the next day."""
 
 
 class AccountRefused(Unavailable):

@@ -95,15 +95,26 @@ def run_together(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
     return results
 
 
-def load_script(client: redis.Redis, package: str, name: str, *, library: str | None = None) -> Script:
-    """Return a Lua script of a package, ``<package>/lua/<name>.lua``, behind an optional library of local functions.
+def load_script(
+    client: redis.Redis, package: str, name: str, *, library: str | None = None, second_library: str | None = None
+) -> Script:
+    """Return a Lua script of a package, ``<package>/lua/<name>.lua``, behind optional libraries of local functions.
 
     A script that starts with a ``#!lua`` line keeps it first.
+
+    Args:
+        client: The client that runs it.
+        package: The package whose script it is.
+        name: Its name.
+        library: The name of the package's own library.
+        second_library: A package whose ``library.lua`` comes before that one.
     """
     folder = files(package) / "lua"
     text = (folder / f"{name}.lua").read_text()
     if library:
         shared = (folder / f"{library}.lua").read_text()
+        if second_library:
+            shared = "\n".join(((files(second_library) / "lua" / "library.lua").read_text(), shared))
         first, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
         text = "\n".join(filter(None, (first, shared, rest)))
     return Script(client, text)

@@ -14,7 +14,7 @@ import redis
 
 from config.periods import Calendar, process_calendar
 from config.redis import KEY_PREFIX, answers_client, jobs_client
-from config.scripts import load_script
+from config.scripts import load_script, run_together
 from config.settings import Settings, get_settings
 from producer.request import Request
 
@@ -43,12 +43,14 @@ class Claim(NamedTuple):
         task_id: The task that answered, answers, or is to answer.
         result: The stored result of a hit, as Celery wrote it.
         milliseconds_left: How long a hit is good for.
+        batch: The batch that claimed what is yet to be answered: whoever puts the message puts it for that one.
     """
 
     verdict: Verdict
     task_id: str
     result: bytes = b""
     milliseconds_left: int = 0
+    batch: str = ""
 
 
 class Run(NamedTuple):
@@ -91,9 +93,11 @@ class Claims:
         """Look a question up for a caller, and claim it for ``task_id`` if nobody answers it."""
         return self._ask(self._question(request, task_id, "c", priority))
 
-    def claim_many(self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int) -> list[Claim]:
-        """Look many questions up in one round trip."""
-        questions = [self._question(*one, "c", priority) for one in zip(requests, task_ids, strict=True)]
+    def claim_many(
+        self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int, batch: str = ""
+    ) -> list[Claim]:
+        """Look many questions up in one round trip, and claim those that nobody answers, for a batch or for none."""
+        questions = [self._question(*one, "c", priority, batch=batch) for one in zip(requests, task_ids, strict=True)]
         return self._fetch(self._ask_many(questions), questions)
 
     def look(self, request: Request, run: Run, *, is_first_look: bool) -> Claim:
@@ -108,7 +112,7 @@ class Claims:
             result = cast("bytes", own)
             if result.startswith(_SUCCESS):  # an earlier run stored it and did not get to say that it is done
                 return Claim("hit", run.task_id, result)
-        return self._ask(self._question(request, run.task_id, "wc" if is_first_look else "w", 0, run.fence))
+        return self._ask(self._question(request, run.task_id, "wc" if is_first_look else "w", 0, fence=run.fence))
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> bool:
         """Store an answer, tell who waits for it, and let the alias serve it.
@@ -144,15 +148,37 @@ class Claims:
         return bool(self._answer(keys=keys, args=[*arguments, *counts]))
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
-        """End a run without an answer, so that the next caller computes anew.
+        """End a run without an answer, so that the next caller computes anew; return whether it still held its job.
 
         Args:
             request: The question.
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        arguments = [run.task_id, run.fence, request.queue, *_pairs(counts or {})]
-        return bool(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+        return self._end(request, run, "", counts) == _ENDED
+
+    def release_alone(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> bool:
+        """As ``release``, but only where nobody waits for the run but the caller that began it; return whether it ended.
+
+        Raises:
+            RunLost: If another run has the job, or it was revoked.
+        """
+        reply = self._end(request, run, "1", counts)
+        if reply == _LOST:
+            raise RunLost(run.task_id)
+        return reply == _ENDED
+
+    def _end(self, request: AnsweredRequest, run: Run, only: str, counts: Mapping[str, int] | None) -> int:
+        arguments = [run.task_id, run.fence, request.queue, only, *_pairs(counts or {})]
+        return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+
+    def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:
+        """Give claims of these tasks back, in one round trip."""
+        steps = [
+            self._release.step(bool, (ALIAS_PREFIX + request.input_hash,), (task_id, "", request.queue))
+            for request, task_id in asked
+        ]
+        run_together(self._jobs, steps)
 
     def withdraw(self, request: AnsweredRequest, task_id: str, *, is_own: bool = False) -> bool:
         """Take one caller's interest off a run; return whether nobody waits for it any more.
@@ -162,8 +188,15 @@ class Claims:
             task_id: The run.
             is_own: Whether the caller chose that id, and so waits for it whether or not it became the question's run.
         """
-        arguments = [task_id, "1" if is_own else ""]
-        return bool(self._withdraw(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+        return self.withdraw_many([(request, task_id)], is_own=is_own)[0]
+
+    def withdraw_many(
+        self, asked: Sequence[tuple[AnsweredRequest, str]], *, is_own: bool = False, batch: str = ""
+    ) -> list[bool]:
+        """Take one caller's interest off many runs, as ``withdraw`` does, in one script; a batch's claims with it."""
+        keys = [ALIAS_PREFIX + request.input_hash for request, _ in asked]
+        arguments = ["1" if is_own else "", batch, *(task_id for _, task_id in asked)]
+        return [bool(is_free) for is_free in self._withdraw(keys=keys, args=arguments)]
 
     def invalidate(self, input_hashes: Iterable[str]) -> int:
         """Forget aliases, and have every process forget them; a run under way no longer becomes their answer.
@@ -177,7 +210,9 @@ class Claims:
             pipeline.publish(INVALIDATIONS, input_hash)
         return sum(pipeline.execute()[::2])
 
-    def _question(self, request: Request, task_id: str, flags: str, priority: int, fence: str = "") -> _Question:
+    def _question(  # noqa: PLR0913 - what claim.lua is told
+        self, request: Request, task_id: str, flags: str, priority: int, *, fence: str = "", batch: str = ""
+    ) -> _Question:
         arguments = (
             task_id,
             flags + "r" if request.refresh else flags,
@@ -186,7 +221,7 @@ class Claims:
             request.queue,
             RESULT_PREFIX if self._is_one_redis else "",
         )
-        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence, self._calendar.now().today)
+        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence, self._calendar.now().today, batch)
 
     def _ask(self, question: _Question) -> Claim:
         key, arguments = question
@@ -194,10 +229,7 @@ class Claims:
         return claim if self._is_one_redis else self._fetch([claim], [question])[0]
 
     def _ask_many(self, questions: Sequence[_Question]) -> list[Claim]:
-        pipeline = self._jobs.pipeline(transaction=False)
-        for key, arguments in questions:
-            self._claim.add_to(pipeline, keys=(key,), args=arguments)
-        return [_claim(reply) for reply in pipeline.execute()]
+        return run_together(self._jobs, [self._claim.step(_claim, (key,), arguments) for key, arguments in questions])
 
     def _fetch(self, claims: list[Claim], questions: Sequence[_Question]) -> list[Claim]:
         """Where answers live elsewhere, read those of hits there, and ask again for those that Redis has evicted."""
@@ -226,7 +258,7 @@ _Question = tuple[str, tuple[str | float, ...]]
 def _without(question: _Question, gone: str) -> _Question:
     """The same question, to whom knows that an answer is gone."""
     key, arguments = question
-    return key, (*arguments[:-3], gone, *arguments[-2:])
+    return key, (*arguments[:-4], gone, *arguments[-3:])
 
 
 class AnsweredRequest(Protocol):
@@ -266,8 +298,8 @@ def process_claims() -> Claims:
 
 
 def _claim(reply: list[Any]) -> Claim:
-    verdict, task_id, result, left = reply
-    return Claim(verdict.decode(), task_id.decode(), result, int(left))
+    verdict, task_id, result, left, batch = reply
+    return Claim(verdict.decode(), task_id.decode(), result, left, batch.decode())
 
 
 def _pairs(counts: Mapping[str, int]) -> list[str | int]:

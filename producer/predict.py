@@ -19,6 +19,7 @@ from config.celery import HEADER, TASK_NAME, app
 from config.errors import InvalidInputs, InvalidOption, InvalidRequest
 from config.privacy import hides_content
 from config.redis import redis_errors
+from producer.bulk import CHUNK_ROWS, process_bulk
 from producer.cache import process_cache
 from producer.claims import Claim, Run, process_claims
 from producer.delivery.task import DeliveredTask
@@ -27,8 +28,6 @@ from producer.prediction import CacheLevel, is_prediction
 from producer.request import Request, build_request, find_program
 
 MOST_URGENT, LEAST_URGENT = 0, 9
-#: Rows that ``many`` looks up and publishes in one go.
-_CHUNK_ROWS = 500
 
 #: Options that give a call an id or a fate of its own. Such a call shares no other's result: it is published like any
 #: Celery task, and its worker looks the answer up.
@@ -123,7 +122,7 @@ class Predict(DeliveredTask):
         if _OWN_ID_OPTIONS.isdisjoint(options):
             return self._ask(request, options)
         with redis_errors("send the prediction"):
-            return self._publish(request, options, options.pop("task_id", None) or uuid(), is_claimed=False)
+            return self.publish(request, options, options.pop("task_id", None) or uuid(), is_claimed=False)
 
     def many(  # noqa: PLR0913 - the options of a prediction, all by name
         self,
@@ -160,8 +159,8 @@ class Predict(DeliveredTask):
             except InvalidInputs as error:
                 raise type(error)(f"row {number}: {error}") from None
         handles: list[PredictionResult] = []
-        for start in range(0, len(requests), _CHUNK_ROWS):
-            handles += self._ask_many(requests[start : start + _CHUNK_ROWS], priority)
+        for start in range(0, len(requests), CHUNK_ROWS):
+            handles += self._ask_many(requests[start : start + CHUNK_ROWS], priority)
         return handles
 
     def _ask(self, request: Request, options: dict[str, Any]) -> PredictionResult:
@@ -175,7 +174,7 @@ class Predict(DeliveredTask):
             if claim.verdict == "claim":
                 self._publish_claimed(request, options, claim.task_id)
             elif claim.verdict == "urge":
-                self._publish(request, options, claim.task_id, is_claimed=True)
+                self.publish(request, options, claim.task_id, is_claimed=True, batch=claim.batch)
         return self._handle(request, claim, asked_at)
 
     def _ask_many(self, requests: list[Request], priority: int) -> list[PredictionResult]:
@@ -185,12 +184,7 @@ class Predict(DeliveredTask):
         if missed:
             wanted = [requests[index] for index in missed]
             with redis_errors("ask for the predictions"):
-                claims = process_claims().claim_many(wanted, [uuid() for _ in wanted], priority=priority)
-                with self.app.producer_or_acquire() as producer, producer.batch(_CHUNK_ROWS):
-                    for request, claim in zip(wanted, claims, strict=True):
-                        if claim.verdict in ("claim", "urge"):
-                            options = {"producer": producer, "priority": priority}
-                            self._publish(request, options, claim.task_id, is_claimed=True)
+                claims = process_bulk().ask(wanted, [uuid() for _ in wanted], priority=priority)
             for index, claim in zip(missed, claims, strict=True):
                 handles[index] = self._handle(requests[index], claim, asked_at)
         return [handle for handle in handles if handle is not None]
@@ -220,7 +214,7 @@ class Predict(DeliveredTask):
 
     def _publish_claimed(self, request: Request, options: dict[str, Any], task_id: str) -> None:
         try:
-            self._publish(request, options, task_id, is_claimed=True)
+            self.publish(request, options, task_id, is_claimed=True)
         except (OperationalError, RedisError, OSError):
             # It may have been sent all the same; then its worker claims the question again. Redis may be gone: then
             # the claim lapses by itself, after delivery.claim_timeout_seconds.
@@ -228,14 +222,22 @@ class Predict(DeliveredTask):
                 process_claims().release(request, Run(task_id))
             raise
 
-    def _publish(
-        self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool
+    def publish(
+        self, request: Request, options: dict[str, Any], task_id: str, *, is_claimed: bool, batch: str = ""
     ) -> PredictionResult:
-        """Send the message, as Celery sends any task's."""
+        """Send a request's message, as Celery sends any task's.
+
+        Args:
+            request: The request.
+            options: Celery's own options of the call.
+            task_id: Its task.
+            is_claimed: Whether that task has claimed the question.
+            batch: The batch that did so; empty for none.
+        """
         options = dict(options)
         for name in {"link", "link_error"} & options.keys():
             options[name] = [_with_id(signature) for signature in maybe_list(options[name])]
-        header = request.header(is_claimed=is_claimed)._asdict()
+        header = request.header(is_claimed=is_claimed, batch=batch)._asdict()
         headers = {**(options.get("headers") or {}), HEADER: header}
         result: PredictionResult = super().apply_async(
             (),

@@ -50,7 +50,7 @@ class Request(NamedTuple):
         inputs: dict[str, Any] = orjson.loads(self.canonical_inputs)
         return inputs
 
-    def header(self, *, is_claimed: bool) -> Header:
+    def header(self, *, is_claimed: bool, batch: str = "") -> Header:
         """Return what tells a worker how to answer."""
         return Header(
             program=self.program.name,
@@ -60,6 +60,7 @@ class Request(NamedTuple):
             request_id=self.request_id,
             refresh=self.refresh,
             is_claimed=is_claimed,
+            batch=batch,
         )
 
 
@@ -74,6 +75,7 @@ class Header(NamedTuple):
         request_id: As of ``Request``.
         refresh: As of ``Request``.
         is_claimed: Whether the message's task claimed the question when it was sent.
+        batch: The batch that claimed it, and so pays for it; empty for none.
     """
 
     program: str
@@ -83,6 +85,7 @@ class Header(NamedTuple):
     request_id: str
     refresh: bool
     is_claimed: bool
+    batch: str = ""
 
     @property
     def queue(self) -> str:

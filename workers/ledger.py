@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
@@ -64,6 +66,8 @@ class Job:
         program: The program's name.
         variant: The name of the variant that runs; another than the task's own where it answers as a fallback.
         run_count: How many runs the job had, this one included.
+        batch: The id of the batch that pays for its calls; empty where none does.
+        alias: The key of its question's alias, where a batch pays.
     """
 
     task_id: str
@@ -71,6 +75,8 @@ class Job:
     program: str
     variant: str
     run_count: int = 1
+    batch: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,8 @@ class Ledger:
         self._calls: list[CallRecord] = []  # appending is atomic, so threads need no lock
         self._replies = dict(earlier.replies)
         self._occurrences: Counter[str] = Counter()
-        self._attempts = 0
-        self._lock = threading.Lock()  # over the three around it
+        self._attempts = itertools.count(1)
+        self._lock = threading.Lock()  # over the one before and the one behind it
         self._latest_key = ""
         self._interruption: Interruption | None = None
         self._is_closed = False
@@ -171,6 +177,19 @@ class Ledger:
             self._occurrences.clear()
             self._replies.pop(self._latest_key, None)
 
+    def without_batch(self) -> Ledger:
+        """Return a ledger for the program to run again on the replies it had, for others than the job's batch.
+
+        Both ledgers tell all calls. This one stays ended: threads that the program has left make no call for the other.
+        """
+        other = copy.copy(self)
+        other.job = replace(self.job, batch="", alias="") if self.job else None
+        other._occurrences = Counter()
+        other._lock = threading.Lock()
+        other._interruption = None
+        other._is_closed = False
+        return other
+
     def spent_attempts(self, key: str) -> int:
         """Return how many attempts of a call count so far, over all runs."""
         return sum(call.spends_attempt for call in self.calls if call.key == key)
@@ -181,9 +200,7 @@ class Ledger:
 
     def next_attempt(self) -> int:
         """Return a number that no other attempt of this run has."""
-        with self._lock:
-            self._attempts += 1
-            return self._attempts
+        return next(self._attempts)
 
     def add(self, call: CallRecord) -> None:
         """Write down a call."""

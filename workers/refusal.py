@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from config.errors import DspyqError, Unavailable
+from config.errors import BatchLimitReached, BatchShareUsed, DspyqError, Unavailable
 
 
 class Interruption(BaseException):
@@ -40,6 +40,18 @@ class Refusal(Interruption):
         self.pauses_queue = pauses_queue
         self.seconds_left = seconds_left
         error.retry_after_seconds = wait_seconds
+
+
+class BatchRefusal(Interruption):
+    """The job's batch may not spend what a call may cost. It fails for the batch; for whoever else waits it goes on.
+
+    Attributes:
+        error: What the batch is told.
+    """
+
+    def __init__(self, error: BatchLimitReached | BatchShareUsed) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Postponement(Interruption):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import redis
 
 from config.redis import KEY_PREFIX
-from config.scripts import load_script
+from config.scripts import load_script, run_together
 
 #: The most jobs one script moves, so that Redis serves others in between.
 BATCH_SIZE = 500
@@ -22,7 +22,7 @@ class Job(NamedTuple):
 
     Attributes:
         id: The task's id.
-        message: What a worker gets, as text.
+        message: What a worker gets, as text or as its bytes.
         queue: The queue's name.
         priority: From 0, the most urgent, to 15.
         delay_seconds: How long it waits before it may be taken; not at all where it is not positive.
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     """
 
     id: str
-    message: str
+    message: str | bytes
     queue: str
     priority: int = 0
     delay_seconds: float = 0.0
@@ -98,6 +98,11 @@ class Records:
     def put(self, job: Job) -> bool:
         """Store a job and ring for it; return False where an older message of the same id stands for it."""
         return bool(self._scripts["put"](args=_put_arguments(job)))
+
+    def put_many(self, jobs: Sequence[Job]) -> None:
+        """Store jobs in one round trip, and ring for them."""
+        put = self._scripts["put"]
+        run_together(self._client, [put.step(bool, args=_put_arguments(job)) for job in jobs])
 
     def put_in_batch(self, job: Job, batch: Any) -> None:
         """Put a job when a kombu ``PublishBatch`` is flushed."""
@@ -169,7 +174,7 @@ class Records:
         return int(self._scripts["back"](args=(delay_seconds, reason, counted, *_runs(tags))))
 
 
-def _put_arguments(job: Job) -> tuple[str | int | float, ...]:
+def _put_arguments(job: Job) -> tuple[str | bytes | int | float, ...]:
     return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation, int(job.is_child)
 
 

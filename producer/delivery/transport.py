@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -115,7 +116,9 @@ class Channel(redis.Channel):
             is_child=bool(headers.get("parent_id")),
         )
         batch = kwargs.get("_publish_batch")
-        if batch is None:
+        if (kept := _kept.get()) is not None:
+            kept.append(job)
+        elif batch is None:
             process_leases().records.put(job)
         else:
             process_leases().records.put_in_batch(job, batch)
@@ -180,6 +183,20 @@ class SentinelTransport(Transport, redis.SentinelTransport):
     """The same, on whichever Redis the sentinels name."""
 
     Channel = SentinelChannel
+
+
+@contextlib.contextmanager
+def jobs_kept() -> Iterator[list[Job]]:
+    """Keep the jobs that this thread publishes, instead of putting them."""
+    kept: list[Job] = []
+    token = _kept.set(kept)
+    try:
+        yield kept
+    finally:
+        _kept.reset(token)
+
+
+_kept: ContextVar[list[Job] | None] = ContextVar("_kept", default=None)
 
 
 def _is_of_task(message: dict[str, Any]) -> bool:

@@ -31,7 +31,7 @@ if tonumber(serve) == 0 then
   return 1
 end
 local till = whole(now() + tonumber(serve) * 1000)
-redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted')
+redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted', 'batch')
 redis.call('HSET', alias, 'answered', id, 'until', till, 'cost', cost)
 redis.call('PEXPIREAT', alias, till)
 if answered then

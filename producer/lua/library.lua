@@ -8,6 +8,7 @@
 --   pending, since     task id of the run under way, and the time of its claim
 --   priority, joined   the turn of that run, and how many further callers wait for it
 --   uncounted          set where more may wait for it than that
+--   batch              id of the batch that claimed that run, and so pays for it
 local PREFIX = 'dspy:v1:'
 local INVALIDATIONS = PREFIX .. 'invalidations'
 local SECONDS_OF_BOOKS = 400 * 86400
@@ -45,11 +46,26 @@ end
 
 -- Takes a run off its alias; an answer that is still good stays.
 local function release(alias)
-  redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted')
+  redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted', 'batch')
   local till = redis.call('HGET', alias, 'until')
   if till then
     redis.call('PEXPIREAT', alias, till)
   else
     redis.call('DEL', alias)
+  end
+end
+
+-- Lets a batch that leaves a run to others pay for it no longer, from its next beginning on. What is replaced stands
+-- nowhere else in the message: inside of a JSON string, the quotes would be escaped.
+local function disown(alias, id, batch)
+  if batch == '' or redis.call('HGET', alias, 'batch') ~= batch then
+    return
+  end
+  redis.call('HDEL', alias, 'batch')
+  local job = PREFIX .. 'job:' .. id
+  local message = redis.call('HGET', job, 'message')
+  if message then
+    local pattern = '("batch": ?)"' .. string.gsub(batch, '%p', '%%%0') .. '"'
+    redis.call('HSET', job, 'message', (string.gsub(message, pattern, '%1""', 1)))
   end
 end

@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 -- Ends a run without an answer: the next caller computes anew.
 -- Keys: alias.
--- Arguments: task id; the run's fence, '' for none; queue; then pairs of statistics field and amount, none where a claim
---   is given back.
--- Reply: 1, or 0 where another run has taken the job.
+-- Arguments: task id; the run's fence, '' for none; queue; '1' where it is to end only if nobody but the caller that
+--   began it waits for it, else ''; then pairs of statistics field and amount, none where a claim is given back.
+-- Reply: 1; 0 where another run has taken the job; 2 where others wait for it, or may: then nothing is changed.
 local alias = KEYS[1]
-local id, fence, queue = ARGV[1], ARGV[2], ARGV[3]
-local failed = #ARGV > 3
+local id, fence, queue, is_alone = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local failed = #ARGV > 4
 
 if not holds(id, fence) then
   return 0
 end
-count(queue, { unpack(ARGV, 4) })
-local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered')
+local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered', 'uncounted', 'shared')
+if is_alone and (held[1] ~= id or tonumber(held[2]) > 0 or held[4] or held[5]) then
+  return 2
+end
+count(queue, { unpack(ARGV, 5) })
 if held[3] == id then -- it ended otherwise: what is stored under its id may be an error
   redis.call('HDEL', alias, 'answered', 'until', 'cost')
   if not held[1] then

@@ -21,10 +21,10 @@ from workers.guards.breaker import Breaker
 from workers.guards.budget import BilledCall, Budget, HoldVerdict
 from workers.guards.call import Call, Prices
 from workers.guards.line import Line, Place
-from workers.guards.rate_limit import RateLimiter, Reservation
+from workers.guards.rate_limit import RateLimiter, Reservation, Share
 from workers.guards.settlements import Settlements
 from workers.ledger import Ledger
-from workers.refusal import Ending, Interruption, Postponement, Refusal
+from workers.refusal import BatchRefusal, Ending, Interruption, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -71,7 +71,7 @@ class Admission:
         self._rate_limiter = rate_limiter
         self._budget = budget
         self._settlements = settlements
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._lines: dict[tuple[str, str, bool], Line] = {}
         self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
 
     def ask(self, ledger: Ledger, billed: BilledCall, call: Call, tokens: int) -> int:
@@ -96,7 +96,7 @@ class Admission:
 
     def counted(self, interruption: Interruption) -> Interruption:
         """Count a refusal, and return it to be raised."""
-        if isinstance(interruption, Refusal):
+        if isinstance(interruption, Refusal | BatchRefusal):
             metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
             if isinstance(interruption.error, BreakerOpen):
                 metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
@@ -118,7 +118,8 @@ class Admission:
         give_up_at = time.monotonic() + _WAIT_FOR_HOLDS_SECONDS
         is_held, reserved = False, 0
         line = self._line_of(billed)
-        with line.place(turns) as place, self._tokens_given_back(lambda: reserved):
+        share = Share(billed.batch, ledger.job.alias) if billed.batch and ledger.job else None
+        with line.place(turns) as place, self._tokens_given_back(lambda: reserved, billed.batch):
             while True:
                 if place.must_wait and not is_held:
                     _refuse_long(line)
@@ -126,7 +127,11 @@ class Admission:
                 try:
                     reservation, hold, _ = run_together(
                         self._client,
-                        (self._rate_limiter.reserve(tokens), self._budget.hold(billed, bound), self._breaker.read()),
+                        (
+                            self._rate_limiter.reserve(tokens, share),
+                            self._budget.hold(billed, bound),
+                            self._breaker.read(),
+                        ),
                     )
                 except redis.RedisError as error:
                     self._go_without_redis(billed, error)
@@ -135,13 +140,20 @@ class Admission:
                     self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
                 if reservation.is_reserved:
                     reserved, tokens = reserved + tokens, 0  # they stay reserved, whatever becomes of this slot
+                if reservation.is_reserved or reservation.is_shared:
+                    share = None  # the batch's own turn is used, whatever becomes of the model's
                 is_held = hold.is_held
+                if hold.verdict == "batch_busy":  # in its queue, where it stands in no other caller's way
+                    raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
                 if hold.verdict == "busy":
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
                     continue
                 place.leave()
                 if not is_held:
                     self._refuse_by_budget(billed, bound, hold)
+                if reservation.reason == "share":
+                    self._wait_for_share(ledger, billed, reservation)
+                    continue
                 if not reservation.is_reserved:
                     self._give_back(billed)
                     self._refuse_by_rate(reservation)
@@ -149,12 +161,12 @@ class Admission:
                     return
 
     @contextmanager
-    def _tokens_given_back(self, reserved: Callable[[], int]) -> Iterator[None]:
+    def _tokens_given_back(self, reserved: Callable[[], int], batch: str) -> Iterator[None]:
         """Give reserved tokens back where the call is not made."""
         try:
             yield
         except Interruption:
-            if (step := self._rate_limiter.correct(reserved(), 0)) is not None:
+            if (step := self._rate_limiter.correct(reserved(), 0, batch)) is not None:
                 self._settlements.tell([step])
             raise
 
@@ -164,8 +176,8 @@ class Admission:
             line.nudge()
 
     def _line_of(self, billed: BilledCall) -> Line:
-        """Those who wait for money stand in line by variant: another's limits may be others."""
-        return self._lines.setdefault((billed.program, billed.variant), Line())
+        """Those who wait for money stand in line by variant: another's limits may be others, and so may a batch's."""
+        return self._lines.setdefault((billed.program, billed.variant, bool(billed.batch)), Line())
 
     def _wait_for_money(self, ledger: Ledger, billed: BilledCall, bound: int, place: Place, give_up_at: float) -> None:
         """Wait until more than other calls' holds decides; it only looks, for asking would reserve a turn each time.
@@ -187,6 +199,20 @@ class Admission:
                 ledger.check_open()
         ledger.check_open()
         raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
+
+    def _wait_for_share(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> None:
+        """Wait for the batch's own turn: in this thread where it is reserved, which is soon, or else in the queue.
+
+        Raises:
+            Postponement: Where it is not reserved.
+        """
+        try:
+            if not reservation.is_shared:
+                raise Postponement(reservation.wait_seconds)
+            ledger.sleep(reservation.wait_seconds)
+        except BaseException:
+            self._give_back(billed)
+            raise
 
     def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
         """Wait for the reserved slot; return whether it can be used: not if the gate was closed, nor much too late."""
@@ -229,9 +255,13 @@ class Admission:
     def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
         if hold.verdict == "never":
             raise Ending(hold.error())
+        if hold.verdict in {"batch_limit", "batch_share", "batch_closed"}:
+            raise BatchRefusal(hold.batch_error())
+
+        anybody_s = billed._replace(batch="")  # the queue is not the batch's alone
 
         def seconds_left() -> float:
-            (now,) = run_together(self._client, [self._budget.look(billed, bound)])
+            (now,) = run_together(self._client, [self._budget.look(anybody_s, bound)])
             return 0.0 if now.verdict in {"held", "busy", "never"} else now.wait_seconds
 
         raise Refusal(hold.error(), wait_seconds=hold.wait_seconds, pauses_queue=True, seconds_left=seconds_left)
@@ -270,7 +300,10 @@ class Admission:
         Raises:
             Ending: If it has no bound, and a limit stands that it may break.
         """
-        if (call.max_completion_tokens is None or not call.is_text) and self._budget.is_limited(billed):
+        has_bound = call.max_completion_tokens is not None and call.is_text
+        if not has_bound and billed.batch:
+            self._learn_limits(billed)
+        if not has_bound and self._budget.is_limited(billed):
             reason = "has parts other than text" if not call.is_text else "states no max_tokens"
             raise Ending(UnboundedCall(f"a call of model {self._model.name} {reason}: no budget can hold its cost"))
         return bound_nano_usd(
@@ -280,6 +313,17 @@ class Admission:
             input_usd_per_million_tokens=self._prices.input_usd_per_million_tokens,
             output_usd_per_million_tokens=self._prices.output_usd_per_million_tokens,
         )
+
+    def _learn_limits(self, billed: BilledCall) -> None:
+        """Ask whether a call of a batch has a limit, which no configuration says.
+
+        Raises:
+            Refusal: If Redis does not say.
+        """
+        try:
+            run_together(self._client, [self._budget.look(billed, 0)])
+        except redis.RedisError as error:
+            raise self.refusal_without_redis(error, "the budget allows it") from None
 
 
 def _refuse_long(line: Line) -> None:

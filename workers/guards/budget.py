@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
-from config.errors import BudgetExceeded, Unavailable
+from config.errors import BatchLimitReached, BatchShareUsed, BudgetExceeded, Unavailable
 from config.money import dollars
 from config.periods import Calendar, Period, Periods
 from config.scripts import Step, load_script
@@ -25,11 +25,13 @@ logger = logging.getLogger("dspyq.budget")
 #: What a hold outlives its call by: answering takes a moment, and a frozen worker may come back.
 _GRACE_SECONDS = 30.0
 #: The most expired holds one script charges, so that Redis serves others in between.
-_BATCH_SIZE = 200
+_MOST_AT_ONCE = 200
 #: Redis's scripts count in doubles, which are exact up to here.
 _LARGEST_NANO_USD = 2**53
 
-Verdict = Literal["held", "busy", "exhausted", "never"]
+Verdict = Literal[
+    "held", "busy", "exhausted", "never", "batch_busy", "batch_limit", "batch_share", "batch_closed"
+]
 _Arguments = tuple[str | int, ...]
 
 
@@ -41,12 +43,14 @@ class BilledCall(NamedTuple):
         program: The program that calls.
         variant: Its variant.
         model: The model's table in the configuration.
+        batch: The id of the batch that pays for it; empty where none does.
     """
 
     id: str
     program: str
     variant: str
     model: str
+    batch: str = ""
 
 
 class Bill(NamedTuple):
@@ -69,10 +73,13 @@ class HoldVerdict:
 
     Attributes:
         verdict: ``held``: it may; ``busy``: not while other calls hold so much; ``exhausted``: not before the period
-            ends or the limit is raised; ``never``: it may cost more than the whole limit.
-        wait_seconds: For ``exhausted``, when the period ends; else 0.
-        scope: ``all``, ``program:<program>`` or ``variant:<program>.<variant>``; empty where it may be made.
-        period: The limit's period.
+            ends or the limit is raised; ``never``: it may cost more than the whole limit. Of its batch's own limits,
+            ``batch_busy``: not while other calls of the batch hold so much; ``batch_limit``: not before that is raised;
+            ``batch_share``: not before there is more to share; ``batch_closed``: not before the batch is run again.
+        wait_seconds: For ``exhausted`` and ``batch_share``, when the period ends; else 0.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``batch:<id>``; empty where it may be
+            made.
+        period: The limit's period; of no meaning for a batch's.
         limit_nano_usd: The limit; 0 where the call may be made.
     """
 
@@ -88,7 +95,7 @@ class HoldVerdict:
         return self.verdict == "held"
 
     def error(self) -> BudgetExceeded:
-        """Return what a caller is told who does not want to wait."""
+        """Return what a caller is told who does not want to wait, of any limit but a batch's."""
         owner, table, options = describe_scope(self.scope)
         limit = f"the {self.period} limit of {owner}, {dollars(self.limit_nano_usd)}"
         reason = {
@@ -98,6 +105,24 @@ class HoldVerdict:
         }[self.verdict]
         return BudgetExceeded(
             f"{reason}; raise {table}.{self.period}_usd, or at once: dspyq budget set --{self.period} USD{options}"
+        )
+
+
+    def batch_error(self) -> BatchLimitReached | BatchShareUsed:
+        """Return what a batch is told that may not spend so much."""
+        batch = self.scope.replace(":", " ")
+        limit = dollars(self.limit_nano_usd)
+        if self.verdict == "batch_share":
+            error = BatchShareUsed(
+                f"this call may cost more than {batch} has left of its share of today's budget, {limit}; it goes on when "
+                "there is more: tomorrow, or with a larger --budget-share or budget.daily_usd"
+            )
+            error.retry_after_seconds = self.wait_seconds
+            return error
+        if self.verdict == "batch_closed":
+            return BatchLimitReached(f"{batch} has no account, so nothing says what it may spend; run it again")
+        return BatchLimitReached(
+            f"this call may cost more than {batch} has left of its --max-usd, {limit}; run it again with a higher one"
         )
 
 
@@ -163,7 +188,7 @@ class Budget:
             load_script(client, "workers.guards", name, library="budget_library")
             for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._is_limited: dict[tuple[str, str], bool] = {}
+        self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._callers: dict[tuple[str, str, str], _Arguments] = {}
         self._periods: tuple[Periods | None, _Arguments] = (None, ())
 
@@ -189,7 +214,9 @@ class Budget:
     def is_limited(self, call: BilledCall) -> bool:
         """Whether any limit holds for a call, as far as is known here: configured, or set by an operator."""
         limits = configured_limits(self._settings, call.program, call.variant).values()
-        return self._is_limited.get((call.program, call.variant), False) or any(limit is not None for limit in limits)
+        # A batch that is not known here may have any limit.
+        known = self._is_limited.get((call.program, call.variant, call.batch), bool(call.batch))
+        return known or any(limit is not None for limit in limits)
 
     def settle(self, call: BilledCall, bill: Bill) -> Step[Settlement]:
         """Charge a call what it cost and free the rest of its hold; also in a Redis that is out of memory."""
@@ -211,9 +238,9 @@ class Budget:
         """Charge calls whose lease ran out their bound, as unknown; return how many. Any worker may, at any time."""
         charged = 0
         while True:
-            number: int = self._charge_expired(args=(_BATCH_SIZE,))
+            number: int = self._charge_expired(args=(_MOST_AT_ONCE,))
             charged += number
-            if number < _BATCH_SIZE:
+            if number < _MOST_AT_ONCE:
                 break
         if charged:
             logger.warning("%d calls were charged the most they may have cost: no worker has settled them", charged)
@@ -225,7 +252,7 @@ class Budget:
         def read(reply: list[bytes]) -> HoldVerdict:
             verdict = _verdict(reply)
             if limit := reply[-1]:
-                self._is_limited[call.program, call.variant] = limit != b"0"
+                self._is_limited[call.program, call.variant, call.batch] = not verdict.is_held or limit != b"0"
             return verdict
 
         return self._hold.step(read, args=arguments)
@@ -246,7 +273,7 @@ class Budget:
         if computed is not periods:
             arguments = tuple(part for period in (*periods.days, *periods.months) for part in _parts(period))
             self._periods = periods, arguments
-        return stated + arguments
+        return (*stated, *arguments, call.batch) if call.batch else stated + arguments
 
 
 def _parts(period: Period) -> _Arguments:

@@ -153,7 +153,7 @@ class ModelGuard:
         """Make one attempt, guarded and settled, and return what it brought."""
         # Of the variant too: a fallback's attempts are counted from one again.
         attempt_id = f"{job.fence or uuid.uuid4().hex}:{job.variant}:{ledger.next_attempt()}"
-        billed = BilledCall(f"{job.task_id}:{attempt_id}", job.program, job.variant, self._model.name)
+        billed = BilledCall(f"{job.task_id}:{attempt_id}", job.program, job.variant, self._model.name, job.batch)
         tokens = round(call.wire_bytes / _BYTES_PER_TOKEN + self._mean_completion_tokens)
         bound = self._admission.ask(ledger, billed, call, tokens)
         began_at, started = time.time(), time.monotonic()
@@ -173,7 +173,7 @@ class ModelGuard:
         told = self._shared.settlements.tell([
             self._shared.paid.remember(job, attempt_id, record, reply),
             self._settlement(billed, outcome),
-            *_steps(self._correction(tokens, outcome), succeeded),
+            *_steps(self._correction(tokens, outcome, job.batch), succeeded),
         ])  # fmt: skip
         if told and not told[0]:
             ledger.interrupt(Loss())
@@ -228,7 +228,7 @@ class ModelGuard:
             return self._shared.budget.settle(billed, Bill(None))
         return self._shared.budget.release(billed)
 
-    def _correction(self, reserved: int, outcome: Reply | Failure) -> Step[Any] | None:
+    def _correction(self, reserved: int, outcome: Reply | Failure, batch: str) -> Step[Any] | None:
         """Correct the reserved tokens, where the estimate was wrong and it is known by how much."""
         used = 0
         if isinstance(outcome, Reply):
@@ -239,7 +239,7 @@ class ModelGuard:
             used = outcome.prompt_tokens + outcome.completion_tokens
         elif outcome.is_billed:
             return None
-        return self._rate_limiter.correct(reserved, used)
+        return self._rate_limiter.correct(reserved, used, batch)
 
     def _close_gate(self, failure: Failure) -> None:
         """Have everybody wait where the provider asks for it or refuses the account."""

@@ -16,7 +16,7 @@ import math
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import redis
 
@@ -24,6 +24,7 @@ from config.experiment import Model
 from config.redis import KEY_PREFIX
 from config.scripts import Step, load_script, run_together
 from config.settings import Settings
+from producer.batch.account import account_key
 from workers.guards.redis_clock import RedisClock
 
 logger = logging.getLogger("dspyq.rate_limit")
@@ -37,11 +38,19 @@ _MOST_LATE_SECONDS = 0.5
 _RETRY_AFTER_SECONDS = 1.0
 #: A script is repeated after a lost connection, within this.
 _REPETITION_MILLISECONDS = 60_000
+#: A batch's call waits this long in its thread for its own turn, which is reserved then.
+_LONGEST_WAIT_FOR_SHARE_SECONDS = 1.0
+#: Later turns are spread over so many seconds; whoever finds them full comes back by chance.
+_SPREAD_OF_SHARE_SECONDS = 20.0
 _MICROSECONDS = 1_000_000
 _SECONDS_PER_MINUTE = 60
 
+#: The script's reply where only the turn among the batch's calls is reserved.
+_ONLY_SHARED = 2
+_WAITS_FOR_SHARE = tuple(int(s * _MICROSECONDS) for s in (_LONGEST_WAIT_FOR_SHARE_SECONDS, _SPREAD_OF_SHARE_SECONDS))
+
 GateReason = Literal["retry_after", "account"]
-Reason = Literal["requests", "tokens", "retry_after", "account", ""]
+Reason = Literal["requests", "tokens", "retry_after", "account", "share", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +99,27 @@ class Reservation:
         wait_seconds: When its turn is; without one, when to ask again.
         reason: What it waits for; empty where it does not wait.
         send_by: The local monotonic time after which it must not be sent.
+        is_shared: Whether its turn among its batch's calls is reserved, and only that: once it has come, the call asks
+            for its turn among all, as any other does.
     """
 
     is_reserved: bool
     wait_seconds: float
     reason: Reason
     send_by: float = math.inf
+    is_shared: bool = False
+
+
+class Share(NamedTuple):
+    """Whose share of a model's rate a call is to keep within, where that has one.
+
+    Attributes:
+        batch: The batch's id.
+        alias: The key of the question's alias: a call that others wait for too does not wait for the batch's turn.
+    """
+
+    batch: str
+    alias: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +165,33 @@ class RateLimiter:
         self._token_interval = _SECONDS_PER_MINUTE * _MICROSECONDS / pace if pace else 0.0
         self._closings_grow = False
 
-    def reserve(self, tokens: int, *, longest_wait_seconds: float | None = None) -> Step[Reservation]:
+    def reserve(
+        self, tokens: int, share: Share | None = None, *, longest_wait_seconds: float | None = None
+    ) -> Step[Reservation]:
         """Return a step that reserves a call's turn: its request, its tokens and an open gate, or nothing.
 
         Args:
             tokens: The most it may use; ``correct`` settles the difference. 0 for a call that was late: its tokens are
                 reserved already.
+            share: The share of the rate to keep within; None for a call that has none, or had its turn in that.
             longest_wait_seconds: Where the caller has less time than the policy's.
         """
         longest = self._policy.longest_wait_seconds
         if longest_wait_seconds is not None:
             longest = min(longest, longest_wait_seconds)
         asked_at = time.monotonic()
-        arguments = (
+        arguments: tuple[float, ...] = (
             self._request_interval,
             self._policy.burst_requests,
             self._token_interval,
             tokens,
             int(longest * _MICROSECONDS),
         )
-        return self._scripts["reserve"].step(lambda reply: self._reservation(reply, asked_at), (self._key,), arguments)
+        keys: tuple[str, ...] = (self._key,)
+        if share is not None:
+            keys = (self._key, *self._keys_of_batch(share.batch), share.alias)
+            arguments += _WAITS_FOR_SHARE
+        return self._scripts["reserve"].step(lambda reply: self._reservation(reply, asked_at), keys, arguments)
 
     def is_late(self, reservation: Reservation) -> bool:
         """Whether a call's turn has passed: it must not be sent, but reserve anew. Asked at last, before it is sent."""
@@ -175,8 +206,13 @@ class RateLimiter:
         gate: Gate = run_together(self._client, [self._scripts["look"].step(self._gate, (self._key,))])[0]
         return gate
 
-    def correct(self, reserved_tokens: int, used_tokens: int) -> Step[None] | None:
+    def correct(self, reserved_tokens: int, used_tokens: int, batch: str = "") -> Step[None] | None:
         """Return a step that gives back the tokens a call did not use, or takes those it used beyond.
+
+        Args:
+            reserved_tokens: Those that were reserved.
+            used_tokens: Those that it used.
+            batch: The call's batch, whose share they are of too.
 
         Returns:
             None where there is nothing to correct.
@@ -184,7 +220,7 @@ class RateLimiter:
         difference = used_tokens - reserved_tokens
         if not self._token_interval or not difference:
             return None
-        keys = (self._key, f"{self._key}:corrected:{uuid.uuid4().hex}")
+        keys = (self._key, f"{self._key}:corrected:{uuid.uuid4().hex}", *(self._keys_of_batch(batch) if batch else ()))
         arguments = (self._token_interval, difference, _REPETITION_MILLISECONDS)
         return self._scripts["correct"].step(_nothing, keys, arguments)
 
@@ -228,13 +264,17 @@ class RateLimiter:
             logger.warning("gate of model %s: opened by an operator", self._model_name)
         return was_closed
 
+    def _keys_of_batch(self, batch: str) -> tuple[str, str]:
+        """Its account, which says its share, and its own pace at this model."""
+        return account_key(batch), f"{self._key}:batch:{batch}"
+
     def _reservation(self, reply: list[Any], asked_at: float) -> Reservation:
-        is_reserved, wait, reason, closings_grow, now = reply
+        what, wait, reason, closings_grow, now = reply
         self._closings_grow = bool(closings_grow)
         replied_at = time.monotonic()
         due_at = self._clock.local(now / _MICROSECONDS, asked_at, replied_at) + wait / _MICROSECONDS
         wait_seconds = max(0.0, due_at - replied_at) if wait else 0.0
-        return Reservation(bool(is_reserved), wait_seconds, _reason(reason), due_at + self.late_seconds)
+        return Reservation(what == 1, wait_seconds, _reason(reason), due_at + self.late_seconds, what == _ONLY_SHARED)
 
     def _gate(self, reply: list[Any]) -> Gate:
         left, reason, closings_grow = reply

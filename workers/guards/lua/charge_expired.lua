@@ -11,6 +11,9 @@ for _, id in ipairs(expired) do
     book(held, { calls = 1, unknown_calls = 1, unknown_nano_usd = held.bound })
     redis.call('HSET', hold_key(id), 'state', 'unknown')
     redis.call('EXPIRE', hold_key(id), SECONDS_UNKNOWN)
+    if held.batch then
+      note(held.batch, id, '?', held.bound)
+    end
     count('expired_holds')
   end
   redis.call('ZREM', LEASES, id)

@@ -20,6 +20,9 @@ else
   move(held, -held.bound, 0)
   book(held, { calls = -1, unknown_calls = -1, unknown_nano_usd = -held.bound })
 end
+if held.batch then
+  note(held.batch, id)
+end
 redis.call('DEL', hold_key(id))
 redis.call('ZREM', LEASES, id)
 return 1

@@ -77,6 +77,9 @@ elseif bill then
   counters.billed_nano_usd, counters.unknown_calls, counters.unknown_nano_usd = bill, -1, -bound
 end
 book(held, counters)
+if held.batch then
+  note(held.batch, id, bill and '=' or '~', amount)
+end
 if found ~= 'nothing' and amount > bound then
   count('bills_above_hold')
 end
