@@ -58,12 +58,16 @@ def _show_all(batches: list[Batch], times: dict[str, list[ScheduledTime]]) -> No
     rows = []
     for batch in batches:
         last = times[batch.name][0] if times[batch.name] else None
-        rows.append([batch.name, batch.schedule, batch.timezone, _next(batch), last.label if last else "–", _came(last)])
+        rows.append(
+            [batch.name, batch.schedule, batch.timezone, _next(batch), last.label if last else "–", _came(last)]
+        )
     print_table("Scheduled batches", ["name", "schedule", "timezone", "next", "last", "came of it"], rows)
 
 
 def _show_one(batch: Batch, times: list[ScheduledTime]) -> None:
-    rows = [[each.label, _came(each), _at(each.started_at), _at(each.ended_at), each.runner, each.note] for each in times]
+    rows = [
+        [each.label, _came(each), _at(each.started_at), _at(each.ended_at), each.runner, each.note] for each in times
+    ]
     columns = ["time", "came of it", "started (UTC)", "ended (UTC)", "on", "note"]
     print_table(f"{batch.name}: {batch.schedule} {batch.timezone}, next {_next(batch)}", columns, rows)
 

@@ -11,9 +11,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import redis
 
@@ -21,9 +19,11 @@ from config.batches import Batch
 from config.crontab import Occurrence
 from config.errors import ConfigurationError, DspyqError
 from config.settings import get_settings
-from dspyq.output import dollars, print_json
+from dspyq.batch_display import display
+from dspyq.output import console, dollars
+from producer.batch.events import Outcome
 from producer.batch.options import BatchOptions
-from producer.batch.run import Outcome, run_batch
+from producer.batch.run import run_batch
 from producer.batch.schedule import ClaimedTime, End, Schedule, process_schedule
 
 #: As of ``sysexits.h``: what was given back can succeed later.
@@ -68,9 +68,9 @@ class Keeper:
             try:
                 self.is_lost = self.is_lost or not self._schedule.renew(self._claimed)
             except redis.RedisError as error:
-                say("not renewed", type(error).__name__)
+                say(f"the claim is not renewed, trying again: {type(error).__name__}")
             if self.is_lost:
-                say("stopping", "another process has this time now")
+                say("stopping: another process has this time now")
                 self._begin_to_stop()
                 return
             time.sleep(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
@@ -88,7 +88,7 @@ class Keeper:
             timer.start()
 
     def _give_up(self) -> None:
-        say("stopped", "it took too long")
+        say("ended: stopping took too long")
         try:
             self.end("pending", None, "it took too long to stop")
         finally:
@@ -104,9 +104,10 @@ def main(name: str, label: str, token: str) -> int:
         batch = settings.batches.get(name)
         if batch is None:
             raise ConfigurationError(f"there is no [batches.{name}] table any more")
-        outcome = run_batch(_options(batch, label), report=_report, stop=keeper.stop)
+        with display(as_json=False) as show:
+            outcome = run_batch(_options(batch, label), report=show, stop=keeper.stop)
     except DspyqError as error:
-        say("failed", str(error))
+        say(f"cannot run: {error}")
         if error.retryable:
             keeper.end("pending", None, str(error))
             return _GIVEN_BACK
@@ -119,13 +120,9 @@ def main(name: str, label: str, token: str) -> int:
     return outcome.exit_code
 
 
-def _report(event: Any) -> None:
-    print_json({"event": type(event).__name__.lower(), **asdict(event)})
-
-
-def say(event: str, reason: str) -> None:
+def say(text: str) -> None:
     """Write a line to the log."""
-    print_json({"event": event, "reason": reason, "at": datetime.now(tz=UTC).isoformat(timespec="seconds")})
+    console.print(f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M:%S} {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _options(batch: Batch, label: str) -> BatchOptions:
