@@ -29,7 +29,9 @@ _MOST_AT_ONCE = 200
 #: Redis's scripts count in doubles, which are exact up to here.
 _LARGEST_NANO_USD = 2**53
 
-Verdict = Literal["held", "busy", "exhausted", "never", "batch_busy", "batch_limit", "batch_share", "batch_closed"]
+Verdict = Literal[
+    "held", "busy", "exhausted", "never", "batch_busy", "batch_limit", "batch_share", "batch_closed"
+]
 _Arguments = tuple[str | int, ...]
 
 
@@ -104,6 +106,7 @@ class HoldVerdict:
         return BudgetExceeded(
             f"{reason}; raise {table}.{self.period}_usd, or at once: dspyq budget set --{self.period} USD{options}"
         )
+
 
     def batch_error(self) -> BatchLimitReached | BatchShareUsed:
         """Return what a batch is told that may not spend so much."""
