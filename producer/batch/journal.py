@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from config.errors import BatchRefused
+from config.errors import BatchRefused, OutputInUse
 from producer.batch.entry import Entry, State
 from producer.batch.lines import Line
 
@@ -354,7 +354,7 @@ def _locked(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise BatchRefused(f"another process works on this output{_holder(path)}: wait for it, or stop it") from None
+        raise OutputInUse(f"another process works on this output{_holder(path)}: wait for it, or stop it") from None
     return lock
 
 
