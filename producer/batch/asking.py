@@ -99,8 +99,9 @@ class Asking:
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Answer entries as far as the cache and the batch itself can; ask the others."""
-        self._resume([entry for entry in entries if entry.task_id])
-        first, waiting, lines = self._sorted_out([entry for entry in entries if entry.state == State.OPEN])
+        new = [entry for entry in entries if entry.task_id is None]
+        new += self._resume([entry for entry in entries if entry.task_id is not None])
+        first, waiting, lines = self._sorted_out(new)
         requests = [_request(entry) for entry in first]
         found = self._patience(lambda: self._servers.bulk.look(requests)) if requests else []
         misses = []
@@ -117,7 +118,7 @@ class Asking:
 
     def collect(self) -> int:
         """Take in the answers that have come; return how many."""
-        return sum(self._collect(list(chunk)) for chunk in _chunks(list(self.in_flight.values())))
+        return sum(self._collect(chunk) for chunk in _chunks(list(self.in_flight.values())))
 
     def look_for_jobs(self) -> None:
         """Ask again what has waited for long and whose job is gone, as after a Redis that lost its memory."""
@@ -158,15 +159,19 @@ class Asking:
         if settled:
             self._patience(lambda: self._servers.registry.drop_claims(self._asked.batch_id, settled))
 
-    def _resume(self, entries: Sequence[Entry]) -> None:
-        """Go on with entries that an earlier process has asked."""
+    def _resume(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Go on with entries that an earlier process has asked; return those that are to be asked anew."""
         if not entries:
-            return
+            return []
         for entry in entries:
             self.in_flight[str(entry.task_id)] = entry
-        self._collect(entries, is_resumed=True)
-        rest = [entry for entry in entries if entry.state == State.ASKED and str(entry.task_id) in self.in_flight]
-        self._look_for_jobs(rest)
+        results = self._results(entries)
+        # Of a batch that was cancelled while nobody ran it.
+        revoked = [entry for entry, meta in results if meta["status"] == REVOKED]
+        self._finish([(entry, meta) for entry, meta in results if meta["status"] != REVOKED])
+        self._reopen(revoked)
+        self._look_for_jobs([entry for entry in entries if self._is_in_flight(entry)])
+        return revoked
 
     def _sorted_out(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry], list[Line]]:
         """Tell the first of each question from those that wait for it, and answer those whose first one is done."""
@@ -226,22 +231,17 @@ class Asking:
         self._finish(own)
         self._land([self._line(entry, meta, "redis") for entry, meta in others])
 
-    def _collect(self, entries: Sequence[Entry], *, is_resumed: bool = False) -> int:
+    def _collect(self, entries: Sequence[Entry]) -> int:
+        done = self._results(entries)
+        self._finish(done)
+        return len(done)
+
+    def _results(self, entries: Sequence[Entry]) -> list[tuple[Entry, Mapping[str, Any]]]:
+        """Return the entries whose tasks have ended, each with what Celery stored."""
         ids = [str(entry.task_id) for entry in entries]
         stored = self._patience(lambda: self._servers.bulk.collect(ids))
-        done: list[tuple[Entry, Mapping[str, Any]]] = []
-        revoked: list[Entry] = []
-        for entry, result in zip(entries, stored, strict=True):
-            if result is None:
-                continue
-            meta = read_meta(result)
-            if meta["status"] == REVOKED and is_resumed:  # the batch was cancelled while nobody ran it
-                revoked.append(entry)
-            elif meta["status"] in READY_STATES:
-                done.append((entry, meta))
-        self._finish(done)
-        self._reopen(revoked)
-        return len(done)
+        metas = ((entry, read_meta(result)) for entry, result in zip(entries, stored, strict=True) if result)
+        return [(entry, meta) for entry, meta in metas if meta["status"] in READY_STATES]
 
     def _finish(self, done: Sequence[tuple[Entry, Mapping[str, Any]]]) -> None:
         """Land what has a result, but for entries that the batch had no money for: they are to be asked again."""
@@ -306,13 +306,16 @@ class Asking:
         if not suspects:
             return
         self._collect(suspects)  # a job that ends stores its answer before it goes
-        lost = [entry for entry in suspects if self.in_flight.get(str(entry.task_id)) is entry]
+        lost = [entry for entry in suspects if self._is_in_flight(entry)]
         for entry in lost:
             if not entry.is_claimed:
                 self.in_flight.pop(str(entry.task_id))
                 entry.task_id = None
         if lost:
             self._ask(lost)
+
+    def _is_in_flight(self, entry: Entry) -> bool:
+        return self.in_flight.get(str(entry.task_id)) is entry
 
     def _have_jobs(self, entries: Sequence[Entry]) -> list[bool]:
         pipeline = self._servers.jobs.pipeline(transaction=False)
