@@ -94,15 +94,16 @@ class Reading:
         entry = Entry(number, row.number, row.custom_id, self._positions[variant] if variant else None)
         if row.inputs is None:
             assert row.fault is not None  # noqa: S101 - a row has either
-            return line_of_fault(entry, *row.fault)
+            return line_of_fault(entry, *row.fault, self._asked)
         if owner != row.number:
-            return line_of_fault(entry, "DuplicateCustomId", f"{row.where}: row {owner} has the same custom_id")
+            message = f"{row.where}: row {owner} has the same custom_id"
+            return line_of_fault(entry, "DuplicateCustomId", message, self._asked)
         try:
             request = build_request(
                 row.inputs, program=self._program, variant=variant, request_id=self._asked.request_id(number)
             )
         except InvalidRequest as error:
-            return line_of_fault(entry, type(error).__name__, f"{row.where}: {error}")
+            return line_of_fault(entry, type(error).__name__, f"{row.where}: {error}", self._asked)
         entry.request = request
         entry.variant = self._positions[request.variant.name]
         entry.input_hash = bytes.fromhex(request.input_hash[:32])
