@@ -1,0 +1,36 @@
+"""``dspyq batch retry`` and ``dspyq batch report``: what comes after a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dspyq.output import JsonOption
+
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The batch's output, its journal beside it.")]
+
+
+def retry(
+    out: OutArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the new answers go; into OUT, in place of the errors, where left out.")
+    ] = None,
+    input_path: Annotated[Path | None, typer.Option("--input", help="The batch's IN, where that was moved.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask again the rows that failed on something that passes, and no others.
+
+    What cannot succeed stays as it is. Rows that an earlier run left are asked too.
+
+    Exit status: as of `dspyq batch run`.
+
+    Example: `dspyq batch retry answers.jsonl`
+    """
+    from dspyq.batch_commands import refusals, run_and_show
+    from producer.batch.retry import retry_elsewhere, retry_in_place
+
+    with refusals():
+        options = retry_in_place(out, input_path) if output is None else retry_elsewhere(out, output, input_path)
+    run_and_show(options, as_json=as_json)
