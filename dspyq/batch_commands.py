@@ -15,6 +15,7 @@ import typer
 from config.errors import ConfigurationError, DspyqError
 from config.redis import redis_errors
 from dspyq import batch_report_commands
+from dspyq.batch_schedule_commands import schedule
 from dspyq.output import JsonOption, console, dollars, print_json, print_table
 from dspyq.program_commands import ProgramOption
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from producer.batch.registry import Batch, Wanted
 
 app = typer.Typer(help="Answer a file of rows, each row once, each question paid for once.", no_args_is_help=True)
+
+app.command()(schedule)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch, or the beginning of its id.")]
 
@@ -66,6 +69,7 @@ def run(
     priority: Annotated[int, typer.Option(help="Its turn: 0 (most urgent) to 9.", min=0, max=9)] = 9,
     name: Annotated[str, typer.Option(help="What lists call it.")] = "",
     format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; else by the name.")] = None,  # noqa: A002 - the option's name
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background; return once it has begun.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,6 +102,10 @@ def run(
             return
         if output is None:
             raise typer.BadParameter("say where the answers go, with --output")
+        if detach:
+            from dspyq.batch_detach import run_detached
+
+            raise typer.Exit(run_detached(output, as_json=as_json))
         options = BatchOptions(
             input=source,
             output=output,

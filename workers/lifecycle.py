@@ -17,7 +17,7 @@ from config.settings import get_settings
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
-from workers import privacy, progress, shutdown
+from workers import batches, privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
 
 #: Calls leave little that only the collector frees; at Python's own 700 it runs ten times in each.
@@ -39,9 +39,15 @@ def connect() -> None:
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
+    signals.beat_init.connect(_begin_beat, weak=False)
     command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
     if command is not None and command.invoked_subcommand == "flower":
         _fit_flower()
+
+
+def _begin_beat(**_: Any) -> None:
+    if get_settings().batches:
+        batches.tick_now()
 
 
 def _fit_flower() -> None:
@@ -110,4 +116,5 @@ def _begin(sender: Any, **_: Any) -> None:
 
 
 def _end(**_: Any) -> None:
+    shutdown.wait_for_batches()
     process_leases().stop()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import redis
 from celery.states import READY_STATES, REVOKED
@@ -34,8 +35,15 @@ _LIMITED = "BatchLimitReached"
 _SHARE_USED = "BatchShareUsed"
 
 
-class Servers(Protocol):
-    """Redis, as a batch uses it."""
+class Servers(NamedTuple):
+    """Redis, as a batch uses it.
+
+    Attributes:
+        bulk: Questions.
+        account: The batch's money.
+        registry: What other hosts see of it.
+        jobs: The Redis of jobs.
+    """
 
     bulk: Bulk
     account: BatchAccount
@@ -83,6 +91,7 @@ class Asking:
         self._counts = counts
         self._priority = priority
         self._settled: list[str] = []
+        self._may_wait = journal.has_waiting()
         self.in_flight: dict[str, Entry] = {}
         self.again: deque[Entry] = deque()
         self.is_limited = False
@@ -101,6 +110,7 @@ class Asking:
             else:
                 lines.append(self._line(entry, read_meta(claim.result), "redis"))
         self._journal.put(waiting)
+        self._may_wait |= bool(waiting)
         self._land(lines)
         if misses:
             self._ask(misses)
@@ -120,8 +130,8 @@ class Asking:
         """Take back what no run has begun; return how many entries that were."""
         recalled = 0
         for chunk in _chunks(list(self.in_flight.values())):
-            asked = [(_request(entry), str(entry.task_id)) for entry in chunk]
-            taken = self._patience(lambda asked=asked: self._servers.bulk.recall(asked, batch=self._asked.batch_id))
+            recall = functools.partial(self._servers.bulk.recall, _asked(chunk), batch=self._asked.batch_id)
+            taken = self._patience(recall)
             back = [entry for entry, is_back in zip(chunk, taken, strict=True) if is_back]
             self._reopen(back)
             self.again.extend(back)
@@ -132,11 +142,11 @@ class Asking:
     def withdraw(self) -> None:
         """Take this batch's interest off everything."""
         for chunk in _chunks(list(self.in_flight.values())):
-            asked = [(_request(entry), str(entry.task_id)) for entry in chunk]
+            withdraw = functools.partial(self._servers.bulk.withdraw, _asked(chunk), batch=self._asked.batch_id)
             self._reopen(chunk)
             self.again.extend(chunk)
             self.commit()
-            self._patience(lambda asked=asked: self._servers.bulk.withdraw(asked, batch=self._asked.batch_id))
+            self._patience(withdraw)
 
     def commit(self) -> None:
         """Bring what landed to the disk; then tell the ledger which costs are on rows now."""
@@ -323,6 +333,8 @@ class Asking:
             return
         self._output.land(lines)
         self._count(lines)
+        if not self._may_wait:
+            return
         answers = {line.entry.input_hash: line.text for line in lines if line.entry.input_hash}
         for input_hash in self._journal.awaited(answers):
             after = 0
@@ -342,6 +354,10 @@ class Asking:
 def _request(entry: Entry) -> Request:
     assert entry.request is not None  # noqa: S101 - what is asked was read by this process
     return entry.request
+
+
+def _asked(entries: Iterable[Entry]) -> list[tuple[Request, str]]:
+    return [(_request(entry), str(entry.task_id)) for entry in entries]
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterable[Sequence[Entry]]:

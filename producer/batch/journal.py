@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from config.errors import BatchRefused
+from config.errors import BatchRefused, OutputInUse
 from producer.batch.entry import Entry, State
 from producer.batch.lines import Line
 
@@ -228,6 +228,10 @@ class Journal:
             row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4])) for row in rows
         }
 
+    def has_waiting(self) -> bool:
+        """Return whether any entry waits for another."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM entries WHERE state = ?)", State.WAITING))
+
     def awaited(self, input_hashes: Iterable[bytes]) -> set[bytes]:
         """Return of these questions those that entries wait for."""
         self._want(input_hashes)
@@ -350,7 +354,7 @@ def _locked(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise BatchRefused(f"another process works on this output{_holder(path)}: wait for it, or stop it") from None
+        raise OutputInUse(f"another process works on this output{_holder(path)}: wait for it, or stop it") from None
     return lock
 
 

@@ -60,7 +60,9 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
     if stated and stated != compression and start:
         raise InvalidFile(f"{file} is not {stated}, as its name says")
     head = _head(file, compression)
-    found = next((name for name in FORMATS if name == format), None) or _format_of(file, suffixes, head, is_spooled=is_spooled)
+    found = next((name for name in FORMATS if name == format), None) or _format_of(
+        file, suffixes, head, is_spooled=is_spooled
+    )
     if (found == "parquet") != head.startswith(_PARQUET) and head:
         is_parquet = head.startswith(_PARQUET)
         raise InvalidFile(f"{file} is Parquet, not {found}" if is_parquet else f"{file} is not a Parquet file")
