@@ -126,6 +126,7 @@ def run(
 
 
 app.command()(batch_report_commands.retry)
+app.command()(batch_report_commands.report)
 
 
 def run_and_show(options: BatchOptions, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from config.errors import InvalidFile
 from dspyq.output import JsonOption
 
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The batch's output, its journal beside it.")]
@@ -34,3 +35,34 @@ def retry(
     with refusals():
         options = retry_in_place(out, input_path) if output is None else retry_elsewhere(out, output, input_path)
     run_and_show(options, as_json=as_json)
+
+
+def report(
+    out: OutArgument,
+    html: Annotated[Path | None, typer.Option(help="Write a page of HTML, with plots, here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown here; printed, where neither is said.")] = None,
+) -> None:
+    """Say what a batch came to: by variant its cost, durations, errors and tokens, and its rows a minute over time.
+
+    Reads OUT and its journal, also while the batch runs. It shows no inputs and no answers.
+
+    Example: `dspyq batch report answers.jsonl --html report.html`
+    """
+    from dspyq.batch_commands import refusals
+    from dspyq.batch_report import to_html, to_markdown
+    from producer.batch.summary import summarize
+
+    with refusals():
+        summary = summarize(out)
+        for path, render in ((html, to_html), (markdown, to_markdown)):
+            if path is not None:
+                _write(path, render(summary))
+    if html is None and markdown is None:
+        typer.echo(to_markdown(summary), nl=False)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidFile(f"cannot write {path}: {error.strerror}") from None
