@@ -109,6 +109,7 @@ def _open(options: BatchOptions, report: Callable[[Event], None], stop: threadin
     else:
         check_identity(journal, identity)
         journal.work_on()
+    journal.set_meta(options=options.to_json())
     written = Output(output, journal, is_ordered=options.is_ordered)
     opened.callback(written.close)
     written.commit()
