@@ -77,13 +77,20 @@ def test_two_beats_and_two_workers_run_each_missed_night_once_one_after_the_othe
     workers = [worker(nights.settings, waits=False) for _ in range(2)]
     for each in workers:
         each.ready()
-    for _ in range(2):
-        beat("-l", "INFO", "-S", "celery.beat:Scheduler").ready()
+    for arguments in (["--schedule", str(nights.folder / "beat")], ["-S", "celery.beat:Scheduler"]):
+        beat("-l", "INFO", *arguments).ready()
     wait_until(lambda: nights.state(second) == "done", 40, lambda: f"{nights.known(first)} {nights.known(second)}")
     assert nights.state(first) == "done"
     assert float(nights.known(first)["ended"]) <= float(nights.known(second)["started"])
     assert len(nights.answers(first)) == len(nights.answers(second)) == ROWS
     assert endpoint.calls() == 2 * ROWS
+
+
+def test_a_beat_that_cannot_write_its_file_says_in_a_line_what_to_do(nights, beat):
+    refused = beat("--schedule", str(nights.folder / "nowhere" / "beat"))
+    assert refused.wait() == 1
+    assert "name another file with --schedule" in refused.logs().splitlines()[-1]
+    assert "Traceback" not in refused.logs()
 
 
 @pytest.fixture
