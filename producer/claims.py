@@ -32,6 +32,9 @@ _SUCCESS = b'{"status":"SUCCESS",'
 EVERYTHING = "*"
 
 Verdict = Literal["hit", "join", "urge", "claim", "lost"]
+#: What became of a run: ``shared`` goes on, for others wait for it.
+Release = Literal["lost", "ended", "shared"]
+_RELEASES: tuple[Release, ...] = ("lost", "ended", "shared")
 
 
 class Claim(NamedTuple):
@@ -155,21 +158,14 @@ class Claims:
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        return self._end(request, run, "", counts) == _ENDED
+        return _RELEASES[self._end(request, run, "", counts)] == "ended"
 
-    def release_alone(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> bool:
-        """As ``release``, but only where nobody waits for the run but the caller that began it; return whether it ended.
+    def release_for(self, batch: str, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> Release:
+        """As ``release``; a run that a batch pays for only where nobody else waits for it."""
+        return _RELEASES[self._end(request, run, batch, counts)]
 
-        Raises:
-            RunLost: If another run has the job, or it was revoked.
-        """
-        reply = self._end(request, run, "1", counts)
-        if reply == _LOST:
-            raise RunLost(run.task_id)
-        return reply == _ENDED
-
-    def _end(self, request: AnsweredRequest, run: Run, only: str, counts: Mapping[str, int] | None) -> int:
-        arguments = [run.task_id, run.fence, request.queue, only, *_pairs(counts or {})]
+    def _end(self, request: AnsweredRequest, run: Run, batch: str, counts: Mapping[str, int] | None) -> int:
+        arguments = [run.task_id, run.fence, request.queue, batch, *_pairs(counts or {})]
         return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
     def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:

@@ -67,6 +67,15 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             process_claims().invalidate([meta["result"].metadata.input_hash])
         super().forget(task_id)
 
+    def _get_result_meta(
+        self, result: Any, state: str, traceback: str | None, request: Any, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return what is stored; where a run of ours failed, with what it had spent."""
+        meta: dict[str, Any] = super()._get_result_meta(result, state, traceback, request, *args, **kwargs)
+        if (spent := getattr(request, "spent", None)) is not None:
+            meta["spent"] = spent
+        return meta
+
     def _store_result(
         self,
         task_id: str,

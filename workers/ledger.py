@@ -183,11 +183,13 @@ class Ledger:
         Both ledgers tell all calls. This one stays ended: threads that the program has left make no call for the other.
         """
         other = copy.copy(self)
-        other.job = replace(self.job, batch="", alias="") if self.job else None
-        other._occurrences = Counter()
-        other._lock = threading.Lock()
-        other._interruption = None
-        other._is_closed = False
+        vars(other).update(
+            job=replace(self.job, batch="", alias="") if self.job else None,
+            _occurrences=Counter(),
+            _lock=threading.Lock(),
+            _interruption=None,
+            _is_closed=False,
+        )
         return other
 
     def spent_attempts(self, key: str) -> int:

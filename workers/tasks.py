@@ -18,7 +18,7 @@ from config.celery import HEADER
 from config.errors import PredictionFailed, VariantMismatch
 from config.experiment import Variant
 from config.settings import get_settings
-from producer.claims import Claim, Run, process_claims
+from producer.claims import ALIAS_PREFIX, Claim, Run, process_claims
 from producer.delivery.task import hand_back, park
 from producer.predict import install_body
 from producer.prediction import Asker, CacheLevel, Metadata, Usage, metadata_from_json, to_json
@@ -28,7 +28,7 @@ from workers.guards.gates import Gates
 from workers.guards.model import Guards
 from workers.ledger import NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
 from workers.programs import Runner
-from workers.refusal import Ending, Interruption, Loss, Postponement, Refusal
+from workers.refusal import BatchRefusal, Ending, Interruption, Loss, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -71,9 +71,9 @@ class Body:
             _park(context, _WAIT_IN_REDIS_SECONDS)
         if stored is not None:
             return stored
-        ledger = _ledger(request, run, request.variant, earlier, properties.get("run_count", 1))
+        ledger = _ledger(request, run, request.variant, earlier, properties.get("run_count", 1), header.batch)
         try:
-            return self._compute(request, run, request.variant, ledger, inputs)
+            return self._compute(context, request, run, request.variant, ledger, inputs)
         except Postponement as postponement:
             if postponement.seconds_left is not None:
                 self._gates.hold_up(request.queue, postponement.seconds_left)
@@ -87,14 +87,23 @@ class Body:
                 self._park(context, request, ledger, wait_seconds)
             if request.program.when_unavailable == "fallback":
                 return self._fall_back(context, request, run, ledger, inputs)
-            _fail(request, run, ledger, refusal.error)
+            _fail(context, request, run, ledger, refusal.error)
         except Ending as ending:
-            _fail(request, run, ledger, ending.error)
+            _fail(context, request, run, ledger, ending.error)
 
-    def _compute(
-        self, request: Request, run: Run, variant: Variant, ledger: Ledger, inputs: Mapping[str, Any]
+    def _compute(  # noqa: PLR0913, PLR0917 - all that a run is
+        self,
+        context: Context,
+        request: Request,
+        run: Run,
+        variant: Variant,
+        ledger: Ledger,
+        inputs: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Run the program and return its answer.
+
+        What its batch may not spend ends it for the batch. Whoever else waits for the answer gets it, at no cost of the
+        batch's.
 
         Raises:
             Interruption: If a guard or the deadline ended it.
@@ -104,11 +113,15 @@ class Body:
             answer = self._runners[request.program.name, variant.name].run(dict(inputs), ledger)
         except Loss:
             raise Ignore from None
+        except BatchRefusal as refusal:
+            batch = ledger.job.batch if ledger.job else ""
+            _fail_batch(context, request, run, ledger, refusal.error, batch=batch)
+            return self._compute(context, request, run, variant, ledger.without_batch(), inputs)
         except Interruption:
             raise
         except BaseException as error:  # noqa: BLE001 - leaked into Celery's threads, it would strand the job
             failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
-            _fail(request, run, ledger, failure)
+            _fail(context, request, run, ledger, failure)
         return to_json(answer.outputs, _metadata(request, ledger, variant))
 
     def _fall_back(
@@ -123,13 +136,14 @@ class Body:
             earlier = self._earlier(run, variant)
         except redis.RedisError:
             _park(context, _WAIT_IN_REDIS_SECONDS)
-        ledger = _ledger(request, run, variant, earlier, run_count=1)
+        batch = refused.job.batch if refused.job else ""
+        ledger = _ledger(request, run, variant, earlier, run_count=1, batch=batch)
         try:
-            answer = self._compute(request, run, variant, ledger, inputs)
+            answer = self._compute(context, request, run, variant, ledger, inputs)
         except Postponement as postponement:
             self._park(context, request, refused, postponement.wait_seconds)
         except (Refusal, Ending) as interruption:
-            _fail(request, run, ledger, interruption.error)
+            _fail(context, request, run, ledger, interruption.error)
         return to_json(answer["outputs"], _metadata(request, ledger, variant, fallback=variant.name))
 
     def _earlier(self, run: Run, variant: Variant) -> EarlierRuns:
@@ -153,21 +167,41 @@ def _park(context: Context, wait_seconds: float) -> NoReturn:
     raise Ignore
 
 
-def _fail(request: Request, run: Run, ledger: Ledger, error: Exception) -> NoReturn:
+def _fail(context: Context, request: Request, run: Run, ledger: Ledger, error: Exception) -> NoReturn:
     """End a run without an answer: its question is free again.
 
     Raises:
         Ignore: If another run has the job, or it was revoked: this one has nothing to say.
         Exception: The error, for its callers.
     """
-    spent = Answer(outputs={}, calls=ledger.calls)
-    if not process_claims().release(request, run, _counts(spent, ledger.running_seconds, is_success=False)):
-        raise Ignore from error
+    _fail_batch(context, request, run, ledger, error, batch="")
     raise error
 
 
-def _ledger(request: Request, run: Run, variant: Variant, earlier: EarlierRuns, run_count: int = 1) -> Ledger:
-    job = Job(run.task_id, run.fence, request.program.name, variant.name, run_count)
+def _fail_batch(  # noqa: PLR0913 - as _fail
+    context: Context, request: Request, run: Run, ledger: Ledger, error: Exception, *, batch: str
+) -> None:
+    """As ``_fail``, but return, and end nothing, where others wait for the answer than the batch that pays."""
+    spent = Answer(outputs={}, calls=ledger.calls)
+    counts = _counts(spent, ledger.running_seconds, is_success=False)
+    release = process_claims().release_for(batch, request, run, counts)
+    if release == "lost":
+        raise Ignore from error
+    if release == "ended":
+        context.spent = {  # for the stored result
+            "cost_usd": spent.cost_usd,
+            "prompt_tokens": spent.prompt_tokens,
+            "completion_tokens": spent.completion_tokens,
+            "duration_seconds": ledger.running_seconds,
+        }
+        raise error
+
+
+def _ledger(  # noqa: PLR0913, PLR0917 - whose calls these are
+    request: Request, run: Run, variant: Variant, earlier: EarlierRuns, run_count: int, batch: str
+) -> Ledger:
+    alias = ALIAS_PREFIX + request.input_hash if batch else ""
+    job = Job(run.task_id, run.fence, request.program.name, variant.name, run_count, batch, alias)
     return Ledger(job, earlier, request.program.deadline_seconds)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import redis
+from redis.typing import EncodableT, FieldT
 
 from config.money import to_nano_usd
 from config.redis import KEY_PREFIX
@@ -133,23 +134,24 @@ class BatchAccount:
             rate_share: Of each model's ``requests_per_second`` and ``tokens_per_minute``, up to 1.
         """
         limits = (None if max_usd is None else to_nano_usd(max_usd), budget_share, rate_share)
-        stated = {name: limit for name, limit in zip(_LIMITS, limits, strict=True) if limit is not None}
+        stated: dict[FieldT, EncodableT] = {"opened": 1}
+        stated |= {name: limit for name, limit in zip(_LIMITS, limits, strict=True) if limit is not None}
         pipeline = self._client.pipeline()
         pipeline.hdel(self._key, *_LIMITS)
-        pipeline.hset(self._key, mapping={"opened": 1, **stated})
+        pipeline.hset(self._key, mapping=stated)
         pipeline.expire(self._key, _KEEP_SECONDS)
         pipeline.execute()
 
     def read(self) -> BatchBooks:
         """Return what the batch has spent."""
-        return _books(self._client.hmget(self._key, *_COUNTERS, "max_nano_usd"))
+        return _books(cast("list[bytes | None]", self._client.hmget(self._key, *_COUNTERS, "max_nano_usd")))
 
     def costs(self, task_ids: Sequence[str]) -> list[JobCost]:
         """Return what jobs have cost so far, beyond what was collected; they may come to more while they run."""
         if not task_ids:
             return []
         noted = cast("list[bytes | None]", self._client.hmget(self._calls, list(task_ids)))
-        return [_cost(task_id, note or b"") for task_id, note in zip(task_ids, noted, strict=True)]
+        return [_cost(note or b"") for note in noted]
 
     def collected(self, receipts: Mapping[str, str]) -> int:
         """Forget calls whose cost is on rows now, for good: written, and in the journal.
@@ -181,23 +183,22 @@ def _books(fields: list[bytes | None]) -> BatchBooks:
     return BatchBooks(settled, held, None if limit is None else int(limit), *others)
 
 
-def _cost(task_id: str, note: bytes) -> JobCost:
-    calls = [call for call in _calls(task_id, note) if call.state in _ON_ROWS]
-    entries = [entry for entry in note.decode().split() if _STATES[_parse(entry)[1]] in _ON_ROWS]
-    return JobCost(sum(call.charged_nano_usd for call in calls), " ".join(entries))
+def _cost(note: bytes) -> JobCost:
+    known = [(entry, amount) for entry, _, state, amount in _entries(note) if state in _ON_ROWS]
+    return JobCost(sum(amount for _, amount in known), " ".join(entry for entry, _ in known))
 
 
 def _calls(task_id: str, note: bytes) -> Iterator[UncollectedCall]:
-    for entry in note.decode().split():
-        name, reason, amount = _parse(entry)
-        state = _STATES[reason]
+    for _, name, state, amount in _entries(note):
         held, charged = (amount, 0) if state == "held" else (0, amount)
         yield UncollectedCall(f"{task_id}:{name}", task_id, state, held, charged)
 
 
-def _parse(entry: str) -> tuple[str, str, int]:
-    found = _NOTED.fullmatch(entry)
-    if found is None:
-        raise ValueError(f"{entry!r} is no call of a batch: another version wrote it")
-    name, reason, amount = found.groups()
-    return name, reason, int(amount)
+def _entries(note: bytes) -> Iterator[tuple[str, str, CallState, int]]:
+    """The noted calls of a job: each as it stands there, its name, its state and its amount."""
+    for entry in note.decode().split():
+        found = _NOTED.fullmatch(entry)
+        if found is None:
+            raise ValueError(f"{entry!r} is no call of a batch: another version wrote it")
+        name, reason, amount = found.groups()
+        yield entry, name, _STATES[reason], int(amount)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import redis
 from celery.states import READY_STATES, REVOKED
@@ -34,8 +35,15 @@ _LIMITED = "BatchLimitReached"
 _SHARE_USED = "BatchShareUsed"
 
 
-class Servers(Protocol):
-    """Redis, as a batch uses it."""
+class Servers(NamedTuple):
+    """Redis, as a batch uses it.
+
+    Attributes:
+        bulk: Questions.
+        account: The batch's money.
+        registry: What other hosts see of it.
+        jobs: The Redis of jobs.
+    """
 
     bulk: Bulk
     account: BatchAccount
@@ -83,6 +91,7 @@ class Asking:
         self._counts = counts
         self._priority = priority
         self._settled: list[str] = []
+        self._may_wait = journal.has_waiting()
         self.in_flight: dict[str, Entry] = {}
         self.again: deque[Entry] = deque()
         self.is_limited = False
@@ -90,8 +99,9 @@ class Asking:
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Answer entries as far as the cache and the batch itself can; ask the others."""
-        self._resume([entry for entry in entries if entry.task_id])
-        first, waiting, lines = self._sorted_out([entry for entry in entries if entry.state == State.OPEN])
+        new = [entry for entry in entries if entry.task_id is None]
+        new += self._resume([entry for entry in entries if entry.task_id is not None])
+        first, waiting, lines = self._sorted_out(new)
         requests = [_request(entry) for entry in first]
         found = self._patience(lambda: self._servers.bulk.look(requests)) if requests else []
         misses = []
@@ -101,13 +111,14 @@ class Asking:
             else:
                 lines.append(self._line(entry, read_meta(claim.result), "redis"))
         self._journal.put(waiting)
+        self._may_wait |= bool(waiting)
         self._land(lines)
         if misses:
             self._ask(misses)
 
     def collect(self) -> int:
         """Take in the answers that have come; return how many."""
-        return sum(self._collect(list(chunk)) for chunk in _chunks(list(self.in_flight.values())))
+        return sum(self._collect(chunk) for chunk in _chunks(list(self.in_flight.values())))
 
     def look_for_jobs(self) -> None:
         """Ask again what has waited for long and whose job is gone, as after a Redis that lost its memory."""
@@ -120,8 +131,8 @@ class Asking:
         """Take back what no run has begun; return how many entries that were."""
         recalled = 0
         for chunk in _chunks(list(self.in_flight.values())):
-            asked = [(_request(entry), str(entry.task_id)) for entry in chunk]
-            taken = self._patience(lambda asked=asked: self._servers.bulk.recall(asked, batch=self._asked.batch_id))
+            recall = functools.partial(self._servers.bulk.recall, _asked(chunk), batch=self._asked.batch_id)
+            taken = self._patience(recall)
             back = [entry for entry, is_back in zip(chunk, taken, strict=True) if is_back]
             self._reopen(back)
             self.again.extend(back)
@@ -132,11 +143,11 @@ class Asking:
     def withdraw(self) -> None:
         """Take this batch's interest off everything."""
         for chunk in _chunks(list(self.in_flight.values())):
-            asked = [(_request(entry), str(entry.task_id)) for entry in chunk]
+            withdraw = functools.partial(self._servers.bulk.withdraw, _asked(chunk), batch=self._asked.batch_id)
             self._reopen(chunk)
             self.again.extend(chunk)
             self.commit()
-            self._patience(lambda asked=asked: self._servers.bulk.withdraw(asked, batch=self._asked.batch_id))
+            self._patience(withdraw)
 
     def commit(self) -> None:
         """Bring what landed to the disk; then tell the ledger which costs are on rows now."""
@@ -148,15 +159,19 @@ class Asking:
         if settled:
             self._patience(lambda: self._servers.registry.drop_claims(self._asked.batch_id, settled))
 
-    def _resume(self, entries: Sequence[Entry]) -> None:
-        """Go on with entries that an earlier process has asked."""
+    def _resume(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Go on with entries that an earlier process has asked; return those that are to be asked anew."""
         if not entries:
-            return
+            return []
         for entry in entries:
             self.in_flight[str(entry.task_id)] = entry
-        self._collect(entries, is_resumed=True)
-        rest = [entry for entry in entries if entry.state == State.ASKED and str(entry.task_id) in self.in_flight]
-        self._look_for_jobs(rest)
+        results = self._results(entries)
+        # Of a batch that was cancelled while nobody ran it.
+        revoked = [entry for entry, meta in results if meta["status"] == REVOKED]
+        self._finish([(entry, meta) for entry, meta in results if meta["status"] != REVOKED])
+        self._reopen(revoked)
+        self._look_for_jobs([entry for entry in entries if self._is_in_flight(entry)])
+        return revoked
 
     def _sorted_out(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry], list[Line]]:
         """Tell the first of each question from those that wait for it, and answer those whose first one is done."""
@@ -216,22 +231,17 @@ class Asking:
         self._finish(own)
         self._land([self._line(entry, meta, "redis") for entry, meta in others])
 
-    def _collect(self, entries: Sequence[Entry], *, is_resumed: bool = False) -> int:
+    def _collect(self, entries: Sequence[Entry]) -> int:
+        done = self._results(entries)
+        self._finish(done)
+        return len(done)
+
+    def _results(self, entries: Sequence[Entry]) -> list[tuple[Entry, Mapping[str, Any]]]:
+        """Return the entries whose tasks have ended, each with what Celery stored."""
         ids = [str(entry.task_id) for entry in entries]
         stored = self._patience(lambda: self._servers.bulk.collect(ids))
-        done: list[tuple[Entry, Mapping[str, Any]]] = []
-        revoked: list[Entry] = []
-        for entry, result in zip(entries, stored, strict=True):
-            if result is None:
-                continue
-            meta = read_meta(result)
-            if meta["status"] == REVOKED and is_resumed:  # the batch was cancelled while nobody ran it
-                revoked.append(entry)
-            elif meta["status"] in READY_STATES:
-                done.append((entry, meta))
-        self._finish(done)
-        self._reopen(revoked)
-        return len(done)
+        metas = ((entry, read_meta(result)) for entry, result in zip(entries, stored, strict=True) if result)
+        return [(entry, meta) for entry, meta in metas if meta["status"] in READY_STATES]
 
     def _finish(self, done: Sequence[tuple[Entry, Mapping[str, Any]]]) -> None:
         """Land what has a result, but for entries that the batch had no money for: they are to be asked again."""
@@ -296,13 +306,16 @@ class Asking:
         if not suspects:
             return
         self._collect(suspects)  # a job that ends stores its answer before it goes
-        lost = [entry for entry in suspects if self.in_flight.get(str(entry.task_id)) is entry]
+        lost = [entry for entry in suspects if self._is_in_flight(entry)]
         for entry in lost:
             if not entry.is_claimed:
                 self.in_flight.pop(str(entry.task_id))
                 entry.task_id = None
         if lost:
             self._ask(lost)
+
+    def _is_in_flight(self, entry: Entry) -> bool:
+        return self.in_flight.get(str(entry.task_id)) is entry
 
     def _have_jobs(self, entries: Sequence[Entry]) -> list[bool]:
         pipeline = self._servers.jobs.pipeline(transaction=False)
@@ -323,6 +336,8 @@ class Asking:
             return
         self._output.land(lines)
         self._count(lines)
+        if not self._may_wait:
+            return
         answers = {line.entry.input_hash: line.text for line in lines if line.entry.input_hash}
         for input_hash in self._journal.awaited(answers):
             after = 0
@@ -342,6 +357,10 @@ class Asking:
 def _request(entry: Entry) -> Request:
     assert entry.request is not None  # noqa: S101 - what is asked was read by this process
     return entry.request
+
+
+def _asked(entries: Iterable[Entry]) -> list[tuple[Request, str]]:
+    return [(_request(entry), str(entry.task_id)) for entry in entries]
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterable[Sequence[Entry]]:

@@ -34,7 +34,7 @@ CREATE TABLE entries (
   start INTEGER, length INTEGER, done_at REAL, outcome TEXT, prompt_tokens INTEGER, completion_tokens INTEGER
 );
 CREATE INDEX questions ON entries (input_hash) WHERE input_hash IS NOT NULL;
-CREATE INDEX undone ON entries (number) WHERE state < 3;
+CREATE INDEX to_take ON entries (number) WHERE state < 2;
 -- What the ledger is to be told: the costs of these tasks are on rows now.
 CREATE TABLE receipts (task_id TEXT PRIMARY KEY, receipt TEXT NOT NULL) WITHOUT ROWID;
 -- Lines that wait for their turn.
@@ -228,6 +228,10 @@ class Journal:
             row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4])) for row in rows
         }
 
+    def has_waiting(self) -> bool:
+        """Return whether any entry waits for another."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM entries WHERE state = ?)", State.WAITING))
+
     def awaited(self, input_hashes: Iterable[bytes]) -> set[bytes]:
         """Return of these questions those that entries wait for."""
         self._want(input_hashes)
@@ -247,10 +251,10 @@ class Journal:
         )
         return [_entry(row) for row in rows]
 
-    def undone(self, first: int, last: int) -> dict[int, Entry]:
-        """Return the entries of a range that are not done."""
+    def to_take(self, first: int, last: int) -> dict[int, Entry]:
+        """Return the entries of a range that are neither done nor wait for another."""
         rows = self._database.execute(
-            f"SELECT {_COLUMNS} FROM entries WHERE state < 3 AND number BETWEEN ? AND ?",  # noqa: S608 - a constant
+            f"SELECT {_COLUMNS} FROM entries WHERE state < 2 AND number BETWEEN ? AND ?",  # noqa: S608 - a constant
             (first, last),
         )
         return {row[0]: _entry(row) for row in rows}

@@ -65,7 +65,7 @@ class Reading:
             return [], []
         known: dict[int, Entry] = {}
         if rows[0].number <= self._journaled_rows:
-            known = self._journal.undone(self._number(rows[0], 0), self._number(rows[-1], self.entries_per_row - 1))
+            known = self._journal.to_take(self._number(rows[0], 0), self._number(rows[-1], self.entries_per_row - 1))
             rows = [row for row in rows if row.number > self._journaled_rows or self._is_known(row, known)]
         self.rows_read = max(self.rows_read, rows[-1].number if rows else 0)
         taken_ids = self._journal.take_ids([(row.custom_id, row.number) for row in rows])

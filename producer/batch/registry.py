@@ -99,7 +99,7 @@ class Registry:
             if entry.request and entry.is_claimed
         }
         if claims:
-            self._client.hset(_claims_key(batch_id), mapping=cast("Mapping[str | bytes, str]", claims))
+            self._client.hset(_claims_key(batch_id), mapping=cast("Any", claims))
 
     def drop_claims(self, batch_id: str, task_ids: Sequence[str]) -> None:
         """Forget claims that were collected or given back."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import redis
 
@@ -21,7 +20,7 @@ from config.experiment import Program
 from config.money import to_usd
 from config.redis import jobs_client, redis_errors
 from producer.batch.account import BatchAccount
-from producer.batch.asking import Asking
+from producer.batch.asking import Asking, Servers
 from producer.batch.events import (
     Counts,
     Event,
@@ -44,9 +43,9 @@ from producer.batch.options import BatchOptions
 from producer.batch.output import Output
 from producer.batch.patience import Patience, StoppedWaiting
 from producer.batch.reading import CHUNK_ROWS, Reading
-from producer.batch.registry import Registry, Wanted, process_registry
+from producer.batch.registry import Wanted, process_registry
 from producer.batch.source import Source, open_source
-from producer.bulk import Bulk, process_bulk
+from producer.bulk import process_bulk
 from producer.request import find_program, find_variant
 
 _BEAT_SECONDS = 1.0
@@ -56,15 +55,6 @@ _POLL_SECONDS = (0.01, 0.25)
 _WIND_DOWN_SECONDS = 20.0
 #: How long a batch whose share of the day's budget is used up waits before it asks again.
 _SHARE_PAUSE_SECONDS = 60.0
-
-
-class Servers(NamedTuple):
-    """Redis, as a batch uses it."""
-
-    bulk: Bulk
-    account: BatchAccount
-    registry: Registry
-    jobs: redis.Redis
 
 
 def run_batch(options: BatchOptions, *, report: Callable[[Event], None], stop: threading.Event) -> Outcome:
@@ -170,6 +160,7 @@ class _Run:
         self._report(Started(self._id, str(self._options.output), self._counts.done, self._reading.is_resumed))
         try:
             self._patience(self._open_account)
+            self._asking.commit()  # what a killed run did not get to tell the ledger
             self._beat(is_first=True)
             self._loop()
         except StoppedWaiting:  # Redis is away, and there is no time to wait for it

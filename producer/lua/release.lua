@@ -1,18 +1,20 @@
 #!lua flags=allow-oom
 -- Ends a run without an answer: the next caller computes anew.
 -- Keys: alias.
--- Arguments: task id; the run's fence, '' for none; queue; '1' where it is to end only if nobody but the caller that
---   began it waits for it, else ''; then pairs of statistics field and amount, none where a claim is given back.
--- Reply: 1; 0 where another run has taken the job; 2 where others wait for it, or may: then nothing is changed.
+-- Arguments: task id; the run's fence, '' for none; queue; the batch that pays for it where it is to end only
+--   for that one, else ''; then pairs of statistics field and amount, none where a claim is given back.
+-- Reply: 1; 0 where another run has taken the job; 2 where others wait for it than the batch, or may: then nothing is
+--   changed.
 local alias = KEYS[1]
-local id, fence, queue, is_alone = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local id, fence, queue, batch = unpack(ARGV, 1, 4)
 local failed = #ARGV > 4
 
 if not holds(id, fence) then
   return 0
 end
-local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered', 'uncounted', 'shared')
-if is_alone and (held[1] ~= id or tonumber(held[2]) > 0 or held[4] or held[5]) then
+local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered', 'uncounted', 'batch')
+local is_batch_s_alone = held[1] == id and tonumber(held[2]) == 0 and not held[4] and held[5] == batch
+if (batch or '') ~= '' and not is_batch_s_alone then
   return 2
 end
 count(queue, { unpack(ARGV, 5) })

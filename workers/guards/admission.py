@@ -21,7 +21,7 @@ from workers.guards.breaker import Breaker
 from workers.guards.budget import BilledCall, Budget, HoldVerdict
 from workers.guards.call import Call, Prices
 from workers.guards.line import Line, Place
-from workers.guards.rate_limit import RateLimiter, Reservation, Share
+from workers.guards.rate_limit import NO_TURN, RateLimiter, Reservation, Share
 from workers.guards.settlements import Settlements
 from workers.ledger import Ledger
 from workers.refusal import BatchRefusal, Ending, Interruption, Postponement, Refusal
@@ -32,6 +32,8 @@ logger = logging.getLogger("dspyq.guards")
 _WAIT_FOR_HOLDS_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = (0.1, 0.4)
 _PARK_SECONDS = (0.5, 2.0)
+#: Jobs that come back for their batch's turn in the rate come that much later, so that they do not come together.
+_LATE_BY_CHANCE = 1.2
 #: So many threads stand in line for it at most; the jobs behind them wait in their queue.
 _LONGEST_LINE = 16
 #: Where Redis cannot say, or a clock is wrong, a job waits so long.
@@ -124,41 +126,50 @@ class Admission:
                 if place.must_wait and not is_held:
                     _refuse_long(line)
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
-                try:
-                    reservation, hold, _ = run_together(
-                        self._client,
-                        (
-                            self._rate_limiter.reserve(tokens, share),
-                            self._budget.hold(billed, bound),
-                            self._breaker.read(),
-                        ),
-                    )
-                except redis.RedisError as error:
-                    self._go_without_redis(billed, error)
+                said = self._ask_redis(billed, bound, tokens, share)
+                if said is None:
                     return
-                except Unavailable as error:  # a clock is wrong
-                    self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+                reservation, hold = said
                 if reservation.is_reserved:
                     reserved, tokens = reserved + tokens, 0  # they stay reserved, whatever becomes of this slot
-                if reservation.is_reserved or reservation.is_shared:
+                if has_turn := reservation.is_reserved or reservation.is_shared:
                     share = None  # the batch's own turn is used, whatever becomes of the model's
                 is_held = hold.is_held
-                if hold.verdict == "batch_busy":  # in its queue, where it stands in no other caller's way
-                    raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
                 if hold.verdict == "busy":
                     self._wait_for_money(ledger, billed, bound, place, give_up_at)
                     continue
                 place.leave()
                 if not is_held:
                     self._refuse_by_budget(billed, bound, hold)
-                if reservation.reason == "share":
-                    self._wait_for_share(ledger, billed, reservation)
-                    continue
-                if not reservation.is_reserved:
+                if not has_turn:
                     self._give_back(billed)
                     self._refuse_by_rate(reservation)
                 if self._turn_comes(ledger, billed, reservation):
                     return
+
+    def _ask_redis(
+        self, billed: BilledCall, bound: int, tokens: int, share: Share | None
+    ) -> tuple[Reservation, HoldVerdict] | None:
+        """Ask for a turn and for money at once; return None where the call is made without Redis's word.
+
+        A batch's call asks for money first: whole batches are refused that, and must take no turns of others with them.
+
+        Raises:
+            Refusal: Where Redis does not answer, or a clock is wrong.
+        """
+        steps = self._rate_limiter.reserve(tokens, share), self._budget.hold(billed, bound), self._breaker.read()
+        try:
+            if billed.batch:
+                (hold,) = run_together(self._client, [self._budget.hold(billed, bound)])
+                if not hold.is_held:
+                    return NO_TURN, hold
+            reservation, hold, _ = run_together(self._client, steps)
+        except redis.RedisError as error:
+            self._go_without_redis(billed, error)
+            return None
+        except Unavailable as error:  # a clock is wrong
+            self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
+        return reservation, hold
 
     @contextmanager
     def _tokens_given_back(self, reserved: Callable[[], int], batch: str) -> Iterator[None]:
@@ -200,22 +211,11 @@ class Admission:
         ledger.check_open()
         raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
 
-    def _wait_for_share(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> None:
-        """Wait for the batch's own turn: in this thread where it is reserved, which is soon, or else in the queue.
-
-        Raises:
-            Postponement: Where it is not reserved.
-        """
-        try:
-            if not reservation.is_shared:
-                raise Postponement(reservation.wait_seconds)
-            ledger.sleep(reservation.wait_seconds)
-        except BaseException:
-            self._give_back(billed)
-            raise
-
     def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
-        """Wait for the reserved slot; return whether it can be used: not if the gate was closed, nor much too late."""
+        """Wait for the reserved slot; return whether it can be used.
+
+        It cannot if the gate was closed, nor much too late, nor where it is only the call's turn in its batch's share.
+        """
         if reservation.wait_seconds:
             try:
                 ledger.sleep(reservation.wait_seconds)
@@ -229,9 +229,11 @@ class Admission:
                 raise
             if closed_seconds:
                 return False
-        return not self._rate_limiter.is_late(reservation)
+        return reservation.is_reserved and not self._rate_limiter.is_late(reservation)
 
     def _refuse_by_rate(self, reservation: Reservation) -> NoReturn:
+        if reservation.reason == "share":  # later than a thread should wait; others are not to wait for that
+            raise Postponement(reservation.wait_seconds * random.uniform(1, _LATE_BY_CHANCE))  # noqa: S311 - jitter
         name = self._model.name
         gate: Callable[[], float] = lambda: float(run_together(self._client, [self._rate_limiter.look_again()])[0])  # noqa: E731 - it has no other use
         if reservation.reason == "account":
@@ -255,6 +257,8 @@ class Admission:
     def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
         if hold.verdict == "never":
             raise Ending(hold.error())
+        if hold.verdict == "batch_busy":  # it waits in its queue, where it stands in no other caller's way
+            raise Postponement(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
         if hold.verdict in {"batch_limit", "batch_share", "batch_closed"}:
             raise BatchRefusal(hold.batch_error())
 

@@ -29,9 +29,7 @@ _MOST_AT_ONCE = 200
 #: Redis's scripts count in doubles, which are exact up to here.
 _LARGEST_NANO_USD = 2**53
 
-Verdict = Literal[
-    "held", "busy", "exhausted", "never", "batch_busy", "batch_limit", "batch_share", "batch_closed"
-]
+Verdict = Literal["held", "busy", "exhausted", "never", "batch_busy", "batch_limit", "batch_share", "batch_closed"]
 _Arguments = tuple[str | int, ...]
 
 
@@ -107,15 +105,14 @@ class HoldVerdict:
             f"{reason}; raise {table}.{self.period}_usd, or at once: dspyq budget set --{self.period} USD{options}"
         )
 
-
     def batch_error(self) -> BatchLimitReached | BatchShareUsed:
         """Return what a batch is told that may not spend so much."""
         batch = self.scope.replace(":", " ")
         limit = dollars(self.limit_nano_usd)
         if self.verdict == "batch_share":
             error = BatchShareUsed(
-                f"this call may cost more than {batch} has left of its share of today's budget, {limit}; it goes on when "
-                "there is more: tomorrow, or with a larger --budget-share or budget.daily_usd"
+                f"this call may cost more than {batch} has left of its share of today's budget, {limit}; it goes on "
+                "when there is more: tomorrow, or with a larger --budget-share or budget.daily_usd"
             )
             error.retry_after_seconds = self.wait_seconds
             return error

@@ -110,6 +110,10 @@ class Reservation:
     is_shared: bool = False
 
 
+#: Of a call that has not asked for one.
+NO_TURN = Reservation(is_reserved=False, wait_seconds=0.0, reason="")
+
+
 class Share(NamedTuple):
     """Whose share of a model's rate a call is to keep within, where that has one.
 
