@@ -68,6 +68,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "imports": settings.workers.imports,
         "timezone": "UTC",
+        "beat_scheduler": "workers.beat:Scheduler",
         "beat_schedule": _beat_schedule() if settings.batches else {},
     }
 

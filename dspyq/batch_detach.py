@@ -6,12 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import typer
 
+from config.errors import BatchRefused
+from config.redis import redis_errors
 from dspyq.output import console, print_json
+from dspyq.processes import FAULT_MARK
 
 _LOOK_SECONDS = 0.05
 _COULD_NOT_RUN = 2
@@ -49,9 +52,7 @@ def run_detached(output: Path, *, as_json: bool) -> int:
         process.terminate()
         raise
     if batch_id is None:
-        with log.open("rb") as file:
-            file.seek(said_before)
-            typer.secho(file.read().decode(errors="replace").strip(), fg="red", err=True)
+        typer.secho(_reason(log, said_before), fg="red", err=True)
         return process.returncode
     _tell(batch_id, process.pid, log, as_json=as_json)
     return 0
@@ -59,18 +60,23 @@ def run_detached(output: Path, *, as_json: bool) -> int:
 
 def _begun(process: subprocess.Popen[bytes], output: Path) -> str | None:
     """Wait until a process works on a batch; return its id, or None where the process ended before."""
-    from producer.batch.registry import process_registry  # noqa: PLC0415 - as of the commands
-
     while True:
         has_ended = process.poll() is not None
         facts = _facts(output)
-        if facts.get("pid") == str(process.pid) and "batch_id" in facts:
-            known = [batch for batch in process_registry().all() if batch.id == facts["batch_id"]]
-            if has_ended or (known and known[0].facts.get("pid") == facts["pid"]):
-                return None if process.returncode == _COULD_NOT_RUN else facts["batch_id"]
+        if facts.get("pid") == str(process.pid) and (has_ended or _is_known(facts)):
+            return None if process.returncode == _COULD_NOT_RUN else facts["batch_id"]
         if has_ended:
             return None
         time.sleep(_LOOK_SECONDS)
+
+
+def _is_known(facts: dict[str, str]) -> bool:
+    """Whether other hosts see that this process runs the batch."""
+    from producer.batch.registry import process_registry  # noqa: PLC0415 - as of the commands
+
+    with redis_errors("see the batch begin"), suppress(BatchRefused):
+        return process_registry().find(facts["batch_id"]).facts.get("pid") == facts["pid"]
+    return False
 
 
 def _facts(output: Path) -> dict[str, str]:
@@ -82,6 +88,15 @@ def _facts(output: Path) -> dict[str, str]:
             return dict(database.execute("SELECT name, value FROM meta"))
     except sqlite3.Error:
         return {}
+
+
+def _reason(log: Path, start: int) -> str:
+    """What a process said that did not begin; another one may be writing to the same log."""
+    with log.open("rb") as file:
+        file.seek(start)
+        said = file.read().decode(errors="replace").strip()
+    faults = [line for line in said.splitlines() if line.startswith(FAULT_MARK)]
+    return "\n".join(faults) or said
 
 
 def _tell(batch_id: str, pid: int, log: Path, *, as_json: bool) -> None:

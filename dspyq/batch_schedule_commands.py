@@ -65,11 +65,12 @@ def _show_all(batches: list[Batch], times: dict[str, list[ScheduledTime]]) -> No
 
 
 def _show_one(batch: Batch, times: list[ScheduledTime]) -> None:
-    rows = [
-        [each.label, _came(each), _at(each.started_at), _at(each.ended_at), each.runner, each.note] for each in times
-    ]
-    columns = ["time", "came of it", "started (UTC)", "ended (UTC)", "on", "note"]
-    print_table(f"{batch.name}: {batch.schedule} {batch.timezone}, next {_next(batch)}", columns, rows)
+    rows = [[each.label, _came(each), _at(each.started_at), _at(each.ended_at)] for each in times]
+    title = f"{batch.name}: {batch.schedule} {batch.timezone}, next {_next(batch)}"
+    print_table(title, ["time", "came of it", "started (UTC)", "ended (UTC)"], rows)
+    for each in times:
+        if each.note:
+            console.print(f"{each.label} {each.note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _next(batch: Batch) -> str:

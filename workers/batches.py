@@ -15,8 +15,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
+from kombu.exceptions import OperationalError
 
 from config.batches import Batch
 from config.celery import BATCH_QUEUE, TICK_NAME, app
@@ -134,6 +136,11 @@ def tick() -> None:
         process_supervisor().start_due(batch)
 
 
-def tick_now() -> None:
-    """Send a tick: a night that was missed need not wait for the next minute."""
-    app.send_task(TICK_NAME, queue=BATCH_QUEUE)
+def begin_beat(**_: Any) -> None:
+    """Send a tick as soon as a beat starts: a night that was missed need not wait for the next minute."""
+    if not get_settings().batches:
+        return
+    try:
+        app.send_task(TICK_NAME, queue=BATCH_QUEUE)
+    except OperationalError as error:
+        logger.warning("Redis does not take the first tick, the next follows within a minute: %s", error)

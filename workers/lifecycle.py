@@ -29,7 +29,7 @@ def refuse_a_faulty_configuration() -> None:
     try:
         get_settings()
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
 
 
 def connect() -> None:
@@ -39,15 +39,10 @@ def connect() -> None:
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
-    signals.beat_init.connect(_begin_beat, weak=False)
+    signals.beat_init.connect(batches.begin_beat, weak=False)
     command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
     if command is not None and command.invoked_subcommand == "flower":
         _fit_flower()
-
-
-def _begin_beat(**_: Any) -> None:
-    if get_settings().batches:
-        batches.tick_now()
 
 
 def _fit_flower() -> None:
@@ -80,10 +75,11 @@ def _prepare(instance: Any, **_: Any) -> None:
         signals.worker_ready.connect(lambda **_: upkeep.start(), weak=False)
         signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
     except DspyqError as error:
-        _refuse(error)
+        refuse(error)
 
 
-def _refuse(error: DspyqError) -> NoReturn:
+def refuse(error: DspyqError) -> NoReturn:
+    """End the process with a line for each fault."""
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
         print(f"dspyq: {fault}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
     raise SystemExit(1) from None
