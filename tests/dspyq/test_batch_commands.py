@@ -27,9 +27,8 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_row_gets_its_line_in_order_and_bad_ones_say_where_they_are(
-    dspyq, shared_worker, rows, tmp_path, endpoint
-):
+@pytest.mark.usefixtures("shared_worker")
+def test_each_row_gets_its_line_in_order_and_bad_ones_say_where_they_are(dspyq, rows, tmp_path, endpoint):
     file = rows(
         {"custom_id": "a", "inputs": {"question": "one"}},
         {"question": "two"},
@@ -72,7 +71,8 @@ def test_each_row_gets_its_line_in_order_and_bad_ones_say_where_they_are(
     assert second["outputs"] == {"answer": "echo:two"}
 
 
-def test_the_same_command_again_changes_nothing_and_costs_nothing(dspyq, shared_worker, rows, tmp_path, endpoint):
+@pytest.mark.usefixtures("shared_worker")
+def test_the_same_command_again_changes_nothing_and_costs_nothing(dspyq, rows, tmp_path, endpoint):
     file, out = rows({"question": "one"}, {"question": "two"}), tmp_path / "out.jsonl"
     dspyq("batch", "run", str(file), "--output", str(out))
     before = out.read_bytes()
@@ -81,16 +81,17 @@ def test_the_same_command_again_changes_nothing_and_costs_nothing(dspyq, shared_
     assert endpoint.calls() == 2
 
 
+@pytest.mark.usefixtures("shared_worker")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda file, out: file.write_text('{"question": "other"}\n'), "IN has changed"),
-        (lambda file, out: out.with_name("out.jsonl.journal").unlink(), "has no journal"),
-        (lambda file, out: out.write_text(""), "holds 0 bytes, less than"),
-        (lambda file, out: file.unlink(), "in.jsonl"),
+        (lambda file, _: file.write_text('{"question": "other"}\n'), "IN has changed"),
+        (lambda _, out: out.with_name("out.jsonl.journal").unlink(), "has no journal"),
+        (lambda _, out: out.write_text(""), "holds 0 bytes, less than"),
+        (lambda file, _: file.unlink(), "in.jsonl"),
     ],
 )
-def test_what_cannot_go_on_is_refused_in_one_line(dspyq, shared_worker, rows, tmp_path, change, said):
+def test_what_cannot_go_on_is_refused_in_one_line(dspyq, rows, tmp_path, change, said):
     file, out = rows({"question": "one"}), tmp_path / "out.jsonl"
     dspyq("batch", "run", str(file), "--output", str(out))
     change(file, out)
@@ -100,7 +101,8 @@ def test_what_cannot_go_on_is_refused_in_one_line(dspyq, shared_worker, rows, tm
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_another_option_than_before_is_refused(dspyq, shared_worker, rows, tmp_path):
+@pytest.mark.usefixtures("shared_worker")
+def test_another_option_than_before_is_refused(dspyq, rows, tmp_path):
     file, out = rows({"question": "one"}), tmp_path / "out.jsonl"
     dspyq("batch", "run", str(file), "--output", str(out))
     done = dspyq("batch", "run", str(file), "--output", str(out), "--ordered", ok=False)
@@ -142,6 +144,7 @@ class Batch:
 
 @pytest.fixture
 def start_batch(session_settings_file, redis_server, endpoint):
+    del endpoint  # started and reset
     batches = []
 
     def start(*arguments, env=None):
@@ -157,8 +160,9 @@ def waiting(redis_server):
     return redis_server.client().zcard("dspy:v1:queue:qa.control")
 
 
+@pytest.mark.usefixtures("shared_worker")
 def test_a_batch_is_paused_resumed_and_cancelled_from_another_shell(
-    dspyq, shared_worker, start_batch, rows, tmp_path, endpoint, redis_server
+    dspyq, start_batch, rows, tmp_path, endpoint, redis_server
 ):
     endpoint.hold()
     out = tmp_path / "out.jsonl"
@@ -213,8 +217,9 @@ def test_a_dead_batch_is_shown_so_and_cancelling_it_frees_what_waits_but_not_wha
     assert json.loads(dspyq("batch", "status", batch_id, "--json").stdout)["state"] == "cancelled"
 
 
+@pytest.mark.usefixtures("shared_worker")
 def test_a_signal_takes_back_what_has_not_begun_and_the_same_command_goes_on(
-    dspyq, shared_worker, start_batch, rows, tmp_path, endpoint, redis_server
+    dspyq, start_batch, rows, tmp_path, endpoint, redis_server
 ):
     endpoint.hold()
     out = tmp_path / "out.jsonl"
@@ -236,9 +241,8 @@ def test_a_signal_takes_back_what_has_not_begun_and_the_same_command_goes_on(
     assert endpoint.calls() == 40
 
 
-def test_two_batches_with_the_same_rows_pay_for_each_question_once(
-    start_batch, shared_worker, rows, tmp_path, endpoint
-):
+@pytest.mark.usefixtures("shared_worker")
+def test_two_batches_with_the_same_rows_pay_for_each_question_once(start_batch, rows, tmp_path, endpoint):
     file = rows(*({"question": str(number % 30)} for number in range(40)))
     batches = [start_batch(file, "--output", tmp_path / f"out-{number}.jsonl") for number in range(2)]
     outcomes = [batch.until("finished")["outcome"] for batch in batches]
@@ -249,7 +253,8 @@ def test_two_batches_with_the_same_rows_pay_for_each_question_once(
     assert all(outcome["reconciliation"]["difference_nano_usd"] == 0 for outcome in outcomes)
 
 
-def test_the_limit_ends_the_batch_and_a_higher_one_goes_on(dspyq, shared_worker, rows, tmp_path, endpoint):
+@pytest.mark.usefixtures("shared_worker")
+def test_the_limit_ends_the_batch_and_a_higher_one_goes_on(dspyq, rows, tmp_path, endpoint):
     file, out = rows(*({"question": str(number)} for number in range(30))), tmp_path / "out.jsonl"
     command = ("batch", "run", str(file), "--output", str(out))
     done = dspyq(*command, "--max-usd", "0.0045", "--json", ok=False)
