@@ -52,6 +52,7 @@ class Reading:
         self._positions = {name: position for position, name in enumerate(asked.variants)}
         self._variants: tuple[str | None, ...] = asked.variants if is_paired else (variant,)
         self._journaled_rows = journal.rows_read()
+        self._last_row = 0
         self.rows_read = self._journaled_rows
         self.entries_per_row = len(self._variants)
         self.is_resumed = self._journaled_rows > 0
@@ -59,15 +60,19 @@ class Reading:
 
     def next_chunk(self, most_entries: int) -> tuple[list[Entry], list[Line]]:
         """Return the next entries to take, and the lines of rows that cannot be asked."""
-        rows = list(islice(self._rows, max(1, most_entries // self.entries_per_row)))
+        most_rows = max(1, most_entries // self.entries_per_row)
+        if self._last_row < self._journaled_rows:  # new rows come in chunks of their own: these are journaled at once
+            most_rows = min(most_rows, self._journaled_rows - self._last_row)
+        rows = list(islice(self._rows, most_rows))
         if not rows:
             self.is_at_end = True
             return [], []
+        self._last_row = rows[-1].number
         known: dict[int, Entry] = {}
         if rows[0].number <= self._journaled_rows:
             known = self._journal.to_take(self._number(rows[0], 0), self._number(rows[-1], self.entries_per_row - 1))
             rows = [row for row in rows if row.number > self._journaled_rows or self._is_known(row, known)]
-        self.rows_read = max(self.rows_read, rows[-1].number if rows else 0)
+        self.rows_read = max(self.rows_read, self._last_row)
         taken_ids = self._journal.take_ids([(row.custom_id, row.number) for row in rows])
         entries, faults = [], []
         for row in rows:
