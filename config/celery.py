@@ -11,9 +11,13 @@ from config.settings import Settings, get_settings
 
 #: Tasks of the user's own that name no queue.
 DEFAULT_QUEUE = "dspyq"
+#: Looks for scheduled batches whose time has come; served by default where there are any.
+BATCH_QUEUE = "dspyq.batches"
 TASK_NAME = "dspyq.predict"
+TICK_NAME = "dspyq.batches.tick"
 #: The message header that holds what a prediction's producer asked for.
 HEADER = "dspyq"
+_TICK_EXPIRES_SECONDS = 55
 
 
 class App(Celery):  # type: ignore[misc]  # celery ships no types
@@ -31,6 +35,7 @@ class App(Celery):  # type: ignore[misc]  # celery ships no types
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for these settings."""
     queues = [variant.queue for program in settings.programs.values() for variant in program.variants.values()]
+    batch_queues = [BATCH_QUEUE] if settings.batches else []
     connections = 4 * settings.workers.concurrency + 100
     return {
         "broker_url": settings.jobs_url,
@@ -51,7 +56,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "result_backend_thread_safe": True,
         "redis_max_connections": connections,
         "redis_socket_keepalive": True,
-        "task_queues": {name: {} for name in [*queues, DEFAULT_QUEUE]},
+        "task_queues": {name: {} for name in [*queues, DEFAULT_QUEUE, *batch_queues]},
         "task_default_queue": DEFAULT_QUEUE,
         "task_acks_late": True,
         "task_track_started": False,
@@ -63,7 +68,18 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "imports": settings.workers.imports,
         "timezone": "UTC",
+        "beat_scheduler": "workers.beat:Scheduler",
+        "beat_schedule": _beat_schedule() if settings.batches else {},
     }
+
+
+def _beat_schedule() -> dict[str, Any]:
+    """What ``celery -A workers beat`` sends. A tick that is missed or doubled does no harm: claims are in Redis."""
+    from celery.schedules import crontab  # noqa: PLC0415 - costs an import what only scheduled batches need
+
+    # Old ticks would find nothing that the next one does not.
+    options = {"queue": BATCH_QUEUE, "expires": _TICK_EXPIRES_SECONDS, "priority": 0}
+    return {TICK_NAME: {"task": TICK_NAME, "schedule": crontab(), "options": options}}
 
 
 def _flavour(url: str) -> str:

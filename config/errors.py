@@ -58,6 +58,20 @@ class InvalidOption(InvalidRequest):
     """An option of ``apply_async`` that a prediction cannot honour."""
 
 
+class BatchRefused(DspyqError):
+    """A batch cannot be run, or not go on, as it was asked for."""
+
+
+class OutputInUse(BatchRefused):
+    """Another process works on a batch's output."""
+
+    retryable = True
+
+
+class InvalidFile(DspyqError):
+    """A batch's input cannot be read as a whole: missing, of another format, or without the program's columns."""
+
+
 class RedisUnavailable(DspyqError):
     """Redis does not answer, or refuses us."""
 

@@ -18,6 +18,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.batches import Batch
 from config.errors import ConfigurationError
 from config.experiment import Model, Name, Program, Variant, file_sha256
 from config.tables import Breaker, Budget, Cache, Delivery, Logging, Metrics, RateLimit, Retry, Tracing, Workers
@@ -31,6 +32,7 @@ _DERIVED = {
     Model: ("name",),
     Variant: ("name", "queue"),
     Program: ("name", "state_sha256"),
+    Batch: ("name",),
 }
 
 RedisUrl = Annotated[str, Field(pattern=r"^(rediss?|sentinel)://\S+$")]
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
         sentinel_master: The name of the master, where the URLs are those of sentinels.
         models: Model endpoints by name.
         programs: Programs by name.
+        batches: Batches that are run by a schedule, by name.
         cache: The cache in each process's memory.
         delivery: How jobs reach workers.
         workers: Each worker process.
@@ -73,6 +76,7 @@ class Settings(BaseSettings):
     sentinel_master: str | None = None
     models: dict[Name, Model] = {}
     programs: dict[Name, Program] = {}
+    batches: dict[Name, Batch] = {}
     cache: Cache = Cache()
     delivery: Delivery = Delivery()
     workers: Workers = Workers()
@@ -150,7 +154,9 @@ def load_settings(path: Path | None) -> Settings:
         ConfigurationError: With every fault, one line each.
     """
     document = _read(path) if path else {}
-    faults = [*_unknown_variables(), *_locate_states(document, path.parent if path else Path())]
+    folder = path.parent if path else Path()
+    _locate_files_of_batches(document, folder)
+    faults = [*_unknown_variables(), *_locate_states(document, folder)]
     try:
         settings = Settings(**document)
     except ConfigurationError as error:
@@ -200,6 +206,13 @@ def _locate_states(document: dict[str, Any], folder: Path) -> list[str]:
     return faults
 
 
+def _locate_files_of_batches(document: dict[str, Any], folder: Path) -> None:
+    """Resolve the files of batches beside the configuration file; they need not exist yet."""
+    for name, batch in _tables(document, "batches").items():
+        files = {key: (folder / batch[key]).resolve() for key in ("input", "output") if isinstance(batch.get(key), str)}
+        document["batches"][name] = batch | files
+
+
 def _link(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Give each table its name and each variant its model's table; return the document and the links that fail."""
     faults: list[str] = []
@@ -227,7 +240,32 @@ def _link(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if variants:
             linked["programs"][name]["variants"] = {**program["variants"], **variants}
             faults.extend(_weights_that_do_not_sum_to_one(name, variants))
+    if batches := _tables(data, "batches"):
+        timezone = data["budget"].get("timezone", "UTC") if isinstance(data.get("budget"), dict) else "UTC"
+        linked["batches"] = data["batches"] | {
+            name: {"timezone": timezone, **batch, "name": name} for name, batch in batches.items()
+        }
+        faults.extend(_batches_that_lead_nowhere(batches, programs))
     return linked, faults
+
+
+def _batches_that_lead_nowhere(
+    batches: dict[str, dict[str, Any]], programs: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    outputs: dict[str, str] = {}
+    for name, batch in batches.items():
+        program = batch.get("program", next(iter(programs)) if len(programs) == 1 else None)
+        if program is None:
+            yield f"batches.{name}.program: missing: there are several ({', '.join(programs) or 'none at all'})"
+        elif program not in programs:
+            yield f"batches.{name}.program: there is no [programs.{program}] table{_nearest(str(program), programs)}"
+        elif (variant := batch.get("variant")) is not None:
+            variants = _tables(programs[program], "variants")
+            if variant not in variants:
+                yield f"batches.{name}.variant: {program} has no variant {variant!r}{_nearest(str(variant), variants)}"
+        other = outputs.setdefault(str(batch.get("output", name)), name)
+        if other != name:
+            yield f"batches.{name}.output: the same as that of [batches.{other}]"
 
 
 def _weights_that_do_not_sum_to_one(program: str, variants: dict[str, dict[str, Any]]) -> Iterator[str]:

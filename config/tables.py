@@ -131,12 +131,9 @@ class Budget(Table):
     @field_validator("timezone")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        from zoneinfo import ZoneInfo  # noqa: PLC0415 - costs an import what only a configured zone needs
+        from config.wall_clock import find_timezone  # noqa: PLC0415 - costs an import what only a configured zone needs
 
-        try:
-            ZoneInfo(name)
-        except (ValueError, OSError, LookupError):
-            raise ValueError(f"there is no timezone {name!r}; name one of the IANA database") from None
+        find_timezone(name)
         return name
 
 

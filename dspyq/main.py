@@ -11,6 +11,7 @@ import typer
 
 from config.errors import ConfigurationError, DspyqError
 from dspyq import (
+    batch_commands,
     breaker_commands,
     budget_commands,
     cache_commands,
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="The configuration is the file DSPYQ_CONFIG names, or dspyq.toml here; Redis is at DSPYQ_REDIS_URL.",
 )
+app.add_typer(batch_commands.app, name="batch")
 app.add_typer(breaker_commands.app, name="breaker")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")

@@ -20,8 +20,8 @@ GRACE_SECONDS = 10.0
 _PING_SECONDS = 0.5
 _SHOWN_LOG_LINES = 12
 _SIGNAL_EXIT_STATUS = 128
-#: How a worker begins the lines that say why it does not start.
-_FAULT_MARK = "dspyq: "
+#: How a worker, or a command, begins the lines that say why it does not start.
+FAULT_MARK = "dspyq: "
 
 
 class StackFailed(DspyqError):
@@ -54,7 +54,7 @@ def wait_for_worker(worker: TiedProcess, log: Path) -> None:
         if worker.poll() is None and time.monotonic() < deadline:
             continue
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        if faults := [line.removeprefix(_FAULT_MARK) for line in lines if line.startswith(_FAULT_MARK)]:
+        if faults := [line.removeprefix(FAULT_MARK) for line in lines if line.startswith(FAULT_MARK)]:
             raise ConfigurationError(faults)
         raise StackFailed(describe_end("the worker", worker.poll(), log))
 

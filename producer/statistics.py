@@ -41,6 +41,8 @@ class VariantStatistics:
         misses: Calls that began a run.
         successes: Calls that got an answer, from wherever.
         failures: Calls that got an error.
+        runs: Runs of the program.
+        unpriced_runs: Those of them whose cost is not known.
         mean_duration_seconds: How long a run took; None before the first.
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
@@ -55,6 +57,8 @@ class VariantStatistics:
     misses: int
     successes: int
     failures: int
+    runs: int
+    unpriced_runs: int
     mean_duration_seconds: float | None
     prompt_tokens: int
     completion_tokens: int
@@ -115,6 +119,8 @@ def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStati
         misses=counts["misses"],
         successes=counts["successes"] + counts["hits_memory"] + counts["hits_redis"],
         failures=counts["failures"],
+        runs=counts["runs"],
+        unpriced_runs=counts["unpriced_runs"],
         mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
         prompt_tokens=counts["prompt_tokens"],
         completion_tokens=counts["completion_tokens"],

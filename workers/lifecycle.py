@@ -21,7 +21,7 @@ from config.tracing import process_tracing
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
-from workers import privacy, progress, shutdown
+from workers import batches, privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
 from workers.logs import setup as logs
 from workers.logs.render import find_context_with
@@ -45,7 +45,7 @@ def refuse_a_faulty_configuration() -> None:
     try:
         get_settings()
     except ConfigurationError as error:
-        _refuse(error)
+        refuse(error)
 
 
 def connect() -> None:
@@ -56,6 +56,7 @@ def connect() -> None:
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
+    signals.beat_init.connect(batches.begin_beat, weak=False)
     command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
     if command is not None and command.invoked_subcommand == "flower":
         _fit_flower()
@@ -110,10 +111,11 @@ def _prepare(instance: Any, **_: Any) -> None:
         if monitoring is not None:
             signals.worker_shutting_down.connect(monitoring.end, weak=False)
     except DspyqError as error:
-        _refuse(error)
+        refuse(error)
 
 
-def _refuse(error: DspyqError) -> NoReturn:
+def refuse(error: DspyqError) -> NoReturn:
+    """End the process with a line for each fault."""
     for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
         # Plain text, past the log: nothing runs yet, and whoever starts the worker reads it.
         print(f"dspyq: {fault}", file=sys.__stderr__)
@@ -161,6 +163,7 @@ def _begin(sender: Any, **_: Any) -> None:
 
 
 def _end(**_: Any) -> None:
+    shutdown.wait_for_batches()
     process_leases().stop()
     if tracing := process_tracing():
         tracing.close(_EXPORT_SECONDS)

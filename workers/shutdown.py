@@ -13,6 +13,7 @@ import redis
 from config.events import Event
 from config.settings import get_settings
 from producer.delivery.leases import Leases, process_leases
+from workers.batches import Supervisor, process_supervisor
 from workers.logs import setup as logs
 
 logger = logging.getLogger("dspyq.shutdown")
@@ -25,14 +26,21 @@ _CLOSE_SECONDS = 10.0
 def begin(exitcode: int = 0, **_: Any) -> None:
     """Begin the end when the worker is told to: Celery stops consuming and waits for its threads meanwhile."""
     logger.info(Event("shutdown_begun", grace_seconds=get_settings().delivery.shutdown_grace_seconds))
-    threading.Thread(target=_end, args=(process_leases(), exitcode), name="dspyq-shutdown", daemon=True).start()
+    arguments = (process_leases(), process_supervisor(), exitcode)
+    threading.Thread(target=_end, args=arguments, name="dspyq-shutdown", daemon=True).start()
 
 
-def _end(leases: Leases, exitcode: int) -> None:
+def wait_for_batches() -> None:
+    """Wait until the batches have given their times back, for in a container they would be killed with the worker."""
+    process_supervisor().wait(get_settings().delivery.shutdown_grace_seconds + _CLOSE_SECONDS / 2)
+
+
+def _end(leases: Leases, batches: Supervisor, exitcode: int) -> None:
+    batches.stop()
     end_at = time.monotonic() + get_settings().delivery.shutdown_grace_seconds
     while True:
         _hand_back(leases, also_begun=False)  # again and again: a last bell may still be answered
-        if leases.held_count == 0 or time.monotonic() > end_at:
+        if leases.held_count + batches.running_count == 0 or time.monotonic() > end_at:
             break
         time.sleep(_LOOK_SECONDS)
     if leases.held_count == 0:

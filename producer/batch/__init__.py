@@ -1,1 +1,1 @@
-"""Batches: a file of rows in, a file of answers out, each row once, each question paid for once."""
+"""Batches: a file in, a file out, each row once, each question paid once."""

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 from tests.chaos import (
+    batches,
     canvas,
     deaths,
     gaps,
@@ -73,3 +74,5 @@ FAULTS.update(provider_faults.FAULTS)
 FAULTS.update(guard_redis_faults.FAULTS)
 FAULTS.update(money.FAULTS)
 FAULTS.update(tight.FAULTS)
+# And what batches do; ``tests/faults/test_batch.py`` runs them.
+FAULTS.update(batches.FAULTS)

@@ -193,3 +193,46 @@ def test_sentinels_need_the_name_of_their_master(load):
     url = 'redis_url = "sentinel://a:26379;sentinel://b:26379/0"\n'
     assert "sentinel_master: missing" in faults(load, url + GOOD)[0]
     assert load('sentinel_master = "jobs"\n' + url + GOOD).sentinel_master == "jobs"
+
+
+NIGHTLY = """
+[batches.nightly]
+input = "rows-{date}.jsonl"
+output = "answers-{date}.jsonl"
+schedule = "0 22 * * 1-5"
+"""
+
+
+def test_a_batch_follows_the_clock_of_the_budget_and_finds_its_files_beside_the_configuration(load, tmp_path):
+    settings = load(GOOD + '[budget]\ntimezone = "Europe/Berlin"' + NIGHTLY + 'window = "22:00-06:00"')
+    batch = settings.batches["nightly"]
+    assert str(batch.window) == "22:00-06:00 Europe/Berlin"
+    occurrence = batch.crontab.next_after(1_795_500_000)  # a Tuesday
+    assert occurrence.label == "2026-11-24T22:00"
+    assert batch.files_of(occurrence.shown) == (
+        tmp_path / "rows-2026-11-24.jsonl",
+        tmp_path / "answers-2026-11-24.jsonl",
+    )
+
+
+def test_every_fault_of_a_batch_is_reported_at_once(load):
+    text = (
+        NIGHTLY.replace("0 22", "0 25").replace("rows-{date}", "rows-{day}")
+        + 'windw = "22:00"\nprogram = "qb"\npriority = 10\n'
+        + '[batches.weekly]\ninput = "rows"\noutput = "answers-{date}.jsonl"\nschedule = "0 22 * * 1"\n'
+        + 'variant = "contrl"\nwindow = "6"\n'
+        + '[batches.hourly]\ninput = "rows"\noutput = "hours-{date}.jsonl"\nschedule = "0 * * * *"\n'
+    )
+    told = "\n".join(faults(load, GOOD + text))
+    for part in (
+        "batches.nightly.schedule: '0 25 * * 1-5' is no crontab line: bad hour",
+        "batches.nightly.input: unknown {day}",
+        "batches.nightly.windw: unknown key (did you mean window?)",
+        "batches.nightly.program: there is no [programs.qb] table (did you mean qa?)",
+        "batches.nightly.priority: ",
+        "batches.weekly.output: the same as that of [batches.nightly]",
+        "batches.weekly.variant: qa has no variant 'contrl' (did you mean control?)",
+        "batches.weekly.window: '6' is no span of the day",
+        "batches.hourly: output needs {time}",
+    ):
+        assert part in told, told
