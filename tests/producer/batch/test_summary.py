@@ -57,7 +57,7 @@ class Written:
         self.output.land([line_of_result(entry, {"status": "FAILURE", "result": error}, ASKED, None)])
 
     def fault(self, row):
-        self.output.land([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)")])
+        self.output.land([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)", ASKED)])
 
     def close(self):
         self.output.commit()
