@@ -14,11 +14,13 @@ import typer
 
 from config.errors import ConfigurationError, DspyqError
 from config.redis import redis_errors
+from dspyq import batch_report_commands
 from dspyq.batch_schedule_commands import schedule
 from dspyq.output import JsonOption, console, dollars, print_json, print_table
 from dspyq.program_commands import ProgramOption
 
 if TYPE_CHECKING:
+    from producer.batch.options import BatchOptions
     from producer.batch.registry import Batch, Wanted
 
 app = typer.Typer(help="Answer a file of rows, each row once, each question paid for once.", no_args_is_help=True)
@@ -79,9 +81,7 @@ def run(
     """
     from config.settings import get_settings
     from config.window import Window
-    from dspyq.batch_display import display
     from producer.batch.options import BatchOptions
-    from producer.batch.run import run_batch
 
     source = None if str(file) == "-" else file
     with refusals():
@@ -122,8 +122,20 @@ def run(
             name=name,
             format=format,
         )
-        with display(as_json=as_json) as show, _stopped_by_signals() as stop:
-            outcome = run_batch(options, report=show, stop=stop)
+    run_and_show(options, as_json=as_json)
+
+
+app.command()(batch_report_commands.retry)
+app.command()(batch_report_commands.report)
+
+
+def run_and_show(options: BatchOptions, *, as_json: bool) -> None:
+    """Run a batch, show how it goes, and exit with its status."""
+    from dspyq.batch_display import display
+    from producer.batch.run import run_batch
+
+    with refusals(), display(as_json=as_json) as show, _stopped_by_signals() as stop:
+        outcome = run_batch(options, report=show, stop=stop)
     raise typer.Exit(outcome.exit_code)
 
 

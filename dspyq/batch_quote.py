@@ -82,9 +82,12 @@ def print_quote(quote: Quote) -> None:
         cost = _usd(quote.cost_usd)
         rows.append(["all", f"{quote.new:,}", _count(quote.prompt_tokens), _count(quote.completion_tokens), cost, ""])
     if rows:
+        console.print()
         print_table("What it comes to, and the interval that holds it 95 times in 100", columns, rows)
+    console.print()
     console.print(_duration_line(quote))
     if quote.fits:
+        console.print()
         print_table("Limits", ["", "left", ""], [_fit_row(fit) for fit in quote.fits])
 
 

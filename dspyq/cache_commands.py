@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,9 +36,10 @@ def stats(as_json: JsonOption = False) -> None:
 
 @app.command()
 def warm(
-    file: Annotated[Path, typer.Argument(help="JSON lines, an object of inputs each.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="Rows of inputs: JSON lines, CSV or Parquet.")],
     program: ProgramOption = None,
     variant: Annotated[str | None, typer.Option(help="Force one variant; else each row's own.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; else by the name.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask every question of a file, so that later callers find the answers in the cache.
@@ -50,7 +51,7 @@ def warm(
     from producer import predict
     from producer.predict import LEAST_URGENT
 
-    rows = list(_read_rows(file))
+    rows = list(_read_rows(file, program, form))
     counts = {"rows": len(rows), "computed": 0, "cached": 0, "failed": 0}
     columns = (TextColumn("warming"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=as_json or not console.is_terminal) as progress:
@@ -108,15 +109,12 @@ def clear(
     print_count("forgotten", forget(program=program, variant=variant), as_json=as_json)
 
 
-def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise InvalidInputs(f"{file}, line {number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise InvalidInputs(f"{file}, line {number}: not a JSON object of inputs")
-            yield row
+def _read_rows(file: Path, program: str | None, form: str | None) -> Iterator[dict[str, Any]]:
+    from producer.batch.source import open_source
+    from producer.request import find_program
+
+    with TemporaryDirectory(prefix="dspyq-") as folder:
+        for row in open_source(file, spool=Path(folder) / "input", format=form).rows(find_program(program)):
+            if row.inputs is None:
+                raise InvalidInputs(f"{file}, {row.fault.message if row.fault else row.where}")
+            yield row.inputs

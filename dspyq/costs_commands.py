@@ -14,6 +14,7 @@ from config.money import dollars, to_usd
 from config.redis import jobs_client, redis_errors
 from config.settings import get_settings
 from dspyq.output import JsonOption, console, print_json, print_table
+from producer.batch.account import BatchAccount
 
 if TYPE_CHECKING:
     from workers.guards.costs import Costs
@@ -26,6 +27,7 @@ def costs(
     days: Annotated[int, typer.Option(min=1, max=400, help="How many days, today included.")] = 7,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the days' lines as CSV.")] = False,
+    batch: Annotated[str, typer.Option(help="Show what this batch cost instead, by its id.")] = "",
 ) -> None:
     """Show what calls cost by day, program, variant and model, what the cache saved, and what is left of each limit.
 
@@ -38,6 +40,11 @@ def costs(
 
     if as_json and as_csv:
         raise InvalidOption("say --json or --csv, not both")
+    if batch:
+        if as_csv:
+            raise InvalidOption("a batch's costs are printed as a table or with --json")
+        _show_batch(batch, as_json=as_json)
+        return
     settings = get_settings()
     with redis_errors("read the costs"):
         lines = read_costs(jobs_client(), settings, days=days)
@@ -53,6 +60,25 @@ def costs(
     else:
         _print_lines(lines, days)
         _print_limits(limited)
+
+
+def _show_batch(batch_id: str, *, as_json: bool) -> None:
+    account = BatchAccount(jobs_client(), batch_id)
+    with redis_errors("read the costs of the batch"):
+        if not account.exists():
+            raise InvalidOption(f"there is no batch {batch_id}, or none that spent anything in the last 400 days")
+        books, calls = account.statement()
+    if as_json:
+        print_json(_in_usd(asdict(books)) | {"calls_on_no_row": [_in_usd(asdict(call)) for call in calls]})
+        return
+    limit = "–" if books.max_nano_usd is None else dollars(books.max_nano_usd)
+    counts = [f"{count:,}" for count in (books.calls, books.prompt_tokens, books.completion_tokens)]
+    amounts = [dollars(amount) for amount in (books.billed_nano_usd, books.unknown_nano_usd, books.held_nano_usd)]
+    columns = ["calls", "tokens in", "out", "billed", "unknown", "held", "limit"]
+    print_table(f"Batch {batch_id}", columns, [[*counts, *amounts, limit]])
+    if calls:
+        rows = [[call.call_id, call.state, dollars(call.charged_nano_usd or call.bound_nano_usd)] for call in calls]
+        print_table("Calls on no row", ["call", "state", "at most"], rows)
 
 
 def account_in_usd(account: Account) -> dict[str, Any]:

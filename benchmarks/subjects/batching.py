@@ -1,4 +1,4 @@
-"""Parts of the batch benchmark that run in processes of their own: answers put into the cache, and the others' loops."""
+"""Parts of the batch benchmark that run in processes of their own: a cache that is filled, and the others' loops."""
 
 from __future__ import annotations
 

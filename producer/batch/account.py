@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import redis
-from redis.typing import EncodableT, FieldT
 
 from config.money import to_nano_usd
 from config.redis import KEY_PREFIX
@@ -22,7 +21,6 @@ from config.scripts import load_script
 
 #: As long as a day's books are kept.
 _KEEP_SECONDS = 400 * 86_400
-_LIMITS = ("max_nano_usd", "budget_share", "rate_share")
 _COUNTERS = (
     "settled", "held", "calls", "billed_nano_usd", "unknown_calls", "unknown_nano_usd", "prompt_tokens",
     "completion_tokens",
@@ -119,10 +117,16 @@ class BatchAccount:
         self._client = client
         self._key = account_key(batch_id)
         self._calls = f"{self._key}:calls"
+        self._open = load_script(client, "producer.batch", "open")
         self._collected = load_script(client, "producer.batch", "collected")
 
     def open(
-        self, *, max_usd: float | None = None, budget_share: float | None = None, rate_share: float | None = None
+        self,
+        *,
+        max_usd: float | None = None,
+        budget_share: float | None = None,
+        rate_share: float | None = None,
+        spent_nano_usd: int = 0,
     ) -> None:
         """Say what the batch may spend, in place of what was said before. What it has spent stays.
 
@@ -132,15 +136,15 @@ class BatchAccount:
             max_usd: In all; None for no limit of its own.
             budget_share: Of what the daily limit of all calls leaves once others' calls are paid, up to 1.
             rate_share: Of each model's ``requests_per_second`` and ``tokens_per_minute``, up to 1.
+            spent_nano_usd: What its rows are known to have cost: its limit holds also where Redis has lost its data.
         """
         limits = (None if max_usd is None else to_nano_usd(max_usd), budget_share, rate_share)
-        stated: dict[FieldT, EncodableT] = {"opened": 1}
-        stated |= {name: limit for name, limit in zip(_LIMITS, limits, strict=True) if limit is not None}
-        pipeline = self._client.pipeline()
-        pipeline.hdel(self._key, *_LIMITS)
-        pipeline.hset(self._key, mapping=stated)
-        pipeline.expire(self._key, _KEEP_SECONDS)
-        pipeline.execute()
+        stated = ["" if limit is None else limit for limit in limits]
+        self._open(keys=[self._key], args=[_KEEP_SECONDS, spent_nano_usd, *stated])
+
+    def exists(self) -> bool:
+        """Whether it was opened, or anything was charged to it."""
+        return bool(self._client.exists(self._key))
 
     def read(self) -> BatchBooks:
         """Return what the batch has spent."""

@@ -53,7 +53,7 @@ INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
   variant = excluded.variant, input_hash = excluded.input_hash, state = excluded.state, task_id = excluded.task_id,
   is_claimed = excluded.is_claimed, cost_nano_usd = excluded.cost_nano_usd
-"""
+"""  # noqa: S608 - a constant
 _LAND = f"""
 INSERT INTO entries ({_COLUMNS}, outcome, prompt_tokens, completion_tokens, start, length, done_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -62,7 +62,7 @@ ON CONFLICT (number) DO UPDATE SET
   cost_nano_usd = excluded.cost_nano_usd, outcome = excluded.outcome, prompt_tokens = excluded.prompt_tokens,
   completion_tokens = excluded.completion_tokens, start = excluded.start, length = excluded.length,
   done_at = excluded.done_at
-"""
+"""  # noqa: S608 - a constant
 
 
 class Place(NamedTuple):
@@ -132,22 +132,18 @@ class Journal:
     def __init__(self, output: Path) -> None:
         self.path = journal_path(output)
         self._lock = _locked(self.path)
+        self._database = sqlite3.connect(self.path, isolation_level=None)
         try:
-            self._database = sqlite3.connect(self.path, isolation_level=None)
             self._database.executescript(_SET_UP)
             self.is_new = not self._database.execute("SELECT 1 FROM sqlite_schema").fetchone()
-            if self.is_new:
-                self._database.executescript(f"BEGIN;{_TABLES}")
-            elif self.meta("version") != _VERSION:
-                raise BatchRefused(f"{self.path} is a journal of another version of dspyq: choose another --output")
-            else:
-                self._database.execute("BEGIN")
+            self._database.executescript(f"BEGIN;{_TABLES}" if self.is_new else "BEGIN")
+            version = _VERSION if self.is_new else self.meta("version")
         except sqlite3.DatabaseError as error:
-            os.close(self._lock)
-            raise BatchRefused(f"{self.path} cannot be used as a journal: {error}") from None
-        except BatchRefused:
             self.close()
-            raise
+            raise BatchRefused(f"{self.path} cannot be used as a journal: {error}; choose another --output") from None
+        if version != _VERSION:
+            self.close()
+            raise BatchRefused(f"{self.path} was written by another version of dspyq: choose another --output")
 
     def close(self) -> None:
         """Forget what is not committed, and let another process work on it."""
@@ -314,10 +310,9 @@ class Journal:
             "UPDATE entries SET start = ?, length = ? WHERE number = ?", [(*place, number) for number, place in places]
         )
 
-    def first_without_a_place(self) -> int:
-        """Return the first number whose line is not in OUT."""
-        found = self._scalar("SELECT min(number) FROM entries WHERE start IS NULL")
-        return int(found or self._scalar("SELECT coalesce(max(number), 0) FROM entries") + 1)
+    def places(self) -> int:
+        """Return how many lines are in OUT."""
+        return self._scalar("SELECT count(start) FROM entries")
 
     def keep_receipts(self, receipts: Mapping[str, str]) -> None:
         """Note, by their tasks, costs that are on rows from this commit on."""

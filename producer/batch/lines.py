@@ -88,10 +88,10 @@ def line_of_copy(entry: Entry, line: bytes, asked: Asked, level: CacheLevel) -> 
     return _failed(entry, original["error"], asked, level, _NOTHING_SPENT)
 
 
-def line_of_fault(entry: Entry, error_type: str, message: str) -> Line:
+def line_of_fault(entry: Entry, error_type: str, message: str, asked: Asked) -> Line:
     """Return the line of a row that cannot be asked."""
     error = {"type": error_type, "message": _printable(message), "retryable": False}
-    return Line(entry, State.FAILED, error_type, _text(entry, "error", None, error, {"row": entry.row}))
+    return _failed(entry, error, asked, None, _NOTHING_SPENT)
 
 
 def _answered(entry: Entry, outputs: Any, stored: Mapping[str, Any], asked: Asked, level: CacheLevel | None) -> Line:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from config.window import Window
 
@@ -43,3 +46,27 @@ class BatchOptions:
     priority: int = 9
     name: str = ""
     format: str | None = None
+
+    def to_json(self) -> str:
+        """Return them as a journal keeps them, for who retries a batch: paths absolute, no input where it streamed."""
+        window = self.window
+        kept = asdict(replace(self, window=None)) | {
+            "input": str(self.input.absolute()) if self.input is not None and self.input.is_file() else None,
+            "output": str(self.output.absolute()),
+            "window": window and [window.text, window.zone.key],
+        }
+        return orjson.dumps(kept).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> BatchOptions:
+        """Return what ``to_json`` kept."""
+        kept: dict[str, Any] = orjson.loads(text)
+        path, window = kept["input"], kept["window"]
+        return cls(
+            **kept
+            | {
+                "input": None if path is None else Path(path),
+                "output": Path(kept["output"]),
+                "window": window and Window.parse(*window),
+            }
+        )

@@ -44,7 +44,7 @@ class Output:
                 "choose another --output"
             )
         os.ftruncate(self._file, self._size_bytes)  # a torn line: what it said is stored still, or asked again
-        self._next = journal.first_without_a_place() if is_ordered else 0
+        self._next = journal.places() + 1 if is_ordered else 0
         if not is_ordered:
             self._place_kept()
 

@@ -17,7 +17,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _LASTING = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
 
 
-class StoppedWaiting(Exception):  # noqa: N818 - no error: whoever waited was told to stop
+class StoppedWaiting(Exception):
     """Redis was away when the batch was told to stop."""
 
 

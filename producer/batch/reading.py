@@ -52,6 +52,7 @@ class Reading:
         self._positions = {name: position for position, name in enumerate(asked.variants)}
         self._variants: tuple[str | None, ...] = asked.variants if is_paired else (variant,)
         self._journaled_rows = journal.rows_read()
+        self._last_row = 0
         self.rows_read = self._journaled_rows
         self.entries_per_row = len(self._variants)
         self.is_resumed = self._journaled_rows > 0
@@ -59,15 +60,19 @@ class Reading:
 
     def next_chunk(self, most_entries: int) -> tuple[list[Entry], list[Line]]:
         """Return the next entries to take, and the lines of rows that cannot be asked."""
-        rows = list(islice(self._rows, max(1, most_entries // self.entries_per_row)))
+        most_rows = max(1, most_entries // self.entries_per_row)
+        if self._last_row < self._journaled_rows:  # new rows come in chunks of their own: these are journaled at once
+            most_rows = min(most_rows, self._journaled_rows - self._last_row)
+        rows = list(islice(self._rows, most_rows))
         if not rows:
             self.is_at_end = True
             return [], []
+        self._last_row = rows[-1].number
         known: dict[int, Entry] = {}
         if rows[0].number <= self._journaled_rows:
             known = self._journal.to_take(self._number(rows[0], 0), self._number(rows[-1], self.entries_per_row - 1))
             rows = [row for row in rows if row.number > self._journaled_rows or self._is_known(row, known)]
-        self.rows_read = max(self.rows_read, rows[-1].number if rows else 0)
+        self.rows_read = max(self.rows_read, self._last_row)
         taken_ids = self._journal.take_ids([(row.custom_id, row.number) for row in rows])
         entries, faults = [], []
         for row in rows:
@@ -94,15 +99,16 @@ class Reading:
         entry = Entry(number, row.number, row.custom_id, self._positions[variant] if variant else None)
         if row.inputs is None:
             assert row.fault is not None  # noqa: S101 - a row has either
-            return line_of_fault(entry, *row.fault)
+            return line_of_fault(entry, *row.fault, self._asked)
         if owner != row.number:
-            return line_of_fault(entry, "DuplicateCustomId", f"{row.where}: row {owner} has the same custom_id")
+            message = f"{row.where}: row {owner} has the same custom_id"
+            return line_of_fault(entry, "DuplicateCustomId", message, self._asked)
         try:
             request = build_request(
                 row.inputs, program=self._program, variant=variant, request_id=self._asked.request_id(number)
             )
         except InvalidRequest as error:
-            return line_of_fault(entry, type(error).__name__, f"{row.where}: {error}")
+            return line_of_fault(entry, type(error).__name__, f"{row.where}: {error}", self._asked)
         entry.request = request
         entry.variant = self._positions[request.variant.name]
         entry.input_hash = bytes.fromhex(request.input_hash[:32])

@@ -109,6 +109,7 @@ def _open(options: BatchOptions, report: Callable[[Event], None], stop: threadin
     else:
         check_identity(journal, identity)
         journal.work_on()
+    journal.set_meta(options=options.to_json())
     written = Output(output, journal, is_ordered=options.is_ordered)
     opened.callback(written.close)
     written.commit()
@@ -159,9 +160,8 @@ class _Run:
         """Run until it ends; say how."""
         self._report(Started(self._id, str(self._options.output), self._counts.done, self._reading.is_resumed))
         try:
-            self._patience(self._open_account)
-            self._asking.commit()  # what a killed run did not get to tell the ledger
             self._beat(is_first=True)
+            self._asking.commit()  # what a killed run did not get to tell the ledger
             self._loop()
         except StoppedWaiting:  # Redis is away, and there is no time to wait for it
             self._state = "stopped"
@@ -170,7 +170,10 @@ class _Run:
     def _open_account(self) -> None:
         options = self._options
         self._servers.account.open(
-            max_usd=options.max_usd, budget_share=options.budget_share, rate_share=options.rate_share
+            max_usd=options.max_usd,
+            budget_share=options.budget_share,
+            rate_share=options.rate_share,
+            spent_nano_usd=self._counts.cost_nano_usd,
         )
 
     def _loop(self) -> None:
@@ -283,6 +286,7 @@ class _Run:
         snapshot = self._snapshot()
         facts = self._facts(snapshot)
         beat = self._servers.registry.beat
+        self._patience(self._open_account)  # a Redis that came back without its data knows nothing of the batch
         self._wanted = self._patience(lambda: beat(self._id, facts, is_first=is_first))
         self._report(Progress(self._id, snapshot))
         self._beat_at = time.monotonic() + _BEAT_SECONDS

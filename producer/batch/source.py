@@ -41,7 +41,7 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
     """Return the input of a batch.
 
     Args:
-        path: The file; None for standard input.
+        path: The file; None for standard input. The spool itself stands for what was kept there.
         spool: Where standard input, or a pipe, is kept, so that a batch can be taken up again.
         format: ``jsonl``, ``csv`` or ``parquet``; by the file's suffix where left out, and by its first bytes in a
             spooled one.
@@ -52,14 +52,17 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
     if format is not None and format not in FORMATS:
         raise InvalidFile(f"there is no format {format!r}; say {', '.join(FORMATS)}")
     file = spool_if_streamed(path, spool)
+    is_spooled = file == spool
     start = _start_of(file)
     compression = compression_of(start)
-    suffixes = [suffix.lower() for suffix in file.suffixes] if file == path else []
+    suffixes = [suffix.lower() for suffix in file.suffixes] if not is_spooled else []
     stated = _COMPRESSED.get(suffixes[-1]) if suffixes else None
     if stated and stated != compression and start:
         raise InvalidFile(f"{file} is not {stated}, as its name says")
     head = _head(file, compression)
-    found = next((name for name in FORMATS if name == format), None) or _format_of(file, suffixes, head, path)
+    found = next((name for name in FORMATS if name == format), None) or _format_of(
+        file, suffixes, head, is_spooled=is_spooled
+    )
     if (found == "parquet") != head.startswith(_PARQUET) and head:
         is_parquet = head.startswith(_PARQUET)
         raise InvalidFile(f"{file} is Parquet, not {found}" if is_parquet else f"{file} is not a Parquet file")
@@ -176,8 +179,8 @@ def _head(path: Path, compression: Compression | None) -> bytes:
             return b""
 
 
-def _format_of(file: Path, suffixes: list[str], head: bytes, path: Path | None) -> Format:
-    if file == path:
+def _format_of(file: Path, suffixes: list[str], head: bytes, *, is_spooled: bool) -> Format:
+    if not is_spooled:
         named = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
         found = _SUFFIXES.get(named[-1]) if named else None
         if found is None:

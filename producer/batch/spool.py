@@ -50,7 +50,7 @@ def _spool(stream: BinaryIO | None, spool: Path) -> Path:
         digest, size_bytes = _write(stream, unfinished)
         if not spool.exists() or (size_bytes and _digest(spool) == digest):
             unfinished.replace(spool)
-            _sync_folder(spool.parent)
+            sync_folder(spool.parent)
         elif size_bytes:
             raise InvalidFile(
                 f"standard input is not what {spool} keeps of an earlier run; remove that file to begin anew"
@@ -82,7 +82,7 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename last: it is the folder's content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

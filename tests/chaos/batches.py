@@ -70,7 +70,7 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
             each = computed[0]["metadata"]["usage"][kind]
             on_rows = sum(line["metadata"]["usage"][kind] for line in computed)
             if getattr(counts, kind) != on_rows + extra * each:
-                remarks.append(f"{kind}: the endpoint counts {getattr(counts, kind)}, OUT {on_rows}, {extra} calls more")
+                remarks.append(f"{kind}: the endpoint counts {getattr(counts, kind)}, OUT {on_rows}, and {extra} calls")
         if finished["reconciliation"]["difference_nano_usd"]:
             remarks.append(f"the books differ: {finished['reconciliation']}")
         if (finished["state"], finished["left"]) != ("finished", 0):
@@ -154,7 +154,7 @@ def _run(stage: Stage, rows: Path, output: Path, options: tuple[str, ...]) -> di
     return outcome
 
 
-def _run_and_kill(  # noqa: PLR0913, PLR0917 - a run, and how it is killed
+def _run_and_kill(
     stage: Stage, scale: Scale, rows: Path, output: Path, options: tuple[str, ...], kills: int
 ) -> tuple[dict[str, Any], int]:
     """Run a batch, SIGKILL it at random rows and run it again; return its outcome, and how often it was killed."""
