@@ -30,6 +30,7 @@ class Nights:
             "workers": {"concurrency": 2},
             "delivery": {"shutdown_grace_seconds": 1, "visibility_timeout_seconds": 6},
         }
+        changes |= {"models": {"control": {"timeout_seconds": 100}}}  # calls that are held are not to be repeated
         changes |= {"batches": {"nightly": batch | {"schedule": f"0 {HOUR} * * *"}}}
         self.settings = settings_file(changes)
 
