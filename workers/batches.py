@@ -33,6 +33,7 @@ COMMAND = (sys.executable, "-m", "dspyq.batch_scheduled")
 #: The exit status of a process that has given its time back.
 GIVEN_BACK = 75
 _LOOK_SECONDS = 0.05
+_RENEWALS_PER_LEASE = 3
 
 
 class Supervisor:
@@ -89,7 +90,7 @@ class Supervisor:
             time.sleep(_LOOK_SECONDS)
 
     def _watch(self, batch: Batch, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> None:
-        status = process.wait()
+        status = self._wait(claimed, process)
         try:
             # Where it has said how it ended, this changes nothing.
             self._schedule.end(claimed, "lost", note=f"its process ended with {status} and did not say why")
@@ -102,6 +103,20 @@ class Supervisor:
         logger.info("batch %s of %s ended with %d", batch.name, claimed.label, status)
         if status in {0, 1, 2}:
             self._go_on(batch)
+
+    def _wait(self, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> int:
+        """Wait until a process has ended and return its status.
+
+        Meanwhile its claim is kept from here too: on a busy machine it may be long before the process itself can.
+        """
+        while True:
+            try:
+                return process.wait(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
+            except subprocess.TimeoutExpired:
+                try:
+                    self._schedule.renew(claimed)
+                except redis.RedisError as error:
+                    logger.warning("the claim of batch %s is not renewed: %s", claimed.name, type(error).__name__)
 
     def _go_on(self, batch: Batch) -> None:
         """Start the next time that waits: missed ones follow each other without a pause."""
