@@ -30,8 +30,8 @@ logger = logging.getLogger("dspyq.batches")
 
 #: What runs a claimed time: its arguments are name, label and token.
 COMMAND = (sys.executable, "-m", "dspyq.batch_scheduled")
-#: The exit status of a process that has given its time back.
-GIVEN_BACK = 75
+#: The exit statuses of a batch that has ended. Another one has given its time back, or died: the next tick sees to it.
+_ENDED = frozenset({0, 1, 2})
 _LOOK_SECONDS = 0.05
 _RENEWALS_PER_LEASE = 3
 
@@ -101,7 +101,7 @@ class Supervisor:
             if process.stdin:
                 process.stdin.close()
         logger.info("batch %s of %s ended with %d", batch.name, claimed.label, status)
-        if status in {0, 1, 2}:
+        if status in _ENDED:
             self._go_on(batch)
 
     def _wait(self, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> int:
