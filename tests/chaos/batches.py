@@ -23,7 +23,9 @@ _WORKERS = 2
 _CONCURRENCY = 4
 _MODEL_SECONDS = 0.02
 _TORN = b'{"custom_id": "torn", "status": "o'
-#: What a batch says of a call that was paid for on no row: a question of this width takes as many tokens as any other.
+#: However slow the machine is, work goes on between two kills.
+_ANSWERS_BETWEEN_KILLS = (20, 80)
+#: Every question is as wide, and so takes as many tokens.
 _WIDTH = 6
 
 
@@ -191,12 +193,14 @@ def _workers_killed(stage: Stage, scale: Scale) -> Iterator[_Trouble]:
         worker.ready()
     trouble = _Trouble()
     is_ending = threading.Event()
-    pause = scale.pick(quick=0.7, full=1.5)
 
     def make_trouble() -> None:
-        while not is_ending.wait(scale.random.uniform(pause, 2 * pause)):
-            if not trouble.is_set():
+        next_at = 0
+        while not is_ending.wait(0.02):
+            answered = stage.endpoint.counts().answered if trouble.is_set() else 0
+            if not trouble.is_set() or answered < next_at:
                 continue
+            next_at = answered + scale.random.randrange(*_ANSWERS_BETWEEN_KILLS)
             if scale.random.random() < 0.3:
                 stage.redis.restart(force=True)
                 trouble.redis_kills += 1
