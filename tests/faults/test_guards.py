@@ -123,7 +123,7 @@ def test_a_worker_takes_nothing_from_the_queue_of_an_ill_model_while_others_flow
     running = worker(path)
     endpoint.script(status=503, model="challenger")
     ill = start_producer(ask_one, path, question="ill", timeout=40, variant="challenger")
-    running.wait_for_line('"queue_paused","queue":"qa.challenger"', 10)
+    running.wait_for_line('"queue":"qa.challenger","error":"BreakerOpen"', 10)
     told = run_producer(ask_one, path, question="well", variant="control")
     assert told["answer"] == "echo:well"
     endpoint.clear()
