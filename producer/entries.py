@@ -31,7 +31,7 @@ def prediction_event(  # noqa: PLR0913 - the fields of an entry, all by name
         header: What was asked; None where it could not be read.
         task_id: The task that answered.
         model: The model's table in the configuration.
-        status: ``success``, ``fallback`` or ``failure``.
+        status: ``success``, ``fallback`` or ``error``.
         duration_seconds: How long it took, over all runs.
         cache_level: Where a cached answer came from.
         tokens: What this prediction used itself: 0 where it was cached.

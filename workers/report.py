@@ -81,7 +81,7 @@ class Report:
         spent = Answer(outputs={}, calls=self._ledger.calls if self._ledger else ())
         self._tell(
             logging.ERROR,
-            "failure",
+            "error",
             duration_seconds=self._ledger.running_seconds if self._ledger else self._seconds,
             tokens=spent.prompt_tokens + spent.completion_tokens,
             cost_usd=spent.cost_usd,

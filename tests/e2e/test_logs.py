@@ -123,7 +123,7 @@ def test_an_answer_from_the_cache_costs_nothing_and_says_where_it_came_from(stor
 def test_a_failure_shows_types_and_places_and_no_text(story):
     for request_id, error in (("fails", "LMInvalidRequestError"), ("raises", "ValueError")):
         (failed,) = entries(story, "prediction", request_id=request_id)
-        assert (failed["status"], failed["level"]) == ("failure", "error")
+        assert (failed["status"], failed["level"]) == ("error", "error")
         assert failed["error"] == f"PredictionFailed: {error}"
     (raised,) = entries(story, "program_raised")
     assert raised["request_id"] == "raises"

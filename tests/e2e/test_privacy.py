@@ -73,8 +73,8 @@ def test_the_log_still_says_what_happened(hidden, event):
     "fields",
     [
         {"event": "prediction", "status": "success", "error": None},
-        {"event": "prediction", "status": "failure", "error": "PredictionFailed: LMInvalidRequestError"},
-        {"event": "prediction", "status": "failure", "error": "PredictionFailed: ValueError"},
+        {"event": "prediction", "status": "error", "error": "PredictionFailed: LMInvalidRequestError"},
+        {"event": "prediction", "status": "error", "error": "PredictionFailed: ValueError"},
         {"event": "task", "task": "tests.support.indiscreet.retry", "status": "retry", "error": "LookupError"},
         {"event": "task", "task": "tests.support.indiscreet.echo", "status": "success"},
         {"event": "thread_ended", "error": "ValueError"},
