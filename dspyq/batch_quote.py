@@ -124,7 +124,10 @@ def _duration_line(quote: Quote) -> str:
 
 
 def _fit_row(fit: Fit) -> list[str]:
-    left = dollars(fit.available) if fit.unit == "usd" else duration(fit.available)
+    if fit.available is None:
+        left = "no end"
+    else:
+        left = dollars(fit.available) if fit.unit == "usd" else duration(fit.available)
     return [fit.name, left, fit.verdict]
 
 

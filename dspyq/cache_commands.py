@@ -36,7 +36,7 @@ def stats(as_json: JsonOption = False) -> None:
 
 @app.command()
 def warm(
-    file: Annotated[Path, typer.Argument(help="Rows of inputs: JSON lines, CSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="Rows of inputs: JSON lines, CSV or Parquet.", exists=True)],
     program: ProgramOption = None,
     variant: Annotated[str | None, typer.Option(help="Force one variant; else each row's own.")] = None,
     form: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; else by the name.")] = None,

@@ -57,6 +57,8 @@ def headline(summary: Summary) -> list[tuple[str, str, str]]:
         ("cost", money(to_usd(summary.cost_nano_usd)), ""),
         ("took", duration(lasted), rate),
     ]
+    if fallbacks := sum(variant.fallbacks for variant in summary.variants):
+        figures.insert(1, ("fallbacks", f"{fallbacks:,}", "of those answered, not the variant's own"))
     if summary.left:
         figures.insert(2, ("not done", f"{summary.left:,}", "run the same command again"))
     return figures

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import orjson
+import redis
 
 from config.redis import KEY_PREFIX, answers_client, jobs_client
 from config.settings import get_settings
@@ -35,25 +36,23 @@ class Seen(NamedTuple):
 
 
 def peek(requests: Sequence[Request]) -> list[Seen]:
-    """Return what there is of some questions, in two round trips."""
+    """Return what there is of some questions, in three round trips at most."""
     pipeline = jobs_client().pipeline(transaction=False)
     pipeline.time()
     for request in requests:
         pipeline.hmget(ALIAS_PREFIX + request.input_hash, _FIELDS)
     (seconds, microseconds), *aliases = pipeline.execute()
     now = seconds * 1000 + microseconds // 1000
-    results, jobs = answers_client().pipeline(transaction=False), jobs_client().pipeline(transaction=False)
-    for answered, _, pending, _ in aliases:
-        results.exists(RESULT_PREFIX + _text(answered))
-        jobs.exists(_JOB_PREFIX + _text(pending))
+    answers = {_text(answered) for answered, *_ in aliases if answered}
+    runs = {_text(pending) for _, _, pending, _ in aliases if pending}
+    good = _existing(answers_client(), RESULT_PREFIX, answers)
+    alive = _existing(jobs_client(), _JOB_PREFIX, runs)
     hold = get_settings().delivery.claim_timeout_seconds * 1000
     seen = []
-    for (answered, until, pending, since), has_result, has_job in zip(
-        aliases, results.execute(), jobs.execute(), strict=True
-    ):
-        if answered and has_result and float(until or 0) > now:
+    for answered, until, pending, since in aliases:
+        if _text(answered) in good and float(until or 0) > now:
             seen.append(Seen("answered", _text(answered)))
-        elif pending and (has_job or now - float(since or 0) < hold):
+        elif pending and (_text(pending) in alive or now - float(since or 0) < hold):
             seen.append(Seen("running"))
         else:
             seen.append(Seen("new"))
@@ -83,6 +82,16 @@ def find_answers(queue: str, wanted: int) -> list[str]:
         if cursor == 0 or len(found) >= wanted:
             break
     return found[:wanted]
+
+
+def _existing(client: redis.Redis, prefix: str, names: set[str]) -> set[str]:
+    if not names:
+        return set()
+    ordered = list(names)
+    pipeline = client.pipeline(transaction=False)
+    for name in ordered:
+        pipeline.exists(prefix + name)
+    return {name for name, exists in zip(ordered, pipeline.execute(), strict=True) if exists}
 
 
 def _metadata(stored: bytes | None) -> Metadata | None:

@@ -56,13 +56,13 @@ class Fit:
     Attributes:
         name: The limit, for people.
         unit: What it counts, ``usd`` or ``seconds``.
-        available: What there is of it.
+        available: What there is of it; None for hours without an end.
         verdict: Whether that holds the whole interval, only a part, or nothing of it.
     """
 
     name: str
     unit: Literal["usd", "seconds"]
-    available: float
+    available: float | None
     verdict: Verdict
 
 
@@ -259,7 +259,7 @@ def _fit_window(window: Hours, seconds: Interval | None) -> Fit:
     opens_at = now + window.seconds_until_open(now)
     available = window.seconds_until_close(opens_at)
     name = f"window {window}" if now >= opens_at else f"window {window}, next time"
-    return Fit(name, "seconds", available if math.isfinite(available) else 1e9, _verdict(seconds, available))
+    return Fit(name, "seconds", available if math.isfinite(available) else None, _verdict(seconds, available))
 
 
 def _verdict(need: Interval | None, available: float) -> Verdict:

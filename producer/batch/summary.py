@@ -36,6 +36,7 @@ class VariantSummary:
         computed: Rows that runs of this batch answered.
         cached: Rows answered before they asked.
         joined: Rows that shared another's run.
+        fallbacks: Rows of these whose answer is a fallback's, not the variant's own.
         failed_by_type: The others, by the type of their error.
         cost_nano_usd: What all of them cost.
         prompt_tokens: Sent by the batch's own runs.
@@ -48,6 +49,7 @@ class VariantSummary:
     computed: int = 0
     cached: int = 0
     joined: int = 0
+    fallbacks: int = 0
     failed_by_type: Counter[str] = field(default_factory=Counter)
     cost_nano_usd: int = 0
     prompt_tokens: int = 0
@@ -229,6 +231,8 @@ def _add(line: Mapping[str, Any], summary: Summary, variants: dict[str, VariantS
     if error is not None:
         variant.failed_by_type[error["type"]] += 1
         return
+    is_fallback = bool(metadata.get("fallback"))
+    variant.fallbacks += is_fallback
     variant.model = variant.model or metadata["model"]
     if not metadata["cached"]:
         variant.computed += 1
@@ -237,7 +241,7 @@ def _add(line: Mapping[str, Any], summary: Summary, variants: dict[str, VariantS
         variant.joined += 1
     else:
         variant.cached += 1
-    if pairs is not None:
+    if pairs is not None and not is_fallback:
         pairs.add(line["outputs"], metadata)
 
 

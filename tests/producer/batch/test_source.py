@@ -227,6 +227,19 @@ def test_no_file_or_none_that_can_be_read_is_one_clear_error(tmp_path):
         open_source(tmp_path, spool=tmp_path / "spool")
 
 
+def test_parquet_columns_keep_their_types_and_may_hold_the_inputs_as_one(write):
+    file = io.BytesIO()
+    inputs = [
+        {"text": "x", "count": 3, "tags": ["a"], "note": None},
+        {"text": "y", "count": 4, "tags": [], "note": "n"},
+    ]
+    pyarrow.parquet.write_table(pyarrow.table({"custom_id": ["a", None], "inputs": inputs}), file)
+    signature = "text, count: int, tags: list[str], note: str | None -> answer"
+    rows = list(write("a.parquet", file.getvalue()).rows(program(signature)))
+    assert [(row.custom_id, row.inputs) for row in rows] == [("a", inputs[0]), ("2", inputs[1])]
+    assert rows[1].where == "row 2"
+
+
 def test_a_stated_format_wins_over_the_name(write):
     (row,) = write("rows.txt", "question\nx\n", format="csv").rows(program())
     assert row.inputs == {"question": "x"}

@@ -38,7 +38,7 @@ class Written:
         entry.paid_nano_usd = cost_nano_usd
         return entry
 
-    def answer(self, row, variant, answer, *, cost_nano_usd=1000, seconds=1.0, level=None):
+    def answer(self, row, variant, answer, *, cost_nano_usd=1000, seconds=1.0, level=None, fallback=None):
         metadata = {
             "program": "qa",
             "model": f"openai/{VARIANTS[variant]}",
@@ -46,6 +46,7 @@ class Written:
             "duration_seconds": seconds,
             "cached": False,
             "cache_level": None,
+            "fallback": fallback,
         }
         result = {"dspyq": 1, "outputs": {"answer": answer}, "metadata": metadata}
         entry = self._entry(row, variant, cost_nano_usd)
@@ -57,7 +58,7 @@ class Written:
         self.output.land([line_of_result(entry, {"status": "FAILURE", "result": error}, ASKED, None)])
 
     def fault(self, row):
-        self.output.land([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)")])
+        self.output.land([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)", ASKED)])
 
     def close(self):
         self.output.commit()
@@ -107,8 +108,12 @@ def test_pairs_are_compared_row_by_row(write):
         batch.answer(row, 1, " yes " if row <= 80 else "no", cost_nano_usd=3000 + row, seconds=1.5)
     batch.answer(101, 0, "Yes")
     batch.fail(101, 1, "InvalidOutputs")
+    batch.answer(102, 0, "Yes")
+    batch.answer(102, 1, "Yes", fallback="outputs")
     batch.close()
-    (comparison,) = summarize(batch.path).comparisons
+    found = summarize(batch.path)
+    assert found.variants[1].fallbacks == 1
+    (comparison,) = found.comparisons
     assert (comparison.control, comparison.variant, comparison.rows) == ("control", "challenger", 100)
     agreement = comparison.agreement["answer"]
     assert agreement.value == 0.8
