@@ -30,9 +30,10 @@ logger = logging.getLogger("dspyq.batches")
 
 #: What runs a claimed time: its arguments are name, label and token.
 COMMAND = (sys.executable, "-m", "dspyq.batch_scheduled")
-#: The exit status of a process that has given its time back.
-GIVEN_BACK = 75
+#: The exit statuses of a batch that has ended. Another one has given its time back, or died: the next tick sees to it.
+_ENDED = frozenset({0, 1, 2})
 _LOOK_SECONDS = 0.05
+_RENEWALS_PER_LEASE = 3
 
 
 class Supervisor:
@@ -89,7 +90,7 @@ class Supervisor:
             time.sleep(_LOOK_SECONDS)
 
     def _watch(self, batch: Batch, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> None:
-        status = process.wait()
+        status = self._wait(claimed, process)
         try:
             # Where it has said how it ended, this changes nothing.
             self._schedule.end(claimed, "lost", note=f"its process ended with {status} and did not say why")
@@ -100,8 +101,22 @@ class Supervisor:
             if process.stdin:
                 process.stdin.close()
         logger.info("batch %s of %s ended with %d", batch.name, claimed.label, status)
-        if status in {0, 1, 2}:
+        if status in _ENDED:
             self._go_on(batch)
+
+    def _wait(self, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> int:
+        """Wait until a process has ended and return its status.
+
+        Meanwhile its claim is kept from here too: on a busy machine it may be long before the process itself can.
+        """
+        while True:
+            try:
+                return process.wait(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
+            except subprocess.TimeoutExpired:
+                try:
+                    self._schedule.renew(claimed)
+                except redis.RedisError as error:
+                    logger.warning("the claim of batch %s is not renewed: %s", claimed.name, type(error).__name__)
 
     def _go_on(self, batch: Batch) -> None:
         """Start the next time that waits: missed ones follow each other without a pause."""

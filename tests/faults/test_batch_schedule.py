@@ -26,7 +26,11 @@ class Nights:
         self.folder = folder
         self.redis_server = redis_server
         batch = {"input": str(folder / "rows-{date}.jsonl"), "output": str(folder / "answers-{date}.jsonl")}
-        changes = {"workers": {"concurrency": 2}, "delivery": {"shutdown_grace_seconds": 1}}
+        changes = {
+            "workers": {"concurrency": 2},
+            "delivery": {"shutdown_grace_seconds": 1, "visibility_timeout_seconds": 6},
+        }
+        changes |= {"models": {"control": {"timeout_seconds": 100}}}  # calls that are held are not to be repeated
         changes |= {"batches": {"nightly": batch | {"schedule": f"0 {HOUR} * * *"}}}
         self.settings = settings_file(changes)
 
@@ -51,7 +55,8 @@ class Nights:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def log(self, date):
-        return (self.folder / f"answers-{date}.jsonl.log").read_text()
+        path = self.folder / f"answers-{date}.jsonl.log"
+        return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_two_beats_and_two_workers_run_each_missed_night_once_one_after_the_othe
         each.ready()
     for arguments in (["--schedule", str(nights.folder / "beat")], ["-S", "celery.beat:Scheduler"]):
         beat("-l", "INFO", *arguments).ready()
-    wait_until(lambda: nights.state(second) == "done", 40, lambda: f"{nights.known(first)} {nights.known(second)}")
+    wait_until(lambda: nights.state(second) == "done", 60, lambda: f"{nights.known(first)} {nights.known(second)}")
     assert nights.state(first) == "done"
     assert float(nights.known(first)["ended"]) <= float(nights.known(second)["started"])
     assert len(nights.answers(first)) == len(nights.answers(second)) == ROWS
@@ -120,17 +125,18 @@ def test_whichever_worker_ends_and_however_another_goes_on_with_the_night_and_no
         each.ready()
 
     def runner(*others):
+        """Wait until another worker's process is at work; return the worker and the process's id."""
+
         def find():
             pid = int(nights.known(night).get("runner", ":0").rpartition(":")[2])
-            return next(
-                (w for w in workers if w.pid == pid and w not in others and nights.state(night) == "running"), 0
-            )
+            has_begun = nights.log(night).count(f"answers-{night}.jsonl") > len(others)
+            return has_begun and next((each for each in workers if each.pid == pid and each not in others), None)
 
-        found = wait_until(find, 20, lambda: f"another runner: {nights.known(night)}\n{nights.log(night)}")
+        found = wait_until(find, 60, lambda: f"another runner: {nights.known(night)}\n{nights.log(night)}")
         return found, int(found.wait_for_line("is run by process").rpartition(" ")[2])
 
     terminated, _ = runner()
-    endpoint.wait_for_calls(2)
+    endpoint.wait_for_calls(2, 60)
     assert terminated.terminate() == 0
     killed, _ = runner(terminated)
     killed.kill()  # its batch sees that, and gives its time back
@@ -139,9 +145,9 @@ def test_whichever_worker_ends_and_however_another_goes_on_with_the_night_and_no
     lost.kill()
     os.kill(batch_pid, signal.SIGKILL)  # as if the machine was gone: its lease runs out
     runner(terminated, killed, lost)
-    assert nights.known(night)["losses"] == "1"
+    assert int(nights.known(night)["losses"]) >= 1
     endpoint.release()
-    wait_until(lambda: nights.state(night) == "done", 30, lambda: f"{nights.known(night)}\n{nights.log(night)}")
+    wait_until(lambda: nights.state(night) == "done", 60, lambda: f"{nights.known(night)}\n{nights.log(night)}")
     assert sorted(each["custom_id"] for each in nights.answers(night)) == sorted(map(str, range(1, ROWS + 1)))
     assert endpoint.calls() == ROWS
     assert ticking.is_running
@@ -152,7 +158,7 @@ def test_a_night_without_its_file_fails_alone_and_can_be_had_again(nights, worke
     rows = nights.folder / f"rows-{missing}.jsonl"
     rows.rename(nights.folder / "late.jsonl")
     worker(nights.settings)
-    wait_until(lambda: nights.state(there) == "done", 30, lambda: f"{nights.known(there)}")
+    wait_until(lambda: nights.state(there) == "done", 60, lambda: f"{nights.known(there)}")
     (shown,) = json.loads(dspyq("batch", "schedule", "--json", "nightly", settings=nights.settings).stdout)
     times = {each["label"][:10]: each for each in shown["times"]}
     assert (times[missing]["state"], times[missing]["exit_code"], times[there]["exit_code"]) == ("failed", 2, 0)
@@ -161,7 +167,7 @@ def test_a_night_without_its_file_fails_alone_and_can_be_had_again(nights, worke
     (nights.folder / "late.jsonl").rename(rows)
     label = times[missing]["label"]
     dspyq("batch", "schedule", "nightly", "--again", label, settings=nights.settings)
-    wait_until(lambda: nights.state(missing) == "done", 30, lambda: f"{nights.known(missing)}")
+    wait_until(lambda: nights.state(missing) == "done", 60, lambda: f"{nights.known(missing)}")
     refused = dspyq("batch", "schedule", "nightly", "--again", label, settings=nights.settings, ok=False)
     assert "has neither failed nor been skipped" in refused.stderr
     assert ticking.is_running
