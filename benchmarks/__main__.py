@@ -10,7 +10,19 @@ from typing import Protocol
 
 from rich.console import Console
 
-from benchmarks import bulk, hits, imports, memory, processor, publishing, scale_out, single_flight, sweep, throughput
+from benchmarks import (
+    batch,
+    bulk,
+    hits,
+    imports,
+    memory,
+    processor,
+    publishing,
+    scale_out,
+    single_flight,
+    sweep,
+    throughput,
+)
 from benchmarks.rows import Row, build_table
 
 _WIDTH_OF_A_FILE = 160
@@ -36,6 +48,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory.run,
     "scale_out": scale_out.run,
     "sweep": sweep.run,
+    "batch": batch.run,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.subjects import plain
 from benchmarks.subjects.asking import questions
 from config.money import to_nano_usd
 from producer.claims import Run, Stored, process_claims
@@ -37,3 +38,8 @@ def fill(count: int, label: str) -> None:
         meta["task_id"] = task_id
         stored = Stored(orjson.dumps(meta), 86_400, 86_400, {}, to_nano_usd(metadata.cost_usd or 0.0))
         claims.answer(metadata, Run(task_id), stored)
+
+
+def delay(calls: int) -> float:
+    """Return the seconds of one of plain Celery's calls."""
+    return plain.seconds_per_delay(calls)()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.money import to_nano_usd
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage
@@ -68,6 +69,7 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
         computed = [line for line in lines if line["status"] == "ok" and not line["metadata"]["cached"]]
         listed = finished["reconciliation"]["uncollected"]
         extra = counts.completions - len(computed)
+        on_rows_again = _paid_again(computed)
         for kind in ("prompt_tokens", "completion_tokens"):
             each = computed[0]["metadata"]["usage"][kind]
             on_rows = sum(line["metadata"]["usage"][kind] for line in computed)
@@ -83,7 +85,7 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
             lost=len(_numbers(expected) - _numbers(lines)),
             doubled_answers=len(lines) - len(_numbers(lines)),
             extra_model_calls=extra,
-            explained_model_calls=len(listed),
+            explained_model_calls=len(listed) + on_rows_again,
             recovery_seconds=(),
             recovery_bound_seconds=0,
             remarks=tuple(remarks),
@@ -93,6 +95,7 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
                 "kills of Redis": trouble.redis_kills,
                 "computed": len(computed),
                 "calls on no row": len(listed),
+                "second calls on rows": on_rows_again,
             },
         )
 
@@ -235,6 +238,12 @@ def _differences(lines: list[dict[str, Any]], expected: list[dict[str, Any]], *,
     )
     remarks += [f"{answer!r} is paid for on {count} rows" for answer, count in paid.items() if count > 1]
     return remarks[:10]
+
+
+def _paid_again(computed: list[dict[str, Any]]) -> int:
+    """Return how many calls rows carry the cost of beyond their first: each costs the same."""
+    costs = [to_nano_usd(line["metadata"]["cost_usd"]) for line in computed]
+    return sum(cost // min(costs) - 1 for cost in costs)
 
 
 def _told(line: dict[str, Any]) -> tuple[Any, ...]:
