@@ -30,7 +30,10 @@ async def loop(rows: list[str]) -> None:
         async with gate:
             await program._program.acall(question=question)  # noqa: SLF001 - as above
 
-    await asyncio.gather(*map(answer, rows))
+    url = os.environ["BENCHMARK_MODEL_URL"]
+    lm = dspy.LM("openai/control", api_base=url, api_key="none", cache=False, num_retries=0, max_tokens=1024)
+    with dspy.context(lm=lm):
+        await asyncio.gather(*map(answer, rows))
 
 
 if __name__ == "__main__":
