@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from benchmarks import hits, imports, memory, processor, publishing, scale_out, single_flight, sweep, throughput
+from benchmarks import bulk, hits, imports, memory, processor, publishing, scale_out, single_flight, sweep, throughput
 from benchmarks.rows import Row, build_table
 
 _WIDTH_OF_A_FILE = 160
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "l2_hit": hits.run_redis,
     "miss": publishing.run_miss,
     "many": publishing.run_many,
+    "bulk": bulk.run,
     "single_flight": single_flight.run,
     "throughput": throughput.run,
     "cpu": processor.run,

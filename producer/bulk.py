@@ -18,6 +18,7 @@ from config.celery import app
 from config.periods import Calendar, process_calendar
 from config.redis import answers_client, jobs_client
 from config.scripts import load_script
+from config.settings import Settings, get_settings
 from producer.claims import (
     ALIAS_PREFIX,
     COSTS_PREFIX,
@@ -47,17 +48,20 @@ class Bulk:
     stays done, and may be done again.
 
     Args:
-        claims: The claims, on the Redis of jobs.
+        settings: The settings.
+        claims: The claims, on the same servers.
         jobs: The Redis of jobs.
-        answers: The Redis of answers: the same client where it is the same Redis.
+        answers: The Redis of answers, which may be the same.
         calendar: The days of the books.
     """
 
-    def __init__(self, claims: Claims, jobs: redis.Redis, answers: redis.Redis, calendar: Calendar) -> None:
+    def __init__(
+        self, settings: Settings, claims: Claims, jobs: redis.Redis, answers: redis.Redis, calendar: Calendar
+    ) -> None:
         self._claims = claims
         self._jobs = jobs
         self._answers = answers
-        self._is_one_redis = answers is jobs
+        self._is_one_redis = settings.is_one_redis
         self._calendar = calendar
         self._look = load_script(jobs, "producer", "look", library="library")
         self._recall = load_script(jobs, "producer", "recall", library="library", second_library="producer.delivery")
@@ -89,7 +93,8 @@ class Bulk:
 
         Returns:
             For each row ``hit``, ``claim``, or ``join`` and ``urge`` for what another call claimed. Whoever sends an
-            urged question's message sends it in the name of the call that claimed it, which pays.
+            urged question's message sends it in the name of the call that claimed it, which pays. Of an id that is
+            asked again, the first verdict says who that is.
 
         Raises:
             redis.RedisError: If Redis does not answer. What this chunk claimed is released, as far as Redis lets it.
@@ -139,9 +144,9 @@ class Bulk:
         others wait for it, then it stays for them, and is paid by no batch even where this one had claimed it. In
         either case the task id is this caller's no more: to ask the question again, take a new one.
 
-        False says that nothing was changed: a run has the job, or had it and paid for model calls that its next one
-        need not make; or the question is answered, failed, was invalidated, or is another task's by now. What comes of
-        the task id is still to be collected.
+        False says that nothing was changed: a run has the job, or had it and may have paid for model calls; or the
+        question is answered, failed, was invalidated, or is another task's by now. What comes of the task id is still
+        to be collected.
 
         Args:
             asked: As of ``withdraw``.
@@ -220,7 +225,7 @@ class Bulk:
 @functools.cache
 def process_bulk() -> Bulk:
     """Return this process's."""
-    return Bulk(process_claims(), jobs_client(), answers_client(), process_calendar())
+    return Bulk(get_settings(), process_claims(), jobs_client(), answers_client(), process_calendar())
 
 
 def _chunks(rows: Sequence[Element]) -> Iterator[Sequence[Element]]:

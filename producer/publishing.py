@@ -65,8 +65,8 @@ class MessageTemplate:
         sample: A job that Celery made.
 
     Raises:
-        ValueError: If its message cannot be read or is in another form.
-        LookupError: The same.
+        ValueError: If its message cannot be read.
+        LookupError: If it is in another form.
     """
 
     def __init__(self, sample: Job) -> None:
@@ -107,14 +107,14 @@ def _make_jobs(claimed: Sequence[Claimed], priority: int) -> list[Job] | None:
         return None
     templates: dict[str, MessageTemplate] = {}
     jobs = []
-    for each in claimed:
-        template = templates.get(each.request.queue)
-        if template is None:
-            template = _make_template(each, priority)
+    try:
+        for each in claimed:
+            template = templates.get(each.request.queue)
             if template is None:
-                return None
-            templates[each.request.queue] = template
-        jobs.append(template.make(each))
+                template = templates[each.request.queue] = _make_template(each, priority)
+            jobs.append(template.make(each))
+    except (ValueError, TypeError, LookupError):  # another serializer or encoding, compression, half a surrogate pair
+        return None
     return jobs
 
 
@@ -131,15 +131,18 @@ def _are_messages_alike() -> bool:
     )
 
 
-def _make_template(claimed: Claimed, priority: int) -> MessageTemplate | None:
-    """Have Celery make one message; None where that is not what a template makes of it."""
+def _make_template(claimed: Claimed, priority: int) -> MessageTemplate:
+    """Have Celery make one message.
+
+    Raises:
+        ValueError: If a template makes another one of it, or cannot read it; or one of the other errors.
+    """
     with jobs_kept() as jobs:
         _task().publish(claimed.request, {"priority": priority}, claimed.task_id, is_claimed=True, batch=claimed.batch)
-    try:
-        template = MessageTemplate(jobs[0])
-        return template if template.makes(claimed) else None
-    except (ValueError, LookupError):  # another serializer, compressed, or in another encoding
-        return None
+    template = MessageTemplate(jobs[0])
+    if not template.makes(claimed):
+        raise ValueError("a template makes another message")
+    return template
 
 
 def _publish_by_celery(claimed: Sequence[Claimed], priority: int) -> None:

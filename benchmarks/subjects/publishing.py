@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from typing import Any
 
 from benchmarks.repetition import alternate, round_trips_per_call, seconds_per_call
-from benchmarks.subjects import arq_worker, celery_worker, dramatiq_worker
+from benchmarks.subjects import arq_worker, dramatiq_worker, plain
+from benchmarks.subjects.plain import new_question
 from producer import predict
-
-_numbers = itertools.count()
 
 
 def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:
@@ -27,34 +25,31 @@ def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:
     """
 
     def many() -> None:
-        predict.many({"question": _new_question()} for _ in range(rows or 0))
+        predict.many({"question": new_question()} for _ in range(rows or 0))
 
     def delay() -> None:
-        predict.delay(question=_new_question())
-
-    def celery() -> None:
-        celery_worker.answer.delay(question=_new_question())
+        predict.delay(question=new_question())
 
     def dramatiq() -> None:
-        dramatiq_worker.answer.send(_new_question())
+        dramatiq_worker.answer.send(new_question())
 
     with asyncio.Runner() as loop:
         client = arq_worker.connect()
 
         async def arq() -> None:
             for _ in range(calls):
-                await client.enqueue_job("answer", _new_question())
+                await client.enqueue_job("answer", new_question())
 
         ours = many if rows else delay
         ours_calls = 1 if rows else calls
-        for connect in (ours, celery, dramatiq):
+        for connect in (ours, dramatiq):
             connect()
         loop.run(arq())
         seconds = alternate(
             rounds,
             {
                 "dspyq": seconds_per_call(ours_calls, ours),
-                "plain Celery": seconds_per_call(calls, celery),
+                "plain Celery": plain.seconds_per_delay(calls),
                 "dramatiq": seconds_per_call(calls, dramatiq),
                 "arq": seconds_per_call(1, lambda: loop.run(arq())),
             },
@@ -65,10 +60,6 @@ def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:
     url = os.environ["DSPYQ_REDIS_URL"]
     round_trips = {
         "dspyq": round_trips_per_call(url, ours_calls, ours),
-        "plain Celery": round_trips_per_call(url, calls, celery),
+        "plain Celery": round_trips_per_call(url, calls, plain.delay),
     }
     return {"seconds": seconds, "round_trips": round_trips}
-
-
-def _new_question() -> str:
-    return f"What is question number {next(_numbers)}?"

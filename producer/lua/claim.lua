@@ -85,7 +85,8 @@ if not is_owner then
   elseif owner ~= '' then
     redis.call('HDEL', alias, 'batch')
   end
-  if by_worker and not counts then -- whoever joined this run before its question was invalidated or taken over
+  -- Whoever joined this run before its question was invalidated or taken over is not counted any more.
+  if by_worker and not counts or not by_worker and redis.call('EXISTS', PREFIX .. 'job:' .. id) == 1 then
     redis.call('HSET', alias, 'uncounted', 1)
   elseif pending then
     redis.call('HDEL', alias, 'uncounted')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes questions back for a caller, as if it had not asked them: those that no run answers now or was paid for.
+-- Takes questions back for a caller, as if it had not asked them: those that no run answers or may have paid for.
 -- Behind both libraries, of jobs and of aliases.
 -- Keys: the aliases.
 -- Arguments: the caller's batch, '' for none; then the task id of each.
@@ -7,11 +7,16 @@
 --   changed, for its answer is there or still to come.
 local batch = ARGV[1]
 
--- Whether the job waits for a first run, or for one after runs that paid nothing; or is yet to be put.
+-- Whether the job waits for a first run, or for one after runs that gave it back unpaid; or is yet to be put. A run
+-- whose lease ran out may have paid, and may still take its job back.
 local function is_unpaid(id)
-  local queue = redis.call('HGET', job_key(id), 'queue')
+  local job = redis.call('HMGET', job_key(id), 'queue', 'lost')
+  local queue, lost = job[1], tonumber(job[2] or 0)
   if not queue then
     return true
+  end
+  if lost > 0 then
+    return false
   end
   local waits = redis.call('ZSCORE', queue_key(queue), id) or redis.call('ZSCORE', DELAYED, id)
   return waits and redis.call('EXISTS', PREFIX .. 'calls:' .. id) == 0

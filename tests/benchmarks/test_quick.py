@@ -44,6 +44,7 @@ def test_each_benchmark_can_be_named():
         "l2_hit",
         "miss",
         "many",
+        "bulk",
         "single_flight",
         "throughput",
         "cpu",

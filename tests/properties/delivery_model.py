@@ -215,13 +215,15 @@ class Model:
         question = self.questions[asked.input_hash]
         if hit := self._hit(question, task_id, refresh=asked.refresh):
             return self._counted("hits_redis", "hit", hit.task_id)
+        if question.pending == task_id:
+            return "claim", task_id  # asked again: counted already
         if question.pending and (not question.is_old or question.pending in self.jobs):
             question.joined += 1
             is_more_urgent = priority < question.priority
             question.priority = min(question.priority, priority)
             must_put = is_more_urgent or question.pending not in self.jobs
             return self._counted("joined", "urge" if must_put else "join", question.pending)
-        question.begin(task_id, priority)
+        question.begin(task_id, priority, may_have_more=task_id in self.jobs)
         return self._counted("misses", "claim", task_id)
 
     def look(self, asked: Asked, run: Delivered, *, counts: bool = False) -> tuple[Verdict, str]:
@@ -236,8 +238,9 @@ class Model:
         other = self.jobs.get(question.pending or "")
         if other and other is not run.job and other.place == "leases":
             return self._counted("joined", "join", other.id, counts=counts)
-        if question.pending != task_id:
-            question.begin(task_id, 0, may_have_more=not counts)
+        if question.pending == task_id:
+            return "claim", task_id
+        question.begin(task_id, 0, may_have_more=not counts)
         return self._counted("misses", "claim", task_id, counts=counts)
 
     def answer(self, asked: Asked, run: Delivered, payload: bytes, *, is_served: bool) -> bool:
@@ -273,6 +276,21 @@ class Model:
         if question.may_have_more and not is_own:
             return False
         question.release()
+        return True
+
+    def recall(self, input_hash: str, task_id: str) -> bool:
+        """As if a caller had not asked, where no run has begun."""
+        question, job = self.questions[input_hash], self.jobs.get(task_id)
+        is_begun = job and (job.place not in {"queue", "delayed"} or job.lost)
+        if question.pending != task_id or is_begun:
+            return False
+        if question.joined:
+            question.joined -= 1
+            self.counts["joined"] -= 1
+        elif not question.may_have_more:
+            question.release()
+            self.counts["misses"] -= 1
+            self.end(task_id)
         return True
 
     def invalidate(self, input_hash: str) -> bool:

@@ -9,7 +9,9 @@ from typing import cast
 
 import redis
 
+from config.periods import Calendar
 from config.settings import Settings
+from producer.bulk import Bulk
 from producer.claims import ALIAS_PREFIX, RESULT_PREFIX, STATISTICS_PREFIX, Claims
 from producer.delivery.dead import DeadJobs
 from producer.delivery.records import Records
@@ -57,6 +59,7 @@ class World:
         self.records = Records(jobs)
         self.dead = DeadJobs(jobs)
         self.claims = Claims(settings, jobs, answers)
+        self.bulk = Bulk(settings, self.claims, jobs, answers, Calendar("UTC"))
 
     def empty(self) -> None:
         """Delete every key; loaded scripts stay."""

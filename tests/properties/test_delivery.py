@@ -7,7 +7,8 @@ model holds.
 
 Tolerated, and so not played: a revocation whose process dies before it told anybody; a purge, which tells nobody; a
 run that lost its job between asking whether it may fail and storing its error; a retry published by such a run; a call
-that chose its id and is cancelled after another run took its question, with joiners of its own.
+that chose its id and is cancelled after another run took its question, with joiners of its own; a claim that was
+invalidated before it was put and is claimed again by its id, while who joined it is about to put it.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ endings = st.sampled_from(("answer", "fail", "park", "retry", "answer unserved",
 class Caller:
     """Someone who waits for a task's result."""
 
-    def __init__(self, task_id: str, input_hash: str, *, is_shared: bool) -> None:
-        self.task_id, self.input_hash, self.is_shared = task_id, input_hash, is_shared
+    def __init__(self, task_id: str, input_hash: str, *, is_shared: bool, has_claimed: bool = False) -> None:
+        self.task_id, self.input_hash, self.is_shared, self.has_claimed = task_id, input_hash, is_shared, has_claimed
 
     def __repr__(self) -> str:
         return f"caller of {self.task_id}"
@@ -93,6 +94,15 @@ class Delivery(RuleBasedStateMachine):
     def call(self, question: str, priority: int, refresh: bool, steps: int) -> None:
         self.start_actor("producer", self.calls(Asked(question, refresh, is_claimed=True), priority), steps)
 
+    @precondition(lambda self: self.claimers)
+    @rule(data=st.data(), priority=priorities, steps=steps_taken)
+    def call_again(self, data: Any, priority: int, steps: int) -> None:
+        """Who claimed a question asks it again by the same id: a reply was lost, or its process died."""
+        caller = data.draw(st.sampled_from(self.claimers))
+        self.callers.remove(caller)
+        steps_of_it = self.calls(self.asked[caller.task_id], priority, task_id=caller.task_id)
+        self.start_actor("producer", steps_of_it, steps)
+
     @rule(question=questions, refresh=st.booleans())
     def call_but_cannot_send(self, question: str, refresh: bool) -> None:
         asked = Asked(question, refresh, is_claimed=True)
@@ -125,6 +135,16 @@ class Delivery(RuleBasedStateMachine):
         caller = data.draw(st.sampled_from(shared or self.callers))
         self.callers.remove(caller)
         self.start_actor("canceller", self.cancels(caller), steps, (caller.task_id,))
+
+    @precondition(lambda self: [caller for caller in self.callers if caller.is_shared])
+    @rule(data=st.data())
+    def recall(self, data: Any) -> None:
+        """A caller takes its question back, if no run has begun to answer it."""
+        caller = data.draw(st.sampled_from([caller for caller in self.callers if caller.is_shared]))
+        recalled = self.model.recall(caller.input_hash, caller.task_id)
+        assert self.world.bulk.recall([(Asked(caller.input_hash), caller.task_id)]) == [recalled]
+        if recalled:
+            self.callers.remove(caller)
 
     @precondition(lambda self: self.questions_with("answer", "pending"))
     @rule(data=st.data())
@@ -365,9 +385,9 @@ class Delivery(RuleBasedStateMachine):
 
     # What each actor does, step by step
 
-    def calls(self, asked: Asked, priority: int, *, can_send: bool = True) -> Iterator[str]:
+    def calls(self, asked: Asked, priority: int, *, can_send: bool = True, task_id: str | None = None) -> Iterator[str]:
         """A producer; yields the task whose message it is about to put."""
-        task_id = self.name("task")
+        task_id = task_id or self.name("task")
         expected = self.model.claim(asked, task_id, priority)
         self.asked[task_id] = asked
         claim = self.world.claims.claim(asked, task_id, priority=priority)
@@ -375,7 +395,7 @@ class Delivery(RuleBasedStateMachine):
         self.check_hit(claim)
         if claim.verdict == "hit":
             return
-        caller = Caller(claim.task_id, asked.input_hash, is_shared=True)
+        caller = Caller(claim.task_id, asked.input_hash, is_shared=True, has_claimed=claim.verdict == "claim")
         self.callers.append(caller)
         if claim.verdict == "join":
             return
@@ -600,6 +620,13 @@ class Delivery(RuleBasedStateMachine):
     @property
     def own_ids(self) -> list[str]:
         return sorted(task_id for task_id in self.asked if task_id.startswith("own"))
+
+    @property
+    def claimers(self) -> list[Caller]:
+        """Who claimed a question, whose task is there."""
+        pending = {question.pending for question in self.model.questions.values()}
+        there = pending | self.model.jobs.keys()
+        return [caller for caller in self.callers if caller.has_claimed and caller.task_id in there]
 
     @property
     def mortal(self) -> list[Actor]:
