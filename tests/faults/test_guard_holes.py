@@ -219,7 +219,7 @@ def test_jobs_refused_today_are_served_after_midnight(
     path = settings_file({"budget": {"daily_usd": 0.005, "timezone": zone}})
     running = worker(path, env=env)
     asked = start_producer(ask, path, env=env, questions=questions(24))
-    running.wait_for_line('"budget_threshold"', 10)
+    running.wait_for_line('"queue_paused"', 10)
     before = endpoint.calls()
     assert time.time() < midnight - 2
     wait_until(lambda: endpoint.calls() > before, 20, "a call of the new day")
