@@ -1,4 +1,4 @@
-"""Whole batches, file to file: beside plain Celery's ``delay()``, beside what one writes without a queue; and memory."""
+"""Whole batches, file to file: beside plain Celery's ``delay()``, and what one writes without a queue; memory too."""
 
 from __future__ import annotations
 

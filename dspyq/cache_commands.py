@@ -110,7 +110,7 @@ def clear(
 
 
 def _read_rows(file: Path, program: str | None, form: str | None) -> Iterator[dict[str, Any]]:
-    from producer.batch.source import open_source
+    from producer.batch.files.source import open_source
     from producer.request import find_program
 
     with TemporaryDirectory(prefix="dspyq-") as folder:

@@ -11,7 +11,6 @@ import typer
 
 from config.errors import ConfigurationError, DspyqError
 from dspyq import (
-    batch_commands,
     breaker_commands,
     budget_commands,
     cache_commands,
@@ -20,6 +19,7 @@ from dspyq import (
     health_commands,
     program_commands,
 )
+from dspyq.batch import commands as batch
 from dspyq.output import JsonOption
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="The configuration is the file DSPYQ_CONFIG names, or dspyq.toml here; Redis is at DSPYQ_REDIS_URL.",
 )
-app.add_typer(batch_commands.app, name="batch")
+app.add_typer(batch.app, name="batch")
 app.add_typer(breaker_commands.app, name="breaker")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")

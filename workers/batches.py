@@ -29,7 +29,7 @@ from producer.batch.schedule import ClaimedTime, Schedule, process_schedule
 logger = logging.getLogger("dspyq.batches")
 
 #: What runs a claimed time: its arguments are name, label and token.
-COMMAND = (sys.executable, "-m", "dspyq.batch_scheduled")
+COMMAND = (sys.executable, "-m", "dspyq.batch.scheduled")
 #: The exit statuses of a batch that has ended. Another one has given its time back, or died: the next tick sees to it.
 _ENDED = frozenset({0, 1, 2})
 _LOOK_SECONDS = 0.05

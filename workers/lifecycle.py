@@ -81,9 +81,9 @@ def _prepare(instance: Any, **_: Any) -> None:
         # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
         from workers.guards.model import Guards  # noqa: PLC0415
         from workers.lm import running_log_context  # noqa: PLC0415
-        from workers.monitoring import Monitoring  # noqa: PLC0415
+        from workers.monitoring.scoring import Scoring  # noqa: PLC0415
+        from workers.monitoring.serving import Monitoring  # noqa: PLC0415
         from workers.programs import build_programs  # noqa: PLC0415
-        from workers.scoring import Scoring  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
         settings = get_settings()

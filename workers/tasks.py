@@ -28,11 +28,11 @@ from producer.statistics import run_counts
 from workers.guards.gates import Gates
 from workers.guards.model import Guards
 from workers.ledger import ANSWERED, NO_EARLIER_RUNS, Answer, EarlierRuns, Job, Ledger
-from workers.measuring import Measured
+from workers.monitoring.measuring import Measured
+from workers.monitoring.scoring import Scoring
 from workers.programs import Runner
 from workers.refusal import BatchRefusal, Ending, Interruption, Loss, Postponement, Refusal
 from workers.report import Report
-from workers.scoring import Scoring
 from workers.tracing import run_context
 
 logger = logging.getLogger("dspyq.tasks")

@@ -8,9 +8,9 @@ from itertools import islice
 from config.errors import InvalidRequest
 from config.experiment import Program
 from producer.batch.entry import Entry, State
+from producer.batch.files.rows import Row
 from producer.batch.journal import Journal
 from producer.batch.lines import Asked, Line, line_of_fault
-from producer.batch.rows import Row
 from producer.request import build_request
 
 #: Rows that are looked up, asked and written in one go.

@@ -13,10 +13,10 @@ from pydantic_core import to_jsonable_python
 
 from config.errors import BatchRefused
 from producer.batch.entry import State
+from producer.batch.files.source import open_source
+from producer.batch.files.spool import sync_folder
 from producer.batch.journal import Journal, journal_path
 from producer.batch.options import BatchOptions
-from producer.batch.source import open_source
-from producer.batch.spool import sync_folder
 from producer.request import find_program
 
 _PAGE_LINES = 500

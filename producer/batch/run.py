@@ -36,6 +36,7 @@ from producer.batch.events import (
     Snapshot,
     Started,
 )
+from producer.batch.files.source import Source, open_source
 from producer.batch.identity import check_identity, identity_of
 from producer.batch.journal import Journal, journal_path
 from producer.batch.lines import Asked
@@ -44,7 +45,6 @@ from producer.batch.output import Output
 from producer.batch.patience import Patience, StoppedWaiting
 from producer.batch.reading import CHUNK_ROWS, Reading
 from producer.batch.registry import Wanted, process_registry
-from producer.batch.source import Source, open_source
 from producer.bulk import process_bulk
 from producer.request import find_program, find_variant
 

@@ -16,7 +16,6 @@ from config.events import Event
 from config.experiment import Model
 from config.scripts import run_together
 from config.settings import Settings
-from workers import metrics
 from workers.guards.bound import bound_nano_usd
 from workers.guards.breaker import Breaker
 from workers.guards.budget import BilledCall, Budget, HoldVerdict
@@ -25,6 +24,7 @@ from workers.guards.line import Line, Place
 from workers.guards.rate_limit import NO_TURN, RateLimiter, Reservation, Share
 from workers.guards.settlements import Settlements
 from workers.ledger import Ledger
+from workers.monitoring import metrics
 from workers.refusal import BatchRefusal, Ending, Interruption, Postponement, Refusal
 
 logger = logging.getLogger("dspyq.guards")

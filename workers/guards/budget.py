@@ -18,8 +18,8 @@ from config.money import dollars, to_usd
 from config.periods import Calendar, Period, Periods
 from config.scripts import Step, load_script
 from config.settings import Settings
-from workers import metrics
 from workers.guards.limits import PeriodKind, configured_limits, describe_scope
+from workers.monitoring import metrics
 
 logger = logging.getLogger("dspyq.budget")
 

@@ -19,7 +19,6 @@ from config.experiment import Model
 from config.money import to_nano_usd, to_usd
 from config.scripts import Step
 from config.settings import Settings
-from workers import metrics
 from workers.guards.admission import Admission
 from workers.guards.breaker import Breaker
 from workers.guards.breaker_state import BreakerPolicy
@@ -29,6 +28,7 @@ from workers.guards.paid import PaidCalls
 from workers.guards.rate_limit import GateReason, RateLimiter, RateLimitPolicy
 from workers.guards.settlements import Settlements
 from workers.ledger import ANSWERED, CallRecord, Job, Ledger, UnaccountedCall
+from workers.monitoring import metrics
 from workers.refusal import Interruption, Loss
 
 logger = logging.getLogger("dspyq.guards")

@@ -118,6 +118,6 @@ def _route_structlog() -> None:
 
 
 def _count_dropped(sink: str, number: int) -> None:
-    from workers.metrics import LOG_ENTRIES_DROPPED  # noqa: PLC0415 - beat has no metrics
+    from workers.monitoring.metrics import LOG_ENTRIES_DROPPED  # noqa: PLC0415 - beat has no metrics
 
     LOG_ENTRIES_DROPPED.labels(sink).inc(number)

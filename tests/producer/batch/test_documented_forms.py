@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.experiment import Program
-from producer.batch.source import open_source
+from producer.batch.files.source import open_source
 
 PAGE = Path(__file__).parents[3] / "docs" / "batches-files.md"
 EXAMPLE = re.compile(r"<!-- example: (\w+) \| (.+?) \| (.+?) -->\n```\w+\n(.*?)```", re.DOTALL)

@@ -4,9 +4,9 @@ import random
 from types import SimpleNamespace
 
 from config.redis import jobs_client
-from producer.batch.estimate import Interval, Rows, add_up, bootstrap, from_mean
-from producer.batch.quote import Allowance, take_quote
-from producer.batch.rows import Fault, Row
+from producer.batch.files.rows import Fault, Row
+from producer.batch.quotes.estimate import Interval, Rows, add_up, bootstrap, from_mean
+from producer.batch.quotes.quote import Allowance, take_quote
 from tests.support.processes import wait_until
 
 
@@ -83,8 +83,8 @@ def test_limits_and_window_are_held_against_the_whole_interval(predict, configur
 def test_a_run_under_way_is_not_paid_again_and_variants_are_quoted_apart(run_producer, settings_file):
     def ask_and_quote():
         from producer import predict
-        from producer.batch.quote import take_quote
-        from producer.batch.rows import Row
+        from producer.batch.files.rows import Row
+        from producer.batch.quotes.quote import take_quote
         from producer.request import find_program
 
         predict.delay(question="x")

@@ -3,7 +3,7 @@
 import pytest
 
 from config.experiment import Program
-from producer.batch.rows import RowReader
+from producer.batch.files.rows import RowReader
 
 
 def program(signature="question -> answer", **options):

@@ -15,7 +15,7 @@ from backports import zstd
 
 from config.errors import InvalidFile
 from config.experiment import Program
-from producer.batch.source import open_source
+from producer.batch.files.source import open_source
 
 QUESTIONS = [f"question {number}: é\nsecond line" for number in range(1, 6)]
 

@@ -5,13 +5,13 @@ import random
 import pytest
 
 from config.errors import InvalidFile
-from producer.batch.comparison import share_of
 from producer.batch.entry import Entry
-from producer.batch.histogram import Histogram
 from producer.batch.journal import Journal
 from producer.batch.lines import Asked, line_of_fault, line_of_result
 from producer.batch.output import Output
-from producer.batch.summary import summarize
+from producer.batch.reports.comparison import share_of
+from producer.batch.reports.histogram import Histogram
+from producer.batch.reports.summary import summarize
 
 VARIANTS = ("control", "challenger")
 ASKED = Asked("qa", VARIANTS, "0123456789abcdef")

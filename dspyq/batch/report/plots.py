@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from dspyq.batch_report.texts import clock, duration, rows, rows_a_minute
-from producer.batch.summary import Bar, Timeline, VariantSummary
+from dspyq.batch.report.texts import clock, duration, rows, rows_a_minute
+from producer.batch.reports.summary import Bar, Timeline, VariantSummary
 
 _WIDTH, _HEIGHT = 1000, 200
 _GAP_SHARE = 0.15

@@ -16,10 +16,10 @@ import orjson
 
 from config.errors import InvalidFile
 from config.money import to_nano_usd
-from producer.batch.comparison import Comparison, Pairs
 from producer.batch.entry import State
-from producer.batch.histogram import Histogram
 from producer.batch.journal import journal_path
+from producer.batch.reports.comparison import Comparison, Pairs
+from producer.batch.reports.histogram import Histogram
 
 _SHOWN_FAILED_ROWS = 50
 _MOST_BARS = 96

@@ -11,11 +11,11 @@ from blake3 import blake3
 
 from config.errors import InvalidFile
 from config.experiment import Program
-from producer.batch.csv_rows import CsvRows
-from producer.batch.parquet_rows import ParquetRows
-from producer.batch.rows import Row, RowReader, faulty
-from producer.batch.spool import spool_if_streamed
-from producer.batch.streams import (
+from producer.batch.files.csv_rows import CsvRows
+from producer.batch.files.parquet_rows import ParquetRows
+from producer.batch.files.rows import Row, RowReader, faulty
+from producer.batch.files.spool import spool_if_streamed
+from producer.batch.files.streams import (
     BrokenStream,
     ByteStream,
     Compression,

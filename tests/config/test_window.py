@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.batch.window import Window
+from config.window import Window
 from tests.support.wall import DAY, ZONES, Wall, moments, seconds
 
 

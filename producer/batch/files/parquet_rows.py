@@ -8,9 +8,9 @@ from typing import Any
 
 from config.errors import InvalidFile
 from config.experiment import Program
-from producer.batch.csv_rows import check_columns
-from producer.batch.rows import INPUTS, Row, RowReader
-from producer.batch.streams import BrokenStream
+from producer.batch.files.csv_rows import check_columns
+from producer.batch.files.rows import INPUTS, Row, RowReader
+from producer.batch.files.streams import BrokenStream
 
 _BATCH_ROWS = 500
 _BUFFER_BYTES = 256 * 1024

@@ -12,10 +12,10 @@ from itertools import islice
 
 from config.errors import InvalidRequest
 from config.experiment import Program
-from producer.batch.estimate import Rows
-from producer.batch.history import SAMPLED_ANSWERS
-from producer.batch.peek import peek
-from producer.batch.rows import Row
+from producer.batch.files.rows import Row
+from producer.batch.quotes.estimate import Rows
+from producer.batch.quotes.history import SAMPLED_ANSWERS
+from producer.batch.quotes.peek import peek
 from producer.request import Request, build_request
 
 _CHUNK_ROWS = 500

@@ -29,7 +29,7 @@ def retry(
 
     Example: `dspyq batch retry answers.jsonl`
     """
-    from dspyq.batch_commands import refusals, run_and_show
+    from dspyq.batch.commands import refusals, run_and_show
     from producer.batch.retry import retry_elsewhere, retry_in_place
 
     with refusals():
@@ -48,9 +48,9 @@ def report(
 
     Example: `dspyq batch report answers.jsonl --html report.html`
     """
-    from dspyq.batch_commands import refusals
-    from dspyq.batch_report import to_html, to_markdown
-    from producer.batch.summary import summarize
+    from dspyq.batch.commands import refusals
+    from dspyq.batch.report import to_html, to_markdown
+    from producer.batch.reports.summary import summarize
 
     with refusals():
         summary = summarize(out)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from config.money import to_usd
 from dspyq.output import percent
-from producer.batch.comparison import Comparison, Measured
-from producer.batch.summary import Summary, Timeline, VariantSummary
+from producer.batch.reports.comparison import Comparison, Measured
+from producer.batch.reports.summary import Summary, Timeline, VariantSummary
 
 VARIANT_COLUMNS = (
     "variant",

@@ -21,7 +21,7 @@ from config.codec import decode_inputs, decode_outputs
 from config.errors import ConfigurationError
 from config.experiment import Program, Variant
 from config.settings import Settings
-from workers import metrics
+from workers.monitoring import metrics
 
 logger = logging.getLogger("dspyq.scoring")
 

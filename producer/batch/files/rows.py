@@ -1,7 +1,7 @@
 """Rows of a batch's input: what each holds for a program, or what is wrong with it, without quoting it.
 
 A row is one of three forms: ``{"custom_id": …, "inputs": {…}}``, flat input fields with or without ``custom_id``, or a
-request of OpenAI's batch API (``producer.batch.openai_form``).
+request of OpenAI's batch API (``producer.batch.files.openai_form``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from config.experiment import Program
-from producer.batch.openai_form import Misfit, is_openai_form, read_openai_form
+from producer.batch.files.openai_form import Misfit, is_openai_form, read_openai_form
 
 CUSTOM_ID = "custom_id"
 INPUTS = "inputs"

@@ -7,8 +7,8 @@ from html import escape
 from importlib.resources import files
 
 from config.money import to_usd
-from dspyq.batch_report import plots
-from dspyq.batch_report.texts import (
+from dspyq.batch.report import plots
+from dspyq.batch.report.texts import (
     VARIANT_COLUMNS,
     comparison_lines,
     headline,
@@ -18,15 +18,15 @@ from dspyq.batch_report.texts import (
     variant_cells,
     when,
 )
-from producer.batch.comparison import Comparison
-from producer.batch.summary import Summary
+from producer.batch.reports.comparison import Comparison
+from producer.batch.reports.summary import Summary
 
 _LEGEND = (("computed", "computed"), ("shared", "cached, or shared a run"), ("failed", "failed"))
 
 
 def to_html(summary: Summary) -> str:
     """Return a summary as a page."""
-    style = (files("dspyq.batch_report") / "style.css").read_text()
+    style = (files("dspyq.batch.report") / "style.css").read_text()
     title = escape(f"Batch of {summary.program}: {summary.output.name}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

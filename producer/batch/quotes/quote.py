@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 from config.celery import app
 from config.experiment import Program
 from config.redis import redis_errors
-from producer.batch.estimate import NOTHING, Interval, add_up
-from producer.batch.history import Estimate, estimate_variant
-from producer.batch.rows import Row
-from producer.batch.tally import Tally, tally
+from producer.batch.files.rows import Row
+from producer.batch.quotes.estimate import NOTHING, Interval, add_up
+from producer.batch.quotes.history import Estimate, estimate_variant
+from producer.batch.quotes.tally import Tally, tally
 from producer.statistics import variant_statistics
 
 Verdict = Literal["holds", "may not hold", "does not hold", "unknown"]

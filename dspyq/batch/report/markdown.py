@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from dspyq.batch_report.texts import (
+from dspyq.batch.report.texts import (
     VARIANT_COLUMNS,
     clock,
     comparison_lines,
@@ -16,7 +16,7 @@ from dspyq.batch_report.texts import (
     variant_cells,
     when,
 )
-from producer.batch.summary import Summary, Timeline
+from producer.batch.reports.summary import Summary, Timeline
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PLOT_COLUMNS = 60

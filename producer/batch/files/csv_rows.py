@@ -10,8 +10,8 @@ from typing import Any
 
 from config.errors import InvalidFile
 from config.experiment import Program
-from producer.batch.cells import Misread, cell_reader
-from producer.batch.rows import CUSTOM_ID, Row, RowReader, faulty
+from producer.batch.files.cells import Misread, cell_reader
+from producer.batch.files.rows import CUSTOM_ID, Row, RowReader, faulty
 
 _BOM = b"\xef\xbb\xbf"
 _UNCLOSED = "unexpected end of data"

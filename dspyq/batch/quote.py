@@ -9,9 +9,9 @@ from config.money import to_usd
 from config.redis import jobs_client, redis_errors
 from config.settings import get_settings
 from dspyq.output import console, dollars, print_json, print_table
-from producer.batch.estimate import Interval
-from producer.batch.quote import Allowance, Fit, Hours, Quote, VariantQuote, take_quote
-from producer.batch.source import open_source
+from producer.batch.files.source import open_source
+from producer.batch.quotes.estimate import Interval
+from producer.batch.quotes.quote import Allowance, Fit, Hours, Quote, VariantQuote, take_quote
 from producer.request import find_program, find_variant
 
 _BASES = {

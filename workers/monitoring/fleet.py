@@ -27,10 +27,10 @@ from config.settings import Settings
 from producer.delivery.backlog import Backlog, QueueBacklog
 from producer.delivery.dead import DEAD_KEY
 from producer.statistics import VariantStatistics, statistics_steps
-from workers.cache_size import CACHE_SIZE_KEY
 from workers.guards.breaker import Breaker
 from workers.guards.costs import Costs, today_step
 from workers.guards.limits import Account, Limits, read_accounts
+from workers.monitoring.cache_size import CACHE_SIZE_KEY
 
 logger = logging.getLogger("dspyq.metrics")
 

@@ -21,9 +21,9 @@ from config.settings import Settings
 from producer.delivery.leases import Leases
 from producer.delivery.pauses import Pauses
 from producer.web import Reply
-from workers.endpoints import Endpoints
 from workers.guards.limits import Limits
 from workers.guards.model import Guards
+from workers.monitoring.endpoints import Endpoints
 from workers.progress import Progress
 
 logger = logging.getLogger("dspyq.health")

@@ -1,7 +1,7 @@
 """What Prometheus reads of a worker, docs/metrics.md. No label has values that grow without bound.
 
 ``model`` is the name of a model's table, ``variant`` is ``<program>.<variant>``. What is true of the whole fleet is in
-``workers.fleet``; everything here is of this process alone.
+``workers.monitoring.fleet``; everything here is of this process alone.
 """
 
 from __future__ import annotations

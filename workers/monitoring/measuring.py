@@ -13,9 +13,9 @@ from config.celery import HEADER
 from config.experiment import Program, Variant
 from config.settings import Settings
 from producer.predict import Body
-from workers import metrics
 from workers.ledger import CallRecord, Ledger
-from workers.scoring import Scoring
+from workers.monitoring import metrics
+from workers.monitoring.scoring import Scoring
 
 #: The characters of its inputs up to which a question is short, and up to which medium; beyond, it is long.
 _SHORT_CHARACTERS, _MEDIUM_CHARACTERS = 200, 2000

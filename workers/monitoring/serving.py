@@ -13,15 +13,15 @@ from producer.delivery.leases import Leases
 from producer.delivery.pauses import Pauses
 from producer.metrics import metrics_page, register
 from producer.web import listen
-from workers import metrics
-from workers.cache_size import CacheSize
-from workers.fleet import Fleet, FleetCollector
 from workers.guards.gates import Upkeep
 from workers.guards.model import Guards
-from workers.health import Health
-from workers.holdings import HoldingsCollector
+from workers.monitoring import metrics
+from workers.monitoring.cache_size import CacheSize
+from workers.monitoring.fleet import Fleet, FleetCollector
+from workers.monitoring.health import Health
+from workers.monitoring.holdings import HoldingsCollector
+from workers.monitoring.scoring import Scoring
 from workers.progress import Progress
-from workers.scoring import Scoring
 
 logger = logging.getLogger("dspyq.metrics")
 

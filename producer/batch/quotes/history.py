@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from config.experiment import Program, Variant
-from producer.batch.estimate import NOTHING, Interval, Rows, bootstrap, from_mean
-from producer.batch.peek import find_answers, read_metadata
+from producer.batch.quotes.estimate import NOTHING, Interval, Rows, bootstrap, from_mean
+from producer.batch.quotes.peek import find_answers, read_metadata
 from producer.prediction import Metadata
 from producer.statistics import VariantStatistics
 

@@ -14,8 +14,8 @@ import typer
 
 from config.errors import ConfigurationError, DspyqError
 from config.redis import redis_errors
-from dspyq import batch_report_commands
-from dspyq.batch_schedule_commands import schedule
+from dspyq.batch import report_commands
+from dspyq.batch.schedule_commands import schedule
 from dspyq.output import JsonOption, console, dollars, print_json, print_table
 from dspyq.program_commands import ProgramOption
 
@@ -87,7 +87,7 @@ def run(
     with refusals():
         hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
         if dry_run:
-            from dspyq.batch_quote import show_quote
+            from dspyq.batch.quote import show_quote
 
             show_quote(
                 source,
@@ -103,7 +103,7 @@ def run(
         if output is None:
             raise typer.BadParameter("say where the answers go, with --output")
         if detach:
-            from dspyq.batch_detach import run_detached
+            from dspyq.batch.detach import run_detached
 
             raise typer.Exit(run_detached(output, as_json=as_json))
         options = BatchOptions(
@@ -125,13 +125,13 @@ def run(
     run_and_show(options, as_json=as_json)
 
 
-app.command()(batch_report_commands.retry)
-app.command()(batch_report_commands.report)
+app.command()(report_commands.retry)
+app.command()(report_commands.report)
 
 
 def run_and_show(options: BatchOptions, *, as_json: bool) -> None:
     """Run a batch, show how it goes, and exit with its status."""
-    from dspyq.batch_display import display
+    from dspyq.batch.display import display
     from producer.batch.run import run_batch
 
     with refusals(), display(as_json=as_json) as show, _stopped_by_signals() as stop:

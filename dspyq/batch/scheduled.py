@@ -1,4 +1,4 @@
-"""Runs one time of a scheduled batch, for the worker that claimed it: ``python -m dspyq.batch_scheduled``.
+"""Runs one time of a scheduled batch, for the worker that claimed it: ``python -m dspyq.batch.scheduled``.
 
 It keeps the claim while it runs. It stops when its standard input closes, for then its worker has ended, when it is
 told to by ``SIGTERM``, and when the claim is another's; in the first two cases it gives its time back.
@@ -19,7 +19,7 @@ from config.batches import Batch
 from config.crontab import Occurrence
 from config.errors import ConfigurationError, DspyqError
 from config.settings import get_settings
-from dspyq.batch_display import display
+from dspyq.batch.display import display
 from dspyq.output import console, dollars
 from producer.batch.events import Outcome
 from producer.batch.options import BatchOptions

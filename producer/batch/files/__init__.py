@@ -1,0 +1,1 @@
+"""What a batch reads: files of rows, in whatever form."""

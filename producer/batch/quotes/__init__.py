@@ -1,0 +1,1 @@
+"""What a batch would cost and take, before it is run."""
