@@ -1,4 +1,4 @@
-"""Whole batches, file to file: beside plain Celery's ``delay()``, and what one writes without a queue; memory too."""
+"""Whole batches, file to file: beside plain Celery's ``delay()``, beside loops without a queue; and their memory."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import redis
@@ -30,6 +31,8 @@ from producer.waiting import read_meta
 #: After this without an answer, an entry's job is looked for.
 LOOK_FOR_JOB_SECONDS = 30.0
 _ENTRIES_AT_ONCE = 500
+
+LookedUp = Future[list[Claim | None]]
 #: Refusals of the batch alone: the entry is to be asked again when there is money.
 _LIMITED = "BatchLimitReached"
 _SHARE_USED = "BatchShareUsed"
@@ -90,6 +93,7 @@ class Asking:
         self._asked = asked
         self._counts = counts
         self._priority = priority
+        self._thread = ThreadPoolExecutor(1, "dspyq-look")
         self._settled: list[str] = []
         self._may_wait = journal.has_waiting()
         self.in_flight: dict[str, Entry] = {}
@@ -97,15 +101,29 @@ class Asking:
         self.is_limited = False
         self.is_share_used = False
 
-    def take(self, entries: Sequence[Entry]) -> None:
-        """Answer entries as far as the cache and the batch itself can; ask the others."""
+    def close(self) -> None:
+        """Look nothing up any more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def look_ahead(self, entries: Sequence[Entry]) -> LookedUp | None:
+        """Begin to look entries up: Redis works while those before them are written."""
+        requests = [_request(entry) for entry in entries if entry.task_id is None]
+        return self._thread.submit(self._servers.bulk.look, requests) if requests else None
+
+    def take(self, entries: Sequence[Entry], looked_up: LookedUp | None = None) -> None:
+        """Answer entries as far as the cache and the batch itself can; ask the others.
+
+        Args:
+            entries: The entries.
+            looked_up: What ``look_ahead`` returned for them.
+        """
         new = [entry for entry in entries if entry.task_id is None]
-        new += self._resume([entry for entry in entries if entry.task_id is not None])
-        first, waiting, lines = self._sorted_out(new)
-        requests = [_request(entry) for entry in first]
-        found = self._patience(lambda: self._servers.bulk.look(requests)) if requests else []
+        found = self._found(new, looked_up)
+        revoked = self._resume([entry for entry in entries if entry.task_id is not None])
+        first, waiting, lines = self._sorted_out([*new, *revoked])
         misses = []
-        for entry, claim in zip(first, found, strict=True):
+        for entry in first:
+            claim = found.get(entry.number)
             if claim is None:
                 misses.append(entry)
             else:
@@ -115,6 +133,19 @@ class Asking:
         self._land(lines)
         if misses:
             self._ask(misses)
+
+    def _found(self, entries: Sequence[Entry], looked_up: LookedUp | None) -> dict[int, Claim]:
+        """Return what the cache has, by the entries' numbers."""
+        if not entries:
+            return {}
+        try:
+            claims = looked_up.result() if looked_up else None
+        except (redis.RedisError, OSError):
+            claims = None
+        if claims is None:
+            requests = [_request(entry) for entry in entries]
+            claims = self._patience(lambda: self._servers.bulk.look(requests))
+        return {entry.number: claim for entry, claim in zip(entries, claims, strict=True) if claim is not None}
 
     def collect(self) -> int:
         """Take in the answers that have come; return how many."""

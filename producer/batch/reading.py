@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from config.errors import InvalidRequest
 from config.experiment import Program
+from producer.batch.asking import LookedUp
 from producer.batch.entry import Entry, State
 from producer.batch.files.rows import Row
 from producer.batch.journal import Journal
@@ -15,6 +17,20 @@ from producer.request import build_request
 
 #: Rows that are looked up, asked and written in one go.
 CHUNK_ROWS = 500
+
+
+class Chunk(NamedTuple):
+    """Rows that were read and are about to be taken.
+
+    Attributes:
+        entries: Those that can be asked.
+        faults: The lines of the others.
+        looked_up: What the cache has for the entries, or will say soon.
+    """
+
+    entries: list[Entry]
+    faults: list[Line]
+    looked_up: LookedUp | None
 
 
 class Reading:

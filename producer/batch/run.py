@@ -43,7 +43,7 @@ from producer.batch.lines import Asked
 from producer.batch.options import BatchOptions
 from producer.batch.output import Output
 from producer.batch.patience import Patience, StoppedWaiting
-from producer.batch.reading import CHUNK_ROWS, Reading
+from producer.batch.reading import CHUNK_ROWS, Chunk, Reading
 from producer.batch.registry import Wanted, process_registry
 from producer.bulk import process_bulk
 from producer.request import find_program, find_variant
@@ -147,6 +147,7 @@ class _Run:
         self._reading = Reading(
             source.rows(program), program, journal, asked, variant=options.variant, is_paired=options.is_paired
         )
+        self._ahead: Chunk | None = None
         self._state: RunState = "running"
         self._pause: PauseReason | None = None
         self._share_wait_until = 0.0
@@ -165,6 +166,8 @@ class _Run:
             self._loop()
         except StoppedWaiting:  # Redis is away, and there is no time to wait for it
             self._state = "stopped"
+        finally:
+            self._asking.close()
         return self._outcome()
 
     def _open_account(self) -> None:
@@ -207,11 +210,19 @@ class _Run:
         elif self._reading.is_at_end:
             return False
         else:
-            entries, faults = self._reading.next_chunk(chunk_entries)
-            asking.land_faults(faults)
-            asking.take(entries)
+            self._take_next(chunk_entries)
         self._commit_when_due()
         return True
+
+    def _take_next(self, most_entries: int) -> None:
+        """Read a chunk and have it looked up, while the one before is taken."""
+        entries, faults = self._reading.next_chunk(most_entries)
+        ahead, self._ahead = self._ahead, None
+        if not self._reading.is_at_end:
+            self._ahead = Chunk(entries, faults, self._asking.look_ahead(entries))
+        if ahead is not None:
+            self._asking.land_faults(ahead.faults)
+            self._asking.take(ahead.entries, ahead.looked_up)
 
     def _collect_when_due(self) -> None:
         now = time.monotonic()
