@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 from celery import signals
@@ -20,9 +20,6 @@ from producer.delivery.records import BATCH_SIZE, Job
 from producer.delivery.transport import jobs_kept
 from producer.request import Request
 from producer.tracing import publishing
-
-if TYPE_CHECKING:
-    from producer.predict import Predict
 
 #: The version of Celery's messages that a template reads.
 _PROTOCOL = 2
@@ -158,8 +155,7 @@ def _publish_by_celery(claimed: Sequence[Claimed], priority: int) -> None:
 
 def _publish(claimed: Claimed, options: dict[str, Any]) -> None:
     request, task_id, batch = claimed
-    task = cast("Predict", app.tasks[TASK_NAME])
-    task.publish(request, options, task_id, is_claimed=True, batch=batch, is_one_of_many=True)
+    app.tasks[TASK_NAME].publish(request, options, task_id, is_claimed=True, batch=batch, is_one_of_many=True)
 
 
 def _read_body(message: dict[str, Any]) -> list[Any]:

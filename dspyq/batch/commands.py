@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from config.errors import ConfigurationError, DspyqError
 from config.redis import redis_errors
 from dspyq.batch import report_commands
+from dspyq.batch.running import refusals, run_and_show
 from dspyq.batch.schedule_commands import schedule
 from dspyq.output import JsonOption, console, dollars, print_json, print_table
 from dspyq.program_commands import ProgramOption
 
 if TYPE_CHECKING:
-    from producer.batch.options import BatchOptions
     from producer.batch.registry import Batch, Wanted
 
 app = typer.Typer(help="Answer a file of rows, each row once, each question paid for once.", no_args_is_help=True)
 
-app.command()(schedule)
+
+for command in (schedule, report_commands.retry, report_commands.report):
+    app.command()(command)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch, or the beginning of its id.")]
-
-_COULD_NOT_RUN = 2
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Say in one line why a batch could not be run, and exit with 2."""
-    try:
-        yield
-    except ConfigurationError as error:
-        for fault in error.faults:
-            typer.secho(f"dspyq: {fault}", fg="red", err=True)
-        raise typer.Exit(_COULD_NOT_RUN) from None
-    except DspyqError as error:
-        typer.secho(f"dspyq: {error}", fg="red", err=True)
-        raise typer.Exit(_COULD_NOT_RUN) from None
 
 
 @app.command()
@@ -123,20 +104,6 @@ def run(
             format=format,
         )
     run_and_show(options, as_json=as_json)
-
-
-app.command()(report_commands.retry)
-app.command()(report_commands.report)
-
-
-def run_and_show(options: BatchOptions, *, as_json: bool) -> None:
-    """Run a batch, show how it goes, and exit with its status."""
-    from dspyq.batch.display import display
-    from producer.batch.run import run_batch
-
-    with refusals(), display(as_json=as_json) as show, _stopped_by_signals() as stop:
-        outcome = run_batch(options, report=show, stop=stop)
-    raise typer.Exit(outcome.exit_code)
 
 
 @app.command("list")
@@ -240,26 +207,3 @@ def _row(batch: Batch) -> list[str]:
 
 def _at(seconds: str) -> str:
     return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; the second one ends the run at once."""
-    stop = threading.Event()
-
-    def hear(number: int, _: object) -> None:
-        if stop.is_set():
-            raise SystemExit(1)
-        stop.set()
-        typer.echo(
-            f"{signal.Signals(number).name}: taking back what has not begun, and waiting a little for what has; "
-            "once more ends it at once. Run the same command again to go on.",
-            err=True,
-        )
-
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from config.errors import InvalidFile
+from dspyq.batch.running import refusals, run_and_show
 from dspyq.output import JsonOption
 
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The batch's output, its journal beside it.")]
@@ -29,7 +30,6 @@ def retry(
 
     Example: `dspyq batch retry answers.jsonl`
     """
-    from dspyq.batch.commands import refusals, run_and_show
     from producer.batch.retry import retry_elsewhere, retry_in_place
 
     with refusals():
@@ -48,7 +48,6 @@ def report(
 
     Example: `dspyq batch report answers.jsonl --html report.html`
     """
-    from dspyq.batch.commands import refusals
     from dspyq.batch.report import to_html, to_markdown
     from producer.batch.reports.summary import summarize
 
