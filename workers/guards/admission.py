@@ -99,7 +99,9 @@ class Admission:
 
     def counted(self, interruption: Interruption) -> Interruption:
         """Count a refusal, and return it to be raised."""
-        if isinstance(interruption, Refusal | BatchRefusal):
+        if isinstance(interruption, Refusal | BatchRefusal | Ending) and isinstance(
+            interruption.error, Unavailable | UnboundedCall
+        ):
             metrics.REFUSALS.labels(self._model.name, type(interruption.error).__name__).inc()
             if isinstance(interruption.error, BreakerOpen):
                 metrics.BREAKER_REJECTIONS.labels(self._model.name).inc()
