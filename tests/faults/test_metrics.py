@@ -36,6 +36,14 @@ def test_a_limit_that_is_nearly_used_up_is_a_warning_of_the_log_and_of_the_metri
     assert Monitor.of(running).metrics()['dspy_budget_warnings_total{percentage="50",period="daily",scope="all"}'] == 1
 
 
+def test_a_call_that_no_budget_can_hold_counts_as_refused(worker, settings_file, run_producer):
+    path = settings_file({"metrics": {"port": 0}, "budget": {"daily_usd": 0.004}})
+    running = worker(path)
+    assert run_producer(ask_one, path, question="long " * 20_000)["error"] == "BudgetExceeded"
+    shown = Monitor.of(running).metrics()
+    assert shown['dspy_guard_refusals_total{error_type="BudgetExceeded",model="control"}'] == 1
+
+
 def test_a_port_that_is_taken_is_one_line_and_no_start(worker, settings_file, redis_server):
     path = settings_file({"metrics": {"port": redis_server.port}})
     refused = worker(path, waits=False)
