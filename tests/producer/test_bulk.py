@@ -7,6 +7,7 @@ import orjson
 import pytest
 import redis
 
+from producer.batch.account import BatchAccount
 from tests.support.processes import eventually
 
 BATCH = "00ff00ff00ff00ff"
@@ -228,8 +229,9 @@ def test_what_an_urged_question_costs_its_claimer_pays(ask, claims, client):
     assert message(client, "one")["headers"]["dspyq"]["batch"] == BATCH
 
 
-def test_what_was_asked_in_bulk_is_answered_once_also_when_it_is_asked_again(bulk, shared_worker, endpoint):
+def test_what_was_asked_in_bulk_is_answered_once_also_when_it_is_asked_again(bulk, shared_worker, endpoint, client):
     del shared_worker
+    BatchAccount(client, BATCH).open()
     asked = requests(*(f"q{number}" for number in range(20)))
     ids = [f"id-{number}" for number in range(20)]
     for _ in range(3):
