@@ -137,10 +137,12 @@ def _command(rows: Path, output: Path, options: tuple[str, ...]) -> list[str]:
     return [sys.executable, "-m", "dspyq", "batch", "run", str(rows), "--output", str(output), "--json", *options]
 
 
-def _start(stage: Stage, rows: Path, output: Path, options: tuple[str, ...]) -> subprocess.Popen[str]:
+def _start(
+    stage: Stage, rows: Path, output: Path, options: tuple[str, ...], *, events: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     environment = stage.environment() | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
-        [*_command(rows, output, options), "--in-flight", "100"], env=environment, stdout=subprocess.PIPE,
+        [*_command(rows, output, options), "--in-flight", "100"], env=environment, stdout=events,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -167,7 +169,7 @@ def _run_and_kill(
     targets = sorted(scale.random.randrange(count) for _ in range(kills))
     killed = 0
     for target in targets:
-        process = _start(stage, rows, output, options)
+        process = _start(stage, rows, output, options, events=subprocess.DEVNULL)
         try:
             while process.poll() is None and _lines_in(output) <= target:
                 time.sleep(0.005)
