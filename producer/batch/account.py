@@ -25,8 +25,8 @@ _COUNTERS = (
     "settled", "held", "calls", "billed_nano_usd", "unknown_calls", "unknown_nano_usd", "prompt_tokens",
     "completion_tokens",
 )  # fmt: skip
-#: A noted call: its name within its job, why it was charged, and its amount.
-_NOTED = re.compile(r"([^\s^=~?]+)([\^=~?])(\d+)")
+#: A noted call: its name within its job, why it was charged, its amount and its tokens.
+_NOTED = re.compile(r"([^\s^=~?]+)([\^=~?])(\d+),(\d+),(\d+)")
 
 CallState = Literal["billed", "unknown", "lost", "held"]
 _STATES: dict[str, CallState] = {"=": "billed", "~": "unknown", "?": "lost", "^": "held"}
@@ -98,10 +98,14 @@ class JobCost(NamedTuple):
 
     Attributes:
         nano_usd: The sum.
+        prompt_tokens: Tokens sent, as far as providers counted them.
+        completion_tokens: Tokens generated, as far as providers counted them.
         receipt: Which calls these are: what ``collected`` takes.
     """
 
     nano_usd: int
+    prompt_tokens: int
+    completion_tokens: int
     receipt: str
 
 
@@ -188,21 +192,36 @@ def _books(fields: list[bytes | None]) -> BatchBooks:
 
 
 def _cost(note: bytes) -> JobCost:
-    known = [(entry, amount) for entry, _, state, amount in _entries(note) if state in _ON_ROWS]
-    return JobCost(sum(amount for _, amount in known), " ".join(entry for entry, _ in known))
+    known = [call for call in _entries(note) if call.state in _ON_ROWS]
+    return JobCost(
+        sum(call.nano_usd for call in known),
+        sum(call.prompt_tokens for call in known),
+        sum(call.completion_tokens for call in known),
+        " ".join(call.text for call in known),
+    )
 
 
 def _calls(task_id: str, note: bytes) -> Iterator[UncollectedCall]:
-    for _, name, state, amount in _entries(note):
-        held, charged = (amount, 0) if state == "held" else (0, amount)
-        yield UncollectedCall(f"{task_id}:{name}", task_id, state, held, charged)
+    for call in _entries(note):
+        held, charged = (call.nano_usd, 0) if call.state == "held" else (0, call.nano_usd)
+        yield UncollectedCall(f"{task_id}:{call.name}", task_id, call.state, held, charged)
 
 
-def _entries(note: bytes) -> Iterator[tuple[str, str, CallState, int]]:
-    """The noted calls of a job: each as it stands there, its name, its state and its amount."""
+class _Noted(NamedTuple):
+    """A call of a job, as it stands in the note, and what that says."""
+
+    text: str
+    name: str
+    state: CallState
+    nano_usd: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def _entries(note: bytes) -> Iterator[_Noted]:
     for entry in note.decode().split():
         found = _NOTED.fullmatch(entry)
         if found is None:
             raise ValueError(f"{entry!r} is no call of a batch: another version wrote it")
-        name, reason, amount = found.groups()
-        yield entry, name, _STATES[reason], int(amount)
+        name, reason, *amounts = found.groups()
+        yield _Noted(entry, name, _STATES[reason], *map(int, amounts))

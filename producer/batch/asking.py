@@ -306,7 +306,11 @@ class Asking:
         receipts = {}
         for entry, cost in zip(own, costs, strict=True):
             entry.paid_nano_usd += cost.nano_usd
+            entry.prompt_tokens += cost.prompt_tokens
+            entry.completion_tokens += cost.completion_tokens
             self._counts.cost_nano_usd += cost.nano_usd
+            self._counts.prompt_tokens += cost.prompt_tokens
+            self._counts.completion_tokens += cost.completion_tokens
             if cost.receipt:
                 receipts[str(entry.task_id)] = cost.receipt
             self._settled.append(str(entry.task_id))
@@ -381,8 +385,6 @@ class Asking:
     def _count(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self._counts.add(line.state, line.outcome)
-            self._counts.prompt_tokens += line.prompt_tokens
-            self._counts.completion_tokens += line.completion_tokens
 
 
 def _request(entry: Entry) -> Request:

@@ -39,6 +39,8 @@ class Entry:
         task_id: The task that answers, once it was asked.
         is_claimed: Whether that task is this batch's own, and its cost this entry's.
         paid_nano_usd: What its tasks have paid, as far as it is collected.
+        prompt_tokens: What was sent for that.
+        completion_tokens: What was generated for that.
         asked_at: The monotonic second at which it was asked or found alive.
     """
 
@@ -52,4 +54,6 @@ class Entry:
     task_id: str | None = None
     is_claimed: bool = False
     paid_nano_usd: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     asked_at: float = 0.0

@@ -27,11 +27,13 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- Which row has a custom id: the first that stated it.
 CREATE TABLE ids (custom_id TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
 -- state: see State. start, length: where in OUT its line is; NULL where that waits in lines, or there is none yet.
--- cost_nano_usd: what was paid for it, also while it is not done. done_at: seconds since 1970. outcome: see Line.
+-- cost_nano_usd and tokens: what was paid for it, also while it is not done. done_at: seconds since 1970. outcome: see
+-- Line.
 CREATE TABLE entries (
   number INTEGER PRIMARY KEY, row INTEGER NOT NULL, custom_id TEXT NOT NULL, variant INTEGER, input_hash BLOB,
   state INTEGER NOT NULL, task_id TEXT, is_claimed INTEGER NOT NULL, cost_nano_usd INTEGER NOT NULL,
-  start INTEGER, length INTEGER, done_at REAL, outcome TEXT, prompt_tokens INTEGER, completion_tokens INTEGER
+  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, start INTEGER, length INTEGER, done_at REAL,
+  outcome TEXT
 );
 CREATE INDEX questions ON entries (input_hash) WHERE input_hash IS NOT NULL;
 CREATE INDEX to_take ON entries (number) WHERE state < 2;
@@ -47,15 +49,19 @@ PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -16384;
 CREATE TEMP TABLE wanted (input_hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
-_COLUMNS = "number, row, custom_id, variant, input_hash, state, task_id, is_claimed, cost_nano_usd"
+_COLUMNS = (
+    "number, row, custom_id, variant, input_hash, state, task_id, is_claimed, cost_nano_usd, prompt_tokens, "
+    "completion_tokens"
+)
 _PUT = f"""
-INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
   variant = excluded.variant, input_hash = excluded.input_hash, state = excluded.state, task_id = excluded.task_id,
-  is_claimed = excluded.is_claimed, cost_nano_usd = excluded.cost_nano_usd
+  is_claimed = excluded.is_claimed, cost_nano_usd = excluded.cost_nano_usd, prompt_tokens = excluded.prompt_tokens,
+  completion_tokens = excluded.completion_tokens
 """  # noqa: S608 - a constant
 _LAND = f"""
-INSERT INTO entries ({_COLUMNS}, outcome, prompt_tokens, completion_tokens, start, length, done_at)
+INSERT INTO entries ({_COLUMNS}, outcome, start, length, done_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
   state = excluded.state, task_id = excluded.task_id, is_claimed = excluded.is_claimed,
@@ -270,18 +276,8 @@ class Journal:
         self._database.executemany(
             _LAND,
             [
-                (
-                    *_columns(entry, state),
-                    outcome,
-                    prompt_tokens,
-                    completion_tokens,
-                    start,
-                    None if start is None else len(text),
-                    done_at,
-                )
-                for (entry, state, outcome, text, prompt_tokens, completion_tokens), start in zip(
-                    lines, starts, strict=True
-                )
+                (*_columns(entry, state), outcome, start, None if start is None else len(text), done_at)
+                for (entry, state, outcome, text), start in zip(lines, starts, strict=True)
             ],
         )
 
@@ -374,11 +370,14 @@ def _columns(entry: Entry, state: State) -> tuple[str | int | bytes | None, ...]
         entry.task_id,
         entry.is_claimed,
         entry.paid_nano_usd,
+        entry.prompt_tokens,
+        entry.completion_tokens,
     )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    number, row_number, custom_id, variant, input_hash, state, task_id, is_claimed, paid_nano_usd = row
+    number, row_number, custom_id, variant, input_hash, state, task_id, is_claimed, *paid = row
+    paid_nano_usd, prompt_tokens, completion_tokens = paid
     return Entry(
         number,
         row_number,
@@ -389,4 +388,6 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         task_id=task_id,
         is_claimed=bool(is_claimed),
         paid_nano_usd=paid_nano_usd,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
     )

@@ -30,16 +30,12 @@ class Line(NamedTuple):
         state: How that ended.
         outcome: ``computed``, where a cached answer came from, or the type of the error.
         text: The line, with its end.
-        prompt_tokens: What its own run sent; 0 for an answer of another's run.
-        completion_tokens: What its own run generated.
     """
 
     entry: Entry
     state: State
     outcome: str
     text: bytes
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class Asked(NamedTuple):
@@ -101,31 +97,23 @@ def _answered(entry: Entry, outputs: Any, stored: Mapping[str, Any], asked: Aske
         "row": entry.row,
         "variant": asked.variant_of(entry),
         "request_id": asked.request_id(entry.number),
+        "usage": stored["usage"] if level else _usage(entry, stored["usage"]),
         "cost_usd": to_usd(entry.paid_nano_usd),
         "cached": level is not None,
         "cache_level": level,
     }
-    text = _text(entry, "ok", outputs, None, metadata)
-    if level is not None:
-        return Line(entry, State.OK, level, text)
-    usage = stored["usage"]
-    return Line(entry, State.OK, "computed", text, usage["prompt_tokens"], usage["completion_tokens"])
+    return Line(entry, State.OK, level or "computed", _text(entry, "ok", outputs, None, metadata))
 
 
 def _failed(
     entry: Entry, error: Mapping[str, Any], asked: Asked, level: CacheLevel | None, spent: Mapping[str, Any]
 ) -> Line:
-    prompt_tokens, completion_tokens = spent["prompt_tokens"], spent["completion_tokens"]
     metadata = {
         "row": entry.row,
         "program": asked.program,
         "variant": asked.variant_of(entry),
         "request_id": asked.request_id(entry.number),
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
+        "usage": _usage(entry, spent),
         "cost_usd": to_usd(entry.paid_nano_usd),
         "duration_seconds": spent["duration_seconds"],
         "cached": level is not None,
@@ -133,7 +121,18 @@ def _failed(
     }
     state = State.RETRYABLE if error["retryable"] else State.FAILED
     text = _text(entry, "error", None, error, metadata)
-    return Line(entry, state, error["type"], text, prompt_tokens, completion_tokens)
+    return Line(entry, state, error["type"], text)
+
+
+def _usage(entry: Entry, stated: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tokens that were paid for an entry; what its run states, where the ledger has lost its calls."""
+    paid = entry.prompt_tokens, entry.completion_tokens
+    prompt_tokens, completion_tokens = paid if any(paid) else (stated["prompt_tokens"], stated["completion_tokens"])
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def error_of(meta: Mapping[str, Any]) -> dict[str, Any]:

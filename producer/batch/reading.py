@@ -135,6 +135,7 @@ def _joined_with(known: Entry | None, entry: Entry) -> Entry:
     """Return an entry with what the journal knows of it."""
     if known is not None:
         entry.paid_nano_usd = known.paid_nano_usd
+        entry.prompt_tokens, entry.completion_tokens = known.prompt_tokens, known.completion_tokens
         if known.state == State.ASKED:
             entry.state, entry.task_id, entry.is_claimed = State.ASKED, known.task_id, known.is_claimed
     return entry

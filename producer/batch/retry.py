@@ -90,7 +90,7 @@ class _FailedEntries(Journal):
         )
         self._database.execute(
             "UPDATE entries SET state = ?, task_id = NULL, is_claimed = 0, start = NULL, length = NULL, "
-            "done_at = NULL, outcome = NULL, prompt_tokens = NULL, completion_tokens = NULL WHERE state = ?",
+            "done_at = NULL, outcome = NULL WHERE state = ?",
             (State.OPEN, State.RETRYABLE),
         )
         if first >= 0:

@@ -71,9 +71,9 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
         extra = counts.completions - len(computed)
         on_rows_again = _paid_again(computed)
         for kind in ("prompt_tokens", "completion_tokens"):
-            each = computed[0]["metadata"]["usage"][kind]
+            each = min(line["metadata"]["usage"][kind] for line in computed)
             on_rows = sum(line["metadata"]["usage"][kind] for line in computed)
-            if getattr(counts, kind) != on_rows + extra * each:
+            if getattr(counts, kind) != on_rows + (extra - on_rows_again) * each:
                 remarks.append(f"{kind}: the endpoint counts {getattr(counts, kind)}, OUT {on_rows}, and {extra} calls")
         if finished["reconciliation"]["difference_nano_usd"]:
             remarks.append(f"the books differ: {finished['reconciliation']}")

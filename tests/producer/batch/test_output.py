@@ -27,7 +27,7 @@ ASKED = Asked("qa", ("control",), "b" * 16)
 def line_of(number):
     entry = Entry(number, number, f"id {number}", 0, number.to_bytes(16, "big"), state=State.ASKED)
     text = json.dumps({"number": number, "text": "x" * (number % 7)}).encode() + b"\n"
-    return Line(entry, State.OK, "computed", text, 3, 2)
+    return Line(entry, State.OK, "computed", text)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_lines_that_wait_for_their_turn_can_be_read(opened):
 def test_what_was_counted_is_read_off_the_entries(opened):
     journal, output = opened()
     paid = line_of(1)
-    paid.entry.paid_nano_usd = 7
+    paid.entry.paid_nano_usd, paid.entry.prompt_tokens, paid.entry.completion_tokens = 7, 3, 2
     output.land([paid, line_of_fault(Entry(2, 2, "b"), "NotJson", "line 2: not JSON", ASKED)])
     counts = Counts.of(journal.totals())
     assert (counts.done, counts.ok, counts.computed, counts.cost_nano_usd) == (2, 1, 1, 7)

@@ -150,13 +150,14 @@ def test_a_row_carries_what_its_runs_know_of_and_collecting_it_twice_changes_not
     account.open()
     attempts = [of_task("t", number) for number in (1, 2, 3)]
     do(client, *(budget.hold(each, 10) for each in attempts))
-    do(client, budget.settle(attempts[0], Bill(None)), budget.settle(attempts[1], Bill(4)))
+    do(client, budget.settle(attempts[0], Bill(None, 5, 0)), budget.settle(attempts[1], Bill(4, 2, 1)))
     expire(client, budget, attempts[2])
     cost, nothing = account.costs(["t", "never asked"])
-    assert (cost.nano_usd, nothing) == (14, JobCost(0, ""))
+    assert (cost.nano_usd, cost.prompt_tokens, cost.completion_tokens) == (14, 7, 1)
+    assert nothing == JobCost(0, 0, 0, "")
     assert account.collected({"t": cost.receipt, "never asked": ""}) == 2
     assert account.collected({"t": cost.receipt}) == 0
-    assert account.costs(["t"]) == [JobCost(0, "")]
+    assert account.costs(["t"]) == [JobCost(0, 0, 0, "")]
     assert [each.state for each in account.statement()[1]] == ["lost"]
 
 

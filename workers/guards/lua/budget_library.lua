@@ -137,8 +137,9 @@ end
 
 -- Notes a call of a batch for whoever writes the row of its job: what it came to, and why. The reason is ^ while it is
 -- held, = where it was billed, ~ where its bill is unknown, ? where its lease ran out; none forgets the call.
--- The calls of a job are one text: '<call><reason><nano-dollars>', separated by spaces.
-local function note(batch, id, reason, amount)
+-- The calls of a job are one text: '<call><reason><nano-dollars>,<prompt tokens>,<completion tokens>', separated by
+-- spaces.
+local function note(batch, id, reason, amount, prompt_tokens, completion_tokens)
   local key = batch_key(batch) .. ':calls'
   local job, call = string.match(id, '^([^:]*):(.*)$')
   local noted, others = redis.call('HGET', key, job), {}
@@ -148,7 +149,8 @@ local function note(batch, id, reason, amount)
     end
   end
   if reason then
-    others[#others + 1] = call .. reason .. whole(amount)
+    local tokens = whole(prompt_tokens or 0) .. ',' .. whole(completion_tokens or 0)
+    others[#others + 1] = call .. reason .. whole(amount) .. ',' .. tokens
   end
   if #others == 0 then
     redis.call('HDEL', key, job)

@@ -78,7 +78,7 @@ elseif bill then
 end
 book(held, counters)
 if held.batch then
-  note(held.batch, id, bill and '=' or '~', amount)
+  note(held.batch, id, bill and '=' or '~', amount, prompt_tokens, completion_tokens)
 end
 if found ~= 'nothing' and amount > bound then
   count('bills_above_hold')
