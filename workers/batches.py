@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 from config.batches import Batch
 from config.celery import BATCH_QUEUE, TICK_NAME, app
 from config.crontab import Occurrence
+from config.events import Event
 from config.settings import get_settings
 from producer.batch.schedule import ClaimedTime, Schedule, process_schedule
 
@@ -65,11 +66,11 @@ class Supervisor:
             try:
                 process = _start(claimed, log)
             except OSError as error:
-                logger.warning("batch %s of %s cannot be started: %s", batch.name, claimed.label, error.strerror)
+                _say("scheduled_batch_not_started", claimed, is_warning=True, error=error.strerror)
                 self._schedule.end(claimed, "failed", exit_code=2, note=f"cannot write {log}: {error.strerror}")
                 return
             self._running[claimed] = process
-        logger.info("batch %s of %s is run by process %d", batch.name, claimed.label, process.pid)
+        _say("scheduled_batch_started", claimed, pid=process.pid)
         threading.Thread(
             target=self._watch, args=(batch, claimed, process), name=f"batch {batch.name}", daemon=True
         ).start()
@@ -95,12 +96,12 @@ class Supervisor:
             # Where it has said how it ended, this changes nothing.
             self._schedule.end(claimed, "lost", note=f"its process ended with {status} and did not say why")
         except redis.RedisError as error:
-            logger.warning("the end of batch %s could not be told to Redis: %s", batch.name, type(error).__name__)
+            _say("scheduled_batch_end_not_told", claimed, is_warning=True, error=type(error).__name__)
         finally:
             del self._running[claimed]
             if process.stdin:
                 process.stdin.close()
-        logger.info("batch %s of %s ended with %d", batch.name, claimed.label, status)
+        _say("scheduled_batch_ended", claimed, exit_status=status)
         if status in _ENDED:
             self._go_on(batch)
 
@@ -116,14 +117,19 @@ class Supervisor:
                 try:
                     self._schedule.renew(claimed)
                 except redis.RedisError as error:
-                    logger.warning("the claim of batch %s is not renewed: %s", claimed.name, type(error).__name__)
+                    _say("scheduled_batch_not_renewed", claimed, is_warning=True, error=type(error).__name__)
 
     def _go_on(self, batch: Batch) -> None:
         """Start the next time that waits: missed ones follow each other without a pause."""
         try:
             self.start_due(batch)
         except redis.RedisError as error:
-            logger.warning("batch %s waits for the next tick: %s", batch.name, type(error).__name__)
+            logger.warning(Event("scheduled_batch_waits_for_tick", batch=batch.name, error=type(error).__name__))
+
+
+def _say(event: str, claimed: ClaimedTime, *, is_warning: bool = False, **fields: Any) -> None:
+    level = logging.WARNING if is_warning else logging.INFO
+    logger.log(level, Event(event, batch=claimed.name, time=claimed.label, **fields))
 
 
 def _start(claimed: ClaimedTime, log: Path) -> subprocess.Popen[bytes]:
@@ -158,4 +164,4 @@ def begin_beat(**_: Any) -> None:
     try:
         app.send_task(TICK_NAME, queue=BATCH_QUEUE)
     except OperationalError as error:
-        logger.warning("Redis does not take the first tick, the next follows within a minute: %s", error)
+        logger.warning(Event("first_tick_not_sent", error=f"{type(error).__name__}: {error}"))

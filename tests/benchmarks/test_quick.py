@@ -52,4 +52,5 @@ def test_each_benchmark_can_be_named():
         "memory",
         "scale_out",
         "sweep",
+        "batch",
     ]

@@ -12,6 +12,7 @@ import time
 
 import redis
 
+from config.events import Event
 from config.redis import KEY_PREFIX, jobs_client
 from producer.maintenance import measure_cache
 
@@ -63,5 +64,5 @@ class CacheSize:
                 self.measure()
             except redis.RedisError as error:
                 self.failures += 1
-                logger.warning("the cache's size could not be measured: %s: %s", type(error).__name__, error)
+                logger.warning(Event("cache_size_not_measured", error=f"{type(error).__name__}: {error}"))
             time.sleep(_LOOK_SECONDS)

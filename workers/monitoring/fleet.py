@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from config.celery import DEFAULT_QUEUE
+from config.events import Event
 from config.money import to_usd
 from config.periods import process_calendar
 from config.redis import connect
@@ -153,7 +154,7 @@ class FleetCollector(Collector):
                 reading = self._fleet.read()
             except redis.RedisError as error:
                 self.failures += 1
-                logger.warning("the fleet's metrics cannot be read: %s: %s", type(error).__name__, error)
+                logger.warning(Event("fleet_metrics_not_read", error=f"{type(error).__name__}: {error}"))
             self._latest = asked_at, reading
             return reading
 
