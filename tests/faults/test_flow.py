@@ -62,7 +62,7 @@ def test_inspecting_a_worker_shows_what_it_runs_and_what_it_has_reserved(predict
     endpoint.hold()
     jobs = predict.many([{"question": f"q{number}"} for number in range(9)])
     later = predict.apply_async(kwargs={"question": "later"}, countdown=60)
-    inspect = predict.app.control.inspect(timeout=0.5)
+    inspect = predict.app.control.inspect(timeout=5, limit=1)
 
     def seen(command):
         replies = getattr(inspect, command)() or {}

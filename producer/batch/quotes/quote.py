@@ -5,6 +5,7 @@ A quote pays nothing and changes nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -180,12 +181,13 @@ def threads_serving(queues: set[str]) -> int:
     """Return how many predictions run at once on the workers that serve any of these queues now."""
     if not queues:
         return 0
-    inspect = app.control.inspect(timeout=_ASK_WORKERS_SECONDS)
-    serving = inspect.active_queues() or {}
-    workers = [name for name, served in serving.items() if queues & {queue["name"] for queue in served}]
-    if not workers:
-        return 0
-    replies = app.control.inspect(workers, timeout=_ASK_WORKERS_SECONDS, limit=len(workers)).stats() or {}
+    with app.connection_for_read() as connection:  # a new one: a pooled one may have died unnoticed
+        inspect = functools.partial(app.control.inspect, timeout=_ASK_WORKERS_SECONDS, connection=connection)
+        serving = inspect().active_queues() or {}
+        workers = [name for name, served in serving.items() if queues & {queue["name"] for queue in served}]
+        if not workers:
+            return 0
+        replies = inspect(workers, limit=len(workers)).stats() or {}
     return sum(int(stats["pool"]["max-concurrency"]) for stats in replies.values())
 
 
