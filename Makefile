@@ -24,6 +24,7 @@ test: $(DEV) ## Run the tests
 	@$(BIN)/pytest
 
 chaos: $(DEV) ## Kill, freeze and starve real servers and workers, and print what came of the jobs
+	@$(BIN)/pytest -m long
 	@$(BIN)/python -m tests.chaos
 
 bench: $(DEV) ## Run the benchmarks and print their table

@@ -56,6 +56,24 @@ for _name in [name for name in os.environ if name.startswith("DSPYQ_")]:
     del os.environ[_name]
 
 
+#: Files are given out in this order, so that those that take long do not come last and alone.
+_LONGEST_FIRST = (
+    "faults/test_guards", "dspyq/test_commands", "faults/test_ends", "faults/test_guard_holes", "dspyq/test_demo",
+    "faults/", "chaos/", "e2e/", "dspyq/", "properties/", "deploy/",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files."""
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        places = (place for place, part in enumerate(_LONGEST_FIRST) if f"tests/{part}" in path)
+        return next(places, len(_LONGEST_FIRST))
+
+    items.sort(key=turn)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the output of every process that still lives when a test fails."""

@@ -114,6 +114,7 @@ def ticking(nights, start_producer):
     return start_producer(tick, nights.settings).process
 
 
+@pytest.mark.long
 def test_whichever_worker_ends_and_however_another_goes_on_with_the_night_and_no_question_is_asked_twice(
     nights, worker, endpoint, ticking
 ):

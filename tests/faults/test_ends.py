@@ -186,6 +186,7 @@ def test_a_worker_with_a_stuck_thread_ends_within_its_grace_and_hands_the_job_ba
     assert endpoint.calls() == 2
 
 
+@pytest.mark.long
 def test_a_rolling_restart_loses_nothing_repeats_nothing_and_no_caller_sees_an_error(predict, worker, endpoint):
     endpoint.script(latency_seconds=0.1)
     fleet = [worker(), worker()]

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.support.processes import eventually
 
 IMPORTS = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]'}
@@ -113,6 +115,7 @@ def test_a_worker_that_lives_but_consumes_nothing_restarts_its_consumer_and_says
     assert '"consumer_restarted"' in deaf.logs()
 
 
+@pytest.mark.long
 def test_one_two_and_four_workers_give_the_same_answers(predict, worker, endpoint):
     answers = []
     for number in (1, 2, 4):

@@ -10,7 +10,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-_EXAMPLES_AND_STEPS = {"default": (200, 50), "chaos": (2000, 80)}
+_EXAMPLES_AND_STEPS = {"default": (100, 50), "chaos": (2000, 80)}
 
 
 def stateful_settings() -> settings:

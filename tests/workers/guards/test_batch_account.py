@@ -187,7 +187,7 @@ OPERATIONS = st.tuples(
 )
 
 
-@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPERATIONS, max_size=40))
 def test_whatever_happens_in_whatever_order_rows_and_statement_are_the_books(redis_server, client, operations):
     redis_server.flush()

@@ -207,7 +207,7 @@ def world(redis_server):
 
 @given(st.lists(OPERATIONS, min_size=20, max_size=50))
 @hypothesis_settings(
-    max_examples=250,
+    max_examples=120,
     derandomize=True,
     # The fixture is emptied for each example, and made once: its round trips are what takes time.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
