@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
 import sys
@@ -21,15 +20,13 @@ from config.tracing import process_tracing
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
-from workers import batches, privacy, progress, shutdown
+from workers import batches, memory, privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
 from workers.logs import setup as logs
 from workers.logs.render import find_context_with
 
 logger = logging.getLogger("dspyq.worker")
 
-#: Calls leave little that only the collector frees; at Python's own 700 it runs ten times in each.
-_COLLECT_AFTER_OBJECTS = 10_000
 #: What an endpoint of traces that does not answer may cost a worker's end.
 _EXPORT_SECONDS = 3.0
 
@@ -86,6 +83,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         from workers.programs import build_programs  # noqa: PLC0415
         from workers.tasks import install  # noqa: PLC0415
 
+        memory.share_heaps()
         settings = get_settings()
         find_context_with(running_log_context)
         instance.quiet = instance.quiet or logs.is_json(settings)  # no banner among lines of JSON
@@ -95,6 +93,7 @@ def _prepare(instance: Any, **_: Any) -> None:
         guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
         scoring, upkeep = Scoring(settings, served), Upkeep(guards.catch_up, gates.open_what_may_be)
         install(build_programs(settings, served, guards), guards, gates, scoring)
+        logs.route_structlog()
         monitoring = None
         if settings.metrics.port is not None:
             monitoring = Monitoring(settings, served, guards, process_leases(), process_pauses(), upkeep, scoring)
@@ -156,10 +155,7 @@ def _begin(sender: Any, **_: Any) -> None:
     leases = process_leases()
     leases.tell = tell
     leases.start()
-    # What there is now stays: no collection needs to look at DSPy's and Celery's hundred thousand objects again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+    memory.settle()
 
 
 def _end(**_: Any) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
-import structlog
 from celery._state import get_current_task
 
 from config.events import Event, log_context
@@ -78,6 +77,8 @@ def json_renderer(secrets: Iterable[str]) -> Render:
 
 def console_renderer(secrets: Iterable[str], *, colours: bool) -> Render:
     """Return what writes an entry for people, without these secrets."""
+    import structlog  # noqa: PLC0415 - JSON has no use for it, and it takes four megabytes
+
     hide = _hider([*secrets, *(repr(secret)[1:-1] for secret in secrets)])
     renderer = structlog.dev.ConsoleRenderer(
         colors=colours,

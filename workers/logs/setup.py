@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import click
-import structlog
 from celery import signals
 from click.core import ParameterSource
 
@@ -46,6 +45,29 @@ def is_json(settings: Settings) -> bool:
     return stated == "json" or (stated == "auto" and not sys.__stderr__.isatty())  # type: ignore[union-attr]  # a worker has one
 
 
+def route_structlog() -> None:
+    """Have the programs' structlog loggers say it here too, unless they set structlog up by themselves.
+
+    Where none has loaded it, nor will: it takes four megabytes, with what it loads.
+    """
+    structlog = sys.modules.get("structlog")
+    if structlog is None or structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
 def _take_over(logger: logging.Logger, logfile: Any, colorize: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
     """Write what the root logger gets, in place of the handler that Celery gave it a moment ago."""
     if not app.conf.worker_hijack_root_logger:
@@ -66,7 +88,6 @@ def _take_over(logger: logging.Logger, logfile: Any, colorize: bool, **_: Any) -
     logger.handlers = [writer]
     logger.setLevel(_level(settings, logger.level))
     _replace_task_records()
-    _route_structlog()
 
 
 def _pass_on(logger: logging.Logger, **_: Any) -> None:
@@ -96,25 +117,6 @@ def _is_no_prediction(record: logging.LogRecord) -> bool:
     """Leave out that a prediction failed, but not that its failure could not be handled."""
     task = record.__dict__.get("data") or {}
     return record.levelno >= logging.CRITICAL or task.get("name") != TASK_NAME
-
-
-def _route_structlog() -> None:
-    """Have a program's own structlog loggers say it here too, unless the program set structlog up by itself."""
-    if structlog.is_configured():
-        return
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
 
 
 def _count_dropped(sink: str, number: int) -> None:
