@@ -18,7 +18,7 @@ from workers.logs.render import Entry, Render, entry_of
 CAPACITY = 10_000
 #: So many are written at once, and so long is waited for others: waking up for each would cost more than writing it.
 _MOST_AT_ONCE = 1_000
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.1
 
 Dropped = Callable[[int], None]
 
