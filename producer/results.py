@@ -13,6 +13,7 @@ from celery.states import SUCCESS
 from config.money import to_nano_usd
 from config.scripts import load_script
 from config.settings import get_settings
+from producer.cache import process_cache
 from producer.claims import Kept, Run, Stored, process_claims
 from producer.delivery.leases import process_leases
 from producer.prediction import Prediction, from_json, is_prediction, metadata_from_json
@@ -65,7 +66,9 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         """Forget a result; the next caller of its question computes it anew."""
         meta = self.get_task_meta(task_id, cache=False)
         if isinstance(meta["result"], Prediction):
-            process_claims().invalidate([meta["result"].metadata.input_hash])
+            input_hash = meta["result"].metadata.input_hash
+            process_claims().invalidate([input_hash])
+            process_cache().invalidate(input_hash)  # here at once; others hear of it
         super().forget(task_id)
 
     def _get_result_meta(
