@@ -181,6 +181,7 @@ def test_jobs_taken_ahead_of_a_refusal_go_back_at_once_and_keep_their_turn(
     assert [request.inputs["question"] for request in endpoint.requests()] == questions(12)
 
 
+@pytest.mark.long
 def test_a_fleet_makes_one_probe_for_each_opening(worker, settings_file, start_producer, endpoint):
     path = settings_file(
         {"breaker": {"failure_threshold": 3, "reset_timeout_seconds": 1, "max_reset_timeout_seconds": 1}}

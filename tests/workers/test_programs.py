@@ -288,6 +288,7 @@ def test_threads_share_a_program_without_mixing_answers_or_usage(build_all: Buil
     assert tuple(totals) == billed(endpoint)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_predictions(build: Build) -> None:
     runner = build(module="ChainOfThought")
     process = psutil.Process()

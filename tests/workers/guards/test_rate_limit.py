@@ -102,6 +102,7 @@ def most_in_a_second(times):
     return max(bisect.bisect_right(times, start + 1) - index for index, start in enumerate(times))
 
 
+@pytest.mark.long
 def test_two_hundred_threads_on_four_processes_keep_the_limit_use_it_and_all_get_their_turn(start_producer):
     rate, burst, seconds = 100, 5, 4.0
     arguments = {"rate": rate, "burst": burst, "threads": 50, "processes": 4, "seconds": seconds}
