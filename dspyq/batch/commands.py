@@ -66,7 +66,10 @@ def run(
 
     source = None if str(file) == "-" else file
     with refusals():
-        hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
+        try:
+            hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
+        except ValueError as error:
+            raise typer.BadParameter(f"--window: {error}") from None
         if dry_run:
             from dspyq.batch.quote import show_quote
 

@@ -47,7 +47,7 @@ def schedule(
     if as_json:
         print_json([_described(batch, times[batch.name]) for batch in wanted])
     elif not wanted:
-        console.print("There are no scheduled batches: add a [batches.NAME] table to the configuration.")
+        console.print("There are no scheduled batches: add a \\[batches.NAME] table to the configuration.")
     elif name is not None:
         _show_one(wanted[0], times[name])
     else:

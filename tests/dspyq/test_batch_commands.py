@@ -101,6 +101,19 @@ def test_what_cannot_go_on_is_refused_in_one_line(dspyq, rows, tmp_path, change,
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--window", "25:00-1"], "'25:00-1' is no span of the day"),
+        (["--window", "22:00-06:00", "--timezone", "Nowhere"], "there is no timezone 'Nowhere'"),
+    ],
+)
+def test_hours_that_are_none_are_a_mistake_of_usage(dspyq, rows, tmp_path, arguments, said):
+    refused = dspyq("batch", "run", str(rows({"question": "q"})), "--output", str(tmp_path / "o"), *arguments, ok=False)
+    assert refused.returncode == 2
+    assert said in " ".join(refused.stderr.replace("│", "").split())
+
+
 @pytest.mark.usefixtures("shared_worker")
 def test_another_option_than_before_is_refused(dspyq, rows, tmp_path):
     file, out = rows({"question": "one"}), tmp_path / "out.jsonl"
