@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import hiredis
 import redis
-from redis.client import Pipeline
 from redis.exceptions import NoScriptError
 from redis.typing import EncodableT
 
@@ -50,11 +49,6 @@ class Script:
             args: Its arguments.
         """
         return Step(self, ("EVALSHA", self.sha, len(keys), *keys, *args), read)
-
-    def add_to(self, pipeline: Pipeline, keys: Sequence[str] = (), args: Iterable[EncodableT] = ()) -> None:
-        """Run it with a pipeline of redis-py's."""
-        pipeline.scripts.add(self)  # type: ignore[arg-type]  # it reads our two attributes alone
-        pipeline.evalsha(self.sha, len(keys), *keys, *args)
 
 
 class Step(NamedTuple, Generic[Result]):

@@ -65,13 +65,6 @@ class BatchBooks:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    @property
-    def left_nano_usd(self) -> int | None:
-        """What it may still spend, beyond what is held; None without a limit."""
-        if self.max_nano_usd is None:
-            return None
-        return max(0, self.max_nano_usd - self.settled_nano_usd - self.held_nano_usd)
-
 
 @dataclass(frozen=True, slots=True)
 class UncollectedCall:
