@@ -82,7 +82,8 @@ class Events(events.Events):  # type: ignore[misc]  # celery ships no types
 def _without_content(event_type: str, fields: dict[str, Any]) -> dict[str, Any]:
     if not event_type.startswith("task-") or not hides_content():
         return fields
-    shown = {name: HIDDEN if name in _CONTENT else value for name, value in fields.items() if name != "traceback"}
+    shown = fields | dict.fromkeys(_CONTENT & fields.keys(), HIDDEN)
+    shown.pop("traceback", None)
     if "exception" in shown:
         shown["exception"] = exception_type(shown["exception"])
     return shown

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
+from urllib.request import getproxies
 
 import anyio.to_thread  # comes with DSPy
 import dspy
@@ -73,6 +74,7 @@ class Engine:
             read_timeout=model.timeout_seconds,
             write_timeout=model.timeout_seconds,
             max_connections=_MAX_CONNECTIONS,
+            trust_env=bool(getproxies()),  # else it would read the whole environment for each call
         )
         key = _read_key(model, self._route)
         self._native = LM15Engine(

@@ -46,6 +46,7 @@ def hide_content(**_: Any) -> None:
     if not hides_content():
         return
     DeliveredTask.Request = "workers.request:Request"
+    DeliveredTask.resultrepr_maxsize = 0  # nothing would show that text, and it takes a while to make
     make_record = logging.getLogRecordFactory()
 
     def make_record_without_content(*args: Any, **kwargs: Any) -> logging.LogRecord:

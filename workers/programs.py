@@ -8,6 +8,7 @@ import logging
 import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -39,6 +40,8 @@ _STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
 #: A predictor takes these for itself, so an input of that name would never reach the prompt.
 _PREDICTOR_ARGUMENTS = frozenset({"self", "signature", "new_signature", "demos", "config", "lm"})
 _LONGEST_MESSAGE = 2000
+#: Programs that make a signature for each call shall not have all of them kept.
+_MOST_SIGNATURES = 64
 
 _Argument = TypeVar("_Argument")
 _Built = TypeVar("_Built")
@@ -211,7 +214,11 @@ def _failure(error: BaseException) -> PredictionFailed:
 def _build_adapter(program: Program) -> dspy.Adapter:
     setting = f"programs.{program.name}.adapter"
     path = program.adapter if ":" in program.adapter else f"dspy:{program.adapter}"
-    return _construct(_import_class(path, dspy.Adapter, setting), setting)
+    adapter: dspy.Adapter = _construct(_import_class(path, dspy.Adapter, setting), setting)
+    if type(adapter).__module__.startswith("dspy."):
+        # It says the same of a signature each time, and DSPy takes a sixth of a call to write it.
+        adapter.format_field_structure = lru_cache(_MOST_SIGNATURES)(adapter.format_field_structure)
+    return adapter
 
 
 def _build_module(program: Program) -> dspy.Module:

@@ -38,6 +38,8 @@ from workers.tracing import run_context
 logger = logging.getLogger("dspyq.tasks")
 
 _LOOK_AGAIN_SECONDS = (0.02, 0.5)
+#: What was seen of a claim when its job was taken is good for so long.
+_CLAIM_IS_FRESH_SECONDS = 0.5
 #: A job waits this long in a thread for another's run, and then in Redis, this long at a time.
 _WAIT_IN_THREAD_SECONDS = 2.0
 _WAIT_IN_REDIS_SECONDS = 1.0
@@ -80,8 +82,9 @@ class Body:
         report.begin(header)
         request = _request(context, header, run, inputs, is_served=(header.program, header.variant) in self._runners)
         is_first_look = not header.is_claimed and not run.is_repeated
+        is_own = header.is_claimed and not run.is_repeated and _was_its_own_when_taken(properties)
         try:
-            stored = _answered_by_another(context, request, run, is_first_look=is_first_look)
+            stored = None if is_own else _answered_by_another(context, request, run, is_first_look=is_first_look)
             earlier = self._earlier(run, request.variant) if stored is None else NO_EARLIER_RUNS
         except redis.RedisError as error:  # nothing is wrong with the job
             logger.warning(Event("job_waits_for_redis", error=f"{type(error).__name__}: {error}"))
@@ -285,6 +288,12 @@ def _answered_by_another(context: Context, request: Request, run: Run, *, is_fir
             park(context, _WAIT_IN_REDIS_SECONDS)
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, longest_pause_seconds)
+
+
+def _was_its_own_when_taken(properties: Mapping[str, Any]) -> bool:
+    """Whether taking the job told, a moment ago, that its question is claimed for it: then nobody need be asked."""
+    seen_at = properties.get("claim_seen_at")
+    return seen_at is not None and time.monotonic() - seen_at < _CLAIM_IS_FRESH_SECONDS
 
 
 def _copy(claim: Claim, request: Request, run: Run, cache_level: CacheLevel) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Delivery(NamedTuple):
         run_count: How many runs the job had, this one included.
         hand_backs: How often it was handed back by workers that cannot run it.
         message: The message's text.
+        is_claimed: Whether its question is claimed for it, and was not answered when it was taken.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Delivery(NamedTuple):
     run_count: int
     hand_backs: int
     message: bytes
+    is_claimed: bool = False
 
     @property
     def tag(self) -> str:
@@ -112,11 +114,15 @@ class Records:
 
     def take(self, queue: str, lease_seconds: float) -> Delivery | None:
         """Lease the first job of a queue to a new run."""
-        reply = self._scripts["take"](args=(queue, lease_seconds))
-        if reply is None:
-            return None
-        job_id, fence, run_count, hand_backs, message = reply
-        return Delivery(job_id.decode(), fence, run_count, int(hand_backs), message)
+        return next(iter(self.take_many(queue, lease_seconds, 1)), None)
+
+    def take_many(self, queue: str, lease_seconds: float, limit: int) -> list[Delivery]:
+        """Lease the first jobs of a queue, so many at most, each to a new run; one bell was heard for them."""
+        replies = self._scripts["take"](args=(queue, lease_seconds, limit))
+        return [
+            Delivery(job_id.decode(), fence, run_count, int(hand_backs), message, bool(is_claimed))
+            for job_id, fence, run_count, hand_backs, message, is_claimed in replies
+        ]
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False where it is this run's no more."""

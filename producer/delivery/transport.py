@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -25,7 +27,7 @@ from kombu.utils.json import dumps, loads
 from config.events import Event
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
-from producer.delivery.records import Job
+from producer.delivery.records import Delivery, Job
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 _KOMBU_TYPE = b'"__type__"'
 #: What stands in a list for "there is a job to take".
 BELL = 1
+#: One bell brings so many jobs at most, and one for so many free slots. Asking for each by itself, the loop that hands
+#: jobs to threads took a third longer over it.
+_MOST_JOBS_PER_BELL, _SLOTS_PER_JOB = 16, 4
 #: What kombu reads of a message.
 _ENVELOPE = frozenset({"body", "headers", "properties"})
 #: What reading a message raises that no task wrote.
@@ -158,10 +163,25 @@ class Transport(redis.Transport):
             _drop_strange_item()
         elif queue in self._callbacks and queue not in process_pauses().queues:
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
-            job = _take(queue)
-            if job is not None:
-                with _unreadable_is_set_aside(job["properties"]["delivery_tag"]):
-                    super()._deliver(job, queue)
+            self._deliver_jobs(queue)
+
+    def _deliver_jobs(self, queue: str) -> None:
+        """Deliver what waits, as much of it as one bell may bring; nothing is held that was not delivered."""
+        leases = process_leases()
+        deliveries = deque(leases.take_many(queue, self._most_jobs(queue)))
+        try:
+            while deliveries:
+                delivery = deliveries.popleft()
+                with _unreadable_is_set_aside(delivery.tag):
+                    super()._deliver(_message(delivery), queue)
+        finally:
+            for delivery in deliveries:
+                leases.let_go(delivery.tag)
+
+    def _most_jobs(self, queue: str) -> int:
+        """Return how many jobs to take at once: a share of the free slots, for other workers have some as well."""
+        rooms = [channel.qos.can_consume_max_estimate() for channel in self.channels if queue in channel._active_queues]  # noqa: SLF001 - kombu has no other way to ask
+        return min([_MOST_JOBS_PER_BELL, *(max(1, (room or 0) // _SLOTS_PER_JOB) for room in rooms)])
 
     def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
         """Deliver what is no job of ours; where it cannot be read after all, nothing of it counts as prefetched."""
@@ -216,15 +236,21 @@ def _take(queue: str) -> dict[str, Any] | None:
     if delivery is None:
         return None
     with _unreadable_is_set_aside(delivery.tag):
-        message = _read(delivery.message)
-        if message["headers"]["id"] != delivery.id:
-            raise ValueError("it is another job's")
-        message["properties"]["delivery_tag"] = delivery.tag
-        message["properties"]["hand_backs"] = delivery.hand_backs
-        message["properties"]["run_count"] = delivery.run_count
-        message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
-        return message
+        return _message(delivery)
     return None
+
+
+def _message(delivery: Delivery) -> dict[str, Any]:
+    """Return the job's message as the one of this run."""
+    message = _read(delivery.message)
+    if message["headers"]["id"] != delivery.id:
+        raise ValueError("it is another job's")
+    message["properties"]["delivery_tag"] = delivery.tag
+    message["properties"]["hand_backs"] = delivery.hand_backs
+    message["properties"]["run_count"] = delivery.run_count
+    message["properties"]["claim_seen_at"] = time.monotonic() if delivery.is_claimed else None
+    message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
+    return message
 
 
 def _read(text: bytes) -> dict[str, Any]:

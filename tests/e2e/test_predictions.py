@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from producer.claims import process_claims
 from tests.support.processes import eventually
 
 
@@ -34,6 +35,17 @@ def test_a_prediction_comes_back_with_its_outputs_and_metadata(predict, shared_w
     assert metadata.duration_seconds > 0
     assert endpoint.calls() == 1
     eventually(lambda: not leftovers(redis_server))
+
+
+def test_a_worker_does_not_look_up_what_its_producer_has_just_claimed(predict, shared_worker, redis_server):
+    del shared_worker
+    claim = process_claims()._claim.sha  # noqa: SLF001 - what else would name the script
+    with redis_server.monitored() as commands:
+        predict.delay(question="claimed").get(timeout=20)
+    assert sum(claim in command.text for command in commands) == 1
+    with redis_server.monitored() as commands:  # an id of its own is no claim: its worker looks, and claims
+        predict.apply_async(kwargs={"question": "by its own id"}, task_id="own").get(timeout=20)
+    assert sum(claim in command.text for command in commands) == 1
 
 
 def test_the_second_asker_is_answered_from_redis_and_the_third_from_memory(

@@ -101,6 +101,15 @@ def test_a_local_endpoint_needs_no_key(build: Callable[..., Runner], monkeypatch
     assert build().run(QUESTION).outputs == {"answer": "echo:hi"}
 
 
+def test_the_environments_proxy_is_used(
+    build: Callable[..., Runner], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", endpoint.url.removesuffix("/v1"))
+    runner = build(model={"api_base": "http://nowhere.invalid/v1"})
+    assert runner.run({"question": "hi"}).outputs["answer"]
+    assert endpoint.counts().calls == 1
+
+
 def test_the_key_and_the_parameters_reach_the_endpoint(
     build: Callable[..., Runner], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

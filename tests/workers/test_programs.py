@@ -304,6 +304,17 @@ def test_memory_does_not_grow_with_predictions(build: Build) -> None:
     assert dspy.settings.trace == []
 
 
+def test_the_structure_of_a_signature_is_written_once(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    write = dspy.ChatAdapter.format_field_structure
+    monkeypatch.setattr(
+        dspy.ChatAdapter, "format_field_structure", lambda self, signature: written.append(1) or write(self, signature)
+    )
+    runner = build()
+    assert {runner.run({"question": question}).outputs["answer"] for question in ("a", "b")} == {"echo:a", "echo:b"}
+    assert len(written) == 1
+
+
 def test_dspys_own_caches_are_off(build: Build) -> None:
     build()
     assert not dspy.cache.enable_disk_cache

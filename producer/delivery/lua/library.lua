@@ -22,6 +22,7 @@
 local PREFIX = 'dspy:v1:'
 local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
 local DEAD, UNTOLD, SWEPT = PREFIX .. 'dead', PREFIX .. 'untold', PREFIX .. 'swept'
+local BELL = '1'
 local SECONDS_DONE = 3600
 local SEQUENCES_PER_PRIORITY = 2 ^ 49
 
@@ -43,7 +44,7 @@ local function seconds_from_now(seconds)
 end
 
 local function ring(name)
-  redis.call('LPUSH', name, '1')
+  redis.call('LPUSH', name, BELL)
 end
 
 -- Whether this run still is the job's latest.
