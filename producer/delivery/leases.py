@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import random
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
 RENEWALS_PER_LEASE = 3
+#: The shortest time between two beats, as a part of the longest.
+_SHORTEST_BEAT = 0.8
 #: However much there is to move, renewals come first again after so many scripts.
 SWEEPS_PER_BEAT = 20
 #: Between two sweeps, on a busy machine; after a longer pause Redis may have been away.
@@ -235,7 +238,9 @@ class Leases:
     def _run(self) -> None:
         interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
         self.beat()  # at once: workers that die young must sweep too
-        while not self._stopping.wait(interval_seconds):
+        # Not evenly: a sweep rings for jobs that were handed back, and Redis wakes whoever has waited longest. In step
+        # with the second that each worker waits, that would be the one that cannot run the job, again and again.
+        while not self._stopping.wait(interval_seconds * random.uniform(_SHORTEST_BEAT, 1)):  # noqa: S311 - jitter
             self.beat()
 
     def _let_go_of_what_ended(self) -> None:

@@ -112,7 +112,7 @@ def test_a_worker_that_lives_but_consumes_nothing_restarts_its_consumer_and_says
     break_consumer.delay().get(timeout=20)
     predict.delay(question="what it had asked for already").get(timeout=30)
     assert predict.delay(question="q").get(timeout=30).answer
-    assert '"consumer_restarted"' in deaf.logs()
+    deaf.wait_for_line('"consumer_restarted"')
 
 
 @pytest.mark.long

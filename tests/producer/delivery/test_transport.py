@@ -202,9 +202,7 @@ def test_a_consumer_without_a_limit_gets_one_job_at_a_time(connection: Connectio
     assert len(received) == 1
 
 
-def test_what_was_taken_and_not_delivered_is_let_go(
-    connection: Connection, tasks: ModuleType, leases: Leases
-) -> None:
+def test_what_was_taken_and_not_delivered_is_let_go(connection: Connection, tasks: ModuleType, leases: Leases) -> None:
     received: list[Any] = []
 
     def refuse_the_second(_: Any, message: Any) -> None:
@@ -212,9 +210,7 @@ def test_what_was_taken_and_not_delivered_is_let_go(
         if len(received) == 2:
             raise RuntimeError("the consumer breaks")
 
-    consumer = Consumer(
-        connection, [Queue(QUEUE, routing_key=QUEUE)], callbacks=[refuse_the_second], prefetch_count=16
-    )
+    consumer = Consumer(connection, [Queue(QUEUE, routing_key=QUEUE)], callbacks=[refuse_the_second], prefetch_count=16)
     consumer.consume()
     for _ in range(4):
         tasks.add.apply_async((1, 2), ignore_result=True)
