@@ -89,17 +89,13 @@ class Leases:
 
     def take(self, queue: str) -> Delivery | None:
         """Take the first job of a queue; None where nothing waits."""
-        return next(iter(self.take_many(queue, 1)), None)
-
-    def take_many(self, queue: str, limit: int) -> list[Delivery]:
-        """Take the first jobs of a queue, so many at most."""
         asked_at = self.asked_at = time.monotonic()
-        deliveries = self.records.take_many(queue, self._lease_seconds, limit)
-        for delivery in deliveries:
+        delivery = self.records.take(queue, self._lease_seconds)
+        if delivery is not None:
             self._held[delivery.tag] = Lease(sure_until=asked_at + self._lease_seconds)
-        with self._counting:
-            self._deliveries.update((queue, delivery.run_count > 1) for delivery in deliveries)
-        return deliveries
+            with self._counting:
+                self._deliveries[queue, delivery.run_count > 1] += 1
+        return delivery
 
     def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
         """Name what to call when this run no longer counts against the prefetch limit, ended or not."""

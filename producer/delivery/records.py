@@ -114,15 +114,11 @@ class Records:
 
     def take(self, queue: str, lease_seconds: float) -> Delivery | None:
         """Lease the first job of a queue to a new run."""
-        return next(iter(self.take_many(queue, lease_seconds, 1)), None)
-
-    def take_many(self, queue: str, lease_seconds: float, limit: int) -> list[Delivery]:
-        """Lease the first jobs of a queue, so many at most, each to a new run; one bell was heard for them."""
-        replies = self._scripts["take"](args=(queue, lease_seconds, limit))
-        return [
-            Delivery(job_id.decode(), fence, run_count, int(hand_backs), message, bool(is_claimed))
-            for job_id, fence, run_count, hand_backs, message, is_claimed in replies
-        ]
+        reply = self._scripts["take"](args=(queue, lease_seconds))
+        if reply is None:
+            return None
+        job_id, fence, run_count, hand_backs, message, is_claimed = reply
+        return Delivery(job_id.decode(), fence, run_count, int(hand_backs), message, bool(is_claimed))
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False where it is this run's no more."""

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -35,9 +34,6 @@ logger = logging.getLogger(__name__)
 _KOMBU_TYPE = b'"__type__"'
 #: What stands in a list for "there is a job to take".
 BELL = 1
-#: One bell brings so many jobs at most, and one for so many free slots. Asking for each by itself, the loop that hands
-#: jobs to threads took a third longer over it.
-_MOST_JOBS_PER_BELL, _SLOTS_PER_JOB = 16, 4
 #: What kombu reads of a message.
 _ENVELOPE = frozenset({"body", "headers", "properties"})
 #: What reading a message raises that no task wrote.
@@ -163,25 +159,10 @@ class Transport(redis.Transport):
             _drop_strange_item()
         elif queue in self._callbacks and queue not in process_pauses().queues:
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
-            self._deliver_jobs(queue)
-
-    def _deliver_jobs(self, queue: str) -> None:
-        """Deliver what waits, as much of it as one bell may bring; nothing is held that was not delivered."""
-        leases = process_leases()
-        deliveries = deque(leases.take_many(queue, self._most_jobs(queue)))
-        try:
-            while deliveries:
-                delivery = deliveries.popleft()
-                with _unreadable_is_set_aside(delivery.tag):
-                    super()._deliver(_message(delivery), queue)
-        finally:
-            for delivery in deliveries:
-                leases.let_go(delivery.tag)
-
-    def _most_jobs(self, queue: str) -> int:
-        """Return how many jobs to take at once: a share of the free slots, for other workers have some as well."""
-        rooms = [channel.qos.can_consume_max_estimate() for channel in self.channels if queue in channel._active_queues]  # noqa: SLF001 - kombu has no other way to ask
-        return min([_MOST_JOBS_PER_BELL, *(max(1, (room or 0) // _SLOTS_PER_JOB) for room in rooms)])
+            job = _take(queue)
+            if job is not None:
+                with _unreadable_is_set_aside(job["properties"]["delivery_tag"]):
+                    super()._deliver(job, queue)
 
     def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
         """Deliver what is no job of ours; where it cannot be read after all, nothing of it counts as prefetched."""

@@ -170,12 +170,12 @@ def _before_reply(connection: Any, *args: Any, **kwargs: Any) -> None:
         _points.doing.action = action
 
 
-def _first_of(queue: str, limit: int = 1) -> tuple[str, ...]:
-    return tuple(job_id.decode() for job_id in _own_client().zrange(f"dspy:v1:queue:{queue}", 0, limit - 1))
+def _first_of(queue: str) -> tuple[str, ...]:
+    return tuple(job_id.decode() for job_id in _own_client().zrange(f"dspy:v1:queue:{queue}", 0, 0))
 
 
-def _about_to_take(queue: str, _: float, limit: int) -> tuple[str, ...]:
-    return _first_of(queue, limit) if _points.point == "mid-take" else ()
+def _about_to_take(queue: str, _: float) -> tuple[str, ...]:
+    return _first_of(queue) if _points.point == "mid-take" else ()
 
 
 def _heard(transport: Any, message: Any, queue: str) -> None:
@@ -211,15 +211,15 @@ def _locked(owner: type, name: str, lock: threading.RLock) -> None:
 def _install() -> None:
     reach = _points.reach
     _telling(Records, "put", "put", lambda job: (job.id,))
-    _telling(Records, "take_many", "take", _about_to_take)
+    _telling(Records, "take", "take", _about_to_take)
     _telling(Records, "finish", "finish", lambda tag: (tag.rpartition(":")[0],))
     _telling(Records, "renew", "renew", lambda *_: ())
     _telling(Records, "sweep", "sweep", lambda *_: ())
     _telling(Claims, "answer", "store", lambda _, run, __: (run.task_id,))
     _around(Claims, "claim", after=_claimed)
     _around(Transport, "_deliver", before=_heard)
-    _around(Leases, "take_many", after=lambda deliveries, *_: deliveries and reach("after-take"))
-    _locked(Leases, "take_many", _points.taking)
+    _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))
+    _locked(Leases, "take", _points.taking)
     _around(Leases, "begin", after=_began)
     _around(Claims, "answer", before=lambda *_: reach("before-store"), after=_stored)
     _around(PredictionBackend, "_chord_publish_claim_expires", before=lambda *_: reach("mid-chord"))

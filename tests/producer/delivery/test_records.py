@@ -322,32 +322,6 @@ def test_a_job_set_aside_keeps_its_record_and_runs_no_more(records: Records, job
     assert records.renew([delivery.tag], 30) == {delivery.tag}
 
 
-def test_jobs_taken_together_come_in_order_each_with_a_run_of_its_own_and_no_more_than_asked_for(
-    records: Records, job: Any
-) -> None:
-    for job_id, priority in [("late", 9), ("first", 3), ("urgent", 0), ("second", 3)]:
-        records.put(job(job_id, priority=priority))
-    taken = records.take_many("q", 30, 3)
-    assert [delivery.id for delivery in taken] == ["urgent", "first", "second"]
-    assert len({delivery.fence for delivery in taken}) == 3
-    assert records.renew([delivery.tag for delivery in taken], 30) == frozenset()
-    assert [delivery.id for delivery in records.take_many("q", 30, 3)] == ["late"]
-    assert records.take_many("q", 30, 3) == []
-
-
-def test_the_bells_of_jobs_taken_together_leave_the_list_but_for_the_one_that_was_heard(
-    records: Records, job: Any, jobs_redis: redis.Redis
-) -> None:
-    jobs_redis.lpush("q", "an envelope")
-    for number in range(5):
-        records.put(job(str(number)))
-    jobs_redis.rpop("q")  # the envelope stands before the bells, and kombu reads that first
-    jobs_redis.rpush("q", "an envelope")
-    jobs_redis.lpop("q")  # a bell is heard
-    records.take_many("q", 30, 3)
-    assert jobs_redis.lrange("q", 0, -1) == ["1", "1", "an envelope"]
-
-
 @pytest.mark.parametrize(
     ("alias", "is_claimed"),
     [

@@ -181,44 +181,6 @@ def test_doubled_bells_deliver_nothing_twice(
     assert len(received) == 1
 
 
-@pytest.mark.parametrize(("free_slots", "most"), [(16, 4), (3, 1), (100, 16)])
-def test_one_bell_brings_a_job_for_every_few_free_slots(
-    connection: Connection, tasks: ModuleType, free_slots: int, most: int
-) -> None:
-    received: list[Any] = []
-    consume(connection, received, prefetch_count=free_slots)
-    for _ in range(20):
-        tasks.add.apply_async((1, 2), ignore_result=True)
-    connection.drain_events(timeout=1)
-    assert len(received) == most
-
-
-def test_a_consumer_without_a_limit_gets_one_job_at_a_time(connection: Connection, tasks: ModuleType) -> None:
-    received: list[Any] = []
-    consume(connection, received)
-    for _ in range(3):
-        tasks.add.apply_async((1, 2), ignore_result=True)
-    connection.drain_events(timeout=1)
-    assert len(received) == 1
-
-
-def test_what_was_taken_and_not_delivered_is_let_go(connection: Connection, tasks: ModuleType, leases: Leases) -> None:
-    received: list[Any] = []
-
-    def refuse_the_second(_: Any, message: Any) -> None:
-        received.append(message)
-        if len(received) == 2:
-            raise RuntimeError("the consumer breaks")
-
-    consumer = Consumer(connection, [Queue(QUEUE, routing_key=QUEUE)], callbacks=[refuse_the_second], prefetch_count=16)
-    consumer.consume()
-    for _ in range(4):
-        tasks.add.apply_async((1, 2), ignore_result=True)
-    with pytest.raises(RuntimeError, match="breaks"):
-        connection.drain_events(timeout=1)
-    assert leases.held_count == len(received) == 2
-
-
 def test_a_lost_bell_is_rung_again(
     connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases
 ) -> None:
