@@ -210,8 +210,8 @@ class Bulk:
         try:
             publish_many(list(unsent.values()), priority=priority)
         except (OperationalError, redis.RedisError, OSError):
-            # Some may have been sent all the same; then their workers claim the questions again. Redis may be gone:
-            # then claims without a job lapse by themselves, after delivery.claim_timeout_seconds.
+            # Some may have been sent all the same; those claims stay. Redis may be gone: then claims without a job
+            # lapse by themselves, after delivery.claim_timeout_seconds.
             with suppress(redis.RedisError):
                 self._claims.release_many(
                     (request, claim.task_id)

@@ -178,7 +178,7 @@ class Claims:
         return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
 
     def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:
-        """Give claims of these tasks back, in one round trip."""
+        """Give claims of these tasks back, in one round trip; those whose jobs were sent after all stay."""
         steps = [
             self._release.step(bool, (ALIAS_PREFIX + request.input_hash,), (task_id, "", request.queue))
             for request, task_id in asked

@@ -224,8 +224,8 @@ class Predict(DeliveredTask):
         try:
             self.publish(request, options, task_id, is_claimed=True)
         except (OperationalError, RedisError, OSError):
-            # It may have been sent all the same; then its worker claims the question again. Redis may be gone: then
-            # the claim lapses by itself, after delivery.claim_timeout_seconds.
+            # It may have been sent all the same; then the claim stays. Redis may be gone: then the claim lapses by
+            # itself, after delivery.claim_timeout_seconds.
             with suppress(RedisError):
                 process_claims().release(request, Run(task_id))
             raise

@@ -216,7 +216,7 @@ def _build_adapter(program: Program) -> dspy.Adapter:
     path = program.adapter if ":" in program.adapter else f"dspy:{program.adapter}"
     adapter: dspy.Adapter = _construct(_import_class(path, dspy.Adapter, setting), setting)
     if type(adapter).__module__.startswith("dspy."):
-        # It says the same of a signature each time, and DSPy takes a sixth of a call to write it.
+        # It says the same of a signature each time, and writing it takes DSPy some 40 µs of each call.
         adapter.format_field_structure = lru_cache(_MOST_SIGNATURES)(adapter.format_field_structure)
     return adapter
 

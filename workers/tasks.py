@@ -82,7 +82,7 @@ class Body:
         report.begin(header)
         request = _request(context, header, run, inputs, is_served=(header.program, header.variant) in self._runners)
         is_first_look = not header.is_claimed and not run.is_repeated
-        is_own = header.is_claimed and not run.is_repeated and _was_its_own_when_taken(properties)
+        is_own = not run.is_repeated and _was_its_own_when_taken(properties)
         try:
             stored = None if is_own else _answered_by_another(context, request, run, is_first_look=is_first_look)
             earlier = self._earlier(run, request.variant) if stored is None else NO_EARLIER_RUNS

@@ -56,7 +56,7 @@ class Delivery(NamedTuple):
     run_count: int
     hand_backs: int
     message: bytes
-    is_claimed: bool = False
+    is_claimed: bool
 
     @property
     def tag(self) -> str:

@@ -26,7 +26,7 @@ from kombu.utils.json import dumps, loads
 from config.events import Event
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
-from producer.delivery.records import Delivery, Job
+from producer.delivery.records import Job
 
 logger = logging.getLogger(__name__)
 
@@ -217,21 +217,16 @@ def _take(queue: str) -> dict[str, Any] | None:
     if delivery is None:
         return None
     with _unreadable_is_set_aside(delivery.tag):
-        return _message(delivery)
+        message = _read(delivery.message)
+        if message["headers"]["id"] != delivery.id:
+            raise ValueError("it is another job's")
+        message["properties"]["delivery_tag"] = delivery.tag
+        message["properties"]["hand_backs"] = delivery.hand_backs
+        message["properties"]["run_count"] = delivery.run_count
+        message["properties"]["claim_seen_at"] = time.monotonic() if delivery.is_claimed else None
+        message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
+        return message
     return None
-
-
-def _message(delivery: Delivery) -> dict[str, Any]:
-    """Return the job's message as the one of this run."""
-    message = _read(delivery.message)
-    if message["headers"]["id"] != delivery.id:
-        raise ValueError("it is another job's")
-    message["properties"]["delivery_tag"] = delivery.tag
-    message["properties"]["hand_backs"] = delivery.hand_backs
-    message["properties"]["run_count"] = delivery.run_count
-    message["properties"]["claim_seen_at"] = time.monotonic() if delivery.is_claimed else None
-    message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
-    return message
 
 
 def _read(text: bytes) -> dict[str, Any]:

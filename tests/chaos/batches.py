@@ -51,7 +51,7 @@ def batch_ordered(scale: Scale) -> Outcome:
 def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
     kills = scale.pick(quick=4, full=20)
     with Stage(model_seconds=_MODEL_SECONDS, concurrency=_CONCURRENCY, is_append_only=True) as stage:
-        files = _write_rows(stage.folder, scale, scale.pick(quick=250, full=4000))
+        files = _write_rows(stage.folder, scale, scale.pick(quick=400, full=4000))
         with _workers_killed(stage, scale) as trouble:
             _prepare(stage, files)
             whole = stage.folder / "whole.jsonl"

@@ -54,8 +54,7 @@ def _run(
 
 def restarted(scale: Scale) -> Outcome:
     """SIGKILL an append-only Redis under load and start it again."""
-    # Longer than the workers' sweeps may lie apart: leases of 2 s are given time then, shorter ones might just run out.
-    down_seconds = scale.pick(quick=3, full=5)
+    down_seconds = scale.pick(quick=1, full=5)
 
     def apply(stage: Stage) -> None:
         stage.redis.process.kill()

@@ -161,6 +161,21 @@ def test_a_released_claim_is_free_and_releasing_twice_takes_nobody_elses(claims)
     assert claims.claim(asked, "three", priority=0).task_id == "two"
 
 
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_a_claim_whose_job_was_sent_after_all_is_not_given_back(claims, redis_server, is_answered):
+    from producer.claims import Run
+
+    asked = request()
+    claims.claim(asked, "one", priority=0)
+    if is_answered:
+        claims.answer(asked, run("one"), stored())
+    else:
+        redis_server.client().hset("dspy:v1:job:one", "message", "{}")
+    claims.release(asked, Run("one"))
+    claims.release_many([(asked, "one")])
+    assert claims.claim(asked, "two", priority=0).task_id == "one"
+
+
 def test_a_claim_tried_again_after_a_lost_reply_is_still_ours(claims):
     asked = request()
     assert [claims.claim(asked, "one", priority=0).verdict for _ in range(2)] == ["claim", "claim"]

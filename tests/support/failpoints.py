@@ -81,16 +81,16 @@ class _Points:
         self._lock = threading.Lock()
         self.taking = threading.RLock()  # when this process dies, a job is taken and in its record, or it is not taken
         self._unpaid_tags: set[str] = set()
-        self.doing = threading.local()  # .action: what Redis is being told by this thread; .job_ids; .tag
+        self.doing = threading.local()  # .action: what Redis is being told by this thread; .job_id; .tag
 
-    def reach(self, point: str, *job_ids: str) -> None:
+    def reach(self, point: str, job_id: str | None = None) -> None:
         """Die, if this is the point."""
         if self.dies_once and self._is_named_once(point):
             os.kill(os.getpid(), signal.SIGKILL)
         if point != self.point:
             return
         with self._lock, self.taking:  # one death, one record
-            if self._random.random() < self._probability and self._leave_record(job_ids):
+            if self._random.random() < self._probability and self._leave_record(job_id):
                 os.kill(os.getpid(), signal.SIGKILL)
                 threading.Event().wait()  # nothing else is done until the signal is
 
@@ -108,11 +108,12 @@ class _Points:
         client = jobs_client()
         return client.get(ONCE_KEY) == point.encode() and client.delete(ONCE_KEY) == 1
 
-    def _leave_record(self, job_ids: tuple[str, ...]) -> bool:
+    def _leave_record(self, job_id: str | None) -> bool:
         """Return whether it may die now; then it must."""
         self.doing.action = None
         held = {tag.rpartition(":")[0] for tag in list(process_leases()._held)}  # noqa: SLF001 - no production code asks
-        held.update(job_ids)
+        if job_id:
+            held.add(job_id)
         death = Death(self.point or "", time.time(), tuple(sorted(held)), len(list(self._unpaid_tags)))
         if _own_client().rpush(DEATHS_KEY, json.dumps(asdict(death))) <= self._most_deaths:
             return True
@@ -146,13 +147,13 @@ def _around(
     setattr(owner, name, wrapped)
 
 
-def _telling(owner: type, name: str, action: str, job_ids_of: Callable[..., tuple[str, ...]]) -> None:
+def _telling(owner: type, name: str, action: str, job_id_of: Callable[..., str | None]) -> None:
     """Within this method, a reply that is about to be read is the middle of an action."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _points.doing.action, _points.doing.job_ids = action, job_ids_of(*args, **kwargs)
+        _points.doing.action, _points.doing.job_id = action, job_id_of(*args, **kwargs)
         try:
             return method(self, *args, **kwargs)
         finally:
@@ -166,22 +167,19 @@ def _before_reply(connection: Any, *args: Any, **kwargs: Any) -> None:
     action = getattr(_points.doing, "action", None)
     if action:
         _points.doing.action = None  # what asks Redis meanwhile reads replies too
-        _points.reach(f"mid-{action}", *_points.doing.job_ids)
+        _points.reach(f"mid-{action}", _points.doing.job_id)
         _points.doing.action = action
 
 
-def _first_of(queue: str) -> tuple[str, ...]:
-    return tuple(job_id.decode() for job_id in _own_client().zrange(f"dspy:v1:queue:{queue}", 0, 0))
-
-
-def _about_to_take(queue: str, _: float) -> tuple[str, ...]:
-    return _first_of(queue) if _points.point == "mid-take" else ()
+def _first_of(queue: str) -> str | None:
+    first = _own_client().zrange(f"dspy:v1:queue:{queue}", 0, 0)
+    return first[0].decode() if first else None
 
 
 def _heard(transport: Any, message: Any, queue: str) -> None:
     del transport
     if message == BELL and _points.point in {"after-bell", None}:
-        _points.reach("after-bell", *(_first_of(queue) if _points.point else ()))
+        _points.reach("after-bell", _first_of(queue) if _points.point else None)
 
 
 def _began(may_begin: bool, leases: Any, tag: str) -> None:
@@ -210,12 +208,12 @@ def _locked(owner: type, name: str, lock: threading.RLock) -> None:
 
 def _install() -> None:
     reach = _points.reach
-    _telling(Records, "put", "put", lambda job: (job.id,))
-    _telling(Records, "take", "take", _about_to_take)
-    _telling(Records, "finish", "finish", lambda tag: (tag.rpartition(":")[0],))
-    _telling(Records, "renew", "renew", lambda *_: ())
-    _telling(Records, "sweep", "sweep", lambda *_: ())
-    _telling(Claims, "answer", "store", lambda _, run, __: (run.task_id,))
+    _telling(Records, "put", "put", lambda job: job.id)
+    _telling(Records, "take", "take", lambda queue, _: _first_of(queue) if _points.point == "mid-take" else None)
+    _telling(Records, "finish", "finish", lambda tag: tag.rpartition(":")[0])
+    _telling(Records, "renew", "renew", lambda *_: None)
+    _telling(Records, "sweep", "sweep", lambda *_: None)
+    _telling(Claims, "answer", "store", lambda _, run, __: run.task_id)
     _around(Claims, "claim", after=_claimed)
     _around(Transport, "_deliver", before=_heard)
     _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))

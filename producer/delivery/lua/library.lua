@@ -12,6 +12,7 @@
 --   dspy:v1:leases        place: sorted set by the second the lease runs out
 --   dspy:v1:dead          place: sorted set by the second the job was set aside; its hash says the reason
 -- And beside it:
+--   dspy:v1:prediction:<input hash>  the alias of a question, of the scripts on claims; read by take alone
 --   dspy:v1:calls:<id>    what its runs have paid for already, written by the workers' guards; ends with the job
 --   dspy:v1:untold        set of the dead whose callers do not know yet
 --   dspy:v1:done:<id>     says for an hour that a child of another task's run is done
@@ -22,7 +23,6 @@
 local PREFIX = 'dspy:v1:'
 local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
 local DEAD, UNTOLD, SWEPT = PREFIX .. 'dead', PREFIX .. 'untold', PREFIX .. 'swept'
-local BELL = '1'
 local SECONDS_DONE = 3600
 local SEQUENCES_PER_PRIORITY = 2 ^ 49
 
@@ -44,7 +44,7 @@ local function seconds_from_now(seconds)
 end
 
 local function ring(name)
-  redis.call('LPUSH', name, BELL)
+  redis.call('LPUSH', name, '1')
 end
 
 -- Whether this run still is the job's latest.

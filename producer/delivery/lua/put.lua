@@ -26,15 +26,16 @@ if exists then
   leave(id)
   redis.call('HINCRBY', job, 'fence', 1)
 end
-redis.call('HSET', job, 'message', message, 'queue', queue, 'score', score, 'generation', generation)
-redis.call('HSETNX', job, 'put_at', seconds_from_now(0))
-if is_child then
-  redis.call('HSET', job, 'child', 1)
-end
+-- Its place first: where that fails, as over a key that holds something else, no record is left that says it was put.
 redis.call('SADD', QUEUES, queue)
 if delay_seconds > 0 then
   redis.call('ZADD', DELAYED, seconds_from_now(delay_seconds), id)
 else
   line_up(id, queue, score)
+end
+redis.call('HSET', job, 'message', message, 'queue', queue, 'score', score, 'generation', generation)
+redis.call('HSETNX', job, 'put_at', seconds_from_now(0))
+if is_child then
+  redis.call('HSET', job, 'child', 1)
 end
 return 1
