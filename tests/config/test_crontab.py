@@ -46,7 +46,7 @@ def test_a_line_fires_when_the_clock_on_the_wall_says_so(data):
     crontab = Crontab.parse(f"{minute} {hour} * * {day_of_week}", zone)
     after, until = around - 2 * 86_400, around + data.draw(st.integers(0, 2 * 86_400))
     expected = sorted(second for second in due if after < second <= until)
-    found = crontab.latest(5_000, after=after, until=until)
+    found = crontab.latest(len(due) + 1, after=after, until=until)
     assert [each.due_at for each in found] == expected
     assert crontab.latest(3, after=after, until=until) == found[-3:]
     if expected:
