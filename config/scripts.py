@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -131,6 +133,7 @@ def _exchange(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
         connection = idle.pop()
     except IndexError:
         connection = client.connection_pool.get_connection()
+        _wait_in_the_kernel(connection)
     try:
         connection.send_packed_command([b"".join(map(_pack, commands))])
         replies = [_read_reply(connection) for _ in commands]
@@ -139,9 +142,26 @@ def _exchange(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
         client.connection_pool.release(connection)
         if isinstance(error, redis.ConnectionError):  # after a restart of Redis, all of them are dead
             _drop_idle_connections(client)
+            if isinstance(error.__context__, BlockingIOError):  # the kernel's way to say that the time is over
+                raise redis.TimeoutError("Redis does not answer in time") from error
         raise
     idle.append(connection)
     return replies
+
+
+def _wait_in_the_kernel(connection: Any) -> None:
+    """Have the kernel end a socket's waiting, instead of Python, which asks it before each read and write.
+
+    Each such question is a system call, for which a thread gives the interpreter away to hundreds of others.
+    """
+    seconds = connection.socket_timeout
+    if not seconds or type(connection._sock) is not socket.socket:  # noqa: SLF001 - TLS waits otherwise
+        return
+    whole = int(seconds)
+    time_value = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection._sock.setsockopt(socket.SOL_SOCKET, option, time_value)  # noqa: SLF001 - it has no other way
+    connection._sock.settimeout(None)  # noqa: SLF001 - as above
 
 
 def _idle_connections(client: redis.Redis) -> list[Any]:

@@ -17,7 +17,6 @@ from redis import RedisError
 
 from config.celery import HEADER, TASK_NAME, app
 from config.errors import InvalidInputs, InvalidOption, InvalidRequest
-from config.privacy import hides_content
 from config.redis import redis_errors
 from producer.bulk import CHUNK_ROWS, process_bulk
 from producer.cache import process_cache
@@ -75,11 +74,6 @@ class Predict(DeliveredTask):
                 raise Ignore
             request.is_answer_stored = True
         return answer
-
-    @property
-    def resultrepr_maxsize(self) -> int:
-        """How much of an answer events and logs may show: Celery would write it out even for nobody to see."""
-        return 0 if hides_content() else DeliveredTask.resultrepr_maxsize
 
     def AsyncResult(self, task_id: str, **options: Any) -> PredictionResult:  # noqa: N802 - Celery's name
         """Return the handle of a prediction by its task id."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -96,9 +98,30 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
 
     def store_answer(self, task_id: str, result: dict[str, Any], request: Any) -> bool:
         """Store a prediction as Celery does its results; return False where the run has lost its job."""
-        meta = self._get_result_meta(result, SUCCESS, None, request)
+        meta = self._success_meta(result, request)
         meta["task_id"] = task_id
         return bool(self.ensure(self._store_prediction, (task_id, result, orjson.dumps(meta), request)))
+
+    def _success_meta(self, result: dict[str, Any], request: Any) -> dict[str, Any]:
+        """Return what Celery stores of a success: the same, without asking its configuration about each."""
+        if self._is_extended:
+            return self._get_result_meta(result, SUCCESS, None, request)
+        meta = {
+            "status": SUCCESS,
+            "result": result,
+            "traceback": None,
+            "children": self.current_task_children(request),
+            "date_done": datetime.now(UTC).isoformat(),
+        }
+        if request and request.group:
+            meta["group_id"] = request.group
+        if request and request.parent_id:
+            meta["parent_id"] = request.parent_id
+        return meta
+
+    @functools.cached_property
+    def _is_extended(self) -> bool:
+        return bool(self.app.conf.find_value_for_key("extended", "result"))
 
     def _store_prediction(self, task_id: str, result: dict[str, Any], payload: bytes, request: Any) -> bool:
         metadata = metadata_from_json(result["metadata"])

@@ -26,7 +26,8 @@ from config.errors import ConfigurationError
 from config.events import NO_CONTEXT
 from config.experiment import Model
 from config.tracing import process_tracing
-from workers.deadline import DeadlineSocket, deadline, remaining_seconds
+from workers import reuse
+from workers.deadline import TOLERANCE_SECONDS, DeadlineSocket, deadline, remaining_seconds
 from workers.failures import Failure, classify, code_of
 from workers.guards.call import Reply
 from workers.guards.model import Guard, Guards, Unguarded
@@ -84,6 +85,7 @@ class Engine:
                 transport=self._transport,
             )
         )
+        reuse.routes(self._native)
         known = dspy.LM(model.model, engine="lm15", cache=False)
         self.supports_function_calling: bool = known.supports_function_calling
         self.supports_reasoning: bool = known.supports_reasoning
@@ -162,7 +164,7 @@ class Engine:
             try:
                 return self._native.complete(request)
             except lm15.TransportError as error:
-                if remaining_seconds() > 0:
+                if remaining_seconds() > TOLERANCE_SECONDS:
                     raise
                 raise lm15.TimeoutError(
                     f"no answer within {seconds:g} s (models.{self._model.name}.timeout_seconds)",

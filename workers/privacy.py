@@ -15,6 +15,7 @@ from typing import Any
 
 import celery
 import redis
+from celery.app import trace
 from celery.worker.consumer import consumer
 from kombu.exceptions import OperationalError
 
@@ -46,7 +47,7 @@ def hide_content(**_: Any) -> None:
     if not hides_content():
         return
     DeliveredTask.Request = "workers.request:Request"
-    DeliveredTask.resultrepr_maxsize = 0  # nothing would show that text, and it takes a while to make
+    trace.saferepr = _hide  # the text of a result: nothing would show it, and it takes a while to make
     make_record = logging.getLogRecordFactory()
 
     def make_record_without_content(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -57,6 +58,10 @@ def hide_content(**_: Any) -> None:
     logging.setLogRecordFactory(make_record_without_content)
     logging.getLogger("celery.redirected").addFilter(_Printed())
     threading.excepthook = _report_thread
+
+
+def _hide(*_: Any) -> str:
+    return HIDDEN
 
 
 class _Printed(logging.Filter):

@@ -8,7 +8,6 @@ import logging
 import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -28,6 +27,7 @@ from config.errors import (
 )
 from config.experiment import DSPY_VERSION, Program, Variant
 from config.settings import Settings
+from workers import reuse
 from workers.guards.model import Guards
 from workers.ledger import Answer, Ledger
 from workers.lm import LEDGER_SETTING, build_lm
@@ -40,8 +40,6 @@ _STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
 #: A predictor takes these for itself, so an input of that name would never reach the prompt.
 _PREDICTOR_ARGUMENTS = frozenset({"self", "signature", "new_signature", "demos", "config", "lm"})
 _LONGEST_MESSAGE = 2000
-#: Programs that make a signature for each call shall not have all of them kept.
-_MOST_SIGNATURES = 64
 
 _Argument = TypeVar("_Argument")
 _Built = TypeVar("_Built")
@@ -147,6 +145,7 @@ def build_programs(
             f"dspy=={DSPY_VERSION}"
         )
     _silence(include_content=settings.logging.include_content)
+    reuse.type_adapters()
     # Its keys leave out the endpoint, and it would replay a reply that did not parse.
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     faults: list[str] = []
@@ -215,9 +214,7 @@ def _build_adapter(program: Program) -> dspy.Adapter:
     setting = f"programs.{program.name}.adapter"
     path = program.adapter if ":" in program.adapter else f"dspy:{program.adapter}"
     adapter: dspy.Adapter = _construct(_import_class(path, dspy.Adapter, setting), setting)
-    if type(adapter).__module__.startswith("dspy."):
-        # It says the same of a signature each time, and writing it takes DSPy some 40 µs of each call.
-        adapter.format_field_structure = lru_cache(_MOST_SIGNATURES)(adapter.format_field_structure)
+    reuse.texts_of_signatures(adapter)
     return adapter
 
 

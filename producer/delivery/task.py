@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NoReturn
 
 from celery import Task, signals
@@ -40,9 +41,11 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
         Raises:
             Ignore: If the job is no longer this worker's; the worker that has it answers.
         """
-        delivery_tag = (self.request.properties or {}).get("delivery_tag")
+        request = self.request
+        request.began_at = time.monotonic()
+        delivery_tag = (request.properties or {}).get("delivery_tag")
         # A task that acknowledges early has given its job up before its body begins, as its author wanted.
-        if self.request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
+        if request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
             return self.run(*args, **kwargs)
         if not process_leases().begin(delivery_tag):
             raise Ignore

@@ -147,10 +147,32 @@ class Channel(redis.Channel):
         return removed
 
 
+class _Loop:
+    """A worker's loop, which registers what is read from once.
+
+    kombu registers every socket before each of its polls: a system call each, which fails, and for which the loop gives
+    the interpreter away to hundreds of threads. A socket that kombu replaces, it registers itself.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hub, name)
+
+    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
+        if self._hub.readers.get(fd) != (callback, args):
+            self._hub.add_reader(fd, callback, *args)
+
+
 class Transport(redis.Transport):
     """Answers a bell by taking a job."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have a worker's loop read from this transport's connections."""
+        super().register_with_event_loop(connection, _Loop(loop))
 
     def _deliver(self, message: Any, queue: str) -> None:
         if isinstance(message, dict) and message.keys() >= _ENVELOPE and not _is_of_task(message):

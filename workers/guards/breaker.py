@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import redis
@@ -43,7 +43,6 @@ class ProviderCall:
     """One call of a provider within a breaker.
 
     Attributes:
-        id: Its own.
         epoch: The breaker's, when the call began.
         is_admitted: Whether Redis said that it may be made; not asked while closed.
         is_neutral: Whether it says nothing about the provider.
@@ -51,10 +50,16 @@ class ProviderCall:
     """
 
     epoch: int
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     is_admitted: bool = False
     is_neutral: bool = False
     made_transition: bool = False
+    _id: str = ""
+
+    @property
+    def id(self) -> str:
+        """Its own; made where something is to be said of it, which of most calls is nothing."""
+        self._id = self._id or uuid.uuid4().hex
+        return self._id
 
     def says_nothing(self) -> None:
         """Mark it: its error is not the provider's illness, as a request that is wrong or one too many.
@@ -120,26 +125,17 @@ class Breaker:
             Refusal: While it is open, or another call probes.
         """
         if self.state.seconds_to_wait(self._seconds_where_forced) > 0:
-            raise self._refusal()
+            raise self.refusal()
 
-    @contextmanager
-    def calling(self) -> Iterator[ProviderCall]:
-        """Stand around the provider's call, and nothing else.
+    def calling(self) -> Calling:
+        """Return what stands around the provider's call, and nothing else.
 
         An ``Exception`` that leaves the block counts as the provider's failure unless the call was marked by
-        ``says_nothing``; what is no ``Exception``, as a refusal, always says nothing.
-
-        Raises:
-            Refusal: Where the call may not be made.
-            redis.RedisError: Where Redis must decide that and does not answer; not while the breaker is closed.
+        ``says_nothing``; what is no ``Exception``, as a refusal, always says nothing. To enter it raises ``Refusal``
+        where the call may not be made, and ``redis.RedisError`` where Redis must decide that and does not answer, which
+        is never while the breaker is closed.
         """
-        call = self._storage.begin()
-        with self._storage.carrying(call), ExitStack() as entered:
-            try:
-                entered.enter_context(self.circuit.calling())
-            except CircuitBreakerError as error:
-                raise self._refusal() from error
-            yield call
+        return Calling(self, self._storage)
 
     def seconds_until_callable(self) -> float:
         """Return how long no call will be admitted; 0 where one may be made, or may probe, now. One round trip.
@@ -150,7 +146,8 @@ class Breaker:
         run_together(self._client, [self.read()])
         return self.state.seconds_to_wait(self._seconds_where_forced)
 
-    def _refusal(self) -> Refusal:
+    def refusal(self) -> Refusal:
+        """Count a refusal, and return it to be raised."""
         with self._count_lock:
             self.rejections += 1
         wait_seconds = self.state.seconds_to_wait(self._seconds_where_forced) or PROBE_LOOK_SECONDS
@@ -159,6 +156,40 @@ class Breaker:
             f"in {wait_seconds:.1f} s, or see `dspyq breaker show` and failure_threshold of [breaker]"
         )
         return Refusal(error, wait_seconds=wait_seconds, pauses_queue=True)
+
+
+class Calling:
+    """A context around one call of the provider; a class, for a generator's context costs thrice as much."""
+
+    __slots__ = ("_before", "_breaker", "_circuit", "_storage")
+
+    def __init__(self, breaker: Breaker, storage: _Storage) -> None:
+        self._breaker = breaker
+        self._storage = storage
+
+    def __enter__(self) -> ProviderCall:
+        """Begin the call, where it may be made."""
+        storage = self._storage
+        call = storage.begin()
+        self._before, storage.call = storage.call, call
+        self._circuit = self._breaker.circuit.calling()
+        try:
+            self._circuit.__enter__()
+        except BaseException as error:
+            storage.call = self._before
+            if isinstance(error, CircuitBreakerError):
+                raise self._breaker.refusal() from error
+            raise
+        return call
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Say what it came to."""
+        try:
+            return self._circuit.__exit__(kind, error, traceback)
+        finally:
+            self._storage.call = self._before
 
 
 class _Storage(CircuitBreakerStorage):
@@ -177,9 +208,13 @@ class _Storage(CircuitBreakerStorage):
 
     @property
     def call(self) -> ProviderCall | None:
-        """The call that this thread makes."""
+        """The call that this thread makes: what pybreaker asks and says here is about it."""
         call: ProviderCall | None = getattr(self._thread, "call", None)
         return call
+
+    @call.setter
+    def call(self, call: ProviderCall | None) -> None:
+        self._thread.call = call
 
     def begin(self) -> ProviderCall:
         """Begin a call: while the breaker is not closed, Redis says whether it may be made."""
@@ -189,15 +224,6 @@ class _Storage(CircuitBreakerStorage):
             answer = self._tell("admit", call)
             call.is_admitted, call.epoch = answer.is_admitted, answer.state.epoch
         return call
-
-    @contextmanager
-    def carrying(self, call: ProviderCall) -> Iterator[None]:
-        """Let what pybreaker asks and says within the block be about this call."""
-        before, self._thread.call = self.call, call
-        try:
-            yield
-        finally:
-            self._thread.call = before
 
     def learn(self, state: BreakerState) -> None:
         """Take what Redis said; a reply that comes late does not undo a later one."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 
 class Line:
@@ -17,18 +16,13 @@ class Line:
         self._places: list[Place] = []
         self._lock = threading.Lock()
 
-    @contextmanager
-    def place(self, turns: int) -> Iterator[Place]:
+    def place(self, turns: int) -> Place:
         """Give a place, not in the line yet; it leaves the line with its context.
 
         Args:
             turns: How often the job has come to be run.
         """
-        place = Place(self, turns)
-        try:
-            yield place
-        finally:
-            place.leave()
+        return Place(self, turns)
 
     def __len__(self) -> int:
         """Return how many stand in it."""
@@ -66,19 +60,29 @@ class Line:
 
 
 class Place:
-    """One thread's place.
+    """One thread's place; a context, at whose end it leaves the line.
 
     Attributes:
         turns: How often its job has come to be run.
-        reached_front: Set once it is the first.
-        nudged: Set once it has a reason to ask now.
+        reached_front: Set once it is the first; there is one only once it has stood in line, as most never do.
+        nudged: Set once it has a reason to ask now; as above.
     """
+
+    reached_front: threading.Event
+    nudged: threading.Event
 
     def __init__(self, line: Line, turns: int) -> None:
         self.turns = turns
-        self.reached_front = threading.Event()
-        self.nudged = threading.Event()
         self._line = line
+        self._has_stood = False
+
+    def __enter__(self) -> Self:
+        """Enter the place, not the line."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the line."""
+        self.leave()
 
     @property
     def must_wait(self) -> bool:
@@ -87,6 +91,9 @@ class Place:
 
     def reach_front(self, seconds: float) -> bool:
         """Stand in line until it is the first; return whether it is, after so many seconds at most."""
+        if not self._has_stood:
+            self._has_stood = True
+            self.reached_front, self.nudged = threading.Event(), threading.Event()
         self._line.enter(self)
         return self.reached_front.wait(max(0.0, seconds))
 
@@ -97,5 +104,6 @@ class Place:
 
     def leave(self) -> None:
         """Leave the line, if it stands in it."""
-        self._line.leave(self)
-        self.reached_front.clear()
+        if self._has_stood:
+            self._line.leave(self)
+            self.reached_front.clear()

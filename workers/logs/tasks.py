@@ -17,13 +17,7 @@ logger = logging.getLogger("dspyq.tasks")
 
 def connect() -> None:
     """Have Celery call this module for each task."""
-    signals.task_prerun.connect(_begin, weak=False)
     signals.task_postrun.connect(_end, weak=False)
-
-
-def _begin(task: Task, **_: Any) -> None:
-    if task.name != TASK_NAME:
-        task.request.began_at = time.monotonic()
 
 
 def _end(task: Task, task_id: str, state: str, retval: Any, **_: Any) -> None:
