@@ -7,14 +7,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import redis
 
 from config.errors import AccountRefused, BreakerOpen, RateLimited, Unavailable, UnboundedCall
 from config.events import Event
 from config.experiment import Model
-from config.scripts import run_together
+from config.scripts import Step, run_together
 from config.settings import Settings
 from workers.guards.bound import bound_nano_usd
 from workers.guards.breaker import Breaker
@@ -160,13 +160,15 @@ class Admission:
         Raises:
             Refusal: Where Redis does not answer, or a clock is wrong.
         """
-        steps = self._rate_limiter.reserve(tokens, share), self._budget.hold(billed, bound), self._breaker.read()
+        steps: list[Step[Any]] = [self._rate_limiter.reserve(tokens, share), self._budget.hold(billed, bound)]
+        if not self._breaker.is_fresh:
+            steps.append(self._breaker.read())
         try:
             if billed.batch:
                 (hold,) = run_together(self._client, [self._budget.hold(billed, bound)])
                 if not hold.is_held:
                     return NO_TURN, hold
-            reservation, hold, _ = run_together(self._client, steps)
+            reservation, hold, *_ = run_together(self._client, steps)
         except redis.RedisError as error:
             self._go_without_redis(billed, error)
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ logger = logging.getLogger("dspyq.breaker")
 
 #: Above every threshold: pybreaker is to open or close.
 _MANY = 1_000_000_000
+#: A call is on its way for as long before its provider hears of it.
+_FRESH_SECONDS = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +115,12 @@ class Breaker:
     def unsaid(self) -> int:
         """How many outcomes of calls were lost because Redis did not answer."""
         return self._storage.unsaid
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether another thread asked Redis a moment ago, and found it closed."""
+        state = self.state
+        return state.name == "closed" and time.monotonic() - state.read_at < _FRESH_SECONDS
 
     def read(self) -> Step[None]:
         """Return a step that brings what this process knows up to date."""
