@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 import redis
@@ -51,6 +52,22 @@ def test_scripts_go_on_after_every_connection_died(client, redis_server):
     redis_server.cut_connections()
     in_parallel(8, lambda: script(["n"], [1]))
     assert script(["n"], [0]) == 16
+
+
+def test_a_redis_that_does_not_answer_is_waited_for_once_and_asked_again_later(redis_server):
+    client = connect(redis_server.url, timeout_seconds=0.3)
+    script = add(client)
+    script(["n"], [1])
+    redis_server.process.stop()
+    started = time.monotonic()
+    try:
+        with pytest.raises(redis.TimeoutError):
+            script(["n"], [1])
+    finally:
+        redis_server.process.cont()
+    assert 0.3 <= time.monotonic() - started < 0.6
+    assert script(["m"], [5]) == 5
+    client.close()
 
 
 def test_a_forked_child_has_connections_of_its_own(client, redis_server):

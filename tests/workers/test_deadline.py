@@ -64,3 +64,37 @@ def test_without_one_the_sockets_own_timeout_holds(pair: tuple[DeadlineSocket, s
     ours.settimeout(0.1)
     with pytest.raises(TimeoutError):
         ours.recv(10)
+
+
+def test_the_head_of_a_request_is_sent_with_its_body(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
+    theirs.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        theirs.recv(100)
+    ours.sendall(b"{}")
+    assert theirs.recv(100) == b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def test_a_head_without_a_body_is_sent_before_its_reply_is_read(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    theirs.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert ours.recv(100) == b"HTTP/1.1 204 No Content\r\n\r\n"
+    assert theirs.recv(100) == b"GET / HTTP/1.1\r\n\r\n"
+
+
+def test_a_body_that_ends_like_a_head_is_sent_at_once(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    ours.sendall(b"POST / HTTP/1.1\r\n\r\n")
+    ours.sendall(b"\r\n\r\n")
+    assert theirs.recv(100) == b"POST / HTTP/1.1\r\n\r\n\r\n\r\n"
+
+
+def test_each_deadline_bounds_a_connection_that_is_used_again(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, _ = pair
+    for seconds in (0.3, 0.1, 0.2):
+        started = time.monotonic()
+        with pytest.raises(TimeoutError), deadline(seconds):
+            ours.recv(10)
+        assert seconds - 0.02 <= time.monotonic() - started < seconds + 1

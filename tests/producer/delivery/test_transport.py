@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Consumer, Producer, Queue
+from kombu.asynchronous import Hub
 
 from producer.delivery.leases import Leases
 from tests.support.redis_server import RedisServer
@@ -314,3 +316,38 @@ def test_a_record_that_cannot_be_read_is_set_aside_named_and_keeps_no_one_waitin
     assert jobs_redis.hget(PREFIX + f"job:{bad.id}", "message") == broken
     assert jobs_redis.zscore(PREFIX + "leases", bad.id) is None
     assert bad.id in caplog.text
+
+
+def test_a_worker_registers_what_it_reads_from_once_and_anew_after_a_reconnect(tasks: ModuleType) -> None:
+    hub, received = Hub(), []
+    registered: list[int] = []
+    add_reader = hub.add_reader
+    hub.add_reader = lambda fd, *callback: (registered.append(fd), add_reader(fd, *callback))
+    with connect(tasks) as connection:
+        consume(connection, received)
+        connection.register_with_event_loop(hub)
+        turn(hub, 5)
+        assert registered
+        assert len(registered) == len(set(registered))
+        tasks.add.delay(1, 2)
+        wait_for(hub, lambda: len(received) == 1)
+        before = len(registered)
+        connection.default_channel.client.connection.disconnect()
+        tasks.add.delay(3, 4)
+        wait_for(hub, lambda: len(received) == 2)
+        assert len(registered) > before
+    hub.close()
+
+
+def turn(hub: Hub, times: int) -> None:
+    for _ in range(times):
+        hub.call_soon(lambda: None)
+        hub.run_once()
+
+
+def wait_for(hub: Hub, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        hub.call_later(0.05, lambda: None)
+        hub.run_once()

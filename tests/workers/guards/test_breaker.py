@@ -430,6 +430,17 @@ def test_data_that_redis_lost_does_not_keep_a_breaker_open(worker_breaker, redis
     open_for(LONG, breaker)
 
 
+def test_what_another_call_has_just_read_is_not_read_again_until_a_moment_later(worker_breaker):
+    breaker = worker_breaker(LONG)
+    assert not breaker.is_fresh
+    read(breaker)
+    assert breaker.is_fresh
+    time.sleep(0.03)
+    assert not breaker.is_fresh
+    open_for(LONG, breaker)
+    assert not breaker.is_fresh
+
+
 def test_a_reply_that_comes_late_does_not_undo_a_later_one(worker_breaker, redis_server):
     breaker = worker_breaker(LONG)
     read(breaker)
