@@ -59,6 +59,10 @@ def start_process(command: str, variables: Mapping[str, str]) -> TiedProcess:
     )
 
 
+#: What has ended may have left somebody behind who keeps its output open.
+_REST_SECONDS = 1.0
+
+
 class Echo:
     """Prints what processes say.
 
@@ -70,10 +74,21 @@ class Echo:
         self._colours = dict(zip(names, get_colours(), strict=False))
         self._printer = Printer(sys.stdout, width=max(map(len, self._colours)))
         self._lines: queue.Queue[Message] = queue.Queue()
+        self._readers: list[threading.Thread] = []
 
     def follow(self, name: str, process: TiedProcess) -> None:
         """Take over a process's output until it ends."""
-        threading.Thread(target=self._read, args=(name, process.stdout), name=f"output of {name}", daemon=True).start()
+        output, process.stdout = process.stdout, None  # it would be closed with the process, its end unread
+        reader = threading.Thread(target=self._read, args=(name, output), name=f"output of {name}", daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def print_rest(self) -> None:
+        """Print what processes that have ended said while they ended."""
+        deadline = time.monotonic() + _REST_SECONDS
+        for reader in self._readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+        self.print_for(0)
 
     def print_for(self, seconds: float) -> None:
         """Print for so long what has been said and is being said; with 0, what has been said."""
@@ -85,6 +100,7 @@ class Echo:
                 return
 
     def _read(self, name: str, output: IO[bytes]) -> None:
-        for line in output:
-            now = datetime.now(tz=UTC).astimezone()
-            self._lines.put(Message(type="line", data=line, time=now, name=name, colour=self._colours[name]))
+        with output:
+            for line in output:
+                now = datetime.now(tz=UTC).astimezone()
+                self._lines.put(Message(type="line", data=line, time=now, name=name, colour=self._colours[name]))

@@ -130,7 +130,7 @@ class _Stack:
     def _run_procfile(self) -> None:
         commands = read_procfile()
         echo = Echo(commands)
-        self._running.callback(echo.print_for, 0.0)  # what they said while they ended
+        self._running.callback(echo.print_rest)
         flower_port = loopback.free_port(FLOWER_PORT)
         started = time.monotonic()
         for name, command in commands.items():

