@@ -18,7 +18,6 @@ import itertools
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +40,7 @@ from tests.support.configuration import (
 )
 from tests.support.endpoint import Endpoint
 from tests.support.nodes import LocalBackend, LocalBroker, has_docker, redis_urls
+from tests.support.nursery import Fork, running_nursery
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
@@ -106,6 +106,13 @@ def session_redis_server() -> Iterator[RedisServer]:
         yield running
         # This process's producer still listens to it, and would report its end on the terminal.
         logging.getLogger("dspyq").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What forks workers, producers and command lines that have imported everything; for as long as this run lives."""
+    with running_nursery(tmp_path_factory.mktemp("nursery")) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -199,14 +206,14 @@ def predict(configured: Any) -> Any:
 
 @pytest.fixture
 def worker(
-    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, nursery: Path
 ) -> Iterator[Callable[..., Worker]]:
     """Start a worker and wait until it is ready: ``worker()``, ``worker(settings_file(...), arguments=["-c", "2"])``.
 
     Args of the factory: ``settings`` (a path), ``redis_url``, ``env``, ``waits=False`` to start several at once and
     wait for ``ready()`` of each, and those of ``Worker``. They are killed with the test.
     """
-    del endpoint  # must outlive the worker
+    del endpoint, nursery  # must outlive the worker
     workers: list[Worker] = []
 
     def start(
@@ -224,14 +231,18 @@ def worker(
 
 @pytest.fixture
 def shared_worker(
-    session_shared_workers: list[Worker], session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+    session_shared_workers: list[Worker],
+    session_settings_file: Path,
+    redis_server: RedisServer,
+    endpoint: Endpoint,
+    nursery: Path,
 ) -> Worker:
     """A worker with this process's configuration, for tests that neither end it nor leave anything running on it.
 
     Tests that follow each other share it, which saves each a start of seconds. The first that does without ends it,
     so that nobody else's jobs are taken.
     """
-    del endpoint  # reset
+    del endpoint, nursery  # reset and started
     if not (session_shared_workers and session_shared_workers[0].is_running):
         _end(session_shared_workers)
         session_shared_workers.append(Worker(environment(session_settings_file, redis_server.url)))
@@ -249,14 +260,14 @@ def _end(workers: list[Worker]) -> None:
 
 @pytest.fixture
 def start_producer(
-    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, nursery: Path
 ) -> Iterator[Callable[..., Producer]]:
     """Start producer code in a process of its own: ``start_producer(function, settings, env=..., question="...")``.
 
     The function's source is sent: it imports what it needs, and its arguments and result are JSON. Text is taken for
     a function's body.
     """
-    del endpoint  # started and reset
+    del endpoint, nursery  # started and reset
     with ExitStack() as producers:
 
         def start(
@@ -287,10 +298,11 @@ def run_producer(start_producer: Callable[..., Producer]) -> Callable[..., Any]:
 
 @pytest.fixture
 def dspyq(
-    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint
+    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, nursery: Path, tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line, which prints no traceback: ``dspyq("predict", "question=x", ok=True)``."""
-    del endpoint  # started and reset
+    del endpoint, nursery  # started and reset
+    numbers = itertools.count(1)
 
     def run(
         *arguments: str,
@@ -300,14 +312,15 @@ def dspyq(
         ok: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
-        done = subprocess.run(
-            [sys.executable, "-m", "dspyq", *arguments],
-            capture_output=True,
-            text=True,
-            env=variables | {"COLUMNS": "80", "NO_COLOR": "1"},
-            timeout=60,
-            check=False,
-        )
+        variables |= {"COLUMNS": "80", "NO_COLOR": "1"}
+        number = next(numbers)
+        output, errors = (tmp_path / f"command-{number}.{name}" for name in ("output", "errors"))
+        process = Fork("dspyq", arguments, env=variables, directory=Path.cwd(), output=output, errors=errors)
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        done = subprocess.CompletedProcess(arguments, status, output.read_text(), errors.read_text())
         assert "Traceback" not in done.stdout + done.stderr
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
         return done

@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.nursery import SOCKET_VARIABLE, running_nursery
 from tests.chaos.outcome import Outcome, build_table
 from tests.chaos.scale import Scale
+from tests.support.nursery import SOCKET_VARIABLE, running_nursery
 from tests.support.processes import REPOSITORY, LocalProcess
 
 _LONGEST_SECONDS = 400

@@ -20,7 +20,6 @@ import orjson
 import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-from tests.chaos.nursery import SOCKET_VARIABLE, ForkedWorker
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.support.configuration import default_document, environment, merged, write_settings
@@ -143,8 +142,7 @@ class Stage:
         self, env: Mapping[str, str] | None = None, *, waits: bool = True, arguments: Sequence[str] = ()
     ) -> Worker:
         """Start a worker."""
-        kind = ForkedWorker if SOCKET_VARIABLE in os.environ else Worker
-        worker = kind(self.environment(env), arguments=["--without-gossip", *arguments])
+        worker = Worker(self.environment(env), arguments=["--without-gossip", *arguments])
         self._workers.callback(_end, worker)
         if waits:
             worker.ready()

@@ -82,7 +82,7 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
         env = environment(settings_file, redis_server.url, {"FLOWER_UNAUTHENTICATED_API": "true"})
         port = free_port()
         arguments = ["-l", "DEBUG", "-Q", "qa.control,indiscreet.control,dspyq"]
-        worker = running.enter_context(Worker(env, arguments=arguments))
+        worker = running.enter_context(Worker(env, arguments=arguments, is_forked=False))
         flower_command = [_CELERY, "-A", "workers", "flower", f"--port={port}"]
         flower = running.enter_context(LocalProcess("flower", flower_command, ready_line="Visit me", env=env))
         dump_command = [_CELERY, "-A", "workers", "events", "--dump"]

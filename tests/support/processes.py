@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tests.support import watchdog
+from tests.support import nursery, watchdog
 
 REPOSITORY = Path(__file__).parents[2]
 POLL_SECONDS = 0.02
@@ -55,7 +55,8 @@ class LocalProcess:
     It ends with the context, with ``close()`` and, whatever happens, with the test run (see ``watchdog``). Signals go
     to the whole group, so a pool's children stop, freeze and die with it.
 
-    ``env`` is its whole environment; this process's where it is left out.
+    ``env`` is its whole environment; this process's where it is left out. ``module`` names the Python module that its
+    command runs, where a fork of the test run's nursery may run it instead (see ``nursery``).
 
     Attributes:
         name: Names it in errors.
@@ -75,6 +76,7 @@ class LocalProcess:
         env: Mapping[str, str] | None = None,
         directory: Path = REPOSITORY,
         celeryconfig: dict[str, Any] | None = None,
+        module: str | None = None,
     ) -> None:
         self.name = name
         self.id = name.ljust(12, "0")
@@ -83,6 +85,7 @@ class LocalProcess:
         self._ready_line = ready_line
         self._env = env
         self._directory = directory
+        self._module = module
         self._logs_start = 0
         handle, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log")
         os.close(handle)
@@ -104,8 +107,14 @@ class LocalProcess:
     def start(self) -> None:
         """Start it; ``ready()`` waits for its line."""
         self._logs_start = self.log_file.stat().st_size
+        self._process = self._fork(self._module) if self._module and nursery.is_running() else self._spawn()
+        self.pid = self._process.pid
+        watchdog.tie(self.pid)
+        self._is_tied = True
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 self._arguments,
                 env=self._env,
                 cwd=self._directory,
@@ -114,9 +123,13 @@ class LocalProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.pid = self._process.pid
-        watchdog.tie(self.pid)
-        self._is_tied = True
+
+    def _fork(self, module: str) -> nursery.Fork:
+        arguments = self._arguments[1:]
+        if arguments[:2] == ["-m", module]:
+            arguments = arguments[2:]
+        env = os.environ if self._env is None else self._env
+        return nursery.Fork(module, arguments, env=env, directory=self._directory, output=self.log_file)
 
     @property
     def is_running(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.support.processes import LocalProcess
 
+_MODULE = "tests.support.producer_process"
 _STARTED_LINE = "producer started"
 _FUNCTION_NAME = "run"
 
@@ -51,8 +52,8 @@ class Producer:
         self._result_file = folder / "result.json"
         job_file = folder / "job.json"
         job_file.write_text(json.dumps({"source": _source(code, arguments), "arguments": arguments}))
-        command = [sys.executable, "-m", "tests.support.producer_process", str(job_file), str(self._result_file)]
-        self.process = LocalProcess("producer", command, ready_line=_STARTED_LINE, env=env)
+        command = [sys.executable, "-m", _MODULE, str(job_file), str(self._result_file)]
+        self.process = LocalProcess("producer", command, ready_line=_STARTED_LINE, env=env, module=_MODULE)
 
     def result(self, timeout_seconds: float = 30.0) -> Any:
         """Wait until it has ended and return what the code returned.

@@ -1,0 +1,249 @@
+"""Forks Python processes from one that has imported Celery and DSPy already: a worker's start is half as dear then.
+
+A fork runs a module as ``python -m`` does, from its command line on, in a session, an environment and a directory of
+its own and with outputs of its own; what it reads, builds and connects to is its own too. Only the imports are shared.
+Where no nursery runs, processes are spawned; those whose command line or start is what is tested always are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+#: Names the nursery's socket, also for the processes that faults run in.
+SOCKET_VARIABLE = "TEST_NURSERY"
+_REPOSITORY = Path(__file__).parents[2]
+_START_TIMEOUT_SECONDS = 60.0
+_LARGEST_MESSAGE_BYTES = 2**20
+
+
+class Fork:
+    """What is used of ``subprocess.Popen``, for a process that is the nursery's child."""
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        directory: Path,
+        output: Path,
+        errors: Path | None = None,
+    ) -> None:
+        """Have a module run.
+
+        Args:
+            module: Its name, as of ``python -m``.
+            arguments: Its command line.
+            env: Its whole environment.
+            directory: Its working directory, and the first place of its modules.
+            output: The file that its standard output is added to.
+            errors: The same for its standard error; ``output`` where left out.
+        """
+        order = {
+            "module": module,
+            "arguments": list(arguments),
+            "env": dict(env),
+            "directory": str(directory),
+            "output": str(output),
+            "errors": str(errors or output),
+        }
+        self.returncode: int | None = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(os.environ[SOCKET_VARIABLE])
+        self._connection.sendall(json.dumps(order).encode() + b"\n")
+        self.pid = int(self._connection.recv(64))
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal; None while it runs."""
+        return self._ended_within(0)
+
+    def wait(self, timeout_seconds: float) -> int:
+        """Wait for its end and return the exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: If it does not come.
+        """
+        status = self._ended_within(timeout_seconds)
+        if status is None:
+            raise subprocess.TimeoutExpired("fork", timeout_seconds)
+        return status
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait(10)
+
+    def _ended_within(self, timeout_seconds: float) -> int | None:
+        if self.returncode is None:
+            readable, _, _ = select.select([self._connection], [], [], timeout_seconds)
+            if readable:
+                told = self._connection.recv(64)
+                self.returncode = int(told) if told else -signal.SIGKILL  # with its nursery
+                self._connection.close()
+        return self.returncode
+
+
+def is_running() -> bool:
+    """Whether there is a nursery to fork from."""
+    return SOCKET_VARIABLE in os.environ
+
+
+@contextlib.contextmanager
+def running_nursery(folder: Path) -> Iterator[Path]:
+    """Run a nursery, for this process and those it starts, and give the path of its socket; one is enough."""
+    if is_running():
+        yield Path(os.environ[SOCKET_VARIABLE])
+        return
+    path = folder / "nursery"
+    command = [sys.executable, "-u", "-m", "tests.support.nursery", str(path)]
+    # Its input closes with this process, however that ends, and so it ends too.
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, env=_environment_of_its_own(), cwd=_REPOSITORY, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + _START_TIMEOUT_SECONDS
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("the nursery does not start")
+            time.sleep(0.02)
+        os.environ[SOCKET_VARIABLE] = str(path)
+        yield path
+    finally:
+        os.environ.pop(SOCKET_VARIABLE, None)
+        process.kill()
+        process.communicate()
+
+
+def _environment_of_its_own() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("DSPYQ_", "TEST_"))}
+
+
+def main(path: str) -> None:
+    """Import what the processes under test import, then fork one for each order and tell how it ended."""
+    _import_what_most_import()
+    children: dict[int, socket.socket] = {}
+    listener = socket.socket(socket.AF_UNIX)
+    reading_end, writing_end = os.pipe()
+    os.set_blocking(reading_end, False)
+    os.set_blocking(writing_end, False)
+    signal.set_wakeup_fd(writing_end)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.freeze()
+    listener.bind(f"{path}.new")
+    listener.listen()
+    Path(f"{path}.new").rename(path)  # whoever sees it can connect
+    while True:
+        readable, _, _ = select.select([listener, reading_end, sys.stdin], [], [])
+        if sys.stdin in readable:
+            return
+        if reading_end in readable:
+            os.read(reading_end, 4096)
+            _tell_of_the_ended(children)
+        if listener in readable:
+            connection, _ = listener.accept()
+            with connection.makefile("rb") as stream:
+                order = json.loads(stream.readline(_LARGEST_MESSAGE_BYTES))
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for number in (reading_end, writing_end):
+                    os.close(number)
+                for each in (listener, connection, *children.values()):
+                    each.close()
+                _run(order)
+            children[pid] = connection
+            connection.sendall(str(pid).encode())
+
+
+def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            with children.pop(pid) as connection, contextlib.suppress(OSError):  # its owner may have ended before it
+                connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _import_what_most_import() -> None:
+    # Nothing of workers/, which reads the configuration when it is imported.
+    import celery.bin.celery
+    import celery.bin.worker
+    import celery.concurrency.thread
+    import celery.worker
+    import celery.worker.consumer
+    import dspy
+
+    import config.celery
+    import dspyq.main
+    import producer
+
+    del celery, dspy, config, dspyq, producer
+
+
+def _run(order: Mapping[str, Any]) -> NoReturn:
+    status: object = 1
+    try:
+        os.setsid()
+        random.seed()
+        os.environ.clear()
+        os.environ.update(order["env"])
+        time.tzset()
+        os.chdir(order["directory"])
+        places = filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep))
+        sys.path[:1] = [order["directory"], *places]
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        outputs = [os.open(order[name], flags, 0o600) for name in ("output", "errors")]
+        for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
+            os.dup2(number, target)
+            os.close(number)
+        sys.argv = [order["module"], *order["arguments"]]
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as ending:
+        status = ending.code
+        if status is not None and not isinstance(status, int):
+            sys.stderr.write(f"{status}\n")
+    except BaseException:  # noqa: BLE001 - as the interpreter does with what nobody caught
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+    finally:
+        _end(status)
+
+
+def _end(status: object) -> NoReturn:
+    """End as the interpreter does, its threads and exit functions first, without going on in the nursery."""
+    import atexit
+    import threading
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what the interpreter itself calls
+        atexit._run_exitfuncs()  # noqa: SLF001 - as above
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
