@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -210,6 +211,7 @@ def _run(order: Mapping[str, Any]) -> NoReturn:
         os.environ.clear()
         os.environ.update(order["env"])
         time.tzset()
+        zoneinfo.reset_tzpath()
         os.chdir(order["directory"])
         places = filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep))
         sys.path[:1] = [order["directory"], *places]
