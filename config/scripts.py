@@ -87,13 +87,13 @@ def run_together(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
     except redis.ConnectionError:
         client.ping()  # redis-py's own way, which tries again to connect
         replies = _exchange(client, commands)
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        replies = _run_unknown(client, steps, replies)
     results = []
     for step, reply in zip(steps, replies, strict=True):
-        is_unknown = isinstance(reply, NoScriptError) and step.script is not None
-        answer = _load_and_run(client, step) if is_unknown else reply
-        if isinstance(answer, Exception):
-            raise answer
-        results.append(step.read(answer))
+        if isinstance(reply, Exception):
+            raise reply
+        results.append(step.read(reply))
     return results
 
 
@@ -190,9 +190,21 @@ def _read_reply(connection: Any) -> Any:
         return error
 
 
-def _load_and_run(client: redis.Redis, step: Step[Any]) -> Any:
-    client.script_load(step.script.script)  # type: ignore[union-attr]  # only a script can be unknown
-    return client.execute_command(*step.command)
+def _run_unknown(client: redis.Redis, steps: Sequence[Step[Any]], replies: Sequence[Any]) -> list[Any]:
+    """Run the scripts that Redis did not know, and return all replies.
+
+    All of them are loaded first and run in one round trip again: a process that dies has run all of them or none.
+    """
+    unknown = {
+        position: step
+        for position, (step, reply) in enumerate(zip(steps, replies, strict=True))
+        if isinstance(reply, NoScriptError) and step.script is not None
+    }
+    _exchange(client, [("SCRIPT", "LOAD", step.script.script) for step in unknown.values() if step.script])
+    completed = list(replies)
+    for position, reply in zip(unknown, _exchange(client, [step.command for step in unknown.values()]), strict=True):
+        completed[position] = reply
+    return completed
 
 
 def _as_it_is(reply: Any) -> Any:

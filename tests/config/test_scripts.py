@@ -39,6 +39,14 @@ def test_a_script_that_redis_has_forgotten_is_loaded_again_alone(client):
     assert run_together(client, [known.step(int, ["n"], [1]), forgotten.step(int, ["n"], [1])]) == [2, 3]
 
 
+def test_scripts_that_redis_has_forgotten_run_together_once_all_of_them_are_loaded(client, redis_server):
+    first, second = Script(client, ADD + " -- first"), Script(client, ADD + " -- second")
+    client.ping()
+    with redis_server.counted() as usage:
+        assert run_together(client, [first.step(int, ["n"], [1]), second.step(int, ["n"], [2])]) == [1, 3]
+    assert usage.round_trips == 3  # asked, loaded, asked again
+
+
 def test_an_error_of_one_script_is_raised_and_the_others_ran(client):
     script = add(client)
     with pytest.raises(redis.ResponseError):
