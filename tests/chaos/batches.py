@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -71,7 +72,7 @@ def _killed(scale: Scale, name: str, options: tuple[str, ...]) -> Outcome:
         extra = counts.completions - len(computed)
         on_rows_again = _paid_again(computed)
         for kind in ("prompt_tokens", "completion_tokens"):
-            each = min(line["metadata"]["usage"][kind] for line in computed)
+            each = min(line["metadata"]["usage"][kind] or math.inf for line in computed)
             on_rows = sum(line["metadata"]["usage"][kind] for line in computed)
             if getattr(counts, kind) != on_rows + (extra - on_rows_again) * each:
                 remarks.append(f"{kind}: the endpoint counts {getattr(counts, kind)}, OUT {on_rows}, and {extra} calls")
@@ -243,9 +244,13 @@ def _differences(lines: list[dict[str, Any]], expected: list[dict[str, Any]], *,
 
 
 def _paid_again(computed: list[dict[str, Any]]) -> int:
-    """Return how many calls rows carry the cost of beyond their first: each costs the same."""
+    """Return how many calls rows carry the cost of beyond their first: each costs the same.
+
+    A row whose call is listed in its place, as where a kill took the call's note, carries none.
+    """
     costs = [to_nano_usd(line["metadata"]["cost_usd"]) for line in computed]
-    return sum(cost // min(costs) - 1 for cost in costs)
+    one = min(filter(None, costs))
+    return sum(cost // one - 1 for cost in costs)
 
 
 def _told(line: dict[str, Any]) -> tuple[Any, ...]:
