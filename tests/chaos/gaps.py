@@ -50,8 +50,9 @@ def killed_mid_store_elsewhere(scale: Scale) -> Outcome:
 def beat_killed_at(point: str, scale: Scale) -> Outcome:
     """Kill workers in the middle of a beat, while there is something to renew and to sweep."""
     deaths = scale.pick(quick=2, full=60)
+    rounds = 4 if point == "mid-renew" else 2  # leases are renewed less often than queues are swept
     with Stage(concurrency=_CONCURRENCY, model_seconds=0.3) as stage:
-        return _kill(stage, point, scale, deaths=deaths, jobs=2 * _jobs(deaths, scale), probability=0.3)
+        return _kill(stage, point, scale, deaths=deaths, jobs=rounds * _jobs(deaths, scale), probability=0.3)
 
 
 def _jobs(deaths: int, scale: Scale) -> int:
