@@ -1,6 +1,6 @@
 """What DSPy works out anew for each call though it comes out the same; here it is worked out once.
 
-Together that is a tenth of a worker's processor time. All of it touches the inside of DSPy, which is why its version is
+All of it touches the inside of DSPy, which is why its version is
 pinned, and ``tests/workers/test_reuse.py`` compares each with what DSPy does by itself.
 """
 

@@ -168,7 +168,7 @@ class Breaker:
 
 
 class Calling:
-    """A context around one call of the provider; a class, for a generator's context costs thrice as much."""
+    """A context around one call of the provider; a class, for a generator's context costs more."""
 
     __slots__ = ("_before", "_breaker", "_circuit", "_storage")
 
