@@ -81,14 +81,11 @@ def run_together(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
     Raises:
         redis.RedisError: If Redis does not answer, or the first error of a script; the others ran all the same.
     """
-    commands = [step.command for step in steps]
     try:
-        replies = _exchange(client, commands)
+        replies = _run_all(client, steps)
     except redis.ConnectionError:
         client.ping()  # redis-py's own way, which tries again to connect
-        replies = _exchange(client, commands)
-    if any(isinstance(reply, NoScriptError) for reply in replies):
-        replies = _run_unknown(client, steps, replies)
+        replies = _run_all(client, steps)
     results = []
     for step, reply in zip(steps, replies, strict=True):
         if isinstance(reply, Exception):
@@ -122,6 +119,26 @@ def load_script(
     return Script(client, text)
 
 
+def _run_all(client: redis.Redis, steps: Sequence[Step[Any]]) -> list[Any]:
+    """Run steps in one round trip and return their replies.
+
+    Scripts that Redis does not know are all loaded, and then run in one round trip again: of those, a process that dies
+    has run all or none.
+    """
+    replies = _exchange(client, [step.command for step in steps])
+    unknown = {
+        position: step.script.script
+        for position, (step, reply) in enumerate(zip(steps, replies, strict=True))
+        if isinstance(reply, NoScriptError) and step.script is not None
+    }
+    if unknown:
+        _exchange(client, [("SCRIPT", "LOAD", text) for text in unknown.values()])
+        again = _exchange(client, [steps[position].command for position in unknown])
+        for position, reply in zip(unknown, again, strict=True):
+            replies[position] = reply
+    return replies
+
+
 def _exchange(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
     """Send commands and read their replies, on a connection that stays out of the pool while it works.
 
@@ -140,10 +157,10 @@ def _exchange(client: redis.Redis, commands: Sequence[_Command]) -> list[Any]:
     except BaseException as error:
         connection.disconnect()
         client.connection_pool.release(connection)
+        if isinstance(error.__context__, BlockingIOError):  # the kernel's way to say that the time is over
+            raise redis.TimeoutError("Redis does not answer in time") from error
         if isinstance(error, redis.ConnectionError):  # after a restart of Redis, all of them are dead
             _drop_idle_connections(client)
-            if isinstance(error.__context__, BlockingIOError):  # the kernel's way to say that the time is over
-                raise redis.TimeoutError("Redis does not answer in time") from error
         raise
     idle.append(connection)
     return replies
@@ -188,23 +205,6 @@ def _read_reply(connection: Any) -> Any:
         return connection.read_response()
     except redis.ResponseError as error:  # one script's, with the others' replies behind it
         return error
-
-
-def _run_unknown(client: redis.Redis, steps: Sequence[Step[Any]], replies: Sequence[Any]) -> list[Any]:
-    """Run the scripts that Redis did not know, and return all replies.
-
-    All of them are loaded first and run in one round trip again: a process that dies has run all of them or none.
-    """
-    unknown = {
-        position: step
-        for position, (step, reply) in enumerate(zip(steps, replies, strict=True))
-        if isinstance(reply, NoScriptError) and step.script is not None
-    }
-    _exchange(client, [("SCRIPT", "LOAD", step.script.script) for step in unknown.values() if step.script])
-    completed = list(replies)
-    for position, reply in zip(unknown, _exchange(client, [step.command for step in unknown.values()]), strict=True):
-        completed[position] = reply
-    return completed
 
 
 def _as_it_is(reply: Any) -> Any:

@@ -26,6 +26,8 @@ from dspyq.embedded.tied import TiedProcess
 from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND
 
 PROCFILE = Path("Procfile")
+#: What has ended may have left somebody behind who keeps its output open.
+_REST_SECONDS = 1.0
 #: What runs where the working directory has no Procfile.
 DEFAULT_PROCESSES = {
     "worker": WORKER_COMMAND,
@@ -57,10 +59,6 @@ def start_process(command: str, variables: Mapping[str, str]) -> TiedProcess:
     return TiedProcess(
         ["/bin/sh", "-c", command], environment=environment, output=subprocess.PIPE, grace_seconds=GRACE_SECONDS
     )
-
-
-#: What has ended may have left somebody behind who keeps its output open.
-_REST_SECONDS = 1.0
 
 
 class Echo:

@@ -1,7 +1,7 @@
 """What DSPy works out anew for each call though it comes out the same; here it is worked out once.
 
-All of it touches the inside of DSPy, which is why its version is
-pinned, and ``tests/workers/test_reuse.py`` compares each with what DSPy does by itself.
+All of it touches the inside of DSPy, which is why its version is pinned, and ``tests/workers/test_reuse.py`` compares
+each with what DSPy does by itself.
 """
 
 from __future__ import annotations

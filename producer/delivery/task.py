@@ -42,7 +42,7 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
             Ignore: If the job is no longer this worker's; the worker that has it answers.
         """
         request = self.request
-        request.began_at = time.monotonic()
+        request.began_at = time.monotonic()  # for whoever tells of the task's end
         delivery_tag = (request.properties or {}).get("delivery_tag")
         # A task that acknowledges early has given its job up before its body begins, as its author wanted.
         if request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
