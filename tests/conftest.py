@@ -29,6 +29,7 @@ from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestW
 
 from config.redis import jobs_client
 from config.settings import get_settings
+from tests.support import watchdog
 from tests.support.configuration import (
     API_KEY,
     API_KEY_VARIABLE,
@@ -316,10 +317,12 @@ def dspyq(
         number = next(numbers)
         output, errors = (tmp_path / f"command-{number}.{name}" for name in ("output", "errors"))
         process = Fork("dspyq", arguments, env=variables, directory=Path.cwd(), output=output, errors=errors)
+        watchdog.tie(process.pid)
         try:
             status = process.wait(60)
         finally:
             process.kill()
+            watchdog.untie(process.pid)
         done = subprocess.CompletedProcess(arguments, status, output.read_text(), errors.read_text())
         assert "Traceback" not in done.stdout + done.stderr
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
