@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from celery import states
 
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.endpoint import Endpoint
@@ -96,7 +97,7 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
         running.callback(producer.close)
         sent = producer.result(timeout_seconds=60)
         jobs = sent["jobs"]
-        wait_until(lambda: set(jobs.values()) <= browser.get("/api/tasks").keys(), 10, "the jobs' events in Flower")
+        wait_until(lambda: _shows(browser.get("/api/tasks"), jobs), 10, "the jobs' events in Flower")
         browser.look_at_everything(worker.node_name, jobs)
         titles = "\n".join(title for process in (worker, flower, dump) for title in _titles(process.pid))
         keys = "\n".join(redis_server.keys())
@@ -113,6 +114,12 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
             titles=titles,
             keys=keys,
         )
+
+
+def _shows(tasks: dict[str, Any], jobs: dict[str, str]) -> bool:
+    """Whether all jobs are shown, and the end of those that are not held: a result comes before its event."""
+    ended = [job for name, job in jobs.items() if not name.startswith("held")]
+    return set(jobs.values()) <= tasks.keys() and all(tasks[job]["state"] in states.READY_STATES for job in ended)
 
 
 def _document(endpoint_url: str, *, include_content: bool) -> dict[str, Any]:
