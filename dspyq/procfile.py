@@ -26,6 +26,9 @@ from dspyq.embedded.tied import TiedProcess
 from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND
 
 PROCFILE = Path("Procfile")
+#: A shell that runs a command as its child would end at once on SIGTERM, and the command be killed as what it left
+#: behind. With a trap it waits for the command's end.
+_WAITS_FOR_ITS_COMMAND = "trap 'exit 143' TERM\n"
 #: What has ended may have left somebody behind who keeps its output open.
 _REST_SECONDS = 1.0
 #: What runs where the working directory has no Procfile.
@@ -56,9 +59,8 @@ def start_process(command: str, variables: Mapping[str, str]) -> TiedProcess:
     """Start a Procfile's command in a shell, with programs of this Python's environment found first."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
-    return TiedProcess(
-        ["/bin/sh", "-c", command], environment=environment, output=subprocess.PIPE, grace_seconds=GRACE_SECONDS
-    )
+    shell = ["/bin/sh", "-c", _WAITS_FOR_ITS_COMMAND + command]
+    return TiedProcess(shell, environment=environment, output=subprocess.PIPE, grace_seconds=GRACE_SECONDS)
 
 
 class Echo:

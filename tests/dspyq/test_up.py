@@ -13,6 +13,18 @@ from dspyq import procfile
 from tests.support.configuration import API_KEY, API_KEY_VARIABLE
 from tests.support.processes import REPOSITORY, wait_until
 
+SLOW_TO_END = """
+import signal, sys, time
+
+def end(*_):
+    time.sleep(1)
+    sys.exit("ended in its own time")
+
+signal.signal(signal.SIGTERM, end)
+print("started")
+time.sleep(60)
+"""
+
 
 class Up:
     """A running ``dspyq up`` in a folder."""
@@ -95,6 +107,15 @@ def test_a_process_that_ends_is_named_and_ends_the_others(up):
     assert running.process.wait(20) == 1
     assert running.said("brief  | 23 lines left")
     assert running.said("dspyq: brief ended by itself with status 3")
+
+
+def test_a_process_gets_its_grace_to_end_on_sigterm(up, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_END)
+    running = up("slow: python slow.py\n")
+    running.wait_until_said("slow | started")
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(20)
+    assert running.said("slow | ended in its own time"), running.log.read_text()
 
 
 def test_two_in_one_folder_are_refused(up):
