@@ -82,6 +82,12 @@ class NotAPrediction(DspyqError):
     """The stored result was not written by a dspyq worker."""
 
 
+class AnswerLost(DspyqError):
+    """The answer was stored and Redis has forgotten it, or Redis has lost the job: nothing will bring one any more."""
+
+    retryable = True
+
+
 class Unavailable(DspyqError):
     """A model cannot be called now: a breaker, a rate limit or a budget stands before it, or Redis cannot say."""
 

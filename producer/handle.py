@@ -124,6 +124,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
 
         Raises:
             celery.exceptions.TimeoutError: If it is not there in time; the job runs on.
+            AnswerLost: If Redis has forgotten the answer, or lost the job; it takes some seconds to be certain.
             DspyqError: What the prediction failed with.
             NotAPrediction: If the result under this task id is something else.
         """
@@ -145,7 +146,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
                         **options,
                     )
                 return self._checked(value)
-            self._payload = process_waiter().wait(self.id, timeout)
+            self._payload = process_waiter().wait(self.id, timeout, is_sent=self._is_sent)
             if self._payload is None:
                 raise CeleryTimeoutError(f"no answer within {timeout:g} s; the prediction goes on")
         result = self._get_task_meta()["result"]
@@ -208,7 +209,7 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
             def receive(payload: bytes) -> None:
                 loop.call_soon_threadsafe(settle, payload)
 
-            process_waiter().add(self.id, receive)
+            process_waiter().add(self.id, receive, is_sent=self._is_sent)
             try:
                 self._payload = await ready
             finally:
@@ -226,6 +227,11 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
                 meta = self.backend.meta_from_decoded(meta)
             return super()._set_cache(meta)
         return super()._get_task_meta()
+
+    @property
+    def _is_sent(self) -> bool:
+        """Whether this process knows of the task's job: it sent it, or saw it when it asked."""
+        return self.request is not None
 
     @property
     def _asker(self) -> Asker | None:

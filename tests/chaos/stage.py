@@ -20,6 +20,7 @@ import orjson
 import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from config.errors import AnswerLost
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.support.configuration import default_document, environment, merged, write_settings
@@ -193,7 +194,12 @@ class Stage:
     def _get(self, call: Call, timeout_seconds: float) -> Call:
         def get() -> None:
             try:
-                call.answer = call.handle.get(timeout=timeout_seconds).answer
+                try:
+                    call.answer = call.handle.get(timeout=timeout_seconds).answer
+                except AnswerLost:  # it says that asking again helps
+                    call.handle = self._asked([call.question])[0].handle
+                    self._by_id[call.handle.id].append(call)
+                    call.answer = call.handle.get(timeout=timeout_seconds).answer
                 call.answered_at = time.time()
             except CeleryTimeoutError:
                 pass
