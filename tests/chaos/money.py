@@ -54,7 +54,7 @@ def _settings(first_limit_usd: float) -> dict[str, object]:
 def budget(scale: Scale) -> Outcome:
     """Run programs of one call and of two under kills and provider faults, on a budget that is raised where it ends."""
     jobs = scale.pick(quick=60, full=1200)
-    first, *raised = (0.02, 5.0) if scale.is_quick else (0.15, 0.40, 5.0)
+    first, *raised = (0.012, 5.0) if scale.is_quick else (0.15, 0.40, 5.0)
     with Stage(model_seconds=0.15, concurrency=_CONCURRENCY, settings=_settings(first)) as stage:
         workers = [stage.worker(waits=False) for _ in range(_WORKERS)]
         for worker in workers:
