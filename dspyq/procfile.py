@@ -23,7 +23,7 @@ from honcho.printer import Message, Printer
 
 from config.errors import ConfigurationError
 from dspyq.embedded.tied import TiedProcess
-from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND
+from dspyq.processes import WORKER_COMMAND
 
 PROCFILE = Path("Procfile")
 #: A shell that runs a command as its child would end at once on SIGTERM, and the command be killed as what it left
@@ -55,12 +55,18 @@ def read_procfile() -> dict[str, str]:
     return processes
 
 
-def start_process(command: str, variables: Mapping[str, str]) -> TiedProcess:
-    """Start a Procfile's command in a shell, with programs of this Python's environment found first."""
+def start_process(command: str, variables: Mapping[str, str], *, grace_seconds: float) -> TiedProcess:
+    """Start a Procfile's command in a shell, with programs of this Python's environment found first.
+
+    Args:
+        command: The command.
+        variables: What its environment has beside this process's own.
+        grace_seconds: How long it may take to end before it is killed.
+    """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
     shell = ["/bin/sh", "-c", _WAITS_FOR_ITS_COMMAND + command]
-    return TiedProcess(shell, environment=environment, output=subprocess.PIPE, grace_seconds=GRACE_SECONDS)
+    return TiedProcess(shell, environment=environment, output=subprocess.PIPE, grace_seconds=grace_seconds)
 
 
 class Echo:

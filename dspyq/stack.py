@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from dspyq.embedded.progress import fetch_weights_visibly
 from dspyq.embedded.tied import TiedProcess
 from dspyq.embedded.valkey import Valkey
 from dspyq.embedded.weights import NAME
-from dspyq.processes import WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
+from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
 from dspyq.procfile import Echo, read_procfile, start_process
 from dspyq.steps import Steps
 
@@ -31,6 +32,8 @@ FOLDER = Path(".dspyq")
 #: Taken where they are free.
 REDIS_PORT, MODEL_PORT, FLOWER_PORT = 6379, 8080, 5555
 _PRINT_SECONDS = 0.2
+#: How long an end may take before it is explained.
+_EXPLAINED_AFTER_SECONDS = 1.0
 _REDIS_SETTINGS = frozenset({"redis_url", "broker_url", "result_url"})
 
 
@@ -100,7 +103,8 @@ class _Stack:
             self._steps.ready("redis", maybe_sanitize_url(settings.jobs_url), "as configured")
         else:
             os.environ["DSPYQ_REDIS_URL"] = self._start_redis()
-        self._run_procfile()
+        # A worker ends by itself, whatever it runs, once its predictions' time is over.
+        self._run_procfile(grace_seconds=settings.delivery.shutdown_grace_seconds + GRACE_SECONDS + 5)
 
     def _start_model(self) -> Path:
         """Start the embedded model and return the configuration that uses it."""
@@ -127,15 +131,16 @@ class _Stack:
         log.unlink(missing_ok=True)
         return log
 
-    def _run_procfile(self) -> None:
+    def _run_procfile(self, *, grace_seconds: float) -> None:
         commands = read_procfile()
         echo = Echo(commands)
         self._running.callback(echo.print_rest)
         flower_port = loopback.free_port(FLOWER_PORT)
         started = time.monotonic()
         for name, command in commands.items():
-            process = start_process(command, {"FLOWER_PORT": str(flower_port)})
-            self._processes[name] = self._running.enter_context(process)
+            process = start_process(command, {"FLOWER_PORT": str(flower_port)}, grace_seconds=grace_seconds)
+            self._running.callback(self._end, name, process, echo)
+            self._processes[name] = process
             echo.follow(name, process)
         self._watch(echo, until=worker_answers)
         self._steps.ready("worker", WORKER_COMMAND, "", time.monotonic() - started)
@@ -144,6 +149,22 @@ class _Stack:
             self._steps.ready("flower", f"http://{loopback.ADDRESS}:{flower_port}", "read-only")
         self._console.print(_how_to_ask(), highlight=False, soft_wrap=True)
         self._watch(echo, until=lambda: False)
+
+    def _end(self, name: str, process: TiedProcess, echo: Echo) -> None:
+        """End a process and print what it says meanwhile; another Ctrl-C does not wait for it."""
+        process.end()
+        began, is_explained = time.monotonic(), False
+        try:
+            while process.poll() is None:
+                echo.print_for(_PRINT_SECONDS)
+                if not is_explained and time.monotonic() - began > _EXPLAINED_AFTER_SECONDS:
+                    self._console.print(f"\n{name} may finish what it runs; Ctrl-C again ends it at once.\n")
+                    is_explained = True
+        except (KeyboardInterrupt, SystemExit):
+            process.send_signal(signal.SIGKILL)
+            raise
+        finally:
+            process.close()
 
     def _watch(self, echo: Echo, until: Callable[[], bool]) -> None:
         """Print what the processes say until something is so.

@@ -100,6 +100,10 @@ class TiedProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def end(self) -> None:
+        """Begin to end the child and its process group, without waiting for that."""
+        self._tie.close()
+
     def close(self) -> None:
         """End the child and its process group, and wait for that; nothing if it has ended."""
         self._end_supervisor()

@@ -118,6 +118,18 @@ def test_a_process_gets_its_grace_to_end_on_sigterm(up, tmp_path):
     assert running.said("slow | ended in its own time"), running.log.read_text()
 
 
+def test_another_ctrl_c_waits_for_nobody(up):
+    running = up("deaf: trap '' TERM; echo started; while :; do sleep 0.1; done\n")
+    running.wait_until_said("deaf | started")
+    family = running.family()
+    running.process.send_signal(signal.SIGINT)
+    running.wait_until_said("deaf may finish what it runs")
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(20) == 0
+    assert running.said("Everything has ended")
+    assert not any(map(is_alive, family))
+
+
 def test_two_in_one_folder_are_refused(up):
     first = up("first: sleep 60\n")
     first.wait_until_said("✓ redis")
