@@ -122,10 +122,9 @@ def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
         chosen = find_variant(asked, variant)
     else:
         chosen = assign(asked, canonical.decode() if unit is None else str(unit))
-    key = blake3(f"{asked.name}\0{asked.fingerprints[chosen.name]}\0".encode())
-    key.update(canonical)
+    key = blake3(f"{asked.name}\0{asked.fingerprints[chosen.name]}\0".encode() + canonical).hexdigest()
     own_id = request_id or current_request_id() or os.urandom(16).hex()
-    return Request(asked, chosen, canonical, key.hexdigest(), own_id, bool(refresh))
+    return Request(asked, chosen, canonical, key, own_id, bool(refresh))
 
 
 def find_program(name: str | None) -> Program:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +47,18 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -16384;
-CREATE TEMP TABLE wanted (input_hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+#: Questions are looked up by so many: one statement, which is prepared once; NULL, for none, is no question's hash.
+_QUESTIONS_AT_ONCE = 500
+_WANTED = f"WITH wanted (input_hash) AS (VALUES {', '.join(['(?)'] * _QUESTIONS_AT_ONCE)})"
+_LEADERS = f"""
+{_WANTED} SELECT wanted.input_hash, number, state, start, length FROM wanted JOIN entries ON number =
+(SELECT min(number) FROM entries AS other WHERE other.input_hash = wanted.input_hash)
+"""  # noqa: S608 - a constant
+_AWAITED = f"""
+{_WANTED} SELECT input_hash FROM wanted WHERE EXISTS
+(SELECT 1 FROM entries WHERE entries.input_hash = wanted.input_hash AND state = {State.WAITING:d})
+"""  # noqa: S608 - a constant
 _COLUMNS = (
     "number, row, custom_id, variant, input_hash, state, task_id, is_claimed, cost_nano_usd, prompt_tokens, "
     "completion_tokens"
@@ -221,13 +231,9 @@ class Journal:
 
     def leaders(self, input_hashes: Iterable[bytes]) -> dict[bytes, Leader]:
         """Return of these questions those that have entries, each with its first."""
-        self._want(input_hashes)
-        rows = self._database.execute(
-            "SELECT wanted.input_hash, number, state, start, length FROM wanted JOIN entries ON number = "
-            "(SELECT min(number) FROM entries AS other WHERE other.input_hash = wanted.input_hash)"
-        )
         return {
-            row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4])) for row in rows
+            row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4]))
+            for row in self._of_questions(_LEADERS, input_hashes)
         }
 
     def has_waiting(self) -> bool:
@@ -236,13 +242,7 @@ class Journal:
 
     def awaited(self, input_hashes: Iterable[bytes]) -> set[bytes]:
         """Return of these questions those that entries wait for."""
-        self._want(input_hashes)
-        rows = self._database.execute(
-            "SELECT input_hash FROM wanted WHERE EXISTS (SELECT 1 FROM entries "
-            "WHERE entries.input_hash = wanted.input_hash AND state = ?)",
-            (State.WAITING,),
-        )
-        return {row[0] for row in rows}
+        return {row[0] for row in self._of_questions(_AWAITED, input_hashes)}
 
     def waiting(self, input_hash: bytes, after: int, limit: int) -> list[Entry]:
         """Return the entries that wait for a question, those behind a number first."""
@@ -322,9 +322,12 @@ class Journal:
         """Forget those that the ledger was told of."""
         self._database.executemany("DELETE FROM receipts WHERE task_id = ?", [(each,) for each in task_ids])
 
-    def _want(self, input_hashes: Iterable[bytes]) -> None:
-        self._database.execute("DELETE FROM wanted")
-        self._database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(each,) for each in input_hashes])
+    def _of_questions(self, statement: str, input_hashes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
+        questions: list[bytes | None] = list(dict.fromkeys(input_hashes))
+        for start in range(0, len(questions), _QUESTIONS_AT_ONCE):
+            some = questions[start : start + _QUESTIONS_AT_ONCE]
+            some += [None] * (_QUESTIONS_AT_ONCE - len(some))
+            yield from self._database.execute(statement, some)
 
     def _scalar(self, statement: str, *parameters: str | int) -> int:
         value: int = self._database.execute(statement, parameters).fetchone()[0]
