@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
@@ -12,6 +12,8 @@ from rich.table import Table
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 console = Console()
+#: A text of so many is not broken where a table is too wide.
+_SHORT_CHARACTERS = 12
 
 
 def print_json(value: Any) -> None:
@@ -28,12 +30,15 @@ def print_count(what: str, number: int, *, as_json: bool) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table: text to the left, what looks like a number to the right."""
+    """Print a table: text to the left, what looks like a number to the right; a column without any text is left out."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        is_number = bool(rows) and all(_looks_like_a_number(row[index]) for row in rows)
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in rows:
+    shown = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if any(cells) or not rows]
+    for name, cells in shown:
+        is_number = bool(rows) and all(map(_looks_like_a_number, cells))
+        is_short = max(map(len, cells), default=0) <= _SHORT_CHARACTERS
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(name, justify=justify, no_wrap=is_number or is_short, overflow="fold")
+    for row in zip(*(cells for _, cells in shown), strict=True):
         table.add_row(*row)
     console.print(table)
 

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from config.errors import DeadlineExceeded
 from config.events import NO_CONTEXT
+from config.money import to_nano_usd, to_usd
 from workers.refusal import Ending, Interruption, Postponement
 
 #: The outcome of a call that was answered; any other is the code of its error, as in ``rate_limit`` or ``timeout``.
@@ -290,13 +291,13 @@ class Answer:
 
 
 def total_cost_usd(calls: Iterable[CallRecord]) -> float | None:
-    """Return what calls cost together, or None if one that was answered has no known cost.
+    """Return what calls cost together, as the books add it up, or None if one that was answered has no known cost.
 
     Failed calls of unknown cost count as free: whether a provider bills them, it does not say.
     """
-    total = 0.0
+    total_nano_usd = 0
     for call in calls:
         if call.cost_usd is None and call.outcome == ANSWERED:
             return None
-        total += call.cost_usd or 0.0
-    return total
+        total_nano_usd += to_nano_usd(call.cost_usd or 0.0)
+    return to_usd(total_nano_usd)

@@ -70,6 +70,11 @@ def test_a_failed_call_beside_answered_ones_leaves_the_cost_known() -> None:
     assert total_cost_usd([CallRecord("m", "ok", 1.0)]) is None
 
 
+def test_costs_add_up_as_the_books_have_them() -> None:
+    thrice = [CallRecord("m", "ok", 1.0, cost_usd=0.0000101)] * 3
+    assert total_cost_usd(thrice) == 0.0000303  # and not 0.000030299999999999998
+
+
 @pytest.mark.parametrize(
     ("model", "fault"),
     [
