@@ -139,7 +139,7 @@ class Prediction:
 
 def is_prediction(result: Any) -> bool:
     """Whether a result in the backend is a prediction of ours."""
-    return isinstance(result, Mapping) and result.get(_MARK) == _FORM
+    return isinstance(result, dict) and result.get(_MARK) == _FORM
 
 
 def to_json(outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
