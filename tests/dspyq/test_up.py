@@ -33,10 +33,13 @@ class Up:
         self.log = folder / "up.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSPYQ_")}
         variables = {"DSPYQ_CONFIG": str(settings), API_KEY_VARIABLE: API_KEY, "PYTHONUNBUFFERED": "1"}
+        # Where the tests run in a shell's background, Ctrl-C is ignored, and what they start would inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dspyq", "up"], env=inherited | variables, cwd=folder, stdout=log, stderr=log
             )
+        signal.signal(signal.SIGINT, before)
 
     def said(self, text):
         return text in self.log.read_text()
