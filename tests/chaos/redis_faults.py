@@ -196,8 +196,9 @@ def answers_evicted(scale: Scale) -> Outcome:
                     batch = stage.ask_and_get(questions[start : start + 20], 30)
                     stage.wait(30, batch)
         computed_anew = stage.endpoint.calls() - count
+        told = len(stage.asked_again)
         return stage.outcome(
-            f"answers evicted, {computed_anew} of them wanted again",
+            f"answers evicted, {computed_anew} of them wanted again, {told} before they were read",
             explained_model_calls=2 * count,
             remarks=[] if computed_anew else ["no answer was evicted"],
         )

@@ -107,6 +107,7 @@ class Stage:
         self.calls: list[Call] = []
         self._seeds = itertools.count(1)
         self._by_id: dict[str, list[Call]] = defaultdict(list)
+        self.asked_again: list[str] = []
 
     def __enter__(self) -> Self:
         """Start the servers, and configure this process for them: it is used for one fault only."""
@@ -197,6 +198,7 @@ class Stage:
                 try:
                     call.answer = call.handle.get(timeout=timeout_seconds).answer
                 except AnswerLost:  # it says that asking again helps
+                    self.asked_again.append(call.question)
                     call.handle = self._asked([call.question])[0].handle
                     self._by_id[call.handle.id].append(call)
                     call.answer = call.handle.get(timeout=timeout_seconds).answer

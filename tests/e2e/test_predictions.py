@@ -136,7 +136,7 @@ def test_refresh_computes_a_new_answer_and_everyone_gets_it(predict, shared_work
     endpoint.script(content="[[ ## answer ## ]]\nnew\n\n[[ ## completed ## ]]", times=1)
     refreshed = predict.apply_async(kwargs={"question": "q"}, refresh=True).get(timeout=20)
     assert (refreshed.answer, refreshed.metadata.cached) == ("new", False)
-    eventually(lambda: predict.delay(question="q").get(timeout=20).answer == "new")
+    eventually(lambda: predict.delay(question="q").get(timeout=20).answer == "new", timeout_seconds=1.0)
     assert endpoint.calls() == 2
 
 

@@ -160,10 +160,12 @@ def test_a_worker_told_to_end_finishes_what_runs_and_hands_the_rest_back_at_once
     ending = worker(env=env)
     jobs = predict.many([{"question": f"q{number}"} for number in range(12)])
     endpoint.wait_for_calls(2)
+    started = time.monotonic()
     ending.send(signal.SIGTERM)
-    eventually(lambda: redis_server.client().zcard("dspy:v1:queue:qa.control") == 10)
+    eventually(lambda: redis_server.client().zcard("dspy:v1:queue:qa.control") == 10, timeout_seconds=1.0)
     endpoint.release()
     ending.wait(20)
+    assert time.monotonic() - started < 8
     assert endpoint.calls() == 2
     worker()
     assert all(job.get(timeout=30).answer for job in jobs)
@@ -175,8 +177,10 @@ def test_a_worker_with_a_stuck_thread_ends_within_its_grace_and_hands_the_job_ba
     endpoint.hold()
     job = predict.delay(question="q")
     endpoint.wait_for_calls(1)
+    started = time.monotonic()
     stuck.send(signal.SIGTERM)
     stuck.wait(20)
+    assert time.monotonic() - started < 6
     endpoint.release()
     worker()
     assert job.get(timeout=20).answer

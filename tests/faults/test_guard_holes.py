@@ -171,7 +171,9 @@ def test_jobs_taken_ahead_of_a_refusal_go_back_at_once_and_keep_their_turn(
     eventually(lambda: client.zcard("dspy:v1:leases") >= 8)  # one runs, the others are taken
     dspyq("breaker", "open", "control", settings=path)
     endpoint.release()
+    began_at = time.monotonic()
     eventually(lambda: client.zcard("dspy:v1:leases") == 0)
+    assert time.monotonic() - began_at < 3
     time.sleep(1)
     assert endpoint.calls() == 1
     dspyq("breaker", "close", "control", settings=path)

@@ -205,7 +205,7 @@ def test_latency_is_waited_for_by_many_at_once(
     replies = [ask_in_background() for _ in range(50)]
     assert all(reply.result()[0] == 200 for reply in replies)
 
-    assert time.monotonic() - started >= 0.5
+    assert 0.5 <= time.monotonic() - started < 5
     assert endpoint.counts().max_in_flight > 25
 
 

@@ -36,7 +36,7 @@ def test_bytes_that_trickle_do_not_prolong_it(pair: tuple[DeadlineSocket, socket
         list(iter(lambda: ours.recv(10), b""))
     is_over.set()
     thread.join()
-    assert time.monotonic() - started >= 0.2
+    assert 0.2 <= time.monotonic() - started < 2
 
 
 def test_a_peer_that_does_not_read_ends_a_write(pair: tuple[DeadlineSocket, socket.socket]) -> None:
@@ -44,7 +44,7 @@ def test_a_peer_that_does_not_read_ends_a_write(pair: tuple[DeadlineSocket, sock
     started = time.monotonic()
     with pytest.raises(TimeoutError), deadline(0.2):
         ours.sendall(bytes(10_000_000))
-    assert time.monotonic() - started >= 0.2
+    assert 0.2 <= time.monotonic() - started < 2
 
 
 def test_nothing_is_read_or_written_once_it_has_passed(pair: tuple[DeadlineSocket, socket.socket]) -> None:
@@ -97,4 +97,4 @@ def test_each_deadline_bounds_a_connection_that_is_used_again(pair: tuple[Deadli
         started = time.monotonic()
         with pytest.raises(TimeoutError), deadline(seconds):
             ours.recv(10)
-        assert time.monotonic() - started >= seconds - 0.02
+        assert seconds - 0.02 <= time.monotonic() - started < seconds + 1

@@ -144,7 +144,7 @@ def test_the_timeout_is_a_wall_clock(build: Callable[..., Runner], endpoint: End
         TransientPredictionFailure, match=r"no answer within 0\.4 s \(models\.m\.timeout_seconds\)"
     ) as raised:
         runner.run(QUESTION)
-    assert time.monotonic() - started > 0.35
+    assert 0.35 < time.monotonic() - started < 2
     (call,) = raised.value.calls
     assert call == CallRecord("m", "timeout", call.duration_seconds)
     assert runner.run({"question": "next"}).outputs == {"answer": "echo:next"}
@@ -160,7 +160,7 @@ def test_a_host_that_takes_no_connection_is_given_up_within_the_wall_clock(build
         started = time.monotonic()
         with pytest.raises(TransientPredictionFailure, match="no answer within"):
             runner.run(QUESTION)
-        assert time.monotonic() - started > 0.25
+        assert 0.25 < time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

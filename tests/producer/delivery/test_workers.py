@@ -17,7 +17,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
 
 #: How soon a dead worker's job must run elsewhere.
-TAKEOVER_SECONDS = LEASE_SECONDS + 15
+TAKEOVER_SECONDS = LEASE_SECONDS + 5
 PREFIX = "dspy:v1:"
 
 
@@ -140,7 +140,9 @@ def test_a_killed_workers_job_runs_again_elsewhere(
 ) -> None:
     result = tasks.work.delay("one", 1.0)
     worker_that_runs(workers, jobs_redis).kill()
+    killed = time.monotonic()
     wait_until(lambda: began(jobs_redis)["one"] == 2, TAKEOVER_SECONDS, "the other worker")
+    assert time.monotonic() - killed < TAKEOVER_SECONDS
     assert result.get(timeout=10) == "one"
     assert_nothing_is_left(jobs_redis)
 
@@ -154,7 +156,7 @@ def test_a_countdown_passes_in_redis_and_not_in_a_worker_that_may_die(
     assert jobs_redis.zcard(PREFIX + "leases") == 0
     assert jobs_redis.zscore(PREFIX + "delayed", result.id) is not None
     assert result.get(timeout=10) == "one"
-    assert time.monotonic() - sent >= 1
+    assert 1 <= time.monotonic() - sent < 4
     assert began(jobs_redis) == {"one": 1}
     assert_nothing_is_left(jobs_redis)
 
