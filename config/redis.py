@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from config.settings import get_settings
 
 #: Every key of ours starts with it; results keep Celery's own prefix.
 KEY_PREFIX = "dspy:v1:"
+JOB_PREFIX = f"{KEY_PREFIX}job:"
 SOCKET_TIMEOUT_SECONDS = 10.0
 #: A connection is made only when a thread needs one, so this bounds threads, not idle cost.
 MAX_CONNECTIONS = 1000
@@ -71,6 +72,26 @@ def answers_client() -> redis.Redis:
     """Return this process's client for results: the same one where both live in one Redis."""
     settings = get_settings()
     return jobs_client() if settings.is_one_redis else connect(settings.answers_url)
+
+
+def which_exist(client: redis.Redis, prefix: str, names: Iterable[str]) -> set[str]:
+    """Return those names whose keys exist, in one round trip; none where there are no names.
+
+    Args:
+        client: Where to look.
+        prefix: What comes before each name in its key.
+        names: The names.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    ordered = list(names)
+    if not ordered:
+        return set()
+    pipeline = client.pipeline(transaction=False)
+    for name in ordered:
+        pipeline.exists(prefix + name)
+    return {name for name, exists in zip(ordered, pipeline.execute(), strict=True) if exists}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dspyq.embedded.progress import fetch_weights_visibly
 from dspyq.embedded.tied import TiedProcess
 from dspyq.embedded.valkey import Valkey
 from dspyq.embedded.weights import NAME
-from dspyq.processes import GRACE_SECONDS, WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
+from dspyq.processes import WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
 from dspyq.procfile import Echo, read_procfile, start_process
 from dspyq.steps import Steps
 
@@ -32,6 +32,8 @@ FOLDER = Path(".dspyq")
 #: Taken where they are free.
 REDIS_PORT, MODEL_PORT, FLOWER_PORT = 6379, 8080, 5555
 _PRINT_SECONDS = 0.2
+#: What a worker may take to store and to close, once its predictions' time is over; it ends by itself before that.
+_CLOSE_SECONDS = 15.0
 #: How long an end may take before it is explained.
 _EXPLAINED_AFTER_SECONDS = 1.0
 _REDIS_SETTINGS = frozenset({"redis_url", "broker_url", "result_url"})
@@ -103,8 +105,7 @@ class _Stack:
             self._steps.ready("redis", maybe_sanitize_url(settings.jobs_url), "as configured")
         else:
             os.environ["DSPYQ_REDIS_URL"] = self._start_redis()
-        # A worker ends by itself, whatever it runs, once its predictions' time is over.
-        self._run_procfile(grace_seconds=settings.delivery.shutdown_grace_seconds + GRACE_SECONDS + 5)
+        self._run_procfile(grace_seconds=settings.delivery.shutdown_grace_seconds + _CLOSE_SECONDS)
 
     def _start_model(self) -> Path:
         """Start the embedded model and return the configuration that uses it."""

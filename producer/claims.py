@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 import redis
 
 from config.periods import Calendar, process_calendar
-from config.redis import KEY_PREFIX, answers_client, jobs_client
+from config.redis import JOB_PREFIX, KEY_PREFIX, answers_client, jobs_client
 from config.scripts import load_script, run_together
 from config.settings import Settings, get_settings
 from producer.request import Request
@@ -136,7 +136,7 @@ class Claims:
         payload = stored.payload
         if self._is_one_redis:
             keys.append(result_key)
-        elif run.fence and self._jobs.hget(f"{KEY_PREFIX}job:{run.task_id}", "fence") != run.fence.encode():
+        elif run.fence and self._jobs.hget(f"{JOB_PREFIX}{run.task_id}", "fence") != run.fence.encode():
             return Kept.LOST
         else:
             pipeline = self._answers.pipeline()

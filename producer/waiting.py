@@ -28,10 +28,10 @@ from kombu.utils.json import loads
 from redis.client import PubSub
 
 from config.events import Event
-from config.redis import connect, jobs_client
+from config.redis import JOB_PREFIX, connect, jobs_client, which_exist
 from config.settings import get_settings
 from producer.claims import RESULT_PREFIX
-from producer.lost import LOST_RESULT, without_job
+from producer.lost import LOST_RESULT
 
 logger = logging.getLogger("dspyq.waiting")
 
@@ -233,9 +233,15 @@ class Waiter:
                 awaited.pause_seconds = min(2 * awaited.pause_seconds, _LONGEST_LOOK_SECONDS)
         if not keys:
             return
-        jobless = without_job(self._jobs, [key.removeprefix(RESULT_PREFIX) for key in keys])
-        for key in self._read([RESULT_PREFIX + task_id for task_id in jobless]):
-            logger.warning(Event("answer_lost", task_id=key.removeprefix(RESULT_PREFIX)))
+        names = {key: key.removeprefix(RESULT_PREFIX) for key in keys}
+        try:
+            with_job = which_exist(self._jobs, JOB_PREFIX, names.values())
+        except redis.RedisError as error:  # answers may live elsewhere, and are heard meanwhile
+            logger.warning(Event("jobs_not_looked_for", error=type(error).__name__))
+            return
+        jobless = [key for key, task_id in names.items() if task_id not in with_job]
+        for key in self._read(jobless):  # only now: a job ends after its answer is stored
+            logger.warning(Event("answer_lost", task_id=names[key]))
             self._hand_out(key, LOST_RESULT)
 
     def _hand_out(self, key: str, result: bytes) -> None:

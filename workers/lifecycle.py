@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 from celery import signals
 
+from config import memory
 from config.celery import app, configuration
 from config.errors import ConfigurationError, DspyqError
 from config.events import Event
@@ -20,7 +21,7 @@ from config.tracing import process_tracing
 from producer.delivery.leases import process_leases
 from producer.delivery.pauses import process_pauses
 from producer.ending import tell
-from workers import batches, memory, privacy, progress, shutdown
+from workers import batches, privacy, progress, shutdown
 from workers.guards.gates import Gates, Upkeep
 from workers.logs import setup as logs
 from workers.logs.render import find_context_with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from config import memory
 from config.errors import ConfigurationError, DspyqError
 
 if TYPE_CHECKING:
     from producer.batch.options import BatchOptions
 
 _COULD_NOT_RUN = 2
-#: Rows leave nothing that only the collector frees; at Python's own 700 it runs at every twentieth row.
-_COLLECT_AFTER_OBJECTS = 10_000
 
 
 @contextmanager
@@ -40,8 +38,7 @@ def run_and_show(options: BatchOptions, *, as_json: bool) -> None:
     from dspyq.batch.display import display  # noqa: PLC0415 - a command imports what it needs: --help is quick
     from producer.batch.run import run_batch  # noqa: PLC0415 - as above
 
-    gc.freeze()  # what is loaded stays
-    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
+    memory.settle()
     with refusals(), display(as_json=as_json) as show, _stopped_by_signals() as stop:
         outcome = run_batch(options, report=show, stop=stop)
     raise typer.Exit(outcome.exit_code)

@@ -13,7 +13,7 @@ import redis
 from celery.states import READY_STATES, REVOKED
 from celery.utils import uuid
 
-from config.redis import KEY_PREFIX
+from config.redis import JOB_PREFIX, which_exist
 from producer.batch.account import BatchAccount
 from producer.batch.entry import Entry, State
 from producer.batch.events import Counts
@@ -331,12 +331,13 @@ class Asking:
 
     def _look_for_jobs(self, entries: Sequence[Entry]) -> None:
         """Ask again those whose job is gone, though they have no answer."""
-        has_job = self._patience(lambda: self._have_jobs(entries))
+        task_ids = [str(entry.task_id) for entry in entries]
+        with_job = self._patience(lambda: which_exist(self._servers.jobs, JOB_PREFIX, task_ids))
         now = time.monotonic()
         suspects = []
-        for entry, exists in zip(entries, has_job, strict=True):
+        for entry, task_id in zip(entries, task_ids, strict=True):
             entry.asked_at = now
-            if not exists:
+            if task_id not in with_job:
                 suspects.append(entry)
         if not suspects:
             return
@@ -351,12 +352,6 @@ class Asking:
 
     def _is_in_flight(self, entry: Entry) -> bool:
         return self.in_flight.get(str(entry.task_id)) is entry
-
-    def _have_jobs(self, entries: Sequence[Entry]) -> list[bool]:
-        pipeline = self._servers.jobs.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.exists(f"{KEY_PREFIX}job:{entry.task_id}")
-        return [bool(count) for count in pipeline.execute()]
 
     def _line(self, entry: Entry, meta: Mapping[str, Any], level: CacheLevel | None) -> Line:
         return line_of_result(entry, meta, self._asked, level)

@@ -9,7 +9,7 @@ from typing import cast
 
 import redis
 
-from config.redis import KEY_PREFIX, jobs_client
+from config.redis import JOB_PREFIX, KEY_PREFIX, jobs_client
 from config.scripts import load_script
 from producer.delivery.records import BATCH_SIZE
 
@@ -57,7 +57,7 @@ class DeadJobs:
         wanted = job_ids or [job_id.decode() for job_id in latest]
         pipeline = self._client.pipeline(transaction=False)
         for job_id in wanted:
-            pipeline.hmget(f"{KEY_PREFIX}job:{job_id}", "queue", "reason", "message", "lost")
+            pipeline.hmget(f"{JOB_PREFIX}{job_id}", "queue", "reason", "message", "lost")
             pipeline.zscore(DEAD_KEY, job_id)
         replies = pipeline.execute()
         return [

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import orjson
-import redis
 
-from config.redis import KEY_PREFIX, answers_client, jobs_client
+from config.redis import JOB_PREFIX, answers_client, jobs_client, which_exist
 from config.settings import get_settings
 from producer.claims import ALIAS_PREFIX, RESULT_PREFIX
 from producer.prediction import Metadata, is_prediction, metadata_from_json
 from producer.request import Request
 
-_JOB_PREFIX = f"{KEY_PREFIX}job:"
 _FIELDS = ("answered", "until", "pending", "since")
 _PAGE_KEYS = 1000
 #: Of a large cache, this much is looked through for answers of a variant.
@@ -45,8 +43,8 @@ def peek(requests: Sequence[Request]) -> list[Seen]:
     now = seconds * 1000 + microseconds // 1000
     answers = {_text(answered) for answered, *_ in aliases if answered}
     runs = {_text(pending) for _, _, pending, _ in aliases if pending}
-    good = _existing(answers_client(), RESULT_PREFIX, answers)
-    alive = _existing(jobs_client(), _JOB_PREFIX, runs)
+    good = which_exist(answers_client(), RESULT_PREFIX, answers)
+    alive = which_exist(jobs_client(), JOB_PREFIX, runs)
     hold = get_settings().delivery.claim_timeout_seconds * 1000
     seen = []
     for answered, until, pending, since in aliases:
@@ -82,16 +80,6 @@ def find_answers(queue: str, wanted: int) -> list[str]:
         if cursor == 0 or len(found) >= wanted:
             break
     return found[:wanted]
-
-
-def _existing(client: redis.Redis, prefix: str, names: set[str]) -> set[str]:
-    if not names:
-        return set()
-    ordered = list(names)
-    pipeline = client.pipeline(transaction=False)
-    for name in ordered:
-        pipeline.exists(prefix + name)
-    return {name for name, exists in zip(ordered, pipeline.execute(), strict=True) if exists}
 
 
 def _metadata(stored: bytes | None) -> Metadata | None:
