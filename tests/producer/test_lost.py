@@ -1,7 +1,9 @@
 """Answers that Redis forgets before they are read, and jobs that it loses: who waits is told, and nobody else is."""
 
 import asyncio
+import threading
 
+import orjson
 import pytest
 
 from tests.support.processes import eventually
@@ -68,3 +70,17 @@ def test_an_id_that_nobody_knows_is_waited_for_as_celery_does(predict):
 
     with pytest.raises(CeleryTimeoutError):
         predict.AsyncResult("unknown").get(timeout=3)
+
+
+def test_answers_are_heard_while_nobody_can_say_which_jobs_exist(redis_server, caplog):
+    from config.redis import connect
+    from producer.waiting import Waiter
+
+    client = redis_server.client(decode_responses=False)
+    waiter = Waiter(client, connect("redis://127.0.0.1:1", retries=0))
+    heard = threading.Event()
+    waiter.add("task", lambda _: heard.set(), is_sent=True)
+    eventually(lambda: any("jobs_not_looked_for" in message for message in caplog.messages))
+    client.publish("celery-task-meta-task", orjson.dumps({"status": "SUCCESS", "result": None}))
+    assert heard.wait(10)
+    assert not any("results_not_heard" in message for message in caplog.messages)
