@@ -188,6 +188,8 @@ def test_a_terminal_that_nobody_reads_keeps_no_prediction_waiting_and_shows_line
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=its_end, start_new_session=True)
     os.close(its_end)
     try:
+        with redis_server.client() as client:  # nobody reads that it is ready, but it listens to commands then
+            wait_until(client.pubsub_numpat, 60, "the worker to start")
         assert run_producer(ask_many, path, count=150, timeout_seconds=60) == 150
         process.terminate()
         process.wait(20)  # though its last lines cannot be written
