@@ -7,9 +7,6 @@ FROM python:3.13.16-slim-trixie AS wheel
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY config config
-COPY producer producer
-COPY workers workers
 COPY dspyq dspyq
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-deps --wheel-dir /wheels . \
@@ -56,7 +53,7 @@ CMD ["dspyq", "--help"]
 FROM runtime AS demo
 COPY --from=demo-packages /opt/dspyq /opt/dspyq
 EXPOSE 8080
-CMD ["python", "-m", "dspyq.embedded.model", "--address", "0.0.0.0", "--port", "8080"]
+CMD ["python", "-m", "dspyq.stack.embedded.model", "--address", "0.0.0.0", "--port", "8080"]
 
 # Last, so that it is what `docker build .` makes.
 FROM runtime AS worker
@@ -65,4 +62,4 @@ ENV DSPYQ_METRICS__PORT=9464 \
     DSPYQ_METRICS__ADDRESS=0.0.0.0
 EXPOSE 9464
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["dspyq", "health"]
-CMD ["celery", "-A", "workers", "worker"]
+CMD ["celery", "-A", "dspyq", "worker"]

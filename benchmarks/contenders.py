@@ -30,7 +30,7 @@ class Contender:
 
 DSPYQ = Contender(
     name="dspyq",
-    worker_command=(_script("celery"), "-A", "workers", "worker"),
+    worker_command=(_script("celery"), "-A", "dspyq", "worker"),
     ask="asking:dspyq",
 )
 CELERY = Contender(

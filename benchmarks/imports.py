@@ -15,7 +15,7 @@ from benchmarks.rows import Row, Target
 from tests.support.processes import REPOSITORY
 
 _MILLISECONDS = 1e3
-_OURS = "producer"
+_OURS = "dspyq"
 _THEIRS = "celery, redis, pydantic_settings"
 _USED = "celery.app.base, redis, pydantic_settings"
 _FORBIDDEN = ("dspy", "litellm")
@@ -42,7 +42,7 @@ def run(*, quick: bool) -> list[Row]:
 
 def _row(seconds: dict[str, list[float]], theirs: str, other: str, target: Target | None) -> Row:
     return Row(
-        "import producer", "import", "ms", median(seconds[_OURS]) * _MILLISECONDS, other,
+        "import dspyq", "import", "ms", median(seconds[_OURS]) * _MILLISECONDS, other,
         median(seconds[theirs]) * _MILLISECONDS, median_ratio(seconds[_OURS], seconds[theirs]), target,
     )  # fmt: skip
 

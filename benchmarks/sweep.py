@@ -6,7 +6,7 @@ import redis
 
 from benchmarks.harness import MICROSECONDS
 from benchmarks.rows import Row, Target
-from producer.delivery.records import Job, Records
+from dspyq.delivery.records import Job, Records
 from tests.support.redis_server import RedisServer
 
 _QUEUED = (0, 100_000, 1_000_000)

@@ -1,5 +1,5 @@
 """Run the command line as ``python -m dspyq``."""
 
-from dspyq.main import main
+from dspyq.cli.main import main
 
 main()

@@ -27,8 +27,8 @@ import hypothesis
 import pytest
 from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestWorker, CeleryWorkerCluster
 
-from config.redis import jobs_client
-from config.settings import get_settings
+from dspyq.config.settings import get_settings
+from dspyq.store.clients import jobs_client
 from tests.support import watchdog
 from tests.support.configuration import (
     API_KEY,
@@ -59,7 +59,7 @@ for _name in [name for name in os.environ if name.startswith("DSPYQ_")]:
 
 #: Files are given out in this order, so that those that take long do not come last and alone.
 _LONGEST_FIRST = (
-    "faults/test_guards", "dspyq/test_commands", "faults/test_ends", "faults/test_guard_holes", "dspyq/test_demo",
+    "faults/test_guards", "cli/test_commands", "faults/test_ends", "faults/test_guard_holes", "stack/test_demo",
     "faults/", "chaos/", "e2e/", "dspyq/", "properties/", "deploy/",
 )  # fmt: skip
 
@@ -177,12 +177,12 @@ def session_settings_file(session_endpoint: Endpoint, tmp_path_factory: pytest.T
 def configured(
     session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """Configure this process, so that ``from producer import predict`` works here; yields the settings."""
+    """Configure this process, so that ``from dspyq import predict`` works here; yields the settings."""
     del endpoint  # started and reset
     monkeypatch.setenv("DSPYQ_CONFIG", str(session_settings_file))
     monkeypatch.setenv("DSPYQ_REDIS_URL", redis_server.url)
     monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
-    from producer.cache import process_cache
+    from dspyq.cache.memory import process_cache
 
     get_settings.cache_clear()  # a test may have read other settings
     settings = get_settings()
@@ -200,7 +200,7 @@ def configured(
 def predict(configured: Any) -> Any:
     """``predict``, configured in this process."""
     del configured
-    from producer import predict
+    from dspyq import predict
 
     return predict
 

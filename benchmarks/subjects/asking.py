@@ -15,7 +15,7 @@ def questions(count: int, label: str) -> list[str]:
 
 def dspyq(count: int, label: str) -> list[str]:
     """Ask dspyq."""
-    from producer import predict
+    from dspyq import predict
 
     handles = predict.many({"question": question} for question in questions(count, label))
     return [f"celery-task-meta-{handle.id}" for handle in handles]
@@ -52,6 +52,6 @@ def arq(count: int, label: str) -> list[str]:
 
 def ask_one(question: str) -> list[str]:
     """Ask dspyq one question."""
-    from producer import predict
+    from dspyq import predict
 
     return [f"celery-task-meta-{predict.delay(question=question).id}"]

@@ -6,10 +6,10 @@ import time
 
 from benchmarks.subjects import plain
 from benchmarks.subjects.asking import questions
-from config.money import to_nano_usd
-from producer.claims import Run, Stored, process_claims
-from producer.prediction import Metadata, Usage, to_json
-from producer.request import build_request
+from dspyq.cache.claims import Run, Stored, process_claims
+from dspyq.core.money import to_nano_usd
+from dspyq.prediction.prediction import Metadata, Usage, to_json
+from dspyq.prediction.request import build_request
 
 
 def fill(count: int, label: str) -> None:

@@ -14,10 +14,10 @@ from celery.utils import uuid
 
 from benchmarks.repetition import alternate
 from benchmarks.subjects import plain
-from producer.bulk import CHUNK_ROWS, process_bulk
-from producer.claims import Run, Stored, process_claims
-from producer.prediction import Metadata, Usage, to_json
-from producer.request import Request, build_request
+from dspyq.cache.claims import Run, Stored, process_claims
+from dspyq.client.bulk import CHUNK_ROWS, process_bulk
+from dspyq.prediction.prediction import Metadata, Usage, to_json
+from dspyq.prediction.request import Request, build_request
 
 _LEAST_URGENT = 9
 _KEEP_SECONDS = 3600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from producer import predict
+from dspyq import predict
 
 
 def ask(question: str, callers: int) -> list[str]:

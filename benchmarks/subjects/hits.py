@@ -10,8 +10,8 @@ from typing import Any
 import redis
 
 from benchmarks.repetition import alternate, round_trips_per_call, seconds_per_call
-from producer import predict
-from producer.cache import process_cache
+from dspyq import predict
+from dspyq.cache.memory import process_cache
 
 _KEY = "benchmark:answer"
 _HEARING_SECONDS = 0.5

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.repetition import alternate, round_trips_per_call, seconds_per_call
 from benchmarks.subjects import arq_worker, dramatiq_worker, plain
 from benchmarks.subjects.plain import new_question
-from producer import predict
+from dspyq import predict
 
 
 def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:

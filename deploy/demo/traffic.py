@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from config.errors import DspyqError
-from producer import predict
+from dspyq import predict
+from dspyq.errors import DspyqError
 
 _WAITING_AT_ONCE = 16
 _ANSWER_TIMEOUT_SECONDS = 120

@@ -1,1 +1,1 @@
-"""``dspyq batch``."""
+"""Batches: a file in, a file out, each row once, each question paid once."""

@@ -21,7 +21,7 @@ def linked_and_chorded(point: str, scale: Scale) -> Outcome:
     with Stage(concurrency=2) as stage:
         from celery import chord
 
-        from producer import predict
+        from dspyq import predict
         from tests.support.user_tasks import note, note_many
 
         for question in stage.questions(jobs):

@@ -46,7 +46,7 @@ def killed_after_claim(scale: Scale) -> Outcome:
 
 
 def _ask(question: str) -> None:
-    from producer import predict
+    from dspyq import predict
     from tests.support import failpoints
 
     del failpoints

@@ -20,7 +20,7 @@ import orjson
 import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-from config.errors import AnswerLost
+from dspyq.errors import AnswerLost
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.support.configuration import default_document, environment, merged, write_settings
@@ -215,7 +215,7 @@ class Stage:
         return call
 
     def _asked(self, questions: Sequence[str], **options: Any) -> list[Call]:
-        from producer import predict
+        from dspyq import predict
 
         asked_at = time.time()
         if len(questions) == 1:
@@ -241,7 +241,7 @@ class Stage:
 
     def listen(self, call: Call) -> None:
         """Note when and what this caller hears, as ``handle.get()`` would."""
-        from producer.waiting import process_waiter
+        from dspyq.celery_app.waiting import process_waiter
 
         def hear(payload: bytes) -> None:
             call.answered_at = time.time()
@@ -421,7 +421,7 @@ class Load(threading.Thread):
         self.join()
 
     def _ask(self, questions: list[str]) -> None:
-        from config.errors import RedisUnavailable
+        from dspyq.errors import RedisUnavailable
 
         while True:
             try:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.codec import decode_inputs, decode_outputs, encode_outputs, find_type_faults
-from config.errors import InvalidInputs, InvalidOutputs, NotAPrediction
-from config.experiment import Program
-from tests.workers.sample_types import Corner, Level, Mood, NotData, Span, Verdict
+from dspyq.config.codec import decode_inputs, decode_outputs, encode_outputs, find_type_faults
+from dspyq.config.models import Program
+from dspyq.errors import InvalidInputs, InvalidOutputs, NotAPrediction
+from tests.programs.sample_types import Corner, Level, Mood, NotData, Span, Verdict
 
-TYPES = "tests.workers.sample_types"
+TYPES = "tests.programs.sample_types"
 DAY = datetime.date(2024, 2, 29)
 VARIANT = {"a": {"name": "a", "queue": "p.a", "model": {"name": "m", "model": "openai/m"}}}
 

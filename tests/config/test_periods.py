@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from config.periods import Calendar
+from dspyq.config.periods import Calendar
 
 
 def seconds(text):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from config.errors import ConfigurationError
-from config.settings import load_settings
+from dspyq.config.settings import load_settings
+from dspyq.errors import ConfigurationError
 
 GOOD = """
 [models.fast]

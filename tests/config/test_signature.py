@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from config.signature import SignatureError, parse_signature
+from dspyq.config.signature import SignatureError, parse_signature
 
 
 def types(text):
@@ -28,7 +28,7 @@ def test_types_resolve_to_pythons_own():
 
 
 def test_types_of_ones_own_are_imported_by_their_path():
-    assert types("a -> b: config.experiment.Model")["b"].__name__ == "Model"
+    assert types("a -> b: dspyq.config.models.Model")["b"].__name__ == "Model"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_json_types_need_nothing_rebuilt(text):
         "dict[int, str]",
         "list[str] | list[dict[int, str]]",
         "Literal[b'x']",
-        "config.experiment.Model",
+        "dspyq.config.models.Model",
     ],
 )
 def test_other_types_are_rebuilt(text):

@@ -54,7 +54,7 @@ def test_each_alert_says_what_it_means_how_bad_it_is_and_where_its_runbook_is():
 def test_commands_in_runbooks_exist():
     from typer.main import get_command
 
-    from dspyq.main import app
+    from dspyq.cli.main import app
 
     runbooks = (REPOSITORY / "docs" / "runbooks.md").read_text()
     used = re.findall(r"^dspyq (.+)$", runbooks, re.MULTILINE)

@@ -5,8 +5,8 @@ import tomllib
 
 import pytest
 
-from config.settings import load_settings
-from dspyq.embedded import weights
+from dspyq.config.settings import load_settings
+from dspyq.stack.embedded import weights
 from tests.support.deployment import DEPLOY, PASSWORDS, compose, run, services, tool
 from tests.support.processes import REPOSITORY
 

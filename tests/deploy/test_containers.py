@@ -95,7 +95,7 @@ def stack():
 def folder(tmp_path, session_endpoint):
     demo = (DEPLOY / "demo" / "dspyq.toml").read_text()
     demo = demo.replace("http://model:8080/v1", session_endpoint.url).replace(
-        "dspyq.embedded.short_prompt:ShortPromptAdapter", "ChatAdapter"
+        "dspyq.stack.embedded.short_prompt:ShortPromptAdapter", "ChatAdapter"
     )
     (tmp_path / "dspyq.toml").write_text(demo)
     return tmp_path

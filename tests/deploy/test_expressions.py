@@ -44,7 +44,7 @@ def of_scaling():
 
 
 def ask_of_every_fate(number):
-    from producer import predict
+    from dspyq import predict
 
     def ask(program, question):
         return predict.apply_async(kwargs={"question": question}, program=program)

@@ -6,7 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from config.settings import load_settings
+from dspyq.config.settings import load_settings
 from tests.support.deployment import DEPLOY, documents, run, tool
 from tests.support.processes import REPOSITORY
 

@@ -16,7 +16,7 @@ def start(settings_file, redis_server):
     def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=(), options=()):
         path = settings_file(changes, toml=toml)
         done = subprocess.run(
-            [sys.executable, "-m", "celery", *arguments, "-A", "workers", "worker", *options],
+            [sys.executable, "-m", "celery", *arguments, "-A", "dspyq", "worker", *options],
             capture_output=True,
             text=True,
             env=environment(path, redis_url or redis_server.url, env),

@@ -1,4 +1,4 @@
-"""Plain ``celery -A workers flower``: it shows workers, queues and tasks, and nothing of what they are about."""
+"""Plain ``celery -A dspyq flower``: it shows workers, queues and tasks, and nothing of what they are about."""
 
 import re
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from config.events import Event
-from config.settings import load_settings
+from dspyq.config.settings import load_settings
+from dspyq.core.events import Event
+from dspyq.worker.logs.loki import Loki
+from dspyq.worker.logs.render import console_renderer, json_renderer
+from dspyq.worker.logs.writer import CAPACITY, Writer
 from tests.support.collector import Collector
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.processes import wait_until
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
-from workers.logs.loki import Loki
-from workers.logs.render import console_renderer, json_renderer
-from workers.logs.writer import CAPACITY, Writer
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 FIELDS = (
@@ -38,8 +38,8 @@ def ask():
     """Run in a producer's process: predictions of every fate, each with a request id of its own."""
     import structlog
 
-    from producer import predict
-    from producer.tracing import request_context
+    from dspyq import predict
+    from dspyq.tracing.propagation import request_context
     from tests.support import indiscreet
 
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -176,14 +176,14 @@ def test_a_terminal_that_nobody_reads_keeps_no_prediction_waiting_and_shows_line
     settings_file, redis_server, run_producer
 ):
     def ask_many(count):
-        from producer import predict
+        from dspyq import predict
 
         predict.many([{"question": f"number {number}"} for number in range(count)])[-1].get(timeout=20)
         return sum(bool(job.get(timeout=20)) for job in predict.many([{"question": f"{n}"} for n in range(count)]))
 
     path = settings_file({"workers": {"concurrency": 4}})
     terminal, its_end = pty.openpty()
-    command = [CELERY, "-A", "workers", "worker", "--without-mingle", "-n", "terminal@localhost"]
+    command = [CELERY, "-A", "dspyq", "worker", "--without-mingle", "-n", "terminal@localhost"]
     env = environment(path, redis_server.url) | {"COLUMNS": "200"}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=its_end, start_new_session=True)
     os.close(its_end)
@@ -293,7 +293,7 @@ def test_a_producer_logs_its_hits_where_it_is_told_to(settings_file, run_produce
     def hits():
         import logging
 
-        from producer import predict
+        from dspyq import predict
 
         told = []
         handler = logging.Handler()

@@ -37,9 +37,10 @@ def ask_in_all_ways():
     import contextlib
     import time
 
-    from config.errors import PredictionFailed
-    from producer import metrics, predict
-    from producer.cache import process_cache
+    from dspyq import predict
+    from dspyq.cache.memory import process_cache
+    from dspyq.client import metrics
+    from dspyq.errors import PredictionFailed
 
     server = metrics.serve()
     process_cache()
@@ -155,8 +156,8 @@ def test_the_backlog_is_true_wherever_a_job_stands(worker, settings_file, run_pr
     endpoint.hold()
 
     def ask():
-        from config.celery import app
-        from producer import predict
+        from dspyq import predict
+        from dspyq.celery_app.application import app
 
         predict.many([{"question": "urgent"}], variant="challenger")
         predict.many([{"question": str(number)} for number in range(2)], variant="challenger", priority=5)
@@ -190,7 +191,7 @@ def test_names_that_users_make_up_do_not_become_labels_without_end(worker, setti
     monitor = Monitor.of(worker(path))
 
     def ask():
-        from producer import predict
+        from dspyq import predict
 
         questions = [*(f"word{number} more" for number in range(20)), "no/name more", "Größe more"]
         for job in predict.many([{"question": question} for question in questions]):

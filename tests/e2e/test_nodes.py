@@ -16,7 +16,7 @@ from tests.support.worker import Worker
 
 
 def ask(question: str) -> dict[str, Any]:
-    from producer import predict
+    from dspyq import predict
 
     prediction = predict.delay(question=question).get(timeout=30)
     return {"answer": prediction.answer, "cached": prediction.metadata.cached}

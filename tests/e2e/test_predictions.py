@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from producer.claims import process_claims
+from dspyq.cache.claims import process_claims
 from tests.support.processes import eventually
 
 
@@ -56,8 +56,8 @@ def test_the_second_asker_is_answered_from_redis_and_the_third_from_memory(
     def ask():
         import time
 
-        from producer import predict
-        from producer.cache import process_cache
+        from dspyq import predict
+        from dspyq.cache.memory import process_cache
 
         process_cache()
         time.sleep(0.5)  # it hears invalidations from now on
@@ -83,7 +83,7 @@ def test_three_hundred_callers_in_three_processes_cost_one_model_call(
     def ask():
         from concurrent.futures import ThreadPoolExecutor
 
-        from producer import predict
+        from dspyq import predict
 
         with ThreadPoolExecutor(100) as pool:
             answers = list(pool.map(lambda _: predict.delay(question="same").get(timeout=30), range(100)))
@@ -110,7 +110,7 @@ def test_many_rows_come_back_in_their_order(predict, shared_worker, endpoint):
 
 
 def test_a_failure_is_seen_by_its_waiters_and_never_cached(predict, shared_worker, endpoint):
-    from config.errors import PredictionFailed
+    from dspyq.errors import PredictionFailed
 
     del shared_worker
     endpoint.script(status=400, times=1)
@@ -123,7 +123,7 @@ def test_a_failure_is_seen_by_its_waiters_and_never_cached(predict, shared_worke
             handle.get(timeout=20)
     assert joined.cache_level == "joined"
     assert "q" in predict.delay(question="q").get(timeout=20).answer
-    from producer.statistics import variant_statistics
+    from dspyq.cache.statistics import variant_statistics
 
     (row,) = variant_statistics()
     assert (row.calls, row.successes, row.failures) == (3, 1, 2)
@@ -265,7 +265,7 @@ def test_predictions_are_awaited_by_hundreds_in_one_event_loop(predict, shared_w
 
 
 def test_awaiting_a_failed_prediction_raises_its_error(predict, shared_worker, endpoint):
-    from config.errors import PredictionFailed
+    from dspyq.errors import PredictionFailed
 
     del shared_worker
     endpoint.script(status=400)
@@ -284,7 +284,7 @@ def test_a_forked_web_server_asks_from_every_child(shared_worker, run_producer, 
     def serve():
         import os
 
-        from producer import predict
+        from dspyq import predict
 
         predict.delay(question="before the fork").get(timeout=20)
         children = []
@@ -319,7 +319,7 @@ def test_texts_survive_the_round_trip_unchanged(text, worker, settings_file, run
     worker(path)
 
     def ask(text):
-        from producer import predict
+        from dspyq import predict
 
         return predict.delay(question=text).get(timeout=20).answer
 
@@ -333,7 +333,7 @@ def test_integers_of_64_bits_survive_the_round_trip(worker, settings_file, run_p
     worker(path)
 
     def ask():
-        from producer import predict
+        from dspyq import predict
 
         return [predict.delay(question=number).get(timeout=20).answer for number in (2**63 - 1, -(2**63), 0)]
 
@@ -351,7 +351,7 @@ def test_typed_outputs_arrive_equal_to_what_the_program_returned(worker, setting
     worker(path)
 
     def ask():
-        from producer import predict
+        from dspyq import predict
         from tests.support.user_programs import TYPED_OUTPUTS
 
         fresh = predict.delay(question="q").get(timeout=20)
@@ -375,8 +375,8 @@ def test_a_caller_that_changes_its_answer_changes_nobody_elses(worker, settings_
     def ask():
         import time
 
-        from producer import predict
-        from producer.cache import process_cache
+        from dspyq import predict
+        from dspyq.cache.memory import process_cache
 
         process_cache()
         time.sleep(0.5)
@@ -398,8 +398,8 @@ def test_a_worker_of_another_version_never_answers_under_the_wrong_key(
     worker(theirs, env={"DSPYQ_DELIVERY__MAX_HAND_BACKS": "3"})
 
     def ask():
-        from config.errors import VariantMismatch
-        from producer import predict
+        from dspyq import predict
+        from dspyq.errors import VariantMismatch
 
         try:
             predict.delay(question="q").get(timeout=20)
@@ -418,7 +418,7 @@ def test_each_variant_has_a_queue_that_a_worker_can_choose(worker, settings_file
     def ask():
         from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-        from producer import predict
+        from dspyq import predict
 
         served = predict.apply_async(kwargs={"question": "q"}, variant="challenger").get(timeout=20)
         try:
@@ -436,9 +436,9 @@ def test_a_unit_sticks_to_its_variant(worker, settings_file, run_producer, confi
     worker(path)
 
     def ask():
-        from config.settings import get_settings
-        from producer import predict
-        from producer.assignment import assign
+        from dspyq import predict
+        from dspyq.config.settings import get_settings
+        from dspyq.prediction.assignment import assign
 
         program = get_settings().programs["qa"]
         units = [f"user-{number}" for number in range(10)]
@@ -458,7 +458,7 @@ def test_answers_may_live_in_a_redis_of_their_own_that_forgets_them(
     worker(env=env)
 
     def ask():
-        from producer import predict
+        from dspyq import predict
 
         first = predict.delay(question="q").get(timeout=20).metadata.cache_level
         while predict.delay(question="q").cache_level == "joined":
@@ -474,7 +474,7 @@ def test_answers_may_live_in_a_redis_of_their_own_that_forgets_them(
 
 
 def test_a_result_that_is_no_prediction_says_so(predict, redis_server):
-    from config.errors import NotAPrediction
+    from dspyq.errors import NotAPrediction
 
     redis_server.client().set(
         "celery-task-meta-alien",
@@ -486,7 +486,7 @@ def test_a_result_that_is_no_prediction_says_so(predict, redis_server):
 
 def test_a_job_published_by_name_alone_is_answered(configured, shared_worker):
     del configured
-    from config.celery import app
+    from dspyq.celery_app.application import app
 
     del shared_worker
     result = app.send_task("dspyq.predict", kwargs={"question": "by name"})
@@ -499,8 +499,8 @@ def test_a_producer_survives_a_restart_of_redis(fresh_redis_server, settings_fil
     def ask():
         import time
 
-        from config.redis import jobs_client
-        from producer import predict
+        from dspyq import predict
+        from dspyq.store.clients import jobs_client
 
         first = predict.delay(question="q")
         jobs_client().set("asked", 1)

@@ -6,8 +6,8 @@ import re
 import pytest
 from celery.exceptions import Retry
 
-from config.errors import PredictionFailed
-from config.privacy import exception_type
+from dspyq.config.privacy import exception_type
+from dspyq.errors import PredictionFailed
 from tests.support.configuration import API_KEY
 from tests.support.observation import ANSWER, ERROR, PASSWORD, QUESTION
 
@@ -112,7 +112,7 @@ def test_a_record_holds_no_content_for_handlers_of_ones_own(run_producer):
     def log(content):
         import logging
 
-        from workers import privacy
+        from dspyq.worker import privacy
 
         records = []
         handler = logging.Handler()
@@ -132,7 +132,7 @@ def test_a_record_holds_no_content_for_handlers_of_ones_own(run_producer):
 
 def test_a_message_describes_no_arguments(configured):
     del configured
-    from config.celery import app
+    from dspyq.celery_app.application import app
 
     headers = app.amqp.as_task_v2("an id", "a task", args=[QUESTION], kwargs={"text": QUESTION}).headers
     assert QUESTION not in repr(headers)

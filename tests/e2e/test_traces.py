@@ -30,8 +30,8 @@ def of_kind(spans, kind):
 
 
 def ask(question):
-    from config.tracing import process_tracing
-    from producer import predict
+    from dspyq import predict
+    from dspyq.tracing.tracing import process_tracing
 
     answer = predict.apply_async(kwargs={"question": question}, request_id="mine").get(timeout=30).answer
     process_tracing().close(10)
@@ -106,8 +106,8 @@ def test_a_trace_that_the_producers_own_provider_records_goes_on_in_the_worker(
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
 
-        from producer import predict
-        from producer.tracing import request_context
+        from dspyq import predict
+        from dspyq.tracing.propagation import request_context
 
         with request_context(traceparent=parent), trace.get_tracer("shop").start_as_current_span("request"):
             jobs = [*predict.many([{"question": "a"}, {"question": "b"}]), predict.delay(question="c")]
@@ -136,7 +136,7 @@ def test_an_endpoint_that_hangs_keeps_no_prediction_waiting_and_the_worker_ends(
     collector, settings_file, worker, run_producer
 ):
     def ask_many():
-        from producer import predict
+        from dspyq import predict
 
         return len([job.get(timeout=20) for job in predict.many([{"question": f"{n}"} for n in range(20)])])
 
@@ -153,12 +153,14 @@ def test_where_tracing_is_off_neither_spans_nor_an_exporter_are_loaded(run_produ
     def ask_and_look():
         import sys
 
-        from producer import predict
+        from dspyq import predict
 
         predict.delay(question="q").get(timeout=20)
         # redis-py loads OpenTelemetry's metrics wherever they are installed.
         return [
-            name for name in sys.modules if name.startswith(("config.spans", "opentelemetry.exporter", "structlog"))
+            name
+            for name in sys.modules
+            if name.startswith(("dspyq.tracing.spans", "opentelemetry.exporter", "structlog"))
         ]
 
     del shared_worker

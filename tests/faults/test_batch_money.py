@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from config.money import to_nano_usd
-from producer.batch.account import BatchAccount
+from dspyq.batch.account import BatchAccount
+from dspyq.core.money import to_nano_usd
 from tests.faults.test_guards import ask_one, questions
 from tests.support.processes import eventually
 
@@ -18,8 +18,8 @@ PREFIX = "dspy:v1:budget"
 
 def ask_batch(questions, batch):
     """Ask for a batch, as its run does; return the task ids of what it claimed."""
-    from producer.bulk import process_bulk
-    from producer.request import build_request
+    from dspyq.client.bulk import process_bulk
+    from dspyq.prediction.request import build_request
 
     requests = [build_request({"question": question}) for question in questions]
     task_ids = [f"{batch}-{question}" for question in questions]

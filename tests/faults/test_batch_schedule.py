@@ -66,11 +66,11 @@ def nights(tmp_path, settings_file, redis_server):
 
 @pytest.fixture
 def beat(nights, redis_server):
-    """Start ``celery -A workers beat``."""
+    """Start ``celery -A dspyq beat``."""
     with ExitStack() as beats:
 
         def start(*arguments):
-            command = [str(Path(sys.executable).with_name("celery")), "-A", "workers", "beat", *arguments]
+            command = [str(Path(sys.executable).with_name("celery")), "-A", "dspyq", "beat", *arguments]
             env = environment(nights.settings, redis_server.url)
             return beats.enter_context(LocalProcess("beat", command, ready_line="beat: Starting", env=env))
 
@@ -105,7 +105,7 @@ def ticking(nights, start_producer):
     def tick():
         import time
 
-        from config.celery import BATCH_QUEUE, TICK_NAME, app
+        from dspyq.celery_app.application import BATCH_QUEUE, TICK_NAME, app
 
         while True:
             app.send_task(TICK_NAME, queue=BATCH_QUEUE)

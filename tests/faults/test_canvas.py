@@ -86,7 +86,7 @@ def test_a_chord_whose_member_is_set_aside_fails_though_its_claim_was_left_behin
     del configured
     from celery import chord
 
-    from producer.ending import tell
+    from dspyq.celery_app.revocation import tell
     from tests.support.user_tasks import note_many
 
     body = chord([predict.s(question="a")])(note_many.s())

@@ -19,7 +19,7 @@ def left(redis_server):
 def test_a_job_whose_workers_die_too_often_is_set_aside_and_its_callers_are_told(
     predict, worker, endpoint, redis_server, configured
 ):
-    from config.errors import PoisonedJob
+    from dspyq.errors import PoisonedJob
 
     endpoint.hold()
     first, joined = predict.delay(question="poison"), predict.delay(question="poison")
@@ -65,8 +65,8 @@ def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server)
     del configured
     from celery.exceptions import NotRegistered
 
-    from config.celery import app
-    from config.errors import PoisonedJob
+    from dspyq.celery_app.application import app
+    from dspyq.errors import PoisonedJob
 
     worker()
     result = app.send_task("nobody.knows.this")
@@ -76,9 +76,9 @@ def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server)
 
 
 def test_a_message_that_nobody_can_be_told_of_keeps_nobody_else_from_being_told(predict, redis_server):
-    from config.errors import PoisonedJob
-    from producer.delivery.dead import dead_jobs
-    from producer.ending import tell
+    from dspyq.celery_app.revocation import tell
+    from dspyq.delivery.dead import dead_jobs
+    from dspyq.errors import PoisonedJob
 
     client = redis_server.client()
     strange, good = predict.delay(question="strange"), predict.delay(question="good")
@@ -146,7 +146,7 @@ def test_what_a_revoked_run_computes_is_not_stored(predict, worker, endpoint, re
 
 
 def test_terminating_a_thread_is_refused_clearly(predict):
-    from config.errors import InvalidOption
+    from dspyq.errors import InvalidOption
 
     with pytest.raises(InvalidOption, match="thread"):
         predict.app.control.revoke("any", terminate=True)
@@ -213,8 +213,8 @@ def test_a_job_that_no_worker_serves_fails_after_a_bounded_number_of_hand_backs(
     def ask():
         import time
 
-        from config.errors import VariantMismatch
-        from producer import predict
+        from dspyq import predict
+        from dspyq.errors import VariantMismatch
 
         started = time.monotonic()
         try:
@@ -234,7 +234,7 @@ def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
     worker(old)
 
     def ask():
-        from producer import predict
+        from dspyq import predict
 
         return predict.delay(question="q").get(timeout=60).answer
 

@@ -85,7 +85,7 @@ def test_no_queue_starves_another_in_one_worker(worker, settings_file, run_produ
     path = settings_file({"workers": {"concurrency": 1}}, challenger=0.5)
 
     def ask(number):
-        from producer import predict
+        from dspyq import predict
 
         for variant in ("challenger", "control"):
             predict.many([{"question": f"q{each}"} for each in range(number)], variant=variant)

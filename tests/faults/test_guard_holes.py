@@ -52,7 +52,7 @@ def test_no_module_of_dspy_swallows_a_refusal(worker, settings_file, run_produce
     tables = {"models": {}, "programs": {}, "retry": {"max_attempts": 1}}
     for name in SAMPLES:
         tables["models"][name] = model | {"model": f"openai/{name}"}
-        program = {"signature": "question -> answer", "class": f"tests.workers.sample_programs:{name}"}
+        program = {"signature": "question -> answer", "class": f"tests.programs.sample_programs:{name}"}
         tables["programs"][name] = program | IMPATIENT | {"variants": {"control": {"model": name}}}
         endpoint.script(times=1, model=name)
         endpoint.script(times=1, model=name, status=500)
@@ -121,8 +121,8 @@ def test_a_job_revoked_in_mid_call_is_charged_and_leaves_nothing(
 
         from celery.exceptions import TaskRevokedError
 
-        from config.celery import app
-        from producer import predict
+        from dspyq import predict
+        from dspyq.celery_app.application import app
 
         job = predict.delay(question=question)
         time.sleep(1.5)

@@ -10,7 +10,7 @@ RETRY_FAST = {"retry": {"base_delay_seconds": 0.05}}
 
 
 def ask(questions):
-    from producer import predict
+    from dspyq import predict
 
     jobs = [predict.delay(question=question) for question in questions]
     return [job.get(timeout=40).answer for job in jobs]
@@ -20,8 +20,8 @@ def ask_one(question, timeout=20, **options):
     """The answer with its metadata, or the error."""
     from dataclasses import asdict
 
-    from config.errors import DspyqError
-    from producer import predict
+    from dspyq import predict
+    from dspyq.errors import DspyqError
 
     try:
         prediction = predict.apply_async(kwargs={"question": question}, **options).get(timeout=timeout)

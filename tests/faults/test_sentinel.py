@@ -39,9 +39,9 @@ def test_predictions_go_on_after_a_failover(fleet, worker, settings_file, start_
     def ask():
         import time
 
-        from config.errors import RedisUnavailable
-        from config.redis import jobs_client
-        from producer import predict
+        from dspyq import predict
+        from dspyq.errors import RedisUnavailable
+        from dspyq.store.clients import jobs_client
 
         first = predict.delay(question="before").get(timeout=20).answer
         jobs_client().set("asked", 1)

@@ -137,12 +137,12 @@ def test_a_revoked_job_pays_for_no_further_call(worker, settings_file, run_produ
     endpoint.hold(containing="first")
 
     def send():
-        from producer import predict
+        from dspyq import predict
 
         return predict.delay(question="q").id
 
     def revoke(job_id):
-        from producer import predict
+        from dspyq import predict
 
         predict.app.control.revoke(job_id)
 

@@ -9,12 +9,12 @@ from typing import cast
 
 import redis
 
-from config.periods import Calendar
-from config.settings import Settings
-from producer.bulk import Bulk
-from producer.claims import ALIAS_PREFIX, RESULT_PREFIX, STATISTICS_PREFIX, Claims
-from producer.delivery.dead import DeadJobs
-from producer.delivery.records import Records
+from dspyq.cache.claims import ALIAS_PREFIX, RESULT_PREFIX, STATISTICS_PREFIX, Claims
+from dspyq.client.bulk import Bulk
+from dspyq.config.periods import Calendar
+from dspyq.config.settings import Settings
+from dspyq.delivery.dead import DeadJobs
+from dspyq.delivery.records import Records
 from tests.properties.delivery_model import SEQUENCES_PER_PRIORITY
 from tests.support.redis_server import RedisServer
 

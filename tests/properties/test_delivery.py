@@ -29,8 +29,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from producer.claims import Claim, Run, Stored
-from producer.delivery.records import Job as Put
+from dspyq.cache.claims import Claim, Run, Stored
+from dspyq.delivery.records import Job as Put
 from tests.properties.delivery_model import Asked, Delivered, Job, Model, Question
 from tests.properties.delivery_world import FOREVER_SECONDS, World
 from tests.properties.profiles import stateful_settings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from producer.claims import Run, Stored
-from producer.delivery.records import Delivery, Job
+from dspyq.cache.claims import Run, Stored
+from dspyq.delivery.records import Delivery, Job
 from tests.properties.delivery_model import Asked
 from tests.properties.delivery_world import FOREVER_SECONDS, World
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from config.periods import Period, Periods
-from config.scripts import run_together
-from config.settings import Settings
-from workers.guards.budget import BilledCall
+from dspyq.config.periods import Period, Periods
+from dspyq.config.settings import Settings
+from dspyq.guards.budget import BilledCall
+from dspyq.store.scripts import run_together
 
 PREFIX = "dspy:v1:"
 NANO = 10**9

@@ -34,13 +34,13 @@ from typing import Any
 
 import redis.connection
 
-from config.redis import connect, jobs_client
-from config.settings import get_settings
-from producer.claims import Claims
-from producer.delivery.leases import Leases, process_leases
-from producer.delivery.records import Records
-from producer.delivery.transport import BELL, Transport
-from producer.results import PredictionBackend
+from dspyq.cache.claims import Claims
+from dspyq.celery_app.result_backend import PredictionBackend
+from dspyq.config.settings import get_settings
+from dspyq.delivery.leases import Leases, process_leases
+from dspyq.delivery.records import Records
+from dspyq.delivery.transport import BELL, Transport
+from dspyq.store.clients import connect, jobs_client
 
 ONCE_KEY = "failpoint"
 DEATHS_KEY = "failpoint-deaths"
@@ -225,7 +225,7 @@ def _install() -> None:
     _around(Records, "sweep", after=lambda *_: reach("after-sweep"))
     _around(redis.connection.AbstractConnection, "read_response", before=_before_reply)
     if "celery" in sys.argv[0]:
-        from workers.programs import Runner
+        from dspyq.programs.runner import Runner
 
         _around(Runner, "run", before=lambda *_: _points.pay(_points.doing.tag))
 
@@ -256,7 +256,7 @@ def _set_clock_ahead(seconds: float) -> None:
 
     time.time = lambda: true_time() + seconds
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in {"celery", "kombu", "producer", "workers", "vine"}:
+        if name.partition(".")[0] in {"celery", "kombu", "dspyq", "vine"}:
             for attribute, replacement in (("datetime", ShiftedDatetime), ("time", time.time)):
                 if getattr(module, attribute, None) in (true_datetime, true_time):
                     setattr(module, attribute, replacement)

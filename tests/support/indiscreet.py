@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from config.celery import app
+from dspyq.celery_app.application import app
 
 
 @app.task

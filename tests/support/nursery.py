@@ -188,7 +188,7 @@ def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
 
 
 def _import_what_most_import() -> None:
-    # Nothing of workers/, which reads the configuration when it is imported.
+    # Nothing of dspyq.celery, which reads the configuration when it is imported.
     import celery.bin.celery
     import celery.bin.worker
     import celery.concurrency.thread
@@ -196,11 +196,11 @@ def _import_what_most_import() -> None:
     import celery.worker.consumer
     import dspy
 
-    import config.celery
-    import dspyq.main
-    import producer
+    import dspyq
+    import dspyq.celery_app.application
+    import dspyq.cli.main
 
-    del celery, dspy, config, dspyq, producer
+    del celery, dspy, dspyq
 
 
 def _run(order: Mapping[str, Any]) -> NoReturn:

@@ -84,9 +84,9 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
         port = free_port()
         arguments = ["-l", "DEBUG", "-Q", "qa.control,indiscreet.control,dspyq"]
         worker = running.enter_context(Worker(env, arguments=arguments, is_forked=False))
-        flower_command = [_CELERY, "-A", "workers", "flower", f"--port={port}"]
+        flower_command = [_CELERY, "-A", "dspyq", "flower", f"--port={port}"]
         flower = running.enter_context(LocalProcess("flower", flower_command, ready_line="Visit me", env=env))
-        dump_command = [_CELERY, "-A", "workers", "events", "--dump"]
+        dump_command = [_CELERY, "-A", "dspyq", "events", "--dump"]
         dump = running.enter_context(LocalProcess("events", dump_command, ready_line="heartbeat", env=env))
         for process in (worker, flower, dump):
             process.ready()
@@ -150,8 +150,8 @@ def _send_jobs(question: str, held: str, waiting_jobs: int) -> dict[str, Any]:
 
     from kombu import Producer
 
-    from config.celery import app
-    from producer import predict
+    from dspyq import predict
+    from dspyq.celery_app.application import app
     from tests.support import indiscreet
 
     def ask(text: str, program: str = "qa", **options: Any) -> Any:

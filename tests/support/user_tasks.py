@@ -6,10 +6,10 @@ import gc
 import os
 from typing import Any
 
-from config.celery import app
-from config.redis import jobs_client
-from producer.delivery.pauses import process_pauses
-from producer.delivery.transport import Channel
+from dspyq.celery_app.application import app
+from dspyq.delivery.pauses import process_pauses
+from dspyq.delivery.transport import Channel
+from dspyq.store.clients import jobs_client
 
 if "TEST_FAILPOINTS" in os.environ:
     import tests.support.failpoints  # noqa: F401 - may end this process

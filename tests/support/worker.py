@@ -1,4 +1,4 @@
-"""Real worker processes: ``celery -A workers worker``, as an operator starts them."""
+"""Real worker processes: ``celery -A dspyq worker``, as an operator starts them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Worker(LocalProcess):
         env: Mapping[str, str],
         *,
         arguments: Sequence[str] = (),
-        application: str = "workers",
+        application: str = "dspyq",
         mingles: bool = False,
         is_forked: bool = True,
     ) -> None:

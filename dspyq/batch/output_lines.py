@@ -1,0 +1,173 @@
+"""The lines of OUT: one JSON object for each entry, its keys always all there and in this order.
+
+``{"custom_id", "status": "ok"|"error", "outputs", "error": {"type", "message", "retryable"}, "metadata"}``; ``outputs``
+is null in an error, ``error`` is null otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+import dspyq.errors
+from dspyq.batch.entry import Entry, State
+from dspyq.core.money import to_usd
+from dspyq.errors import DspyqError
+from dspyq.prediction.prediction import CacheLevel, is_prediction
+
+#: Errors of Celery's own that pass: somebody ended the job, or its worker died.
+_RETRYABLE_OF_CELERY = frozenset({"TaskRevokedError", "WorkerLostError", "Retry"})
+_NOTHING_SPENT = {"prompt_tokens": 0, "completion_tokens": 0, "duration_seconds": 0.0}
+
+
+class Line(NamedTuple):
+    """A line of OUT, and what the journal keeps of it.
+
+    Attributes:
+        entry: Whose it is.
+        state: How that ended.
+        outcome: ``computed``, where a cached answer came from, or the type of the error.
+        text: The line, with its end.
+    """
+
+    entry: Entry
+    state: State
+    outcome: str
+    text: bytes
+
+
+class Asked(NamedTuple):
+    """What the lines of a batch say of their own question.
+
+    Attributes:
+        program: The program's name.
+        variants: The names of its variants, in their order.
+        batch_id: The batch.
+    """
+
+    program: str
+    variants: tuple[str, ...]
+    batch_id: str
+
+    def request_id(self, entry_number: int) -> str:
+        """Return the request id of an entry."""
+        return f"{self.batch_id}:{entry_number}"
+
+    def variant_of(self, entry: Entry) -> str | None:
+        """Return the name of an entry's variant; None where it cannot be asked."""
+        return None if entry.variant is None else self.variants[entry.variant]
+
+
+def line_of_result(entry: Entry, meta: Mapping[str, Any], asked: Asked, level: CacheLevel | None) -> Line:
+    """Return the line of an entry whose task's result is stored.
+
+    Args:
+        entry: The entry; what it paid is on the line.
+        meta: What Celery stored: an answer or a failure.
+        asked: The batch.
+        level: How the entry came to an answer that it did not cause; None for its own run's.
+    """
+    result = meta["result"]
+    if meta["status"] == "SUCCESS" and is_prediction(result):
+        return _answered(entry, result["outputs"], result["metadata"], asked, level)
+    spent = meta.get("spent") if level is None else None
+    return _failed(entry, error_of(meta), asked, level, spent or _NOTHING_SPENT)
+
+
+def line_of_copy(entry: Entry, line: bytes, asked: Asked, level: CacheLevel) -> Line:
+    """Return the line of an entry whose question another entry of the batch has asked, from that one's line."""
+    original = orjson.loads(line)
+    if original["status"] == "ok":
+        return _answered(entry, original["outputs"], original["metadata"], asked, level)
+    return _failed(entry, original["error"], asked, level, _NOTHING_SPENT)
+
+
+def line_of_fault(entry: Entry, error_type: str, message: str, asked: Asked) -> Line:
+    """Return the line of a row that cannot be asked."""
+    error = {"type": error_type, "message": _printable(message), "retryable": False}
+    return _failed(entry, error, asked, None, _NOTHING_SPENT)
+
+
+def _answered(entry: Entry, outputs: Any, stored: Mapping[str, Any], asked: Asked, level: CacheLevel | None) -> Line:
+    level = level or stored["cache_level"]  # a run of ours may have found another's answer
+    metadata = {
+        **stored,
+        "row": entry.row,
+        "variant": asked.variant_of(entry),
+        "request_id": asked.request_id(entry.number),
+        "usage": stored["usage"] if level else _usage(entry, stored["usage"]),
+        "cost_usd": to_usd(entry.paid_nano_usd),
+        "cached": level is not None,
+        "cache_level": level,
+    }
+    return Line(entry, State.OK, level or "computed", _text(entry, "ok", outputs, None, metadata))
+
+
+def _failed(
+    entry: Entry, error: Mapping[str, Any], asked: Asked, level: CacheLevel | None, spent: Mapping[str, Any]
+) -> Line:
+    metadata = {
+        "row": entry.row,
+        "program": asked.program,
+        "variant": asked.variant_of(entry),
+        "request_id": asked.request_id(entry.number),
+        "usage": _usage(entry, spent),
+        "cost_usd": to_usd(entry.paid_nano_usd),
+        "duration_seconds": spent["duration_seconds"],
+        "cached": level is not None,
+        "cache_level": level,
+    }
+    state = State.RETRYABLE if error["retryable"] else State.FAILED
+    text = _text(entry, "error", None, error, metadata)
+    return Line(entry, state, error["type"], text)
+
+
+def _usage(entry: Entry, stated: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tokens that were paid for an entry; what its run states, where the ledger has lost its calls."""
+    paid = entry.prompt_tokens, entry.completion_tokens
+    prompt_tokens, completion_tokens = paid if any(paid) else (stated["prompt_tokens"], stated["completion_tokens"])
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def error_of(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an error line says of a failure as Celery stored it."""
+    status, result = meta["status"], meta["result"]
+    if not isinstance(result, Mapping) or "exc_type" not in result:
+        return {
+            "type": "NotAPrediction",
+            "message": f"the task ended as {status}, without an answer",
+            "retryable": False,
+        }
+    name, message = str(result["exc_type"]), result.get("exc_message", "")
+    if isinstance(message, list | tuple):
+        message = ", ".join(map(str, message))
+    return {"type": name, "message": _printable(str(message)), "retryable": _is_retryable(name, result)}
+
+
+def _is_retryable(name: str, result: Mapping[str, Any]) -> bool:
+    if result.get("exc_module") == dspyq.errors.__name__:
+        error = getattr(dspyq.errors, name, None)
+        return isinstance(error, type) and issubclass(error, DspyqError) and error.retryable
+    return name in _RETRYABLE_OF_CELERY
+
+
+def _printable(text: str) -> str:
+    """Return text without halves of surrogate pairs, which JSON has no form for."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _text(entry: Entry, status: str, outputs: Any, error: Any, metadata: Mapping[str, Any]) -> bytes:
+    line = {
+        "custom_id": entry.custom_id,
+        "status": status,
+        "outputs": outputs,
+        "error": error,
+        "metadata": metadata,
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

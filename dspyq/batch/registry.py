@@ -1,0 +1,183 @@
+"""The batches that every host sees: what each has done, whether its runner lives, and what is wanted of it.
+
+A batch is the hash ``dspy:v1:batch:<id>``; ``dspy:v1:batch:<id>:claims`` holds what it has claimed and not collected,
+so that anybody can free that when its runner is dead; ``dspy:v1:batches`` lists all by their start.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import redis
+
+from dspyq.batch.entry import Entry
+from dspyq.client.bulk import Bulk
+from dspyq.errors import BatchRefused
+from dspyq.store.clients import KEY_PREFIX, jobs_client
+from dspyq.store.scripts import load_script
+
+Wanted = Literal["run", "pause", "cancel"]
+
+LIST = f"{KEY_PREFIX}batches"
+BATCH_PREFIX = f"{KEY_PREFIX}batch:"
+KEEP_SECONDS = 90 * 86_400
+#: A runner that has said nothing for so long is dead, or cannot reach Redis.
+LEASE_SECONDS = 30
+#: The states a batch does not leave by itself.
+ENDED = ("finished", "cancelled")
+_CLAIMS_AT_ONCE = 500
+
+
+class Batch(NamedTuple):
+    """A batch as other hosts see it.
+
+    Attributes:
+        id: Its id.
+        facts: What its runner said last: state, name, program, input, output, host, pid, counts.
+        silent_seconds: How long ago that was.
+    """
+
+    id: str
+    facts: dict[str, str]
+    silent_seconds: float
+
+    @property
+    def state(self) -> str:
+        """Its state; ``not running`` where its runner said nothing for too long."""
+        state = self.facts.get("state", "")
+        return state if self.is_alive or self.has_ended or state == "stopped" else "not running"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes of it by itself."""
+        return self.facts.get("state") in ENDED
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its runner lives."""
+        return self.silent_seconds < LEASE_SECONDS
+
+
+class ClaimedJob(NamedTuple):
+    """A job that a batch has claimed, as the claims name it.
+
+    Attributes:
+        input_hash: What identifies its question.
+        queue: Its variant's queue.
+    """
+
+    input_hash: str
+    queue: str
+
+
+class Registry:
+    """All batches.
+
+    Args:
+        client: The Redis of jobs.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._beat = load_script(client, "dspyq.batch", "beat")
+        self._want = load_script(client, "dspyq.batch", "want")
+
+    def beat(self, batch_id: str, facts: Mapping[str, str | int | float], *, is_first: bool = False) -> Wanted:
+        """Say how far a batch is; return what is wanted of it."""
+        pairs = [part for pair in facts.items() for part in pair]
+        keys = (_key(batch_id), LIST, _claims_key(batch_id))
+        wanted: bytes = self._beat(keys=keys, args=(batch_id, KEEP_SECONDS, "1" if is_first else "", *pairs))
+        return cast("Wanted", wanted.decode())
+
+    def note_claims(self, batch_id: str, entries: Iterable[Entry]) -> None:
+        """Note what a batch is about to claim."""
+        claims = {
+            str(entry.task_id): f"{entry.request.input_hash} {entry.request.queue}"
+            for entry in entries
+            if entry.request and entry.is_claimed
+        }
+        if claims:
+            self._client.hset(_claims_key(batch_id), mapping=cast("Any", claims))
+
+    def drop_claims(self, batch_id: str, task_ids: Sequence[str]) -> None:
+        """Forget claims that were collected or given back."""
+        if task_ids:
+            self._client.hdel(_claims_key(batch_id), *task_ids)
+
+    def end(self, batch_id: str) -> None:
+        """Forget all claims of a batch."""
+        self._client.delete(_claims_key(batch_id))
+
+    def all(self) -> list[Batch]:
+        """Return every batch, the latest first."""
+        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(LIST, 0, -1, desc=True))]
+        return [batch for batch in map(self._read, ids) if batch.facts]
+
+    def find(self, stated: str) -> Batch:
+        """Return a batch by its id, or by an id's beginning that no other one has.
+
+        Raises:
+            BatchRefused: If there is not exactly one.
+        """
+        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(LIST, 0, -1))]
+        found = [each for each in ids if each.startswith(stated)]
+        if stated in ids:
+            found = [stated]
+        if len(found) != 1:
+            what = f"{len(found)} batches begin with" if found else "there is no batch"
+            raise BatchRefused(f"{what} {stated!r}: see dspyq batch list")
+        batch = self._read(found[0])
+        if not batch.facts:
+            raise BatchRefused(f"there is no batch {stated!r}: see dspyq batch list")
+        return batch
+
+    def want(self, batch_id: str, wanted: Wanted) -> Batch:
+        """Say what is wanted of a batch.
+
+        Raises:
+            BatchRefused: If it has ended.
+        """
+        state, _ = self._want(keys=[_key(batch_id)], args=(wanted, LEASE_SECONDS, *ENDED))
+        if state.decode() in ENDED:
+            raise BatchRefused(f"batch {batch_id} has {state.decode()} already")
+        return self._read(batch_id)
+
+    def free(self, batch_id: str, bulk: Bulk) -> int:
+        """Withdraw what a batch without a runner has claimed; return how many jobs that ended."""
+        ended = 0
+        key = _claims_key(batch_id)
+        while claims := cast("dict[bytes, bytes]", self._some_claims(key)):
+            asked = [(ClaimedJob(*value.decode().split(" ", 1)), task_id.decode()) for task_id, value in claims.items()]
+            ended += bulk.withdraw(asked)
+            self._client.hdel(key, *claims)
+        self._client.hset(_key(batch_id), "state", "cancelled")
+        return ended
+
+    def _some_claims(self, key: str) -> dict[Any, Any]:
+        _, claims = cast("tuple[int, dict[Any, Any]]", self._client.hscan(key, 0, count=_CLAIMS_AT_ONCE))
+        return claims or cast("dict[Any, Any]", self._client.hgetall(key))
+
+    def _read(self, batch_id: str) -> Batch:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(_key(batch_id))
+        pipeline.time()
+        facts, (seconds, microseconds) = pipeline.execute()
+        known = {name.decode(): value.decode() for name, value in facts.items()}
+        silent_seconds = seconds + microseconds / 1e6 - float(known.get("seen_at", 0))
+        return Batch(batch_id, known, silent_seconds)
+
+
+@functools.cache
+def process_registry() -> Registry:
+    """Return this process's registry."""
+    return Registry(jobs_client())
+
+
+def _key(batch_id: str) -> str:
+    return BATCH_PREFIX + batch_id
+
+
+def _claims_key(batch_id: str) -> str:
+    return f"{BATCH_PREFIX}{batch_id}:claims"

@@ -1,0 +1,1 @@
+"""Claims and answers: one model call for a question, and the caches in Redis and in memory."""

@@ -1,0 +1,148 @@
+"""What each variant did, counted in Redis by every producer and worker, so that all of them see the same."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from dspyq.cache.claims import STATISTICS_PREFIX
+from dspyq.config.settings import Settings, get_settings
+from dspyq.core.money import to_nano_usd, to_usd
+from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.scripts import Step, command_step, run_together
+
+#: The counters of a variant, as the scripts and ``run_counts`` name them.
+_COUNTERS = (
+    "hits_memory",
+    "hits_redis",
+    "joined",
+    "misses",
+    "successes",
+    "failures",
+    "runs",
+    "run_microseconds",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_nano_usd",
+    "unpriced_runs",
+)
+
+
+@dataclass(frozen=True)
+class VariantStatistics:
+    """One variant's counts since they were last reset.
+
+    Attributes:
+        program: The program's name.
+        variant: The variant's name.
+        hits_memory: Answered from a process's memory.
+        hits_redis: Answered from the result backend.
+        joined: Answered by a run that another call had begun.
+        misses: Calls that began a run.
+        successes: Calls that got an answer, from wherever.
+        failures: Calls that got an error.
+        runs: Runs of the program.
+        unpriced_runs: Those of them whose cost is not known.
+        mean_duration_seconds: How long a run took; None before the first.
+        prompt_tokens: Tokens sent.
+        completion_tokens: Tokens generated.
+        cost_usd: What all runs cost, as far as their prices are known.
+    """
+
+    program: str
+    variant: str
+    hits_memory: int
+    hits_redis: int
+    joined: int
+    misses: int
+    successes: int
+    failures: int
+    runs: int
+    unpriced_runs: int
+    mean_duration_seconds: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+    @property
+    def hits(self) -> int:
+        """Calls that needed no run of their own."""
+        return self.hits_memory + self.hits_redis + self.joined
+
+    @property
+    def calls(self) -> int:
+        """Predictions asked for."""
+        return self.hits + self.misses
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of calls that needed no run of their own; None before the first call."""
+        return self.hits / self.calls if self.calls else None
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of ended calls that got an answer; None before the first ended."""
+        ended = self.successes + self.failures
+        return self.successes / ended if ended else None
+
+
+def variant_statistics() -> list[VariantStatistics]:
+    """Return the statistics of every configured variant, in the configuration's order.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    with redis_errors("read the statistics"):
+        return run_together(jobs_client(), statistics_steps(get_settings()))
+
+
+def statistics_steps(settings: Settings) -> list[Step[VariantStatistics]]:
+    """Return steps that read the statistics of every configured variant, in the configuration's order."""
+    return [
+        command_step(
+            functools.partial(_read, program.name, variant.name),
+            *("HMGET", STATISTICS_PREFIX + variant.queue, *_COUNTERS),
+        )
+        for program in settings.programs.values()
+        for variant in program.variants.values()
+    ]
+
+
+def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStatistics:
+    counts = dict(zip(_COUNTERS, (int(value or 0) for value in reply), strict=True))
+    return VariantStatistics(
+        program=program,
+        variant=variant,
+        hits_memory=counts["hits_memory"],
+        hits_redis=counts["hits_redis"],
+        joined=counts["joined"],
+        misses=counts["misses"],
+        successes=counts["successes"] + counts["hits_memory"] + counts["hits_redis"],
+        failures=counts["failures"],
+        runs=counts["runs"],
+        unpriced_runs=counts["unpriced_runs"],
+        mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
+        prompt_tokens=counts["prompt_tokens"],
+        completion_tokens=counts["completion_tokens"],
+        cost_usd=to_usd(counts["cost_nano_usd"]),
+    )
+
+
+def run_counts(
+    *,
+    is_success: bool,
+    duration_seconds: float,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cost_usd: float | None,
+) -> dict[str, int]:
+    """Return what a run adds to its variant's counters; answer.lua and release.lua store it."""
+    return {
+        "successes" if is_success else "failures": 1,
+        "runs": 1,
+        "run_microseconds": round(duration_seconds * 1e6),
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cost_nano_usd": to_nano_usd(cost_usd or 0.0),
+        "unpriced_runs": int(cost_usd is None),
+    }

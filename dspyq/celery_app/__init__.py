@@ -1,0 +1,1 @@
+"""The Celery application: messaging, the result backend, remote control and revocation."""

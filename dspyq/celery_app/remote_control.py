@@ -1,0 +1,29 @@
+"""Remote control, with a revocation that outlives the workers that heard it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.app import control
+from celery.utils.functional import maybe_list
+
+from dspyq.celery_app.revocation import revoke
+from dspyq.errors import InvalidOption
+
+
+class Control(control.Control):  # type: ignore[misc]  # celery ships no types
+    """Celery's own, but that revoking is durable and terminating is refused."""
+
+    def revoke(self, task_id: Any, destination: Any = None, terminate: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """End a job, or a list of them, for everyone, also while no worker is up.
+
+        Raises:
+            InvalidOption: With ``terminate``: a thread cannot be stopped from outside.
+        """
+        if terminate:
+            raise InvalidOption(
+                "a prediction runs in a thread, which nothing can terminate: revoke it without terminate=True; what it "
+                "computes will not be stored"
+            )
+        revoke(maybe_list(task_id))
+        return super().revoke(task_id, destination=destination, **options)

@@ -1,0 +1,212 @@
+"""``dspyq batch``: a file of rows in, a file of answers out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspyq.cli.batch import report_commands
+from dspyq.cli.batch.running import refusals, run_and_show
+from dspyq.cli.batch.schedule_commands import schedule
+from dspyq.cli.program_commands import ProgramOption
+from dspyq.console.output import JsonOption, console, dollars, print_json, print_table
+from dspyq.store.clients import redis_errors
+
+if TYPE_CHECKING:
+    from dspyq.batch.registry import Batch, Wanted
+
+app = typer.Typer(help="Answer a file of rows, each row once, each question paid for once.", no_args_is_help=True)
+
+
+for command in (schedule, report_commands.retry, report_commands.report):
+    app.command()(command)
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch, or the beginning of its id.")]
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="IN", help="JSON lines, CSV or Parquet; `-` for standard input.")],
+    output: Annotated[
+        Path | None, typer.Option(help="OUT, with its journal beside it. The same command again goes on.")
+    ] = None,
+    program: ProgramOption = None,
+    variant: Annotated[str | None, typer.Option(help="One variant for all rows; else each row's own.")] = None,
+    paired: Annotated[bool, typer.Option("--paired", help="Ask every variant, for comparison.")] = False,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Write OUT in the order of IN.")] = False,
+    max_usd: Annotated[float | None, typer.Option(help="The most the batch may cost.", min=0)] = None,
+    budget_share: Annotated[
+        float | None, typer.Option(help="The most it may take of what the day's budget has left.", min=0, max=1)
+    ] = None,
+    rate_share: Annotated[
+        float | None, typer.Option(help="The most it may take of a model's rate limit.", min=0, max=1)
+    ] = None,
+    window: Annotated[str | None, typer.Option(help="The hours in which it asks, as in 22:00-06:00.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="That of the window; the budget's where left out.")] = None,
+    in_flight: Annotated[int, typer.Option(help="The most rows on their way.", min=1)] = 2000,
+    priority: Annotated[int, typer.Option(help="Its turn: 0 (most urgent) to 9.", min=0, max=9)] = 9,
+    name: Annotated[str, typer.Option(help="What lists call it.")] = "",
+    format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; else by the name.")] = None,  # noqa: A002 - the option's name
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background; return once it has begun.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer every row of IN, or go on where an earlier run of the same command ended.
+
+    Exit status: 0 where every row has an answer, 1 where some failed or are left, 2 where it could not be run.
+
+    Example: `dspyq batch run questions.jsonl --program qa --output answers.jsonl`
+    """
+    from dspyq.batch.options import BatchOptions
+    from dspyq.config.settings import get_settings
+    from dspyq.core.window import Window
+
+    source = None if str(file) == "-" else file
+    with refusals():
+        try:
+            hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
+        except ValueError as error:
+            raise typer.BadParameter(f"--window: {error}") from None
+        if dry_run:
+            from dspyq.cli.batch.quote import show_quote
+
+            show_quote(
+                source,
+                program=program,
+                variant=variant,
+                is_paired=paired,
+                format=format,
+                max_usd=max_usd,
+                window=hours,
+                as_json=as_json,
+            )
+            return
+        if output is None:
+            raise typer.BadParameter("say where the answers go, with --output")
+        if detach:
+            from dspyq.cli.batch.detach import run_detached
+
+            raise typer.Exit(run_detached(output, as_json=as_json))
+        options = BatchOptions(
+            input=source,
+            output=output,
+            program=program,
+            variant=variant,
+            is_ordered=ordered,
+            is_paired=paired,
+            in_flight_rows=in_flight,
+            max_usd=max_usd,
+            budget_share=budget_share,
+            rate_share=rate_share,
+            window=hours,
+            priority=priority,
+            name=name,
+            format=format,
+        )
+    run_and_show(options, as_json=as_json)
+
+
+@app.command("list")
+def show_all(
+    limit: Annotated[int, typer.Option(help="The most to show, the latest first.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List batches, those of other hosts too."""
+    from dspyq.batch.registry import process_registry
+
+    with refusals(), redis_errors("read the batches"):
+        batches = process_registry().all()[:limit]
+    if as_json:
+        print_json([_described(batch) for batch in batches])
+        return
+    if not batches:
+        console.print("There is no batch.")
+        return
+    columns = ["id", "name", "state", "done", "of", "failed", "spent", "started (UTC)", "on"]
+    print_table("Batches", columns, [_row(batch) for batch in batches])
+
+
+@app.command()
+def status(batch_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Show one batch."""
+    from dspyq.batch.registry import process_registry
+
+    with refusals(), redis_errors("read the batch"):
+        batch = process_registry().find(batch_id)
+    _show(batch, as_json=as_json)
+
+
+@app.command()
+def pause(batch_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Have a batch take back what has not begun, and ask nothing until it is resumed."""
+    _want(batch_id, "pause", as_json=as_json)
+
+
+@app.command()
+def resume(batch_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Have a paused batch go on."""
+    _want(batch_id, "run", as_json=as_json)
+
+
+@app.command()
+def cancel(batch_id: IdArgument, as_json: JsonOption = False) -> None:
+    """End a batch: what has not begun is freed, unpaid. Others who wait for the same questions get their answers.
+
+    The rows that it has are kept, and the same command as before goes on with the others.
+    """
+    _want(batch_id, "cancel", as_json=as_json)
+
+
+def _want(stated: str, wanted: Wanted, *, as_json: bool) -> None:
+    from dspyq.batch.registry import process_registry
+    from dspyq.client.bulk import process_bulk
+
+    with refusals(), redis_errors(f"{wanted} the batch"):
+        registry = process_registry()
+        batch = registry.want(registry.find(stated).id, wanted)
+        if wanted == "cancel" and not batch.is_alive:
+            registry.free(batch.id, process_bulk())
+        batch = registry.find(batch.id)
+    _show(batch, as_json=as_json)
+
+
+def _show(batch: Batch, *, as_json: bool) -> None:
+    facts = _described(batch)
+    if as_json:
+        print_json(facts)
+        return
+    print_table(f"Batch {batch.id}", ["", ""], [[name.replace("_", " "), str(value)] for name, value in facts.items()])
+    if batch.state == "not running":
+        console.print(f"Not running since {facts['seen_at']}: run the same command again to go on.")
+
+
+def _described(batch: Batch) -> dict[str, Any]:
+    texts = {name: batch.facts.get(name, "") for name in ("name", "program", "input", "output", "host", "pid", "pause")}
+    counts = ("rows", "done", "ok", "failed", "cached", "joined", "in_flight")
+    return {
+        "id": batch.id,
+        "state": batch.state,
+        "wanted": batch.facts.get("wanted", "run"),
+        **texts,
+        **{name: int(batch.facts.get(name, 0)) for name in counts},
+        "is_read": batch.facts.get("is_read") == "1",
+        "spent_usd": float(batch.facts.get("spent_usd", 0)),
+        "rows_per_second": round(float(batch.facts.get("rows_per_second", 0)), 1),
+        "started_at": _at(batch.facts["started_at"]),
+        "seen_at": _at(batch.facts["seen_at"]),
+    }
+
+
+def _row(batch: Batch) -> list[str]:
+    facts = _described(batch)
+    rows = f"{facts['rows']:,}" + ("" if facts["is_read"] else "+")
+    spent, started = dollars(facts["spent_usd"]), facts["started_at"][:19]
+    counts = [f"{facts['done']:,}", rows, f"{facts['failed']:,}"]
+    return [batch.id, facts["name"], batch.state, *counts, spent, started, facts["host"]]
+
+
+def _at(seconds: str) -> str:
+    return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="seconds")

@@ -1,0 +1,156 @@
+"""``dspyq batch run --dry-run``: what a batch would come to."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dspyq.batch.files.source import open_source
+from dspyq.batch.quotes.estimate import Interval
+from dspyq.batch.quotes.quote import Allowance, Fit, Hours, Quote, VariantQuote, take_quote
+from dspyq.config.settings import get_settings
+from dspyq.console.output import console, dollars, print_json, print_table
+from dspyq.core.money import to_usd
+from dspyq.prediction.request import find_program, find_variant
+from dspyq.store.clients import jobs_client, redis_errors
+
+_BASES = {
+    "answers": "{runs:,} answers in the cache",
+    "statistics": "the mean of {runs:,} runs",
+    "bound": "at most, one call a row: nothing has run yet",
+}
+
+
+def show_quote(  # noqa: PLR0913 - the options of a batch, all by name
+    input_path: Path | None,
+    *,
+    program: str | None,
+    variant: str | None = None,
+    is_paired: bool = False,
+    format: str | None = None,  # noqa: A002 - the option's name
+    max_usd: float | None = None,
+    window: Hours | None = None,
+    as_json: bool = False,
+) -> Quote:
+    """Read a batch's input and print what it would come to; nothing is asked, and nothing paid.
+
+    Args:
+        input_path: The input; None for standard input.
+        program: The program's name; None where there is one.
+        variant: A variant to force.
+        is_paired: Whether every row asks every variant.
+        format: The input's format, where its name does not say it.
+        max_usd: The batch's own limit.
+        window: The hours in which it may run.
+        as_json: Whether to print JSON.
+    """
+    asked = find_program(program)
+    if variant is not None:
+        find_variant(asked, variant)
+    with tempfile.TemporaryDirectory(prefix="dspyq-") as folder:
+        source = open_source(input_path, spool=Path(folder) / "input", format=format)
+        quote = take_quote(
+            source.rows(asked),
+            asked,
+            variant=variant,
+            is_paired=is_paired,
+            max_usd=max_usd,
+            window=window,
+            allowances=_allowances(asked.name),
+        )
+    if as_json:
+        print_json(quote.to_json())
+    else:
+        print_quote(quote)
+    return quote
+
+
+def print_quote(quote: Quote) -> None:
+    """Print a quote as tables."""
+    counts = [
+        ["rows", f"{quote.rows:,}"],
+        *([f"faulty: {kind}", f"{number:,}"] for kind, number in quote.faults.items()),
+        ["duplicates, free", f"{quote.duplicates:,}"],
+        ["cached, free", f"{quote.cached:,}"],
+        ["being answered, free", f"{quote.running:,}"],
+        ["to be paid", f"{quote.new:,}"],
+    ]
+    print_table(f"Batch for {quote.program}", ["", ""], counts)
+    columns = ["variant", "to be paid", "tokens in", "tokens out", "cost", "from"]
+    rows = [_variant_row(part) for part in quote.variants if part.new]
+    if len(rows) > 1:
+        cost = _usd(quote.cost_usd)
+        rows.append(["all", f"{quote.new:,}", _count(quote.prompt_tokens), _count(quote.completion_tokens), cost, ""])
+    if rows:
+        console.print()
+        print_table("What it comes to, and the interval that holds it 95 times in 100", columns, rows)
+    console.print()
+    console.print(_duration_line(quote))
+    if quote.fits:
+        console.print()
+        print_table("Limits", ["", "left", ""], [_fit_row(fit) for fit in quote.fits])
+
+
+def _allowances(program: str) -> list[Allowance]:
+    from dspyq.guards.limits import Limits  # noqa: PLC0415 - as the other commands import what they need
+
+    with redis_errors("read the budgets"):
+        accounts = Limits(jobs_client(), get_settings()).accounts()
+    scopes = ("all", f"program:{program}")
+    return [
+        Allowance(f"{account.scope} {account.label}", account.scope, to_usd(account.free_nano_usd))
+        for account in accounts
+        if account.free_nano_usd is not None
+        and (account.scope in scopes or account.scope.startswith(f"variant:{program}."))
+    ]
+
+
+def _variant_row(part: VariantQuote) -> list[str]:
+    estimate = part.estimate
+    basis = _BASES[estimate.basis].format(runs=estimate.runs)
+    tokens = [_count(estimate.prompt_tokens), _count(estimate.completion_tokens)]
+    return [part.variant, f"{part.new:,}", *tokens, _usd(estimate.cost_usd), basis]
+
+
+def _duration_line(quote: Quote) -> str:
+    if not quote.new:
+        return "Nothing is to be paid: it takes as long as reading and writing do."
+    if not quote.threads:
+        return "Time: unknown, for no worker that serves it answers now (celery -A dspyq worker)."
+    if quote.seconds is None or quote.seconds.expected is None:
+        return f"Time: unknown, for nothing has run yet; workers run {quote.threads:,} at once now."
+    expected, low, high = (duration(each) for each in (quote.seconds.expected, quote.seconds.low, quote.seconds.high))
+    return f"Time: {expected} ({low} to {high}) with the {quote.threads:,} at once that workers run now."
+
+
+def _fit_row(fit: Fit) -> list[str]:
+    if fit.available is None:
+        left = "no end"
+    else:
+        left = dollars(fit.available) if fit.unit == "usd" else duration(fit.available)
+    return [fit.name, left, fit.verdict]
+
+
+def _usd(cost: Interval | None) -> str:
+    if cost is None:
+        return "unknown"
+    if cost.expected is None:
+        return f"≤ {dollars(cost.high)}"
+    return f"{dollars(cost.expected)} ({dollars(cost.low)} to {dollars(cost.high)})"
+
+
+def _count(tokens: Interval) -> str:
+    if tokens.expected is None:
+        return f"≤ {tokens.high:,.0f}"
+    return f"{tokens.expected:,.0f} ({tokens.low:,.0f} to {tokens.high:,.0f})"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: in the two largest units."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004 - an hour
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min"

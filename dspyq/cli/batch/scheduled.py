@@ -1,0 +1,153 @@
+"""Runs one time of a scheduled batch, for the worker that claimed it: ``python -m dspyq.cli.batch.scheduled``.
+
+It keeps the claim while it runs. It stops when its standard input closes, for then its worker has ended, when it is
+told to by ``SIGTERM``, and when the claim is another's; in the first two cases it gives its time back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+
+import redis
+
+from dspyq.batch.events import Outcome
+from dspyq.batch.options import BatchOptions
+from dspyq.batch.run import run_batch
+from dspyq.batch.schedule import ClaimedTime, End, Schedule, process_schedule
+from dspyq.cli.batch.display import display
+from dspyq.config.batches import Batch
+from dspyq.config.settings import get_settings
+from dspyq.console.output import console, dollars
+from dspyq.core.crontab import Occurrence
+from dspyq.errors import ConfigurationError, DspyqError
+
+#: As of ``sysexits.h``: what was given back can succeed later.
+_GIVEN_BACK = os.EX_TEMPFAIL
+_RENEWALS_PER_LEASE = 3
+_FAILED = 2
+
+
+class Keeper:
+    """Keeps a claim while its batch runs, and says when to stop.
+
+    Args:
+        schedule: The claims.
+        claimed: The time that is ours.
+        grace_seconds: How long stopping may take; after that the process ends as it is.
+
+    Attributes:
+        stop: Set when the batch is to stop.
+        is_lost: Whether the time is another's.
+    """
+
+    def __init__(self, schedule: Schedule, claimed: ClaimedTime, grace_seconds: float) -> None:
+        self.stop = threading.Event()
+        self.is_lost = False
+        self._schedule = schedule
+        self._claimed = claimed
+        self._grace_seconds = grace_seconds
+
+    def start(self) -> None:
+        """Begin to keep it."""
+        signal.signal(signal.SIGTERM, lambda *_: self._begin_to_stop())
+        for target in (self._renew, self._listen):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+
+    def end(self, end: End, exit_code: int | None, note: str) -> None:
+        """Say how it ended."""
+        if not self.is_lost:
+            self._schedule.end(self._claimed, end, exit_code=exit_code, note=note)
+
+    def _renew(self) -> None:
+        while True:
+            try:
+                self.is_lost = self.is_lost or not self._schedule.renew(self._claimed)
+            except redis.RedisError as error:
+                say(f"the claim is not renewed, trying again: {type(error).__name__}")
+            if self.is_lost:
+                say("stopping: another process has this time now")
+                self._begin_to_stop()
+                return
+            time.sleep(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
+
+    def _listen(self) -> None:
+        while os.read(sys.stdin.fileno(), 1):  # a buffered read would hold a lock that Python wants when it ends
+            pass
+        self._begin_to_stop()
+
+    def _begin_to_stop(self) -> None:
+        if not self.stop.is_set():
+            self.stop.set()
+            timer = threading.Timer(self._grace_seconds, self._give_up)
+            timer.daemon = True
+            timer.start()
+
+    def _give_up(self) -> None:
+        say("ended: stopping took too long")
+        try:
+            self.end("pending", None, "it took too long to stop")
+        finally:
+            os._exit(_GIVEN_BACK)
+
+
+def main(name: str, label: str, token: str) -> int:
+    """Run it and return the exit status: the batch's own, or 75 where it was given back."""
+    settings = get_settings()
+    keeper = Keeper(process_schedule(), ClaimedTime(name, label, token), settings.delivery.shutdown_grace_seconds)
+    keeper.start()
+    try:
+        batch = settings.batches.get(name)
+        if batch is None:
+            raise ConfigurationError(f"there is no [batches.{name}] table any more")
+        with display(as_json=False) as show:
+            outcome = run_batch(_options(batch, label), report=show, stop=keeper.stop)
+    except DspyqError as error:
+        say(f"cannot run: {error}")
+        if error.retryable:
+            keeper.end("pending", None, str(error))
+            return _GIVEN_BACK
+        keeper.end("failed", _FAILED, str(error))
+        return _FAILED
+    if keeper.stop.is_set() and outcome.state == "stopped":
+        keeper.end("pending", None, "its worker ended")
+        return _GIVEN_BACK
+    keeper.end("done" if outcome.exit_code == 0 else "failed", outcome.exit_code, _summary(outcome))
+    return outcome.exit_code
+
+
+def say(text: str) -> None:
+    """Write a line to the log."""
+    console.print(f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M:%S} {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _options(batch: Batch, label: str) -> BatchOptions:
+    source, output = batch.files_of(Occurrence.of_label(label, batch.crontab.zone).shown)
+    return BatchOptions(
+        input=source,
+        output=output,
+        program=batch.program,
+        variant=batch.variant,
+        is_ordered=batch.ordered,
+        is_paired=batch.paired,
+        max_usd=batch.max_usd,
+        budget_share=batch.budget_share,
+        rate_share=batch.rate_share,
+        window=batch.window,
+        priority=batch.priority,
+        name=f"{batch.name} {label}",
+    )
+
+
+def _summary(outcome: Outcome) -> str:
+    failed = sum(outcome.failed_by_type.values())
+    counts = f"{outcome.rows:,} rows, {outcome.ok:,} ok, {failed:,} failed, {dollars(outcome.spent_usd)}"
+    return f"batch {outcome.batch_id} {outcome.state}: {counts}" + (f"; {outcome.remark}" if outcome.remark else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

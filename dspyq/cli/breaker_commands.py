@@ -1,0 +1,164 @@
+"""``dspyq breaker``: what stands before the models, and an operator's say in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dspyq.config.models import Model
+from dspyq.config.settings import get_settings
+from dspyq.console.output import JsonOption, console, print_json, print_table
+from dspyq.errors import DspyqError
+from dspyq.store.clients import jobs_client, redis_errors
+
+app = typer.Typer(help="See and steer what stands before the models: circuit breakers and gates.", no_args_is_help=True)
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help="The name of its `[models.NAME]` table; may be left out where one is all."),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Every model.")]
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The name of its `[models.NAME]` table; else every model.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each model's breaker, gate and rate limit, as all workers see them.
+
+    A gate is closed for everyone while a provider asks to wait (`retry_after`) or refuses the account (`account`).
+
+    Example: `dspyq breaker show` or `dspyq breaker show fast --json`
+    """
+    models = _chosen(model, everything=model is None)
+    with redis_errors("read the breakers"):
+        rows = [_described(each) for each in models]
+    if as_json:
+        print_json(rows)
+        return
+    titles = ["model", "breaker", "failed", "opened", "gate", "requests/s", "tokens/min"]
+    print_table("Before the models", titles, [_cells(row) for row in rows])
+
+
+@app.command()
+def reset(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
+    """Forget a model's troubles: its breaker closes with all counts at zero, and its gate opens.
+
+    For when the provider is known to be well again, or the account was put right.
+
+    Example: `dspyq breaker reset fast`
+    """
+    models = _chosen(model, everything=everything)
+    with redis_errors("reset the breaker"):
+        for each in models:
+            _breaker(each).command("reset")
+            _limiter(each).reset()
+    _print_done("reset", models, as_json=as_json)
+
+
+@app.command("open")
+def open_(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
+    """Keep every worker from calling a model until its breaker is closed or reset.
+
+    Its jobs do then what their program's `when_unavailable` says. Calls under way are not cut off.
+
+    Example: `dspyq breaker open fast`
+    """
+    models = _chosen(model, everything=everything)
+    with redis_errors("open the breaker"):
+        for each in models:
+            _breaker(each).command("open")
+    _print_done("opened", models, as_json=as_json)
+
+
+@app.command()
+def close(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
+    """Let a model be called at once, without a probe; it opens again on failures as ever.
+
+    Example: `dspyq breaker close fast`
+    """
+    models = _chosen(model, everything=everything)
+    with redis_errors("close the breaker"):
+        for each in models:
+            _breaker(each).command("close")
+    _print_done("closed", models, as_json=as_json)
+
+
+def _chosen(name: str | None, *, everything: bool) -> list[Model]:
+    models = get_settings().models
+    if everything and name is None:
+        return list(models.values())
+    if everything:
+        raise typer.BadParameter("say a MODEL or --all, not both")
+    if name is None and len(models) == 1:
+        return list(models.values())
+    if name is None:
+        raise DspyqError(f"say which model, or --all; there is {', '.join(models)}")
+    if name not in models:
+        raise DspyqError(f"there is no model {name!r}; there is {', '.join(models)}")
+    return [models[name]]
+
+
+def _breaker(model: Model) -> Any:
+    from dspyq.guards.breaker_state import BreakerPolicy, FleetBreaker
+
+    return FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(get_settings(), model))
+
+
+def _limiter(model: Model) -> Any:
+    from dspyq.guards.rate_limit import RateLimiter, RateLimitPolicy
+
+    return RateLimiter(jobs_client(), model.name, RateLimitPolicy.of(get_settings(), model))
+
+
+def _described(model: Model) -> dict[str, Any]:
+    from dspyq.guards.breaker_state import BreakerPolicy
+    from dspyq.store.scripts import run_together
+
+    (state,) = run_together(jobs_client(), [_breaker(model).read()])
+    gate = _limiter(model).gate()
+    return {
+        "model": model.name,
+        "state": state.name,
+        "is_forced": state.is_forced,
+        "failures": state.failures,
+        "failure_threshold": BreakerPolicy.of(get_settings(), model).failure_threshold,
+        "open_seconds": state.open_seconds,
+        "openings": state.openings,
+        "gate_reason": gate.reason or None,
+        "gate_seconds": gate.closed_seconds,
+        "requests_per_second": model.requests_per_second,
+        "burst_requests": model.burst_requests,
+        "tokens_per_minute": model.tokens_per_minute,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    breaker = row["state"]
+    if row["is_forced"]:
+        breaker = "open (forced)"
+    elif breaker == "open":
+        breaker = f"open for {row['open_seconds']:.0f} s"
+    gate = f"{row['gate_reason']} {row['gate_seconds']:.0f} s" if row["gate_reason"] else "open"
+    rate, pace = row["requests_per_second"], row["tokens_per_minute"]
+    return [
+        row["model"],
+        breaker,
+        f"{row['failures']}/{row['failure_threshold']}",
+        f"{row['openings']:,}",
+        gate,
+        f"{rate:g}" if rate else "–",
+        f"{pace:,}" if pace else "–",
+    ]
+
+
+def _print_done(what: str, models: list[Model], *, as_json: bool) -> None:
+    names = [model.name for model in models]
+    if as_json:
+        print_json({what: names})
+    else:
+        console.print(f"{what}: {', '.join(names)}")

@@ -1,0 +1,138 @@
+"""``dspyq budget``: limits of what may be spent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dspyq.cli.costs_commands import account_in_usd, remaining
+from dspyq.config.models import LARGEST_LIMIT_USD
+from dspyq.config.settings import get_settings
+from dspyq.console.output import JsonOption, console, print_json, print_table
+from dspyq.core.money import dollars, to_nano_usd
+from dspyq.errors import InvalidOption
+from dspyq.store.clients import jobs_client, redis_errors
+
+if TYPE_CHECKING:
+    from dspyq.guards.limits import Limits, PeriodKind
+
+app = typer.Typer(
+    help="Look after budgets. What is changed here works at once, without a restart.", no_args_is_help=True
+)
+
+OfProgram = Annotated[str | None, typer.Option("--program", help="A program's limit, not that of all calls.")]
+OfVariant = Annotated[str | None, typer.Option("--variant", help="That of one of its variants.")]
+
+_NONE = "none"
+
+
+@app.command()
+def show(as_json: JsonOption = False) -> None:
+    """Show limits, what is settled, what calls under way hold, and what is free, of the current day and month.
+
+    Example: `dspyq budget show --json`
+    """
+    with redis_errors("read the budgets"):
+        accounts = _limits().accounts()
+    if as_json:
+        print_json([account_in_usd(account) for account in accounts])
+        return
+    rows = []
+    for account in accounts:
+        if account.scope == "all" or account.is_limited or account.is_used:
+            source = "set here" if account.is_override else ""
+            rows.append([account.scope, account.label, *remaining(account), source])
+    print_table("Budgets", ["of", "in", "limit", "settled", "held", "free", ""], rows)
+
+
+@app.command("set")
+def set_limits(
+    daily: Annotated[str | None, typer.Option(help="Dollars a day, or none.")] = None,
+    monthly: Annotated[str | None, typer.Option(help="Dollars a month, or none.")] = None,
+    program: OfProgram = None,
+    variant: OfVariant = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set limits in place of the configuration file's, for every worker; `none` goes back to the file's.
+
+    Example: `dspyq budget set --daily 20 --program qa`
+
+    Example: `dspyq budget set --daily none --monthly none`
+    """
+    from dspyq.guards.limits import scope_of
+
+    stated: dict[PeriodKind, str | None] = {"daily": daily, "monthly": monthly}
+    amounts = {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
+    if not amounts:
+        raise InvalidOption("say --daily, --monthly or both")
+    scope = scope_of(get_settings(), program, variant)
+    with redis_errors("set the limits"):
+        limits = _limits()
+        for period, amount in amounts.items():
+            limits.override(scope, period, amount)
+        changed = [each for each in limits.accounts() if each.scope == scope and each.period in amounts]
+    if as_json:
+        print_json([account_in_usd(account) for account in changed])
+        return
+    for account in changed:
+        limit = "none" if account.limit_nano_usd is None else dollars(account.limit_nano_usd)
+        source = "set here" if account.is_override else "the configuration's"
+        console.print(f"{account.period} limit of {account.scope}: {limit} ({source})")
+
+
+@app.command()
+def reset(
+    daily: Annotated[bool, typer.Option("--daily", help="The day's alone.")] = False,
+    monthly: Annotated[bool, typer.Option("--monthly", help="The month's alone.")] = False,
+    program: OfProgram = None,
+    variant: OfVariant = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget what was spent in the current day and month, so that the whole limit is free again.
+
+    The books that `dspyq costs` shows stay as they are, and so does what calls under way hold.
+
+    Example: `dspyq budget reset --daily --program qa`
+    """
+    from dspyq.guards.limits import scope_of
+
+    scope = scope_of(get_settings(), program, variant)
+    meant: dict[PeriodKind, bool] = {"daily": daily, "monthly": monthly}
+    with redis_errors("read the budgets"):
+        limits = _limits()
+        spent = [
+            account
+            for account in limits.accounts()
+            if account.scope == scope and (meant[account.period] or not any(meant.values()))
+        ]
+    if not yes:
+        amounts = " and ".join(f"{dollars(account.settled_nano_usd)} of {account.label}" for account in spent)
+        typer.confirm(f"Forget that {scope} has spent {amounts}?", abort=True)
+    with redis_errors("reset the budgets"):
+        for account in spent:
+            limits.reset(scope, account.period)
+    if as_json:
+        print_json([account_in_usd(account) for account in spent])
+        return
+    for account in spent:
+        console.print(f"{account.label}: {dollars(account.settled_nano_usd)} forgotten of {scope}")
+
+
+def _limits() -> Limits:
+    from dspyq.guards.limits import Limits
+
+    return Limits(jobs_client(), get_settings())
+
+
+def _nano_usd(period: str, text: str) -> int | None:
+    if text == _NONE:
+        return None
+    try:
+        amount_usd = float(text)
+    except ValueError:
+        amount_usd = -1.0
+    if not 0 <= amount_usd <= LARGEST_LIMIT_USD:
+        raise InvalidOption(f"--{period} is dollars from 0 to {LARGEST_LIMIT_USD:,}, or none; not {text!r}")
+    return to_nano_usd(amount_usd)

@@ -1,0 +1,1 @@
+"""The client of producers: send requests, wait for results, send in bulk."""

@@ -1,0 +1,1 @@
+"""A prediction: its request, its variant, its answer."""

@@ -1,0 +1,1 @@
+"""DSPy programs and their language models; the only room that imports DSPy."""

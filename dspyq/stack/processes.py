@@ -1,0 +1,86 @@
+"""What ``dspyq demo`` and ``dspyq up`` share: waiting for a worker, telling how a process ended, ending on SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from dspyq.errors import ConfigurationError, DspyqError
+from dspyq.stack.embedded.log import last_lines
+from dspyq.stack.embedded.supervised_process import TiedProcess
+
+WORKER_COMMAND = "celery -A dspyq worker"
+READY_TIMEOUT_SECONDS = 60.0
+#: What a worker gets to finish what it runs; the jobs it leaves go to another.
+GRACE_SECONDS = 10.0
+_PING_SECONDS = 0.5
+_SHOWN_LOG_LINES = 12
+_SIGNAL_EXIT_STATUS = 128
+#: How a worker, or a command, begins the lines that say why it does not start.
+FAULT_MARK = "dspyq: "
+
+
+class StackFailed(DspyqError):
+    """A process of the stack ended or did not become ready; the message says which, and the last it said."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let ``SIGTERM`` run the clean-up that Ctrl-C runs."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(_SIGNAL_EXIT_STATUS + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_for_worker(worker: TiedProcess, log: Path) -> None:
+    """Wait until a worker answers.
+
+    Raises:
+        ConfigurationError: If it refuses the configuration.
+        StackFailed: If it ends otherwise, or does not answer in time.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    while not worker_answers():
+        if worker.poll() is None and time.monotonic() < deadline:
+            continue
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if faults := [line.removeprefix(FAULT_MARK) for line in lines if line.startswith(FAULT_MARK)]:
+            raise ConfigurationError(faults)
+        raise StackFailed(describe_end("the worker", worker.poll(), log))
+
+
+def worker_answers() -> bool:
+    """Whether a worker answers a ping within half a second."""
+    from dspyq.celery_app.application import app  # noqa: PLC0415 - its import must come after the settings' environment is complete
+
+    return bool(app.control.broadcast("ping", reply=True, limit=1, timeout=_PING_SECONDS))
+
+
+def describe_end(name: str, status: int | None, log: Path | None = None) -> str:
+    """Say how a process ended that should run, with the end of its log.
+
+    Args:
+        name: Its name.
+        status: Its exit status as a shell tells it; None if it runs, but is of no use.
+        log: Its log, if it has one.
+    """
+    if status is None:
+        said = f"{name} did not become ready"
+    elif status > _SIGNAL_EXIT_STATUS:
+        said = f"{name} was ended by {signal.Signals(status - _SIGNAL_EXIT_STATUS).name}"
+    else:
+        said = f"{name} ended by itself with status {status}"
+    if log is None:
+        return said
+    with log.open("rb") as file:
+        return f"{said}; the end of {log}:" + "".join(f"\n  {line}" for line in last_lines(file, _SHOWN_LOG_LINES))

@@ -1,0 +1,102 @@
+"""Whom a prediction is asked for: the request and the trace of its caller, and how a message carries them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+from dspyq.core.events import log_context
+from dspyq.tracing.tracing import process_tracing
+
+#: As W3C's Trace Context and the message's headers name them.
+TRACE_HEADERS = ("traceparent", "tracestate")
+_REQUEST_ID_HEADER = "x-request-id"
+_TRACE_ID_DIGITS = 32
+_UNTRACED: Mapping[str, str] = {}
+
+_carried: ContextVar[Mapping[str, str]] = ContextVar("dspyq_trace_headers", default=_UNTRACED)
+_NO_SPAN: AbstractContextManager[None] = nullcontext()
+
+
+@contextmanager
+def request_context(
+    headers: Mapping[str, str] | None = None, *, request_id: str | None = None, traceparent: str | None = None
+) -> Iterator[None]:
+    """Ask for every prediction of a block on behalf of one request.
+
+    Args:
+        headers: The request's HTTP headers, in which ``traceparent``, ``tracestate`` and ``X-Request-ID`` count.
+        request_id: Its id; where left out, the header's or the id of the trace.
+        traceparent: Its trace, in place of the header's.
+    """
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    carried = {name: given[name] for name in TRACE_HEADERS if name in given}
+    if traceparent is not None:
+        carried["traceparent"] = traceparent
+    asked_id = request_id or given.get(_REQUEST_ID_HEADER) or _trace_id(carried.get("traceparent", ""))
+    context = log_context.set({**log_context.get(), "request_id": asked_id} if asked_id else log_context.get())
+    trace = _carried.set(carried or _carried.get())
+    tracing = process_tracing() if carried else None
+    try:
+        with tracing.within(carried) if tracing else nullcontext():
+            yield
+    finally:
+        _carried.reset(trace)
+        log_context.reset(context)
+
+
+def current_request_id() -> str | None:
+    """Return the id of the request that the running code works for: ours, structlog's, or that of its trace."""
+    if request_id := log_context.get().get("request_id"):
+        return str(request_id)
+    # A caller may bind it there; whoever has no structlog need not load it.
+    bound = sys.modules["structlog"].contextvars.get_contextvars() if "structlog" in sys.modules else {}
+    if request_id := bound.get("request_id"):
+        return str(request_id)
+    tracing = process_tracing()
+    return tracing.trace_id() if tracing else None
+
+
+def trace_headers() -> Mapping[str, str]:
+    """Return the headers that carry the current trace in a message; none where there is no trace."""
+    tracing = process_tracing()
+    return tracing.headers() if tracing else _carried.get()
+
+
+def publishing(queue: str, *, request_id: str | None = None, task_id: str | None = None, count: int = 1) -> Any:
+    """Run a block that sends messages in a span; ``trace_headers()`` within it is what they carry.
+
+    Args:
+        queue: The queue, or the program where messages go to several.
+        request_id: The request, where there is one.
+        task_id: The task, where there is one.
+        count: How many messages are sent.
+    """
+    tracing = process_tracing()
+    if tracing is None:
+        return _NO_SPAN
+    attributes = {
+        "messaging.system": "celery",
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": queue,
+        "messaging.message.id": task_id,
+        "messaging.message.conversation_id": request_id,
+        "messaging.batch.message_count": count if count > 1 else None,
+    }
+    return tracing.span(f"publish {queue}", "producer", attributes)
+
+
+def note_shared(cache_level: str, task_id: str) -> None:
+    """Say in the caller's own span that another run answers: nothing is sent, so there is no span of ours."""
+    tracing = process_tracing()
+    if tracing is not None:
+        tracing.note("dspyq.cached", {"dspyq.cache.level": cache_level, "messaging.message.id": task_id})
+
+
+def _trace_id(traceparent: str) -> str | None:
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == _TRACE_ID_DIGITS else None  # noqa: PLR2004 - version-trace-span-flags

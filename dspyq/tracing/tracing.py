@@ -1,0 +1,31 @@
+"""Traces, where ``[tracing]`` turns them on. Where it does not, OpenTelemetry is not even imported."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from dspyq.config.settings import get_settings
+from dspyq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dspyq.tracing.spans import Tracing
+
+
+@functools.cache
+def process_tracing() -> Tracing | None:
+    """Return this process's tracing, or None where it is off.
+
+    Raises:
+        ConfigurationError: If it is on, and OpenTelemetry is not installed.
+    """
+    settings = get_settings()
+    if not settings.tracing.is_on:
+        return None
+    try:
+        from dspyq.tracing.spans import Tracing  # noqa: PLC0415 - costs an import what only tracing needs
+    except ImportError as error:
+        raise ConfigurationError(
+            f"tracing: OpenTelemetry is not installed ({error.name}): pip install 'dspyq[tracing]'"
+        ) from None
+    return Tracing(settings)

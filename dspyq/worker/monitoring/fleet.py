@@ -1,0 +1,250 @@
+"""What Prometheus reads of the whole fleet: every worker shows the same, so panels take the ``max`` of it.
+
+All of it is read from Redis when Prometheus reads, in one round trip. A Redis that does not answer costs the scrape a
+second or two, and these metrics are left out of it then: nothing is better than something that was true once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dspyq.cache.statistics import VariantStatistics, statistics_steps
+from dspyq.celery_app.application import DEFAULT_QUEUE
+from dspyq.config.periods import process_calendar
+from dspyq.config.settings import Settings
+from dspyq.core.events import Event
+from dspyq.core.money import to_usd
+from dspyq.delivery.backlog import Backlog, QueueBacklog
+from dspyq.delivery.dead import DEAD_KEY
+from dspyq.guards.breaker import Breaker
+from dspyq.guards.costs import Costs, today_step
+from dspyq.guards.limits import Account, Limits, read_accounts
+from dspyq.store.clients import connect
+from dspyq.store.scripts import command_step, run_together
+from dspyq.worker.monitoring.cache_size import CACHE_SIZE_KEY
+
+logger = logging.getLogger("dspyq.metrics")
+
+#: For connecting, and for each reply.
+_TIMEOUT_SECONDS = 1.0
+_BREAKER_VALUES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The fleet at one time.
+
+    Attributes:
+        backlogs: The unfinished jobs by queue.
+        dead: How many jobs are set aside.
+        statistics: What each variant's calls came to.
+        cache_size: Entries and bytes of the cache in Redis; None before they were measured.
+        costs: Today's books.
+        accounts: The budgets.
+    """
+
+    backlogs: list[QueueBacklog]
+    dead: int
+    statistics: list[VariantStatistics]
+    cache_size: tuple[int, int] | None
+    costs: list[Costs]
+    accounts: list[Account]
+
+
+class Fleet:
+    """Reads the fleet.
+
+    Args:
+        settings: The configuration.
+        breakers: The circuit breakers of this worker's models; reading brings them up to date.
+    """
+
+    def __init__(self, settings: Settings, breakers: Mapping[str, Breaker]) -> None:
+        self.breakers = breakers
+        self._settings = settings
+        self._client = connect(settings.jobs_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+        variants = [variant for program in settings.programs.values() for variant in program.variants.values()]
+        self._backlog = Backlog(self._client, [*(variant.queue for variant in variants), DEFAULT_QUEUE])
+        self._limits = Limits(self._client, settings, process_calendar())
+
+    def read(self) -> Reading:
+        """Read it, in one round trip.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        first = (
+            self._backlog.read(),
+            command_step(int, "ZCARD", DEAD_KEY),
+            command_step(_cache_size, "HMGET", CACHE_SIZE_KEY, "entries", "bytes"),
+            today_step(self._settings, process_calendar()),
+        )
+        statistics, accounts = statistics_steps(self._settings), self._limits.steps()
+        breakers = [breaker.read() for breaker in self.breakers.values()]
+        results = run_together(self._client, (*first, *statistics, *accounts, *breakers))
+        backlogs, dead, cache_size, costs, *further = results
+        end = len(statistics)
+        return Reading(
+            backlogs=backlogs,
+            dead=dead,
+            statistics=further[:end],
+            cache_size=cache_size,
+            costs=costs,
+            accounts=read_accounts(further[end : end + len(accounts)]),
+        )
+
+
+class FleetCollector(Collector):
+    """Shows what ``Fleet`` reads.
+
+    Attributes:
+        failures: How often Redis did not answer.
+    """
+
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+        """Take the configuration, which names each variant's model, and what reads the fleet."""
+        self.failures = 0
+        self._fleet = fleet
+        self._models = {
+            (program.name, variant.name): variant.model.name
+            for program in settings.programs.values()
+            for variant in program.variants.values()
+        }
+        self._lock = threading.Lock()
+        self._latest: tuple[float, Reading | None] = (0.0, None)
+        self._highest: dict[tuple[str, str], float] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing ahead: registering is not to ask Redis."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the fleet's metrics; of those that cannot be read, nothing."""
+        reading = self._read()
+        yield GaugeMetricFamily(
+            "dspy_redis_up", "Whether Redis answered, and the fleet's metrics are here.", float(reading is not None)
+        )
+        if reading is not None:
+            yield from self._breakers()
+            yield from _backlog(reading.backlogs)
+            yield GaugeMetricFamily("dspy_dead_jobs", "Jobs that were set aside.", reading.dead)
+            yield from _budgets(reading.accounts)
+            yield from self._variants(reading.statistics)
+            yield from self._cache(reading)
+
+    def _read(self) -> Reading | None:
+        """Read, or take what another scrape has read since this one began."""
+        began_at = time.monotonic()
+        with self._lock:
+            asked_at, reading = self._latest
+            if asked_at >= began_at:
+                return reading
+            asked_at, reading = time.monotonic(), None
+            try:
+                reading = self._fleet.read()
+            except redis.RedisError as error:
+                self.failures += 1
+                logger.warning(Event("fleet_metrics_not_read", error=f"{type(error).__name__}: {error}"))
+            self._latest = asked_at, reading
+            return reading
+
+    def _breakers(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "dspy_circuit_breaker_open", "0 closed, 0.5 half-open, 1 open, for all workers.", labels=["model"]
+        )
+        for model, breaker in self._fleet.breakers.items():
+            family.add_metric([model], _BREAKER_VALUES[breaker.state.name])
+        yield family
+
+    def _variants(self, statistics: list[VariantStatistics]) -> Iterable[Metric]:
+        outcomes = CounterMetricFamily(
+            "dspy_variant_answers", "Calls that ended, answered from wherever or failed.", labels=["variant", "outcome"]
+        )
+        costs: dict[str, float] = {}
+        for variant in statistics:
+            queue = f"{variant.program}.{variant.variant}"
+            costs[queue] = variant.cost_usd
+            for outcome, number in (("success", variant.successes), ("failure", variant.failures)):
+                outcomes.add_metric([queue, outcome], self._rising((outcome, queue), number))
+        yield outcomes
+        yield self._counter("dspy_variant_cost_usd", "What runs cost, as far as is known.", "variant", costs)
+
+    def _cache(self, reading: Reading) -> Iterable[Metric]:
+        levels = Counter[str]()
+        misses = Counter[str]()
+        for variant in reading.statistics:
+            levels.update({"memory": variant.hits_memory, "redis": variant.hits_redis, "joined": variant.joined})
+            misses[self._models[variant.program, variant.variant]] += variant.misses
+        avoided = Counter[str]()
+        for costs in reading.costs:
+            if (costs.program, costs.variant) in self._models:
+                avoided[f"{costs.program}.{costs.variant}"] += costs.avoided_nano_usd
+        yield self._counter("dspy_cache_hits", "Calls that were answered without a run of their own.", "level", levels)
+        yield self._counter("dspy_cache_misses", "Calls that began a run.", "model", misses)
+        saved = {queue: to_usd(nano_usd) for queue, nano_usd in avoided.items()}
+        yield self._counter("dspy_cost_avoided_usd", "What the cache saved; from nothing each day.", "variant", saved)
+        if reading.cache_size is not None:
+            entries, size_bytes = reading.cache_size
+            yield GaugeMetricFamily("dspy_cache_entries", "Answers that Redis serves.", entries)
+            yield GaugeMetricFamily("dspy_cache_size_bytes", "Bytes of the answers that Redis serves.", size_bytes)
+
+    def _counter(self, name: str, text: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=[label])
+        for value, amount in values.items():
+            family.add_metric([value], self._rising((name, value), amount))
+        return family
+
+    def _rising(self, series: tuple[str, str], amount: float) -> float:
+        """Hide a small fall, as of a hit whose answer turned out to be gone: it would pass for a new beginning."""
+        highest = self._highest.get(series, 0.0)
+        if highest / 2 <= amount < highest:
+            return highest
+        self._highest[series] = amount
+        return amount
+
+
+def _backlog(backlogs: list[QueueBacklog]) -> Iterable[Metric]:
+    jobs = GaugeMetricFamily("dspy_queue_jobs", "Unfinished jobs, wherever they stand.", labels=["queue", "state"])
+    waiting = GaugeMetricFamily(
+        "dspy_queue_waiting_jobs", "Jobs that wait for their turn, 0 the most urgent.", labels=["queue", "priority"]
+    )
+    ages = GaugeMetricFamily(
+        "dspy_queue_oldest_job_age_seconds", "Since the oldest waiting job was published.", labels=["queue"]
+    )
+    for backlog in backlogs:
+        counts = {"waiting": backlog.waiting_count, "delayed": backlog.delayed, "leased": backlog.leased}
+        for state, number in counts.items():
+            jobs.add_metric([backlog.queue, state], number)
+        for priority, number in backlog.waiting.items():
+            waiting.add_metric([backlog.queue, str(priority)], number)
+        ages.add_metric([backlog.queue], backlog.oldest_age_seconds)
+    return jobs, waiting, ages
+
+
+def _budgets(accounts: list[Account]) -> Iterable[Metric]:
+    labels = ["scope", "period"]
+    limits = GaugeMetricFamily("dspy_budget_limit_usd", "Limits; only where there is one.", labels=labels)
+    spent = GaugeMetricFamily("dspy_budget_spent_usd", "What calls of this day or month cost.", labels=labels)
+    held = GaugeMetricFamily("dspy_budget_held_usd", "What calls under way may cost at most.", labels=labels)
+    for account in accounts:
+        values = [account.scope, account.period]
+        if account.limit_nano_usd is not None:
+            limits.add_metric(values, to_usd(account.limit_nano_usd))
+        spent.add_metric(values, to_usd(account.settled_nano_usd))
+        held.add_metric(values, to_usd(account.held_nano_usd))
+    return limits, spent, held
+
+
+def _cache_size(reply: list[Any]) -> tuple[int, int] | None:
+    entries, size_bytes = reply
+    return None if entries is None else (int(entries), int(size_bytes))

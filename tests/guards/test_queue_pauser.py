@@ -1,0 +1,65 @@
+"""The queues a worker takes nothing from while their model cannot be called."""
+
+import redis
+
+from dspyq.delivery.pauses import Pauses
+from dspyq.errors import BreakerOpen
+from dspyq.guards.interruptions import Refusal
+from dspyq.guards.queue_pauser import Gates, Upkeep
+from tests.support.processes import eventually
+
+
+def refusal(seconds_left=None, wait_seconds=60.0):
+    return Refusal(BreakerOpen("ill"), wait_seconds=wait_seconds, pauses_queue=True, seconds_left=seconds_left)
+
+
+def test_a_queue_is_paused_until_its_refusal_is_over():
+    pauses = Pauses()
+    gates = Gates(pauses)
+    left = [2.0]
+    gates.close("qa.control", refusal(lambda: left[0]))
+    gates.open_what_may_be()
+    assert pauses.queues == {"qa.control"}
+    left[0] = 0.0
+    gates.open_what_may_be()
+    assert not pauses.queues
+
+
+def test_a_refusal_that_only_says_when_is_over_then():
+    pauses = Pauses()
+    gates = Gates(pauses)
+    gates.close("qa.control", refusal(wait_seconds=0.05))
+    assert pauses.queues
+    eventually(lambda: gates.open_what_may_be() or not pauses.queues, timeout_seconds=5)
+
+
+def test_a_queue_that_was_refused_again_while_it_was_asked_for_stays_paused():
+    pauses = Pauses()
+    gates = Gates(pauses)
+
+    def refused_again():
+        gates.close("qa.control", refusal(lambda: 1.0))
+        return 0.0
+
+    gates.close("qa.control", refusal(refused_again))
+    gates.open_what_may_be()
+    assert pauses.queues == {"qa.control"}
+
+
+def test_a_fault_or_an_absent_redis_does_not_end_the_upkeep():
+    calls = []
+
+    def catch_up():
+        calls.append("caught up")
+        raise redis.ConnectionError
+
+    def open_gates():
+        calls.append("opened")
+        raise ValueError
+
+    upkeep = Upkeep(catch_up, open_gates)
+    upkeep.start()
+    eventually(lambda: calls.count("caught up") >= 2, timeout_seconds=10)
+    upkeep.stop()
+    assert calls.count("opened") > calls.count("caught up")
+    assert upkeep.failures == len(calls)

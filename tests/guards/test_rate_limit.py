@@ -1,0 +1,348 @@
+"""The rate limit and the gate, for the whole fleet: two limiters here stand for two workers, or real processes do."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from dspyq.config.settings import load_settings
+from dspyq.guards.rate_limit import Gate, RateLimiter, RateLimitPolicy
+from dspyq.store.scripts import run_together
+from tests.support.configuration import default_document, merged, write_settings
+
+KEY = "dspy:v1:rate:m"
+#: Without limits; each test adds its own.
+POLICY = RateLimitPolicy(
+    requests_per_second=None,
+    burst_requests=1,
+    tokens_per_minute=None,
+    longest_wait_seconds=2,
+    max_retry_after_seconds=3,
+    account_pause_seconds=60,
+    max_account_pause_seconds=200,
+)
+
+
+@pytest.fixture
+def client(redis_server):
+    return redis_server.client(decode_responses=False)
+
+
+@pytest.fixture
+def limiter(client) -> Callable[..., RateLimiter]:
+    """A limiter as one more worker has it: ``limiter(requests_per_second=2)``."""
+    return lambda **policy: RateLimiter(client, "m", replace(POLICY, **policy))
+
+
+@pytest.fixture
+def reserve(client):
+    return lambda limiter, tokens=0, **options: run_together(client, [limiter.reserve(tokens, **options)])[0]
+
+
+@pytest.fixture
+def correct(client):
+    return lambda limiter, reserved, used: run_together(client, [limiter.correct(reserved, used)])
+
+
+def about(seconds):
+    """Seconds from now, when some have passed on a slow machine."""
+    return pytest.approx(seconds, abs=0.25)
+
+
+def send_many(rate, burst, threads, processes, seconds):
+    """Send from many threads as fast as the limit lets them; return when, by thread."""
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from dspyq.guards.rate_limit import RateLimiter, RateLimitPolicy
+    from dspyq.store.clients import jobs_client
+    from dspyq.store.scripts import run_together
+
+    client = jobs_client()
+    limiter = RateLimiter(client, "m", RateLimitPolicy(rate, burst, None, 5, 300, 60, 3600))
+    barrier = threading.Barrier(threads)
+    late = []
+
+    def take_turn():
+        while True:
+            reservation = run_together(client, [limiter.reserve(0)])[0]
+            time.sleep(reservation.wait_seconds)
+            if reservation.is_reserved and not limiter.is_late(reservation):
+                return
+            late.append(reservation.is_reserved)
+
+    def send(_):
+        sent = []
+        client.ping()
+        if barrier.wait() == 0:
+            client.incr("ready")
+        while int(client.get("ready") or 0) < processes:
+            time.sleep(0.01)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            take_turn()
+            sent.append(time.monotonic())  # the same clock in every process of a machine
+            time.sleep(0.05)
+        return sent
+
+    with ThreadPoolExecutor(threads) as pool:
+        return {"sent": list(pool.map(send, range(threads))), "late": len(late)}
+
+
+def most_in_a_second(times):
+    return max(bisect.bisect_right(times, start + 1) - index for index, start in enumerate(times))
+
+
+@pytest.mark.long
+def test_two_hundred_threads_on_four_processes_keep_the_limit_use_it_and_all_get_their_turn(start_producer):
+    rate, burst, seconds = 100, 5, 4.0
+    arguments = {"rate": rate, "burst": burst, "threads": 50, "processes": 4, "seconds": seconds}
+    processes = [start_producer(send_many, **arguments) for _ in range(4)]
+    results = [process.result(60) for process in processes]
+    by_thread = [sent for result in results for sent in result["sent"]]
+    times = sorted(itertools.chain(*by_thread))
+    middle = [moment for moment in times if times[0] + 0.5 <= moment < times[0] + 0.5 + 3]
+    assert most_in_a_second(times) <= rate + burst
+    assert len(middle) >= 0.95 * rate * 3
+    assert len(by_thread) == 200
+    assert min(map(len, by_thread)) >= 1
+    assert max(map(len, by_thread)) <= 5
+
+
+def test_a_burst_is_sent_at_once_and_the_rest_in_turn(limiter, reserve):
+    two = limiter(requests_per_second=2, burst_requests=3), limiter(requests_per_second=2, burst_requests=3)
+    turns = [reserve(two[number % 2]) for number in range(5)]
+    assert [turn.wait_seconds for turn in turns[:3]] == [0, 0, 0]
+    assert [turn.wait_seconds for turn in turns[3:]] == [about(0.5), about(1)]
+    assert turns[4].reason == "requests"
+    assert all(turn.is_reserved for turn in turns)
+
+
+def test_whoever_would_wait_too_long_reserves_nothing_and_hears_when_to_come_back(limiter, reserve):
+    one = limiter(requests_per_second=0.1)
+    reserve(one)
+    refused = [reserve(one) for _ in range(3)]
+    assert not any(turn.is_reserved for turn in refused)
+    assert [turn.wait_seconds for turn in refused] == [about(10.3)] * 3
+    assert reserve(limiter(requests_per_second=0.1, longest_wait_seconds=20)).is_reserved
+
+
+def test_a_caller_with_less_time_says_so(limiter, reserve):
+    one = limiter(requests_per_second=1)
+    reserve(one)
+    assert not reserve(one, longest_wait_seconds=0.1).is_reserved
+    assert not reserve(one, longest_wait_seconds=-1).is_reserved
+    assert reserve(one).is_reserved
+
+
+def test_a_turn_that_has_passed_must_not_be_used(limiter, reserve):
+    one = limiter(requests_per_second=10)
+    reservation = reserve(one)
+    time.sleep(one.late_seconds)
+    assert one.is_late(reservation)
+
+
+def test_a_slow_reply_makes_no_call_late_that_waits_for_its_turn(limiter, client):
+    one = limiter(requests_per_second=10)
+    run_together(client, [one.reserve(0)])
+    step = one.reserve(0)
+    reply = client.execute_command(*step.command)
+    time.sleep(0.05)
+    reservation = step.read(reply)
+    assert reservation.wait_seconds < 0.06
+    time.sleep(reservation.wait_seconds)
+    assert not one.is_late(reservation)
+
+
+@pytest.mark.parametrize("rate", [0.3, 1, 2.5, 10, 99.9, 100, 5000])
+def test_lateness_carries_no_second_over_the_limit_by_arithmetic(limiter, rate):
+    late_seconds = limiter(requests_per_second=rate).late_seconds
+    assert late_seconds > 0.03
+    assert math.floor((1 + late_seconds) * rate * 0.97) <= rate
+
+
+def test_without_limits_nothing_is_stored_and_nobody_waits_or_is_late(limiter, reserve, redis_server):
+    one = limiter()
+    reservation = reserve(one, 1000)
+    assert (reservation.is_reserved, reservation.wait_seconds, reservation.reason) == (True, 0, "")
+    time.sleep(0.1)
+    assert not one.is_late(reservation)
+    assert one.correct(1000, 10) is None
+    assert redis_server.keys() == []
+
+
+def test_tokens_pass_at_their_pace(limiter, reserve):
+    one = limiter(tokens_per_minute=6000)  # 100 a second
+    assert reserve(one, 50).wait_seconds == 0
+    second = reserve(one, 120)
+    assert (second.wait_seconds, second.reason) == (about(0.5), "tokens")
+    assert reserve(one, 1).wait_seconds == about(1.7)
+
+
+def test_what_a_call_did_not_use_is_given_back_and_what_it_used_beyond_is_taken(limiter, reserve, correct):
+    one = limiter(tokens_per_minute=6000, longest_wait_seconds=100)
+    reserve(one, 1000)
+    correct(one, 1000, 400)
+    assert reserve(one, 0).wait_seconds == 0  # its tokens are reserved already
+    assert reserve(one, 100).wait_seconds == about(4)
+    correct(one, 100, 600)
+    assert reserve(one, 100).wait_seconds == about(10)
+    assert one.correct(100, 100) is None
+
+
+def test_tokens_beyond_an_estimate_are_waited_for_also_when_the_pace_had_ended(limiter, reserve, correct):
+    one = limiter(tokens_per_minute=6000)
+    reserve(one, 1)
+    time.sleep(0.1)
+    correct(one, 1, 101)
+    assert reserve(one, 1).wait_seconds == about(1)
+
+
+def test_a_correction_that_is_sent_twice_counts_once(limiter, reserve, client):
+    one = limiter(tokens_per_minute=6000, longest_wait_seconds=100)
+    reserve(one, 1000)
+    step = one.correct(1000, 800)
+    run_together(client, [step, step])
+    assert reserve(one, 1).wait_seconds == about(8)
+    (mark,) = client.scan_iter(f"{KEY}:corrected:*")
+    assert 0 < client.pttl(mark) <= 60_000
+
+
+def test_tokens_used_keep_their_pace_while_estimates_are_too_high(limiter, reserve, correct):
+    one = limiter(tokens_per_minute=60_000)  # 1,000 a second
+    started = time.monotonic()
+
+    def call(_):
+        used = 0
+        while time.monotonic() < started + 1.5:
+            reservation = reserve(one, 80)
+            time.sleep(reservation.wait_seconds)
+            if reservation.is_reserved:
+                time.sleep(0.02)
+                correct(one, 80, 20)
+                used += 20
+        return used
+
+    with ThreadPoolExecutor(16) as pool:
+        used = sum(pool.map(call, range(16)))
+    passed_seconds = time.monotonic() - started
+    assert 500 <= used <= 1000 * passed_seconds + 80
+
+
+def test_a_429_closes_the_gate_for_everyone_also_for_those_whose_turn_is_reserved(limiter, reserve, client):
+    one, other = limiter(requests_per_second=2, longest_wait_seconds=1), limiter(requests_per_second=2)
+    reserve(other)
+    assert reserve(other).is_reserved
+    assert one.close("retry_after", 1.5) == pytest.approx(1.5)
+    assert run_together(client, [other.look_again()])[0] == about(1.5)
+    assert other.gate() == Gate(about(1.5), "retry_after")
+    refused = reserve(one)
+    assert (refused.is_reserved, refused.wait_seconds, refused.reason) == (False, about(1.5), "retry_after")
+    turns = [reserve(other) for _ in range(2)]
+    assert [turn.wait_seconds for turn in turns] == [about(1.5), about(2)]
+
+
+def test_the_gate_opens_by_itself(limiter, reserve, client):
+    one = limiter()
+    one.close("retry_after", 0.2)
+    reservation = reserve(one)
+    time.sleep(reservation.wait_seconds)
+    assert run_together(client, [one.look_again()])[0] == 0
+    assert reserve(one).wait_seconds == 0
+    assert one.gate() == Gate(0, "")
+
+
+def test_what_a_provider_asks_for_is_capped_and_a_shorter_wish_does_not_open_the_gate(limiter):
+    one = limiter()
+    assert one.close("retry_after", 1e6) == pytest.approx(3)
+    assert one.close("retry_after", 0) == about(3)
+    assert one.close("account") == pytest.approx(60)
+    assert one.close("retry_after", 1) == about(60)
+    assert one.gate().reason == "account"
+
+
+def reopen(client):
+    """Let the time of the gate pass."""
+    client.hset(KEY, "gate_until", 1)
+
+
+def test_a_closing_without_a_stated_time_doubles_until_a_call_succeeds(limiter, client, reserve):
+    one, other = limiter(), limiter()
+    assert one.succeeded() is None
+    lengths = []
+    for _ in range(3):
+        lengths.append(one.close("retry_after"))
+        reopen(client)
+    assert lengths == pytest.approx([1, 2, 3])
+    reserve(other)
+    run_together(client, [other.succeeded()])
+    reserve(other)
+    assert other.succeeded() is None
+    assert one.close("retry_after") == pytest.approx(1)
+
+
+def test_an_account_s_pause_doubles_by_itself(limiter, client):
+    one = limiter()
+    lengths = []
+    for _ in range(3):
+        lengths.append(one.close("account"))
+        reopen(client)
+    assert lengths == pytest.approx([60, 120, 200])
+    assert one.close("retry_after") == pytest.approx(1)
+
+
+def test_fifty_calls_in_flight_that_fail_together_close_it_once(limiter, caplog):
+    one = limiter()
+    with caplog.at_level(logging.WARNING, "dspyq.rate_limit"), ThreadPoolExecutor(50) as pool:
+        list(pool.map(lambda _: one.close("account"), range(50)))
+    assert one.gate().closed_seconds <= 60
+    assert caplog.messages == ["gate_closed model=m closed_seconds=60 reason=account"]
+
+
+def test_a_call_that_succeeds_while_the_gate_is_closed_was_sent_before_and_ends_nothing(limiter, client):
+    one = limiter()
+    one.close("account")
+    run_together(client, [one.succeeded()])
+    reopen(client)
+    assert one.close("account") == pytest.approx(120)
+
+
+def test_an_operator_opens_the_gate(limiter, reserve):
+    one = limiter()
+    assert not one.reset()
+    one.close("account")
+    assert one.reset()
+    assert reserve(one).wait_seconds == 0
+    assert one.close("account") == pytest.approx(60)
+
+
+def test_a_full_redis_limits_all_the_same(fresh_redis_server):
+    server = fresh_redis_server()
+    client = server.client(decode_responses=False)
+    one = RateLimiter(client, "m", replace(POLICY, requests_per_second=1, tokens_per_minute=6000))
+    server.fill()
+    assert run_together(client, [one.reserve(10)])[0].is_reserved
+    assert run_together(client, [one.reserve(10)])[0].wait_seconds > 0
+    run_together(client, [one.correct(10, 1)])
+    assert one.close("account") > 0
+    run_together(client, [one.look_again(), one.succeeded()])
+    assert one.reset()
+
+
+def test_the_policy_is_of_the_model_s_table_and_the_common_one(tmp_path):
+    changes = {
+        "rate_limit": {"longest_wait_seconds": 0.5},
+        "models": {"control": {"requests_per_second": 2.5, "burst_requests": 4, "tokens_per_minute": 1000}},
+    }
+    document = merged(default_document("http://127.0.0.1:1"), changes)
+    settings = load_settings(write_settings(tmp_path / "dspyq.toml", document))
+    assert RateLimitPolicy.of(settings, settings.models["control"]) == RateLimitPolicy(2.5, 4, 1000, 0.5, 300, 60, 3600)
