@@ -1,7 +1,7 @@
 """Every error of dspyq, under one root.
 
-Each says in one line what is wrong and what to change, and carries whether trying again can help. Errors that cross the
-result backend are rebuilt by Celery from their ``args``, so ``args`` is always exactly the one message.
+Each message states in one line what is wrong and what to change; ``retryable`` is true if a retry can help. Errors
+that cross the result backend are rebuilt by Celery from their ``args``, so ``args`` is always exactly the one message.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class DspyqError(Exception):
-    """The root of all errors of dspyq.
+    """Base class of all errors of dspyq.
 
     Attributes:
         retryable: Whether the same call can succeed later without a change by its caller.
-        retry_after_seconds: When to try again, where that is known.
+        retry_after_seconds: Seconds until the next try; None if unknown.
     """
 
     retryable: bool = False
@@ -35,7 +35,7 @@ class ConfigurationError(DspyqError):
 
 
 class InvalidRequest(DspyqError):
-    """A prediction was asked for in a way that can never be served."""
+    """The request can never be served; nothing was sent."""
 
 
 class UnknownProgram(InvalidRequest):
@@ -55,11 +55,11 @@ class InputsTooLarge(InvalidRequest):
 
 
 class InvalidOption(InvalidRequest):
-    """An option of ``apply_async`` that a prediction cannot honour."""
+    """An option of the call that predictions do not support."""
 
 
 class BatchRefused(DspyqError):
-    """A batch cannot be run, or not go on, as it was asked for."""
+    """A batch cannot run, or cannot resume, with these arguments."""
 
 
 class OutputInUse(BatchRefused):
@@ -68,14 +68,26 @@ class OutputInUse(BatchRefused):
     retryable = True
 
 
+class ExperimentRefused(DspyqError):
+    """The experiment cannot be changed so, as it stands. A retry alone never helps."""
+
+
+class FeedbackRefused(InvalidRequest):
+    """A judgement that is not counted: of no exposure, under an unknown name, out of its range, or too late."""
+
+
 class InvalidFile(DspyqError):
     """A batch's input cannot be read as a whole: missing, of another format, or without the program's columns."""
 
 
 class RedisUnavailable(DspyqError):
-    """Redis does not answer, or refuses us."""
+    """Redis does not answer, or refuses the connection or command."""
 
     retryable = True
+
+
+class DamagedKey(DspyqError):
+    """A key of dspyq in Redis holds a value of another type: another program wrote it."""
 
 
 class NotAPrediction(DspyqError):
@@ -83,23 +95,23 @@ class NotAPrediction(DspyqError):
 
 
 class AnswerLost(DspyqError):
-    """The answer was stored and Redis has forgotten it, or Redis has lost the job: nothing will bring one any more."""
+    """Redis evicted the answer before it was read, or lost the job: call again to compute it anew."""
 
     retryable = True
 
 
 class Unavailable(DspyqError):
-    """A model cannot be called now: a breaker, a rate limit or a budget stands before it, or Redis cannot say."""
+    """A breaker, a rate limit or a budget refuses the model call for now, or Redis does not answer."""
 
     retryable = True
 
 
 class BreakerOpen(Unavailable):
-    """The model's provider is ill, and its circuit breaker open."""
+    """The circuit breaker of the model is open, because its provider is down."""
 
 
 class RateLimited(Unavailable):
-    """The model's rate limit is used up, or its provider asked everybody to wait."""
+    """The model's rate limit is used up, or its provider answered 429."""
 
 
 class BudgetExceeded(Unavailable):
@@ -107,15 +119,19 @@ class BudgetExceeded(Unavailable):
 
 
 class BatchLimitReached(BudgetExceeded):
-    """The batch has spent what ``--max-usd`` allows it, or its next call may cost more than is left."""
+    """The batch has spent its ``--max-usd``, or its next call may cost more than the rest."""
 
 
 class BatchShareUsed(BudgetExceeded):
-    """The batch has used its share of what the day's budget leaves: it goes on when there is more, or the next day."""
+    """The batch has used up its share of the day's budget: it continues when there is more, or the next day."""
 
 
 class AccountRefused(Unavailable):
     """The model's provider refuses the account: a wrong key, no permission, or its quota is used up."""
+
+
+class VariantKilled(DspyqError):
+    """The variant, an arm of an experiment, was killed: no model call of it begins any more."""
 
 
 class DeadlineExceeded(DspyqError):
@@ -126,6 +142,10 @@ class UnboundedCall(DspyqError):
     """A budget cannot hold a call whose cost has no bound: no ``max_tokens``, or parts that are not text."""
 
 
+class UnguardedModel(DspyqError):
+    """The program made a model of its own while it ran, and called it: that call would bypass every guard."""
+
+
 class VariantMismatch(DspyqError):
     """The worker's variant differs from the one the job was made for: its files are of another version."""
 
@@ -133,24 +153,24 @@ class VariantMismatch(DspyqError):
 
 
 class PoisonedJob(DspyqError):
-    """The job was set aside: its workers died or froze under it too often, or its message cannot be read."""
+    """The job was dead-lettered: its workers died or froze too often, or its message cannot be read."""
 
 
 class PredictionFailed(DspyqError):
     """The program ran and raised; the message starts with the type of what it raised.
 
     Attributes:
-        calls: In the worker that ran it, its calls of the model up to there (``dspyq.guards.ledger.CallRecord``).
+        calls: In the worker that ran it, its model calls until then (``dspyq.guards.ledger.CallRecord``).
     """
 
     calls: tuple[Any, ...] = ()
 
 
 class TransientPredictionFailure(PredictionFailed):
-    """The program failed on something that passes: a timeout, a 5xx, a lost connection, a rate limit."""
+    """The program failed for a passing reason: a timeout, a 5xx, a lost connection, a rate limit."""
 
     retryable = True
 
 
 class InvalidOutputs(PredictionFailed):
-    """The program returned something else than its signature states."""
+    """The program's outputs do not match its signature."""

@@ -1,7 +1,7 @@
-"""When a crontab line fires. The line is read by cronsim; what summer time does to it is decided here.
+"""Times of a crontab line. cronsim parses the line; daylight saving time is handled here.
 
-cronsim follows Debian's cron, where a time that names its hour behaves otherwise than one with a star. Batches name
-their files after the time on the wall, so every time on the wall is one occurrence, whatever the line looks like.
+cronsim follows Debian's cron, where a line that names its hour behaves unlike one with a star. Batches name
+their files after local time, so every local time is one occurrence, whatever the line looks like.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from cronsim import CronSim, CronSimError
 from dspyq.core.wall_clock import find_timezone, seconds_at, shown_at
 
 _FIELDS = 5
-#: How far the wall may be from where it was before the clocks changed: islands have moved by a whole day.
+#: What some crons know, which lines mean the same: batches name their files by the fields.
+_NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+#: The largest change of a clock: islands have moved across the date line by a whole day.
 _LONGEST_CHANGE = timedelta(days=1, minutes=1)
 _ANY_TIME = datetime(2000, 1, 1)  # noqa: DTZ001 - what the wall shows
 
@@ -28,7 +38,7 @@ class Occurrence(NamedTuple):
 
     Attributes:
         due_at: In seconds since 1970.
-        shown: What the line states: what the clock on the wall shows then, unless summer time skips it.
+        shown: The local time that the line states, even if daylight saving time skips it.
     """
 
     due_at: int
@@ -50,12 +60,12 @@ class Occurrence(NamedTuple):
 class Crontab:
     """The times of a five-field line in a timezone.
 
-    A time that summer time skips fires in the next minute that exists; where several fall on one minute, they are one.
+    A time that daylight saving time skips fires in the next minute that exists; several in one minute count as one.
     A time that is repeated fires once, the first time.
 
     Attributes:
         line: As it was written.
-        zone: Whose clock it follows.
+        zone: Its time zone.
     """
 
     line: str
@@ -72,6 +82,8 @@ class Crontab:
         Raises:
             ValueError: If it is not that, or never fires.
         """
+        if (name := line.strip().lower()) in _NICKNAMES:
+            raise ValueError(f'{line!r} is no crontab line: write "{_NICKNAMES[name]}"')
         fault = "" if len(line.split()) == _FIELDS else "it has no five fields"
         try:
             if not fault and next(CronSim(line, _ANY_TIME), None) is None:
@@ -87,7 +99,7 @@ class Crontab:
 
     @property
     def fires_several_times_a_day(self) -> bool:
-        """Whether a day can have more than one occurrence."""
+        """Return True if a day can have more than one occurrence."""
         times = CronSim(self.line, _ANY_TIME)
         return len(times.hours) * len(times.minutes) > 1
 
@@ -101,8 +113,8 @@ class Crontab:
 
         Args:
             count: The most of them.
-            after: Where it starts, which is not part of it, in seconds since 1970.
-            until: Where it ends, which is.
+            after: Its start, exclusive, in seconds since 1970.
+            until: Its end, inclusive.
         """
         start = shown_at(until, self.zone) + _LONGEST_CHANGE
         backwards = itertools.dropwhile(lambda each: each.due_at > until, self._occurrences(start, is_reverse=True))
@@ -110,7 +122,7 @@ class Crontab:
         return list(itertools.islice(within, count))[::-1]
 
     def _occurrences(self, start: datetime, *, is_reverse: bool = False) -> Iterator[Occurrence]:
-        """The occurrences from a time on the wall onwards; the last time on the wall stands for those of one minute."""
+        """Yield the occurrences from a local time onwards; the last local time stands for those of one minute."""
         each_time = (
             Occurrence(seconds_at(shown, self.zone), shown) for shown in CronSim(self.line, start, reverse=is_reverse)
         )

@@ -1,4 +1,4 @@
-"""What our log lines are made of, whoever formats them: an event's name, its fields, and the request it belongs to."""
+"""Parts of our log lines, independent of their format: an event's name, its fields and its request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 NO_CONTEXT: Mapping[str, Any] = MappingProxyType({})
-#: What each log line of the running code says besides: its request, task, program and variant.
+#: Fields added to each log line of the running code: its request, task, program and variant.
 log_context: ContextVar[Mapping[str, Any]] = ContextVar("dspyq_log_context", default=NO_CONTEXT)
 
 
@@ -20,7 +20,7 @@ class Event:
 
     Attributes:
         name: What happened, as in ``queue_paused``.
-        fields: What there is to know of it.
+        fields: Its details.
     """
 
     __slots__ = ("fields", "name")

@@ -1,4 +1,4 @@
-"""Money is counted in whole nano-dollars: adding them up loses nothing."""
+"""Money in whole nano-dollars, which add up without rounding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_usd(nano_usd: int) -> float:
     return nano_usd / NANO_USD_PER_USD
 
 
-def dollars(nano_usd: int) -> str:
+def exact_dollars(nano_usd: int) -> str:
     """Return an amount for people; less than a dollar keeps its digits."""
     amount_usd = to_usd(nano_usd)
     return f"${amount_usd:,.2f}" if amount_usd >= 1 or not nano_usd else f"${amount_usd:.9f}".rstrip("0")

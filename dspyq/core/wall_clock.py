@@ -1,4 +1,4 @@
-"""What a clock on the wall shows, as seconds since 1970: summer time skips some of its minutes and repeats others."""
+"""Local wall-clock times as seconds since 1970: daylight saving time skips some minutes and repeats others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def find_timezone(name: str) -> ZoneInfo:
 
 
 def seconds_at(shown: datetime, zone: ZoneInfo, *, is_last: bool = False) -> int:
-    """Return when a clock in a timezone shows a minute.
+    """Return the time at which a clock in a timezone shows a minute.
 
-    A minute that is skipped counts as the next one that is not.
+    A skipped minute counts as the next one that exists.
 
     Args:
-        shown: What the clock shows, without a timezone.
-        zone: Where it hangs.
+        shown: The local time, without a timezone.
+        zone: Its time zone.
         is_last: Of a minute that is shown twice, whether the second time is meant.
 
     Returns:
@@ -39,7 +39,7 @@ def seconds_at(shown: datetime, zone: ZoneInfo, *, is_last: bool = False) -> int
 
 
 def shown_at(seconds: float, zone: ZoneInfo) -> datetime:
-    """Return what a clock in a timezone shows, to the minute, without a timezone."""
+    """Return the local time in a timezone, to the minute and without a timezone."""
     return datetime.fromtimestamp(seconds, zone).replace(second=0, microsecond=0, tzinfo=None, fold=0)
 
 

@@ -22,13 +22,13 @@ _DAYS_AHEAD = 3
 class Window:
     """One or more spans of the day, open from the start of each up to its end, across midnight where that is earlier.
 
-    They follow the clock on the wall. A start or end that summer time skips is the next minute that exists. Of a minute
-    that is repeated, a start is the first and an end the last: a night never loses what its window states, and the
-    night that the clock is set back has an hour more.
+    Spans follow local time. A start or end that daylight saving time skips is the next minute that exists. Of a minute
+    that is repeated, a start is the first and an end the last: a window is never shorter than stated, and the
+    night in which the clock is set back has an hour more.
 
     Attributes:
         text: As it was written.
-        zone: Whose clock it follows.
+        zone: Its time zone.
         spans: The start and end of each.
     """
 
@@ -45,22 +45,22 @@ class Window:
             timezone: A name in the IANA database.
 
         Raises:
-            ValueError: If it is not that.
+            ValueError: If it is not of that form.
         """
         return cls(text, find_timezone(timezone), tuple(map(_parse_span, text.split(","))))
 
     def is_open(self, now: float) -> bool:
-        """Return whether it is open at a second since 1970."""
+        """Return True if it is open at a second since 1970."""
         return any(opens_at <= now < closes_at for opens_at, closes_at in self._openings(now))
 
     def seconds_until_open(self, now: float) -> float:
-        """Return how long it stays closed; 0 while it is open."""
+        """Return the seconds until it opens; 0 while it is open."""
         if self.is_open(now):
             return 0.0
         return min(opens_at for opens_at, _ in self._openings(now) if opens_at > now) - now
 
     def seconds_until_close(self, now: float) -> float:
-        """Return how long it stays open; 0 while it is closed, infinity where its spans leave no gap."""
+        """Return the seconds until it closes; 0 while it is closed, infinity if its spans leave no gap."""
         end = now
         for opens_at, closes_at in sorted(self._openings(now)):
             if opens_at <= end < closes_at:
@@ -68,7 +68,7 @@ class Window:
         return math.inf if end > now + (_DAYS_AHEAD - 1) * _DAY.total_seconds() else end - now
 
     def _openings(self, now: float) -> Iterator[tuple[int, int]]:
-        """The seconds at which it opens and closes, around a second; a span that summer time skips whole is none."""
+        """Yield start and end of its openings around a second, without spans that daylight saving time skips."""
         midnight = datetime.combine(shown_at(now, self.zone), time())
         for days in range(-2, _DAYS_AHEAD + 1):  # two back: islands have skipped a whole day
             for start, end in self.spans:
@@ -79,7 +79,7 @@ class Window:
                     yield opens_at, closes_at
 
     def __str__(self) -> str:
-        """Return the spans and whose clock they follow."""
+        """Return the spans with their time zone."""
         return f"{self.text} {self.zone.key}"
 
 

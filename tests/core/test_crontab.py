@@ -1,5 +1,6 @@
 """When a crontab line fires, against a clock on the wall that is looked at each minute."""
 
+import re
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspyq.core.crontab import Crontab, Occurrence
+from tests.properties.profiles import examples
 from tests.support.wall import MINUTE, ZONES, Wall, moments, seconds
 
 
@@ -29,9 +31,10 @@ def fields(draw, low, high):
             return f"{first}-{last}", set(range(first, last + 1))
 
 
-@settings(max_examples=40)
+@pytest.mark.property
+@settings(max_examples=examples(15, 40))
 @given(st.data())
-def test_a_line_fires_when_the_clock_on_the_wall_says_so(data):
+def test_a_line_fires_by_local_time(data):
     zone = data.draw(st.sampled_from(ZONES))
     around = data.draw(moments(zone))
     (minute, minutes), (hour, hours) = data.draw(fields(0, 59)), data.draw(fields(0, 23))
@@ -78,6 +81,12 @@ def test_a_time_that_is_repeated_fires_once(line):
 def test_what_is_no_line_or_never_fires_is_refused(line):
     with pytest.raises(ValueError, match="0 22"):
         Crontab.parse(line, "UTC")
+
+
+@pytest.mark.parametrize(("name", "line"), [("@daily", "0 0 * * *"), ("@Hourly", "0 * * * *"), ("@reboot", "fields")])
+def test_a_crons_nickname_is_refused_with_the_line_that_means_the_same(name, line):
+    with pytest.raises(ValueError, match=re.escape(line)):
+        Crontab.parse(name, "UTC")
 
 
 def test_a_line_that_fires_several_times_a_day_is_known_as_one():
