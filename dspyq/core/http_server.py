@@ -1,7 +1,7 @@
-"""A small HTTP server for what machines ask of a process: metrics and health. Slow or many clients cannot hang it.
+"""A small HTTP server for a process's metrics and health. Slow or many clients cannot hang it.
 
-Each request has a connection and a thread of its own, and there are few of both. A client that does not get done within
-seconds is cut off, and the oldest at once where a newer one needs its place.
+Each request has its own connection and thread, and the number of both is small. A client that is not done within
+seconds is cut off, and the oldest is cut off at once if a newer one needs its place.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
+from socketserver import StreamRequestHandler, TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
 
 from dspyq.errors import ConfigurationError
 
 _MOST_CONNECTIONS = 32
-#: Those of clients that were cut off end soon, but not at once.
+#: Threads of clients that were cut off end soon, but not at once.
 _MOST_THREADS = 64
-#: Within this a client has sent its request and read the reply.
+#: Time for a client to send its request and read the reply.
 _CONNECTION_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+#: Of a request; a browser's cookies for the same host may be long.
+_MOST_HEADERS, _LONGEST_LINE_BYTES = 100, 65_536
 
 
-class Reply(NamedTuple):
-    """What a path answers.
+class Response(NamedTuple):
+    """Response of a path.
 
     Attributes:
         body: The content.
@@ -40,16 +41,16 @@ class Reply(NamedTuple):
 
 
 #: Answers a GET or HEAD; takes the request's ``Accept`` header.
-Route = Callable[[str], Reply]
+Route = Callable[[str], Response]
 
 
 class WebServer(ThreadingMixIn, TCPServer):
-    """Serves some paths.
+    """HTTP server of a few paths.
 
     Attributes:
-        port: Where it listens.
-        url: Its root, as others on this machine see it.
-        turned_away: How many connections were closed unheard, because all threads were busy.
+        port: The port it listens on.
+        url: Its root URL, for clients on this machine.
+        turned_away: Number of connections closed without a response because all threads were busy.
     """
 
     allow_reuse_address = True
@@ -66,7 +67,7 @@ class WebServer(ThreadingMixIn, TCPServer):
             routes: What is served, by path.
 
         Raises:
-            OSError: If that cannot be listened at.
+            OSError: If the address and port are not available.
         """
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.routes = routes
@@ -104,7 +105,7 @@ class WebServer(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off who does not get done, and the oldest beyond the most; their threads then read and write no more."""
+        """Shut down connections that are too old or too many, the oldest first, which ends their threads."""
         too_early = time.monotonic() - _CONNECTION_SECONDS
         with self._lock:
             requests = list(self._opened_at)  # in the order they came
@@ -116,40 +117,60 @@ class WebServer(ThreadingMixIn, TCPServer):
                 continue  # it has ended meanwhile
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away; a route's own errors are answered."""
+        """Ignore clients that disconnect; errors of a route get a response."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(StreamRequestHandler):
+    """Answers one request: its first line and its ``Accept`` header; http.server reads more, and takes 8 MB."""
+
     server: WebServer
-    server_version = "dspyq"
-    sys_version = ""
     timeout = _CONNECTION_SECONDS
 
-    def do_GET(self) -> None:
-        route = self.server.routes.get(self.path.partition("?")[0])
-        if route is None:
-            reply = Reply(b"not found\n", status=HTTPStatus.NOT_FOUND)
+    def handle(self) -> None:
+        """Read the request, and answer it."""
+        method, _, rest = self._line().partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        accept = ""
+        for _ in range(_MOST_HEADERS):
+            name, _, value = self._line().partition(":")
+            if not name:
+                break
+            if name.lower() == "accept":
+                accept = value.strip()
         else:
-            reply = _answer(route, self.headers.get("Accept", ""))
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.content_type)
-        self.send_header("Content-Length", str(len(reply.body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(reply.body)
+            raise ValueError("too many headers")
+        if method not in {"GET", "HEAD"}:
+            answer = Response(b"only GET and HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED)
+        elif (route := self.server.routes.get(path)) is None:
+            answer = Response(b"not found\n", status=HTTPStatus.NOT_FOUND)
+        else:
+            answer = _answer(route, accept)
+        status = HTTPStatus(answer.status)
+        head = (
+            f"HTTP/1.0 {status.value} {status.phrase}\r\n"
+            f"Content-Type: {answer.content_type}\r\n"
+            f"Content-Length: {len(answer.body)}\r\n"
+            "Cache-Control: no-store\r\n\r\n"
+        )
+        self.wfile.write(head.encode() + (b"" if method == "HEAD" else answer.body))
 
-    do_HEAD = do_GET  # noqa: N815 - the base class's name
+    def _line(self) -> str:
+        """Return the next line of the request.
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Log nothing: probes come every few seconds."""
+        Raises:
+            ValueError: If it is longer than any that a client of these paths sends.
+        """
+        line = self.rfile.readline(_LONGEST_LINE_BYTES)
+        if line and not line.endswith(b"\n"):
+            raise ValueError("a line is too long, or cut off")
+        return line.decode("latin-1").strip()
 
 
-def _answer(route: Route, accept: str) -> Reply:
+def _answer(route: Route, accept: str) -> Response:
     try:
         return route(accept)
     except Exception as error:  # noqa: BLE001 - a fault of ours is answered, and named by its type alone
-        return Reply(f"{type(error).__name__}\n".encode(), status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        return Response(f"{type(error).__name__}\n".encode(), status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def listen(address: str, port: int, routes: Mapping[str, Route], *, setting: str) -> WebServer:
@@ -159,10 +180,10 @@ def listen(address: str, port: int, routes: Mapping[str, Route], *, setting: str
         address: The address to listen at.
         port: The port; 0 picks a free one.
         routes: What is served, by path.
-        setting: What an error names, as in ``metrics.port``.
+        setting: The setting named in an error, as in ``metrics.port``.
 
     Raises:
-        ConfigurationError: If that cannot be listened at.
+        ConfigurationError: If the address and port are not available.
     """
     try:
         server = WebServer(address, port, routes)

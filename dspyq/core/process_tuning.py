@@ -1,4 +1,4 @@
-"""Keeps long work cheap: what the C library keeps for each thread, and what Python's collector looks at."""
+"""Tuning of long-running processes: the C library's memory for each thread, and Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import gc
 from collections.abc import Callable
 
-#: Predictions and rows leave little that only the collector frees; at Python's own 700 it runs ten times in each call.
+#: Predictions and rows leave few cycles; at Python's default of 700 the collector runs ten times in each call.
 _COLLECT_AFTER_OBJECTS = 10_000
 #: glibc's number for the most heaps that threads are spread over: 16 for two cores, each with free room of its own. Of
 #: Python's threads one runs at a time.
@@ -19,7 +19,7 @@ def share_heaps() -> None:
 
 
 def settle() -> None:
-    """Keep what a process has loaded out of every later collection, and give back what loading it took."""
+    """Exempt everything loaded so far from garbage collection, and return free memory to the system."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER_OBJECTS)

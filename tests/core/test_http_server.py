@@ -1,5 +1,6 @@
 """The server of metrics and health under clients that are slow or many."""
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -35,8 +36,8 @@ def read(server, path):
         connection.close()
 
 
-def test_clients_that_send_nothing_keep_nobody_waiting_and_are_cut_off(serve):
-    server = serve({"/": lambda _: web.Reply(b"well")})
+def test_clients_that_send_nothing_block_no_other_and_are_cut_off(serve):
+    server = serve({"/": lambda _: web.Response(b"well")})
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
     assert read(server, "/") == (200, b"well")
     assert silent[0].recv(1) == b""  # the oldest had to make room
@@ -51,7 +52,7 @@ def test_requests_that_are_stuck_take_a_bounded_number_of_threads(serve):
     def wait(_):
         stuck.append(1)
         going.wait(20)
-        return web.Reply(b"")
+        return web.Response(b"")
 
     server = serve({"/": wait})
     clients = []
@@ -75,7 +76,40 @@ def test_a_fault_of_ours_is_an_answer_that_names_its_type_alone(serve):
     assert read(server, "/") == (500, b"RuntimeError\n")
 
 
-def test_a_port_that_is_taken_is_one_line_that_says_what_helps(serve):
+def test_a_taken_port_is_one_line_with_the_remedy(serve):
     taken = serve({}).port
     with pytest.raises(ConfigurationError, match=f"metrics.port: cannot listen at 127.0.0.1:{taken}: .* 0 picks"):
         web.listen("127.0.0.1", taken, {}, setting="metrics.port")
+
+
+def exchange(server, request):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as reply:
+            return reply.read()
+
+
+def test_a_request_is_answered_by_its_path_and_what_it_accepts(serve):
+    server = serve({"/page": lambda accept: web.Response(accept.encode(), "text/x")})
+    reply = exchange(server, b"GET /page?query=1 HTTP/1.1\r\nHost: here\r\naccept:  text/x \r\n\r\n")
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert body == b"text/x"
+    assert head.splitlines()[:3] == [b"HTTP/1.0 200 OK", b"Content-Type: text/x", b"Content-Length: 6"]
+    assert exchange(server, b"HEAD /page HTTP/1.1\r\nAccept: text/x\r\n\r\n").endswith(b"\r\n\r\n")
+    assert exchange(server, b"GET /other HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 404 ")
+    assert exchange(server, b"POST /page HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 405 ")
+
+
+LONG_LINE = b"GET /" + b"a" * 70_000
+MANY_HEADERS = b"GET /page HTTP/1.1\r\n" + b"x: y\r\n" * 101
+
+
+@pytest.mark.parametrize("request_bytes", [LONG_LINE, MANY_HEADERS, b"GET /pa"], ids=["line", "headers", "part"])
+def test_what_is_no_request_is_cut_off(serve, request_bytes):
+    server = serve({"/page": lambda _: web.Response(b"well")})
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):  # it had not read all of it
+            assert connection.recv(100) == b""
+    assert read(server, "/page") == (200, b"well")
