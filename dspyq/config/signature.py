@@ -15,17 +15,19 @@ import datetime
 import decimal
 import functools
 import importlib
+import json
 import operator
+import sys
 import typing
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_BUILTIN = ("str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set")
+_BUILTIN = ("str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set", "frozenset")
 _TYPING = ("Any", "Literal", "Optional", "Union", "List", "Dict", "Tuple", "Set")
 _DATETIME = ("date", "datetime", "time", "timedelta")
-_BARE_NAMES: dict[str, Any] = {
+BARE_NAMES: dict[str, Any] = {
     **{name: getattr(builtins, name) for name in _BUILTIN},
     **{name: getattr(typing, name) for name in _TYPING},
     **{name: getattr(datetime, name) for name in _DATETIME},
@@ -33,12 +35,13 @@ _BARE_NAMES: dict[str, Any] = {
     "UUID": uuid.UUID,
     "None": None,
 }
-_NOT_JSON = frozenset({"bytes", "tuple", "Tuple", "set", "Set", *_DATETIME, "Decimal", "UUID"})
+_NOT_JSON = frozenset({"bytes", "tuple", "Tuple", "set", "Set", "frozenset", *_DATETIME, "Decimal", "UUID"})
+_OPEN = frozenset({"Any", "dict", "Dict", "list", "List"})
 _LITERALS = frozenset({"Literal", "typing.Literal"})
 
 
 class SignatureError(ValueError):
-    """The text is no signature; the message says why in one line."""
+    """The text is no signature; the message states the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,47 @@ class Field:
     Attributes:
         name: The field's name, a Python identifier.
         type_text: Its type as stated, ``str`` where none is.
+        default_text: The value of an input that is left out, as stated; None where none is.
     """
 
     name: str
     type_text: str
+    default_text: str | None = None
+
+    def __str__(self) -> str:
+        """Return the field as a signature states it."""
+        default = "" if self.default_text is None else f" = {self.default_text}"
+        return f"{self.name}: {self.type_text}{default}"
+
+    @functools.cached_property
+    def default(self) -> Any:
+        """Value of the input where the caller leaves it out; None without a default."""
+        return None if self.default_text is None else ast.literal_eval(self.default_text)
+
+    @functools.cached_property
+    def may_be_left_out(self) -> bool:
+        """True if an input has a default, or a type that allows None, as in DSPy."""
+        return self.default_text is not None or _allows_none(_parse(self.type_text))
 
     @functools.cached_property
     def is_json(self) -> bool:
-        """Whether values of this type come out of JSON as they went in, with nothing to rebuild."""
+        """True if JSON carries values of this type unchanged, with nothing to rebuild."""
         return _is_json(_parse(self.type_text))
 
+    @functools.cached_property
+    def open_part(self) -> str | None:
+        """The first part of the type that leaves open which values it holds, as ``Any`` or ``dict``; None without."""
+        return next(_open_parts(_parse(self.type_text)), None)
+
     @property
-    def needs_import(self) -> bool:
-        """Whether the type is named by a dotted path, and so needs its module."""
-        return any("." in name for name in _names(_parse(self.type_text)))
+    def is_of_dspy(self) -> bool:
+        """True if it contains a type of DSPy, such as ``dspy.Image``."""
+        return any(name.startswith("dspy.") for name in _names(_parse(self.type_text)))
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if it resolves without loading DSPy, which producers do not need."""
+        return "dspy" in sys.modules or not self.is_of_dspy
 
     def resolve(self) -> Any:
         """Return the Python type.
@@ -87,7 +117,7 @@ class Signature:
     def __str__(self) -> str:
         """Return the canonical text: two texts that differ in spacing only are one signature."""
         sides = (self.inputs, self.outputs)
-        return " -> ".join(", ".join(f"{field.name}: {field.type_text}" for field in side) for side in sides)
+        return " -> ".join(", ".join(map(str, side)) for side in sides)
 
 
 @functools.lru_cache(maxsize=256)
@@ -106,28 +136,65 @@ def parse_signature(text: str) -> Signature:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise SignatureError(f"signature {text!r} names {', '.join(repeated)} more than once")
+    if any(field.default_text is not None for field in outputs):
+        raise SignatureError(f"signature {text!r} gives an output a default; only an input can be left out")
     return Signature(inputs, outputs)
 
 
+def describe_misfits(program: Signature, variant: Signature) -> str:
+    """Return what keeps a variant's signature from serving its program's callers; "" if nothing does."""
+    inputs, outputs = ({field.name: field for field in side} for side in (variant.inputs, variant.outputs))
+    misfits = [f"it adds the input {name}" for name in inputs if name not in {each.name for each in program.inputs}]
+    for kind, stated, own in (("input", program.inputs, inputs), ("output", program.outputs, outputs)):
+        for field in stated:
+            if field.name not in own:
+                misfits.append(f"it lacks the {kind} {field.name}")
+            elif own[field.name] != field:
+                misfits.append(f"it changes the {kind} {field} to {own[field.name]}")
+    return ", ".join(misfits)
+
+
 def _fields(side: str, text: str) -> Iterator[Field]:
+    if not side.strip():
+        raise SignatureError(f"signature {text!r} must name at least one input and one output")
     try:
-        (function,) = ast.parse(f"def fields({side}): pass").body
+        # Python requires positional arguments with defaults to come last; keyword-only ones may stand anywhere.
+        (function,) = ast.parse(f"def fields({'*, ' if '=' in side else ''}{side}): pass").body
     except SyntaxError as error:
         raise SignatureError(f"signature {text!r} does not read as 'name: type, ...': {error.msg}") from error
-    if not isinstance(function, ast.FunctionDef) or not function.args.args:
+    if not isinstance(function, ast.FunctionDef):
         raise SignatureError(f"signature {text!r} must name at least one input and one output")
-    if any(_beside_plain_fields(function.args)):
-        raise SignatureError(f"signature {text!r} takes names and types only: no '*', no '/' and no default")
-    for argument in function.args.args:
+    arguments = function.args
+    if any((*arguments.posonlyargs, arguments.vararg, arguments.kwarg)) or (arguments.kwonlyargs and "=" not in side):
+        raise SignatureError(f"signature {text!r} takes names, types and defaults only: no '*' and no '/'")
+    defaults = arguments.kw_defaults or [None] * len(arguments.args)
+    for argument, default in zip(arguments.args or arguments.kwonlyargs, defaults, strict=True):
         annotation = argument.annotation or ast.Name("str")
         _check(annotation, text)
-        yield Field(argument.arg, ast.unparse(annotation))
+        yield Field(argument.arg, ast.unparse(annotation), None if default is None else _literal(default, text))
 
 
-def _beside_plain_fields(arguments: ast.arguments) -> Iterator[object]:
-    """What a function may have that a signature may not, and that would get lost without a word."""
-    yield from (*arguments.posonlyargs, *arguments.kwonlyargs, *arguments.defaults)
-    yield from (star for star in (arguments.vararg, arguments.kwarg) if star)
+def _literal(default: ast.expr, text: str) -> str:
+    try:
+        json.dumps(ast.literal_eval(default), allow_nan=False)
+    except (TypeError, ValueError):
+        stated = ast.unparse(default)
+        raise SignatureError(f"signature {text!r} has the default {stated}, which is no JSON value") from None
+    return ast.unparse(default)
+
+
+def _allows_none(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=None):
+            return True
+        case ast.BinOp(left=left, right=right):
+            return _allows_none(left) or _allows_none(right)
+        case ast.Subscript(value=generic, slice=parameters):
+            name = ast.unparse(generic).removeprefix("typing.")
+            options = parameters.elts if isinstance(parameters, ast.Tuple) else [parameters]
+            return name == "Optional" or (name == "Union" and any(map(_allows_none, options)))
+        case _:
+            return False
 
 
 def _parse(type_text: str) -> ast.expr:
@@ -136,7 +203,7 @@ def _parse(type_text: str) -> ast.expr:
 
 def _check(node: ast.expr, text: str) -> None:
     for name in _names(node):
-        if "." not in name and name not in _BARE_NAMES:
+        if "." not in name and name not in BARE_NAMES:
             raise SignatureError(
                 f"signature {text!r} uses the type {name!r}; write types of your own by their dotted path "
                 f"(mypackage.types.{name})"
@@ -185,6 +252,20 @@ def _is_json(node: ast.expr) -> bool:
             return not any(name in _NOT_JSON or "." in name for name in _names(node))
 
 
+def _open_parts(node: ast.expr) -> Iterator[str]:
+    match node:
+        case ast.Name(id=name) if name in _OPEN:
+            yield name
+        case ast.Subscript(value=generic, slice=parameters) if ast.unparse(generic) not in _LITERALS:
+            yield from _open_parts(parameters)
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            for element in elements:
+                yield from _open_parts(element)
+        case ast.BinOp(left=left, right=right):
+            yield from _open_parts(left)
+            yield from _open_parts(right)
+
+
 def _constants(node: ast.expr) -> Iterator[object]:
     return (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
 
@@ -192,7 +273,7 @@ def _constants(node: ast.expr) -> Iterator[object]:
 def _resolve(node: ast.expr, text: str) -> Any:
     match node:
         case ast.Name(id=name):
-            return _BARE_NAMES[name]
+            return BARE_NAMES[name]
         case ast.Attribute():
             return _import(ast.unparse(node), text)
         case ast.Subscript(value=generic, slice=parameters):
@@ -209,8 +290,16 @@ def _resolve(node: ast.expr, text: str) -> Any:
 
 
 def _import(path: str, text: str) -> Any:
-    module_path, _, rest = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module_path), rest)
-    except (ImportError, AttributeError) as error:
-        raise SignatureError(f"type {text!r}: {path} does not import ({error})") from error
+    """Import a dotted path: a module, then a name in it, and names within that."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        module_path = ".".join(parts[:length])
+        try:
+            return operator.attrgetter(".".join(parts[length:]))(importlib.import_module(module_path))
+        except ModuleNotFoundError as error:
+            if length > 1 and error.name is not None and f"{module_path}.".startswith(f"{error.name}."):
+                continue  # what stands before the last name may be a class
+            raise SignatureError(f"type {text!r}: {path} does not import ({error})") from error
+        except (ImportError, AttributeError) as error:
+            raise SignatureError(f"type {text!r}: {path} does not import ({error})") from error
+    raise SignatureError(f"type {text!r}: {path} does not import")

@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import json
 import math
+import re
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import orjson
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspyq.config.codec import decode_inputs, decode_outputs, encode_outputs, find_type_faults
-from dspyq.config.models import Program
+from dspyq.config.codec import decode_inputs, decode_outputs, encode_outputs, find_open_types, find_type_faults
+from dspyq.config.programs import Program
+from dspyq.core.depth import MOST_DEPTH
 from dspyq.errors import InvalidInputs, InvalidOutputs, NotAPrediction
+from tests.prediction.test_request import Measured, Reading
 from tests.programs.sample_types import Corner, Level, Mood, NotData, Span, Verdict
+from tests.properties.profiles import examples
 
+REQUESTS = "tests.prediction.test_request"
 TYPES = "tests.programs.sample_types"
 DAY = datetime.date(2024, 2, 29)
 VARIANT = {"a": {"name": "a", "queue": "p.a", "model": {"name": "m", "model": "openai/m"}}}
@@ -26,10 +35,10 @@ def program(signature: str) -> Program:
 
 
 def through_json(type_text: str, value: Any) -> Any:
-    """What a producer reads of what a program returned."""
+    """The values that a producer reads of what a program returned."""
     served = program(f"question -> answer: {type_text}")
-    encoded = encode_outputs(served, {"answer": value})
-    return decode_outputs(served, orjson.loads(orjson.dumps(encoded)))["answer"]
+    plain, exact = encode_outputs(served, {"answer": value})
+    return decode_outputs(served, orjson.loads(orjson.dumps(plain)), orjson.loads(orjson.dumps(exact)))["answer"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,11 @@ def through_json(type_text: str, value: Any) -> Any:
         (f"list[{TYPES}.Verdict] | None", [Verdict(label="a", score=1)]),
         (f"dict[{TYPES}.Mood, {TYPES}.Span]", {Mood.CALM: Span(0, 0)}),
         (f"{TYPES}.Span | {TYPES}.Verdict", Verdict(label="a", score=1)),
+        (f"{TYPES}.Corner", Corner.ORIGIN),
+        ("dict[tuple[int, int], int]", {(1, 2): 3}),
+        ("set[int] | list[int]", {1}),
+        ("date | str", DAY),
+        ("bytes", b"\xff"),
     ],
 )
 def test_a_value_comes_out_of_json_equal_and_of_the_same_type(type_text: str, value: Any) -> None:
@@ -99,11 +113,6 @@ def test_a_value_comes_out_of_json_equal_and_of_the_same_type(type_text: str, va
         ("int", 2**64),
         ("int", -(2**63) - 1),
         ("str", "\ud800"),
-        ("bytes", b"\xff"),
-        ("date | str", DAY),
-        ("set[int] | list[int]", {1}),
-        ("dict[tuple[int, int], int]", {(1, 2): 3}),
-        (f"{TYPES}.Corner", Corner.ORIGIN),
         (f"{TYPES}.Picky", {"value": "never"}),
         ("str", 5),
         ("int", "five"),
@@ -120,6 +129,61 @@ def test_a_value_that_a_model_gave_as_text_is_taken_as_the_stated_type() -> None
     assert through_json("date", "2024-02-29") == DAY
     assert through_json("date | str", "2024-02-29") == "2024-02-29"
     assert through_json(f"{TYPES}.Verdict", {"label": "a", "score": "0.5"}) == Verdict(label="a", score=0.5)
+
+
+def nested(levels: int) -> Any:
+    return functools.reduce(lambda inner, _: [inner], range(levels), 1)
+
+
+class Tree(pydantic.BaseModel):
+    part: Tree | int = 1
+
+
+def tree(levels: int) -> Tree:
+    return functools.reduce(lambda inner, _: Tree.model_construct(part=inner), range(levels), Tree())
+
+
+@pytest.mark.timeout(30)
+def test_outputs_may_nest_to_the_stated_depth_and_no_deeper() -> None:
+    assert through_json("Any", nested(MOST_DEPTH - 1)) == nested(MOST_DEPTH - 1)
+    cyclic: list[Any] = []
+    cyclic += [cyclic, cyclic]
+    deep = {
+        "Any": [nested(200), nested(300), nested(100_000), cyclic],
+        f"{__name__}.Tree": [tree(200), tree(260), tree(800)],
+    }
+    for type_text, values in deep.items():
+        for value in values:
+            with pytest.raises(InvalidOutputs, match=r"^p returned outputs that nest deeper than 200 levels$"):
+                through_json(type_text, value)
+
+
+@pytest.mark.timeout(30)
+def test_an_output_that_is_not_stated_and_nests_deeper_is_named_by_its_type() -> None:
+    encoded = encode_outputs(program("question -> answer"), {"answer": "a", "unstated": tree(260)})
+    assert encoded.plain["unstated"] == "a Tree that nests deeper than 200 levels"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("type_text", "kind"),
+    [
+        ("Any", Reading),
+        ("Any", lambda value: {value}),
+        ("Any", lambda value: Measured(value=value)),
+        (f"{REQUESTS}.Reading", Reading),
+        (f"{REQUESTS}.Measured", lambda value: Measured(value=value)),
+        ("set[float]", lambda value: {value}),
+        ("tuple[float, ...]", lambda value: (value,)),
+    ],
+)
+def test_what_is_no_number_is_refused_in_outputs_and_kept_as_text_beside_them(
+    type_text: str, kind: Callable[[float], Any], number: float
+) -> None:
+    with pytest.raises(InvalidOutputs, match="answer"):
+        through_json(type_text, kind(number))
+    encoded = encode_outputs(program("question -> answer"), {"answer": "a", "unstated": kind(number)})
+    assert re.search('"-?(NaN|Infinity)"', json.dumps(encoded.plain["unstated"]))
 
 
 Stated = tuple[str, st.SearchStrategy[Any]]
@@ -183,15 +247,17 @@ TYPES_OF_ALL_KINDS = st.recursive(
 )
 
 
+@pytest.mark.property
 @given(data=st.data(), stated=SAFE_TYPES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70, 200), deadline=None)
 def test_whatever_json_can_carry_comes_back_equal(data: st.DataObject, stated: Stated) -> None:
     value = data.draw(stated[1])
     assert through_json(stated[0], value) == value
 
 
+@pytest.mark.property
 @given(data=st.data(), stated=TYPES_OF_ALL_KINDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100, 300), deadline=None)
 def test_whatever_the_type_a_value_comes_back_equal_or_is_refused(data: st.DataObject, stated: Stated) -> None:
     value = data.draw(stated[1])
     try:
@@ -215,7 +281,7 @@ def test_outputs_beside_the_stated_ones_are_kept_as_the_nearest_json() -> None:
         "broken": "\ud800",
         "huge": 2**80,
     }
-    encoded = encode_outputs(program("question -> answer"), outputs)
+    encoded = encode_outputs(program("question -> answer"), outputs).plain
     assert list(encoded) == list(outputs)
     assert encoded["reasoning"] == "because"
     assert encoded["trajectory"] == {"step_0": "2024-02-29", "1": ["x"], "unknown": str(NotData), "rate": "NaN"}
@@ -262,6 +328,44 @@ def test_every_input_that_does_not_fit_is_named_without_its_value() -> None:
     assert "spans[0]['end']: input should be a valid integer" in message
     assert "picky: RuntimeError: not even a ValueError" in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("type_text", "holder", "example"),
+    [
+        ("dict", "dict", "dict[str, date]"),
+        ("list", "list", "list[date]"),
+        ("Any", "Any", "date"),
+        ("dict[str, Any] | None", "Any", "date"),
+    ],
+)
+def test_an_output_of_which_json_values_alone_come_back_is_named_before_a_run(
+    type_text: str, holder: str, example: str
+) -> None:
+    (note,) = find_open_types(program(f"question: dict -> facts: {type_text}"))
+    assert note.startswith(f"programs.p.signature: facts: {type_text} brings back JSON values only; ")
+    assert note.endswith(f"state what {holder} holds, as {example}")
+    assert list(find_open_types(program(f"question: Any -> facts: {example}"))) == []
+
+
+@pytest.mark.parametrize(
+    "type_text", ["str", 'Literal["Any"]', "dict[str, list[int]]", "tuple[Any, date]", f"dict[str, {TYPES}.Verdict]"]
+)
+def test_an_output_whose_values_come_back_is_not_warned_of(type_text: str) -> None:
+    assert list(find_open_types(program(f"question -> facts: {type_text}"))) == []
+
+
+def test_a_number_beyond_64_bits_comes_back_as_a_decimal() -> None:
+    assert through_json("Decimal", Decimal(2**80)) == 2**80
+
+
+@pytest.mark.parametrize("type_text", ["{}", "list[{}]", "dict[str, {}] | None"])
+def test_a_type_that_pydantic_cannot_build_is_named_with_what_to_state(type_text: str) -> None:
+    (fault,) = find_type_faults(program(f"question -> answer: {type_text.format(f'{TYPES}.NotData')}"))
+    assert fault.startswith("programs.p.signature: answer: ")
+    assert "NotData is no pydantic model, dataclass, enum or named tuple" in fault
+    assert "arbitrary_types_allowed" not in fault
+    assert "\n" not in fault
 
 
 def test_types_that_do_not_import_or_cannot_be_json_are_found_before_a_job_is() -> None:

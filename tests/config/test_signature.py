@@ -28,7 +28,7 @@ def test_types_resolve_to_pythons_own():
 
 
 def test_types_of_ones_own_are_imported_by_their_path():
-    assert types("a -> b: dspyq.config.models.Model")["b"].__name__ == "Model"
+    assert types("a -> b: dspyq.config.programs.Model")["b"].__name__ == "Model"
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_types_of_ones_own_are_imported_by_their_path():
         ("a: Verdict -> b", r"write types of your own by their dotted path \(mypackage.types.Verdict\)"),
         ("a: 1 + 1 -> b", "not a type"),
         ("a b -> c", "does not read as"),
-        ("a, *, b -> c", "takes names and types only"),
-        ("a, /, b -> c", "takes names and types only"),
-        ("a='x' -> c", "takes names and types only"),
-        ("a, *b -> c", "takes names and types only"),
-        ("a, **b -> c", "takes names and types only"),
+        ("a, *, b -> c", "takes names, types and defaults only"),
+        ("a, /, b -> c", "takes names, types and defaults only"),
+        ("a -> c='x'", "gives an output a default"),
+        ("a, *b -> c", "takes names, types and defaults only"),
+        ("a, **b -> c", "takes names, types and defaults only"),
     ],
 )
 def test_what_is_no_signature_is_refused_with_its_reason(text, reason):
@@ -55,7 +55,7 @@ def test_what_is_no_signature_is_refused_with_its_reason(text, reason):
         parse_signature(text)
 
 
-def test_a_path_that_does_not_import_says_so_when_it_is_needed():
+def test_a_path_that_does_not_import_raises_when_it_is_needed():
     (field,) = parse_signature("a -> b: nowhere.types.Thing").outputs
     with pytest.raises(SignatureError, match=r"nowhere\.types\.Thing does not import"):
         field.resolve()
@@ -77,7 +77,7 @@ def test_json_types_need_nothing_rebuilt(text):
         "dict[int, str]",
         "list[str] | list[dict[int, str]]",
         "Literal[b'x']",
-        "dspyq.config.models.Model",
+        "dspyq.config.programs.Model",
     ],
 )
 def test_other_types_are_rebuilt(text):
