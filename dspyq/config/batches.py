@@ -1,4 +1,4 @@
-"""``[batches.<name>]``: batches that are run by a schedule."""
+"""``[batches.<name>]``: batches that run on a schedule."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pydantic import ConfigDict, Field, PositiveInt, field_validator, model_vali
 
 from dspyq.config.models import Table, Usd
 
-if TYPE_CHECKING:  # only a configured batch is to load what reads its schedule
+if TYPE_CHECKING:  # only a configured batch needs the modules that parse its schedule
     from dspyq.core.crontab import Crontab
     from dspyq.core.window import Window
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-_Share = Annotated[float, Field(gt=0, le=1)]
+_Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
-class Batch(Table):
+class ScheduledBatch(Table):
     """A batch and its schedule.
 
     Attributes:
@@ -32,14 +32,16 @@ class Batch(Table):
         variant: The variant that answers every row, in place of the assigned one.
         ordered: Whether answers stand in the order of the rows.
         paired: Whether every row goes through all variants.
+        score: Whether the program's scorers score every answer.
+        cluster: The field of a row that names its document or user, for the intervals of a paired one.
         max_usd: The most one run may cost.
         budget_share: The most it may use of what the daily budget has left.
         rate_share: The most it may use of the models' rate limits.
         window_text: The hours in which it runs, ``22:00-06:00``; at any time where left out.
         priority: The turn of its rows, 0 (most urgent) to 9.
         schedule: When it starts: a crontab line of five fields.
-        timezone: Whose clock window and schedule follow; that of ``[budget]`` where left out.
-        catch_up: How many missed times are made good, the latest ones, in their order.
+        timezone: The time zone of window and schedule; that of ``[budget]`` where left out.
+        catch_up: The most missed times that are run later: the latest ones, in order.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -51,9 +53,11 @@ class Batch(Table):
     variant: str | None = None
     ordered: bool = False
     paired: bool = False
+    score: bool = False
+    cluster: Annotated[str, Field(min_length=1)] | None = None
     max_usd: Usd | None = None
-    budget_share: _Share | None = None
-    rate_share: _Share | None = None
+    budget_share: _Fraction | None = None
+    rate_share: _Fraction | None = None
     window_text: Annotated[str | None, Field(alias="window")] = None
     priority: Annotated[int, Field(ge=0, le=9)] = 9
     schedule: str
@@ -94,9 +98,11 @@ class Batch(Table):
         return text
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Batch:
+    def _is_consistent(self) -> ScheduledBatch:
         if self.paired and self.variant is not None:
             raise ValueError("paired runs every variant: leave out variant")
+        if self.cluster is not None and not self.paired:
+            raise ValueError("cluster is for comparisons: set paired too, or leave it out")
         needed = ["{date}", "{time}"] if self.crontab.fires_several_times_a_day else ["{date}"]
         missing = [placeholder for placeholder in needed if placeholder not in str(self.output)]
         if missing:
@@ -107,20 +113,20 @@ class Batch(Table):
 
     @functools.cached_property
     def crontab(self) -> Crontab:
-        """When it starts."""
+        """Schedule of its starts."""
         from dspyq.core.crontab import Crontab  # noqa: PLC0415 - as above
 
         return Crontab.parse(self.schedule, self.timezone)
 
     @functools.cached_property
     def window(self) -> Window | None:
-        """When it may run."""
+        """Hours in which it may run; None for any time."""
         from dspyq.core.window import Window  # noqa: PLC0415 - as above
 
         return Window.parse(self.window_text, self.timezone) if self.window_text is not None else None
 
     def files_of(self, shown: datetime) -> tuple[Path, Path]:
-        """Return the input and output of a scheduled time on the wall."""
+        """Return the input and output of a scheduled time, given as local time."""
         values = {"{date}": f"{shown:%Y-%m-%d}", "{time}": f"{shown:%H%M}"}
 
         def fill(path: Path) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
 
 
 class Period(NamedTuple):
@@ -26,7 +26,7 @@ class Period(NamedTuple):
 
 
 class Periods(NamedTuple):
-    """What may be the current day and month, for whoever has the better clock to choose from.
+    """Candidates for the current day and month; Redis picks by its own clock.
 
     Attributes:
         days: Today, yesterday and tomorrow.
@@ -38,7 +38,7 @@ class Periods(NamedTuple):
 
     @property
     def today(self) -> str:
-        """The label of the current day."""
+        """Label of the current day."""
         return self.days[0].label
 
 
@@ -89,12 +89,12 @@ class Calendar:
 
 
 def _first_of_month(day: date, number: int) -> date:
-    """The first day of the month that is so many after a day's."""
+    """Return the first day of the month ``number`` months after that of ``day``."""
     months = day.year * 12 + day.month - 1 + number
     return day.replace(year=months // 12, month=months % 12 + 1, day=1)
 
 
-@functools.cache
+@per_runtime(is_kept=True)
 def process_calendar() -> Calendar:
     """Return this process's calendar, of ``budget.timezone``."""
     return Calendar(get_settings().budget.timezone)

@@ -1,4 +1,4 @@
-"""What of a job's content may be seen by those who only watch: nothing, unless ``logging.include_content`` is set."""
+"""Privacy of a job's content: logs, events and Flower show none of it unless ``logging.include_content`` is set."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from dspyq.config.settings import get_settings
 from dspyq.errors import PredictionFailed, TransientPredictionFailure
 
-#: What stands where content would.
+#: The text shown in place of content.
 HIDDEN = "..."
 
-#: A retry's text and its ``repr()`` go on with the exception that caused it.
+#: A retry's text and its ``repr()`` end with the exception that caused it.
 _RETRY = r"(?:Retry (?:in|at) .*?: |Retry\(Retry\(\.\.\.\), )?"
 _TYPE = re.compile(rf"{_RETRY}(\w+)\(")
 #: The messages of these start with the type of what the program raised.
@@ -19,15 +19,15 @@ _WRAPPED_TYPE = re.compile(rf"{_RETRY}({_WRAPPERS})\(['\"](\w+): ")
 
 
 def hides_content() -> bool:
-    """Whether inputs, answers and exception texts are hidden."""
+    """Return True if inputs, answers and exception texts are hidden."""
     return not get_settings().logging.include_content
 
 
 def exception_type(representation: str) -> str:
-    """Return the type of an exception and nothing of its text.
+    """Return the type of an exception without its text.
 
     Args:
-        representation: Its ``repr()``; of Celery's ``Retry`` also its text, and then the type of what caused it.
+        representation: Its ``repr()``. For Celery's ``Retry``, its text works too; the type is then that of its cause.
     """
     if wrapped := _WRAPPED_TYPE.match(representation):
         return f"{wrapped[1]}: {wrapped[2]}"

@@ -1,24 +1,32 @@
-"""The tables of the configuration file that stand once: everything but models and programs."""
+"""Tables that the configuration file has once: everything but models, programs and batches."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from dspyq.config.models import Table, Usd
+from dspyq.core.address import check_address, check_collector, check_variable
+from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
 
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+Variable = Annotated[str, AfterValidator(check_variable)]
+
+#: Settings of earlier versions, each with what to do instead.
+REPLACED = {
+    "delivery.max_hand_backs": "removed: a job waits for a worker of its version by time; set "
+    "delivery.version_wait_seconds in its place",
+}
 
 
-class Cache(Table):
+class CacheSection(Table):
     """``[cache]``: the cache in each process's memory, in front of Redis.
 
     Attributes:
         memory_entries: The most answers it holds; 0 turns it off.
         memory_bytes: The most bytes of JSON it holds.
-        memory_ttl_seconds: The longest it serves an answer without asking Redis.
-        result_ttl_seconds: How long any result can be fetched at least, cached or not, failures too.
+        memory_ttl_seconds: The longest it serves an answer.
+        result_ttl_seconds: How long any result can be fetched at least, failures included.
     """
 
     memory_entries: Annotated[int, Field(ge=0)] = 10_000
@@ -27,31 +35,38 @@ class Cache(Table):
     result_ttl_seconds: PositiveInt = 3600
 
 
-class Delivery(Table):
+class DeliverySection(Table):
     """``[delivery]``: how jobs reach workers.
 
     Attributes:
-        visibility_timeout_seconds: How long a worker that stopped answering keeps its jobs before others get them.
+        visibility_timeout_seconds: The length of a lease: how long a dead worker keeps its jobs.
         claim_timeout_seconds: How long a question stays claimed by a producer that died before it sent the job.
-        max_deliveries: How often the workers of a job may die or freeze before it is set aside.
-        max_hand_backs: How often a job is given back by workers of another version before it fails.
-        shutdown_grace_seconds: How long running predictions may go on when a worker is told to end.
+        max_deliveries: How often the workers of a job may die or freeze before the job is dead-lettered.
+        version_wait_seconds: How long a job waits for a worker with its version of the variant, before it fails.
+        max_job_bytes: The most bytes of a job's message, its links and headers included; at least what the largest
+            inputs take that a program may have.
+        max_dead_jobs: The most dead-lettered jobs that are kept; the oldest go first.
+        dead_jobs_days: How long they are kept.
+        shutdown_grace_seconds: How long running predictions may continue after a worker gets SIGTERM.
     """
 
     visibility_timeout_seconds: PositiveFloat = 30.0
     claim_timeout_seconds: PositiveFloat = 30.0
     max_deliveries: PositiveInt = 3
-    max_hand_backs: Annotated[int, Field(ge=0)] = 10
+    version_wait_seconds: Annotated[float, Field(ge=0)] = 300.0
+    max_job_bytes: PositiveInt = DEFAULT_MAX_JOB_BYTES
+    max_dead_jobs: PositiveInt = 10_000
+    dead_jobs_days: PositiveFloat = 30.0
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
 
 
-class Workers(Table):
+class WorkersSection(Table):
     """``[workers]``: each worker process.
 
     Attributes:
         concurrency: Predictions that run at once, each in a thread.
         prefetch_multiplier: Jobs a worker holds for each thread, running or waiting.
-        imports: Modules with Celery tasks of your own that this worker serves too.
+        imports: Modules with Celery tasks of your own, which workers serve too.
     """
 
     concurrency: PositiveInt = 50
@@ -59,15 +74,15 @@ class Workers(Table):
     imports: tuple[str, ...] = ()
 
 
-class Breaker(Table):
-    """``[breaker]``: the circuit breaker of every model; a model's table may say otherwise for itself.
+class BreakerSection(Table):
+    """``[breaker]``: the circuit breaker of every model; a model's table overrides it.
 
     Attributes:
-        failure_threshold: Failures in a row, of all workers together, that open it.
-        success_threshold: Calls in a row that must succeed to close it again.
+        failure_threshold: Failures in a row, over all workers, that open it.
+        success_threshold: Successful probes in a row that close it.
         reset_timeout_seconds: How long it stays open before one call may probe.
-        max_reset_timeout_seconds: What that doubles up to, while probes fail.
-        when_redis_fails: Whether calls are made while Redis cannot say.
+        max_reset_timeout_seconds: The longest it stays open; the time doubles with each failed probe.
+        when_redis_fails: ``allow`` or ``refuse`` calls while Redis does not answer.
     """
 
     failure_threshold: PositiveInt = 5
@@ -77,16 +92,16 @@ class Breaker(Table):
     when_redis_fails: Literal["allow", "refuse"] = "allow"
 
 
-class RateLimit(Table):
-    """``[rate_limit]``: what all models' limits have in common.
+class RateLimitSection(Table):
+    """``[rate_limit]``: settings common to all models' limits.
 
     Attributes:
-        longest_wait_seconds: How long a thread waits for its turn; a job whose turn is later returns to its queue.
-        max_retry_after_seconds: The longest a provider's 429 stops everybody.
+        longest_wait_seconds: How long a thread waits for its turn; a job with a later turn returns to its queue.
+        max_retry_after_seconds: The longest that a 429 stops all calls of the model.
         account_pause_seconds: How long a model rests once its account is refused or its quota used up; doubled each
             time.
-        max_account_pause_seconds: What that doubles up to.
-        when_redis_fails: Whether calls are made while Redis cannot say.
+        max_account_pause_seconds: The longest such pause.
+        when_redis_fails: ``allow`` or ``refuse`` calls while Redis does not answer.
     """
 
     longest_wait_seconds: Annotated[float, Field(ge=0)] = 2.0
@@ -96,32 +111,35 @@ class RateLimit(Table):
     when_redis_fails: Literal["allow", "refuse"] = "allow"
 
 
-class Retry(Table):
-    """``[retry]``: model calls that failed on something that passes.
+class RetrySection(Table):
+    """``[retry]``: retries of model calls after transient failures.
 
     Attributes:
         max_attempts: The most attempts of one call, the first included, over all runs of its job.
-        max_seconds: After this, counted from the first attempt, none is begun.
+        most_probes: The most failed probes of one question and model, and failures that open the breaker, over all runs
+            of its job; also its refusals with a 429 while others are answered.
+        max_seconds: No attempt begins later than this after the first.
         base_delay_seconds: The longest wait before the second attempt; doubled for each further one. The wait itself is
             drawn evenly between nothing and that.
-        max_delay_seconds: What that doubles up to.
-        max_parse_attempts: How often a program may run on replies that cannot be parsed, the first included.
+        max_delay_seconds: The longest wait of all.
+        max_parse_attempts: How often a program may run if replies cannot be parsed, the first run included.
     """
 
     max_attempts: PositiveInt = 3
+    most_probes: PositiveInt = 3
     max_seconds: PositiveFloat = 60.0
     base_delay_seconds: PositiveFloat = 0.5
     max_delay_seconds: PositiveFloat = 20.0
     max_parse_attempts: PositiveInt = 2
 
 
-class Budget(Table):
-    """``[budget]``: what all model calls together may cost. Programs and variants may have limits of their own besides.
+class BudgetSection(Table):
+    """``[budget]``: limits on the cost of all model calls. Programs and variants can have their own limits too.
 
     Attributes:
-        daily_usd: The most in a day; no limit where left out.
-        monthly_usd: The most in a month; no limit where left out.
-        timezone: Where days and months begin at midnight, as in ``Europe/Berlin``.
+        daily_usd: The most that all calls may cost in a day; no limit by default.
+        monthly_usd: The most that all calls may cost in a month; no limit by default.
+        timezone: The time zone in which days and months begin, such as ``Europe/Berlin``.
     """
 
     daily_usd: Usd | None = None
@@ -137,11 +155,11 @@ class Budget(Table):
         return name
 
 
-class Metrics(Table):
-    """``[metrics]``: what Prometheus and orchestrators read of each worker.
+class MetricsSection(Table):
+    """``[metrics]``: the endpoint of each worker for Prometheus and orchestrators.
 
     Attributes:
-        port: Where metrics and health are served; 0 picks a free one and logs it; not at all where left out.
+        port: The port of metrics and health; 0 picks a free one and logs it; off by default.
         address: The address to listen at.
     """
 
@@ -149,16 +167,16 @@ class Metrics(Table):
     address: str = "127.0.0.1"
 
 
-class Logging(Table):
-    """``[logging]``: what a worker says on standard error, and to Loki.
+class LoggingSection(Table):
+    """``[logging]``: the log on standard error, and in Loki.
 
     Attributes:
         include_content: Whether inputs, answers and exception texts may appear in logs, events and Flower.
-        level: What is said at least, where ``celery worker -l`` says nothing else.
-        format: ``json``, a line of it for each entry; ``console``, to be read; ``auto``, that in a terminal alone.
-        service_name: What entries and traces name as their service.
-        producer_entries: Whether producers log an entry for each answer that they had from the cache.
-        loki_url: Where entries are pushed to besides; not at all where left out.
+        level: The lowest level that is logged; ``celery worker -l`` overrides it.
+        format: ``json``, a line for each entry; ``console``, for people; ``auto``, ``console`` in a terminal only.
+        service_name: The service named in entries and traces.
+        producer_entries: Whether producers log each answer from the cache.
+        loki_url: A Loki server that entries are pushed to as well; off by default.
         loki_tenant: The tenant of a Loki that has several.
         loki_authorization_env: The environment variable that holds the ``Authorization`` header for Loki.
     """
@@ -168,28 +186,28 @@ class Logging(Table):
     format: Literal["auto", "json", "console"] = "auto"
     service_name: Annotated[str, Field(min_length=1)] = "dspyq"
     producer_entries: bool = False
-    loki_url: HttpUrl | None = None
+    loki_url: Annotated[str, AfterValidator(check_address)] | None = None
     loki_tenant: str | None = None
-    loki_authorization_env: str | None = None
+    loki_authorization_env: Variable | None = None
 
 
-class Tracing(Table):
+class TracingSection(Table):
     """``[tracing]``: OpenTelemetry's spans of predictions and their model calls.
 
     Attributes:
         enabled: Whether there are any; where left out, if there is an endpoint.
         endpoint: Where OTLP is taken over HTTP, as in ``http://127.0.0.1:4318``. Left out, spans go to the tracer
             provider that the process has configured.
-        service_name: What spans name as their service; ``logging.service_name`` where left out.
+        service_name: The service named in spans; by default ``logging.service_name``.
         sample_ratio: The part of traces begun here that is recorded.
     """
 
     enabled: bool | None = None
-    endpoint: HttpUrl | None = None
+    endpoint: Annotated[str, AfterValidator(check_collector)] | None = None
     service_name: str | None = None
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @property
     def is_on(self) -> bool:
-        """Whether spans are made."""
+        """True if spans are recorded."""
         return self.endpoint is not None if self.enabled is None else self.enabled

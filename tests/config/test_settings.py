@@ -1,10 +1,14 @@
 """Settings are validated whole, and every fault is one line that names what to change."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from dspyq.config.settings import load_settings
+import dspyq
+from dspyq.config.settings import Settings, load_settings
 from dspyq.errors import ConfigurationError
 
 GOOD = """
@@ -108,6 +112,31 @@ def test_derived_keys_are_not_offered_as_corrections(load):
     assert told == ("programs.qa.variants.control.queu: unknown key",)
 
 
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_a_setting_that_was_removed_is_refused_and_names_the_one_in_its_place(is_variable, load, monkeypatch):
+    if is_variable:
+        monkeypatch.setenv("DSPYQ_DELIVERY__MAX_HAND_BACKS", "3")
+    (told,) = faults(load, GOOD + ("" if is_variable else "[delivery]\nmax_hand_backs = 3\n"))
+    assert told == (
+        "delivery.max_hand_backs: removed: a job waits for a worker of its version by time; set "
+        "delivery.version_wait_seconds in its place"
+    )
+
+
+def test_every_setting_is_read_somewhere():
+    package = Path(dspyq.__file__).parent
+    code = "".join(path.read_text() for path in package.rglob("*.py"))
+    tables = {name: field.annotation for name, field in Settings.model_fields.items()}
+    unread = [
+        f"{table}.{name}"
+        for table, kind in tables.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
+        if not re.search(rf"\.{name}\b", code)
+    ]
+    assert unread == []
+
+
 def test_any_setting_can_come_from_the_environment(load, monkeypatch):
     monkeypatch.setenv("DSPYQ_CACHE__MEMORY_ENTRIES", "0")
     monkeypatch.setenv("DSPYQ_PROGRAMS__QA__VERSION", "7")
@@ -173,6 +202,14 @@ def test_whatever_an_answer_depends_on_changes_the_fingerprint(load, change):
 )
 def test_what_no_answer_depends_on_leaves_the_fingerprint(load, change):
     assert fingerprint(load, GOOD) == fingerprint(load, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"predict": {"demos": [', b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_a_state_file_that_is_not_whole_is_refused_by_producers_too(load, tmp_path, content):
+    (tmp_path / "qa.json").write_bytes(content)
+    (told,) = faults(load, GOOD.replace("[programs.qa.variants", 'state = "qa.json"\n[programs.qa.variants', 1))
+    assert told.startswith("programs.qa.state: ")
+    assert ("rename" in told) == (content != b"[]")  # which is whole, and no state
 
 
 def test_the_state_files_content_is_part_of_the_fingerprint(load, tmp_path):

@@ -1,0 +1,170 @@
+"""All tables of the configuration, and the whole of them: the settings.
+
+A process loads this when it reads its configuration, not when it imports a producer (``dspyq.config.settings``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PositiveFloat, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dspyq.config import sections
+from dspyq.config.batches import ScheduledBatch
+from dspyq.config.links import link_tables
+from dspyq.config.models import Model, Name
+from dspyq.config.programs import DEFAULT_DSPY_VERSION, DspyVersion, Program
+from dspyq.config.setting_faults import describe_fault, is_reported_elsewhere, nearest_hint
+from dspyq.core.redis_address import parse_address
+from dspyq.errors import ConfigurationError
+
+_ENV_PREFIX = "DSPYQ_"
+_NESTED = "__"
+
+
+def _redis_url(url: str) -> str:
+    """Check a URL, so that a faulty one is reported at start."""
+    parse_address(url)
+    return url.strip()
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+
+#: Safe inside patterns, Lua strings and ACLs. Celery would put an underscore behind any other end.
+KeyPrefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9._:-]{0,63}[._:-])?$")]
+
+
+class Settings(BaseSettings):
+    """The whole configuration.
+
+    Attributes:
+        redis_url: The Redis for everything not stated otherwise.
+        broker_url: The Redis of jobs and claims, where it is another one.
+        result_url: The Redis of answers, where it is another one.
+        key_prefix: What every key, list and channel begins with, so that several deployments can share a Redis.
+        sentinel_master: The name of the master, where the URLs are those of sentinels.
+        sentinel_username: The user at the sentinels themselves.
+        sentinel_password: The password of the sentinels themselves.
+        redis_timeout_seconds: How long a call may wait for Redis before it fails with ``RedisUnavailable``.
+        dspy_version: The DSPy that workers compute answers with. Prompts and parsing are DSPy's, so its version is part
+            of every fingerprint; producers have no DSPy to read it from, and workers refuse to start on another one.
+        models: Model endpoints by name.
+        programs: Programs by name.
+        batches: Batches that run on a schedule, by name.
+        cache: The cache in each process's memory.
+        delivery: How jobs reach workers.
+        workers: Each worker process.
+        breaker: The circuit breaker of every model.
+        rate_limit: Settings common to all models' limits.
+        retry: Retries of model calls after transient failures.
+        budget: Limits on the cost of all model calls.
+        metrics: The endpoint of each worker for Prometheus.
+        logging: The content and destinations of logs.
+        tracing: OpenTelemetry's spans.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX,
+        env_nested_delimiter=_NESTED,
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+    )
+
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    broker_url: RedisUrl | None = None
+    result_url: RedisUrl | None = None
+    key_prefix: KeyPrefix = ""
+    sentinel_master: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    redis_timeout_seconds: PositiveFloat = 10.0
+    dspy_version: DspyVersion = DEFAULT_DSPY_VERSION
+    models: dict[Name, Model] = {}
+    programs: dict[Name, Program] = {}
+    batches: dict[Name, ScheduledBatch] = {}
+    # Made when settings are: their classes are built at first use, and an import must cost little.
+    cache: sections.CacheSection = Field(default_factory=sections.CacheSection)
+    delivery: sections.DeliverySection = Field(default_factory=sections.DeliverySection)
+    workers: sections.WorkersSection = Field(default_factory=sections.WorkersSection)
+    breaker: sections.BreakerSection = Field(default_factory=sections.BreakerSection)
+    rate_limit: sections.RateLimitSection = Field(default_factory=sections.RateLimitSection)
+    retry: sections.RetrySection = Field(default_factory=sections.RetrySection)
+    budget: sections.BudgetSection = Field(default_factory=sections.BudgetSection)
+    metrics: sections.MetricsSection = Field(default_factory=sections.MetricsSection)
+    logging: sections.LoggingSection = Field(default_factory=sections.LoggingSection)
+    tracing: sections.TracingSection = Field(default_factory=sections.TracingSection)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which arrives as the initial values."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
+        linked, faults = link_tables(data)
+        try:
+            settings = handler(linked)
+        except ValidationError as error:
+            lines = [describe_fault(details, cls) for details in error.errors() if not is_reported_elsewhere(details)]
+            raise ConfigurationError([*faults, *lines]) from None
+        if faults:
+            raise ConfigurationError(faults)
+        return settings
+
+    @property
+    def jobs_url(self) -> str:
+        """URL of the Redis of jobs, claims and statistics."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def answers_url(self) -> str:
+        """URL of the Redis of results."""
+        return self.result_url or self.redis_url
+
+    @property
+    def is_one_redis(self) -> bool:
+        """True if jobs and answers are in one Redis, so that one script can change both."""
+        return parse_address(self.jobs_url) == parse_address(self.answers_url)
+
+
+class SettingsWithoutEnvironment(Settings):
+    """As ``Settings``, of a file alone."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the initial values alone."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+def unknown_variables() -> Iterator[str]:
+    """Yield a fault for each environment variable that looks like a setting and is none."""
+    elsewhere = {"CONFIG"}
+    for variable in sorted(os.environ):
+        if not variable.startswith(_ENV_PREFIX):
+            continue
+        first = variable.removeprefix(_ENV_PREFIX).split(_NESTED)[0]
+        if first.lower() not in Settings.model_fields and first not in elsewhere:
+            known = [f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+            yield f"environment variable {variable}: unknown setting{nearest_hint(variable, known)}"
