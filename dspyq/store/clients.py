@@ -1,47 +1,52 @@
-"""The only place that makes Redis clients."""
+"""Redis clients of this process; no other module makes any."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, cast
 
 import redis
 from kombu.exceptions import OperationalError
 from redis.backoff import ExponentialBackoff
-from redis.connection import parse_url
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
+from dspyq.config.secrets import scrub
 from dspyq.config.settings import get_settings
-from dspyq.errors import RedisUnavailable
+from dspyq.core.redis_address import Address, parse_address
+from dspyq.core.runtime import per_runtime
+from dspyq.errors import DamagedKey, RedisUnavailable
 
-#: Every key of ours starts with it; results keep Celery's own prefix.
-KEY_PREFIX = "dspy:v1:"
-JOB_PREFIX = f"{KEY_PREFIX}job:"
 SOCKET_TIMEOUT_SECONDS = 10.0
 #: A connection is made only when a thread needs one, so this bounds threads, not idle cost.
 MAX_CONNECTIONS = 1000
-#: What each connection keeps memory for; redis-py's own 64 KiB are 13 MB in a worker of 200 threads.
+#: Read buffer of each connection; redis-py's default of 64 KiB takes 13 MB in a worker of 200 threads.
 _READ_BYTES = 8 * 1024
+#: Text before this in redis-py's message is a pipeline's command, which contains users' content.
+_QUOTED_COMMAND = " of pipeline caused error: "
+#: Start of the reply of Redis to a command on a key that holds a value of another type.
+_WRONG_TYPE = "WRONGTYPE"
+_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 
-def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS, retries: int = 3) -> redis.Redis:
-    """Return a client with a pool of its own; it connects when it is first used.
-
-    A URL of sentinels, ``sentinel://host:port/db`` joined by ``;``, leads to the master that ``sentinel_master`` names,
-    wherever that is after a failover.
+def connect(
+    url: str, *, timeout_seconds: float | None = None, default_seconds: float = SOCKET_TIMEOUT_SECONDS, retries: int = 3
+) -> redis.Redis:
+    """Return a client with its own pool; it connects on first use.
 
     Args:
         url: The Redis, or its sentinels.
-        timeout_seconds: How long connecting may take, and each reply.
-        retries: How often a lost connection is made anew before a call fails.
+        timeout_seconds: Timeout of connecting and of each reply; None for the URL's.
+        default_seconds: The timeout if neither this argument nor the URL sets one.
+        retries: Number of reconnections before a call fails.
     """
+    seconds = timeout_seconds or default_seconds
     options: dict[str, Any] = {
         "max_connections": MAX_CONNECTIONS,
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
         "health_check_interval": 25,
         "socket_read_size": _READ_BYTES,
         # Every pooled connection is dead after a restart of Redis; our scripts may run twice. Not after a timeout: the
@@ -50,35 +55,70 @@ def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS, retrie
             ExponentialBackoff(base=0.05, cap=0.5), retries=retries, supported_errors=(redis.ConnectionError,)
         ),
     }
-    if not url.startswith("sentinel://"):
-        client: redis.Redis = redis.Redis.from_url(url, **options)
-        return client
-    parts = [parse_url(f"redis{part.removeprefix('sentinel')}") for part in url.split(";")]
-    hosts = [(part["host"], part["port"]) for part in parts]
-    login = {name: parts[0][name] for name in ("db", "username", "password") if name in parts[0]}
-    sentinel = Sentinel(hosts, socket_timeout=timeout_seconds)
-    master: redis.Redis = sentinel.master_for(get_settings().sentinel_master, **options, **login)
-    return master
+    address = parse_address(url)
+    if timeout_seconds is not None:
+        address = replace(address, options=tuple(each for each in address.options if each[0] not in _TIMEOUTS))
+    return redis.Redis.from_pool(connection_pool(address, **options))
 
 
-@functools.cache
+def connection_pool(
+    address: Address, *, derive: Callable[[type[Any]], type[Any]] = lambda base: base, **options: Any
+) -> redis.ConnectionPool:
+    """Return a pool of connections to a Redis; one of sentinels leads to the master, wherever that is after a failover.
+
+    Args:
+        address: The Redis. Its own options come before those given here.
+        derive: Function that returns the class to use from the plain class of connections.
+        options: Options of connections, by redis-py's names.
+    """
+    options |= {"db": address.database, "username": address.username, "password": address.password}
+    options |= dict(address.options)
+    if address.path:
+        kept = {name: value for name, value in options.items() if not name.startswith("socket_keepalive")}
+        return redis.ConnectionPool(
+            connection_class=derive(redis.UnixDomainSocketConnection), path=address.path, **kept
+        )
+    if not address.is_sentinel:
+        host, port = address.hosts[0]
+        base = redis.SSLConnection if address.is_tls else redis.Connection
+        return redis.ConnectionPool(connection_class=derive(base), host=host, port=port, **options)
+    managed = SentinelManagedSSLConnection if address.is_tls else SentinelManagedConnection
+    name = get_settings().sentinel_master
+    master: redis.Redis = _sentinels(address, options).master_for(name, connection_class=derive(managed), **options)
+    return master.connection_pool
+
+
+def _sentinels(address: Address, options: dict[str, Any]) -> Sentinel:
+    """Return the sentinels, with their own user and password."""
+    settings = get_settings()
+    names = [name for name in options if name in _TIMEOUTS or name.startswith("ssl_")]
+    login = {"username": settings.sentinel_username, "password": settings.sentinel_password}
+    return Sentinel(
+        address.hosts, sentinel_kwargs={name: options[name] for name in names} | login | {"ssl": address.is_tls}
+    )
+
+
+@per_runtime(close=redis.Redis.close)
 def jobs_client() -> redis.Redis:
     """Return this process's client for jobs, claims and statistics."""
-    return connect(get_settings().jobs_url)
+    settings = get_settings()
+    return connect(settings.jobs_url, default_seconds=settings.redis_timeout_seconds)
 
 
-@functools.cache
+@per_runtime(close=redis.Redis.close)
 def answers_client() -> redis.Redis:
     """Return this process's client for results: the same one where both live in one Redis."""
     settings = get_settings()
-    return jobs_client() if settings.is_one_redis else connect(settings.answers_url)
+    if settings.is_one_redis:
+        return jobs_client()
+    return connect(settings.answers_url, default_seconds=settings.redis_timeout_seconds)
 
 
 def which_exist(client: redis.Redis, prefix: str, names: Iterable[str]) -> set[str]:
-    """Return those names whose keys exist, in one round trip; none where there are no names.
+    """Return those names whose keys exist, in one round trip.
 
     Args:
-        client: Where to look.
+        client: The Redis of the keys.
         prefix: What comes before each name in its key.
         names: The names.
 
@@ -94,18 +134,72 @@ def which_exist(client: redis.Redis, prefix: str, names: Iterable[str]) -> set[s
     return {name for name, exists in zip(ordered, pipeline.execute(), strict=True) if exists}
 
 
-@contextmanager
-def redis_errors(doing: str) -> Iterator[None]:
-    """Turn what Redis and kombu raise into one error that names the setting.
+class _NamedErrors:
+    """A block whose errors of Redis are named; a class, as a generator's block takes a hit ten times as long."""
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Name an error."""
+        if not isinstance(error, redis.RedisError | OperationalError | OSError):
+            return
+        # kombu wraps the error of Redis, whose type is the one that operators look up.
+        is_wrapped = isinstance(error, OperationalError) and isinstance(error.__cause__, redis.RedisError)
+        own = error.__cause__ if is_wrapped else error
+        text = str(own).rpartition(_QUOTED_COMMAND)[2]
+        cause = f"{type(own).__name__}: {text}".rstrip(": ").splitlines()[0].rstrip(".")
+        if is_wrong_type(own):
+            raise damaged_key(self._doing, text) from error
+        raise RedisUnavailable(
+            f"cannot {self._doing}: {scrub(cause)}; check DSPYQ_REDIS_URL and that Redis is running"
+        ) from error
+
+
+def redis_errors(doing: str) -> AbstractContextManager[None]:
+    """Turn errors of Redis and kombu within a block into one that names the setting.
 
     Args:
-        doing: What could not be done, as in "send the prediction".
+        doing: The failed action, as in "send the prediction".
 
     Raises:
+        DamagedKey: Where a key holds a value of another type, which no process of ours writes.
         RedisUnavailable: Where Redis did not answer or refused.
     """
-    try:
-        yield
-    except (redis.RedisError, OperationalError, OSError) as error:
-        cause = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        raise RedisUnavailable(f"cannot {doing}: {cause}; check DSPYQ_REDIS_URL and that Redis is running") from error
+    return _NamedErrors(doing)
+
+
+def is_wrong_type(error: BaseException | None) -> bool:
+    """Return True if Redis refused a command because its key holds a value of another type."""
+    return isinstance(error, redis.ResponseError) and str(error).rpartition(_QUOTED_COMMAND)[2].startswith(_WRONG_TYPE)
+
+
+def name_damage(client: redis.Redis, key: str, error: redis.ResponseError, *, own_type: str) -> redis.ResponseError:
+    """Return the error with the key's name where that key is the one of another type.
+
+    Args:
+        client: The Redis of the key.
+        key: A key that the command read.
+        error: The refusal.
+        own_type: The type that we write there.
+    """
+    found = cast("bytes", client.type(key)).decode()
+    return error if found in {own_type, "none"} else redis.ResponseError(f"{_WRONG_TYPE} {key} is a {found}")
+
+
+def damaged_key(doing: str, cause: str) -> DamagedKey:
+    """Return the error of a key of another type.
+
+    Args:
+        doing: The failed action.
+        cause: The refusal of Redis, or that of ``name_damage``.
+    """
+    return DamagedKey(
+        f"cannot {doing}: another program wrote to a key of dspyq ({scrub(cause.splitlines()[0])}); delete that key, "
+        "and set key_prefix or another database in DSPYQ_REDIS_URL"
+    )

@@ -1,0 +1,289 @@
+"""Names of keys and channels in Redis, which all begin with the setting ``key_prefix``: empty, unless it is set.
+
+Queues' lists and Celery's own keys carry it too: kombu and the result backend are given it as their
+``global_keyprefix``. A script finds each kind of key under its name here, and each lifetime, as a local: ``JOB .. id``
+(``dspyq.store.script_text``).
+
+Each kind of key belongs to one side. ``spine`` keys are what one question touches: its alias, job, place, result,
+statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches. No
+script touches both, so that either side can have a server of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
+
+#: Every key of ours begins with it, behind the deployment's own prefix; results keep Celery's.
+NAMESPACE = "dspy:v1:"
+
+Side = Literal["spine", "money"]
+
+
+class KeyKind(NamedTuple):
+    """Keys of one kind.
+
+    Attributes:
+        name: Their name in Lua.
+        start: The start of each, and all of it where there is one; behind the prefix and the namespace.
+        side: ``spine`` or ``money``.
+        namespace: The namespace; empty for keys that Celery and kombu name.
+    """
+
+    name: str
+    start: str
+    side: Side
+    namespace: str = NAMESPACE
+
+
+#: Where several begin alike, the longest start is a key's kind.
+KEY_KINDS = (
+    KeyKind("PREDICTION", "prediction:", "spine"),
+    KeyKind("JOB", "job:", "spine"),
+    KeyKind("CALLS", "calls:", "spine"),
+    KeyKind("DONE", "done:", "spine"),
+    KeyKind("QUEUE", "queue:", "spine"),
+    KeyKind("QUEUES", "queues", "spine"),
+    KeyKind("DELAYED", "delayed", "spine"),
+    KeyKind("LEASES", "leases", "spine"),
+    KeyKind("DEAD", "dead", "spine"),
+    KeyKind("UNTOLD", "untold", "spine"),
+    KeyKind("SWEPT", "swept", "spine"),
+    KeyKind("SERVED", "served", "spine"),
+    KeyKind("UNSERVED", "unserved", "spine"),
+    KeyKind("SEQUENCE", "seq", "spine"),
+    KeyKind("PASSED_ON", "passed-on:", "spine"),
+    KeyKind("STATISTICS", "statistics:", "spine"),
+    KeyKind("SAVINGS", "savings:", "spine"),
+    KeyKind("INVALIDATIONS", "invalidations", "spine"),
+    KeyKind("CACHE_SIZE", "cache-size", "spine"),
+    KeyKind("CACHE_SIZE_FRESH", "cache-size-fresh", "spine"),
+    KeyKind("CACHE_STATISTICS", "cache-statistics", "spine"),
+    KeyKind("EXPERIMENT_STATE", "experiment-state:", "spine"),
+    KeyKind("EXPERIMENT_LOG", "experiment-log:", "spine"),
+    KeyKind("EXPERIMENT_LOOK", "experiment-look:", "spine"),
+    KeyKind("EXPERIMENT_LOOKS", "experiment-looks:", "spine"),
+    KeyKind("EXPERIMENT_REFEREE", "experiment-referee", "spine"),
+    KeyKind("EXPERIMENT_SUMS", "experiment-sums:", "spine"),
+    KeyKind("EXPERIMENT_OPEN", "experiment-open:", "spine"),
+    KeyKind("EXPERIMENT_ANSWER", "experiment-answer:", "spine"),
+    KeyKind("EXPERIMENT_UNSCORED", "experiment-unscored:", "spine"),
+    KeyKind("EXPERIMENT_SAID", "experiment-said:", "spine"),
+    KeyKind("EXPERIMENT_SECRET", "experiment-secret", "spine"),
+    KeyKind("EXPERIMENT_REFUSED", "experiment-refused:", "spine"),
+    KeyKind("EXPERIMENT_FLUSH", "experiment-flush:", "spine"),
+    KeyKind("EXPERIMENT_ROWS", "experiment-rows:", "spine"),
+    KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
+    KeyKind("RESULT", "celery-task-meta-", "spine", ""),
+    KeyKind("CHORD", "celery-taskset-meta-", "spine", ""),
+    # A queue's list of bells is named as the queue, by kombu.
+    KeyKind("BELLS", "", "spine", ""),
+    KeyKind("BUDGET", "budget:", "money"),
+    KeyKind("BUDGET_HOLD", "budget:hold:", "money"),
+    KeyKind("BUDGET_LEASES", "budget:leases", "money"),
+    KeyKind("BUDGET_LIMITS", "budget-limits", "money"),
+    KeyKind("BUDGET_STATISTICS", "budget-statistics", "money"),
+    KeyKind("BATCH_ACCOUNT", "budget:batch:", "money"),
+    KeyKind("COSTS", "costs:", "money"),
+    KeyKind("RATE", "rate:", "money"),
+    KeyKind("BREAKER", "breaker:", "money"),
+    KeyKind("KILLED_ARMS", "killed-arms", "money"),
+    KeyKind("BATCH", "batch:", "money"),
+    KeyKind("BATCHES", "batches", "money"),
+    KeyKind("BATCH_SCHEDULE", "batch-schedule:", "money"),
+    KeyKind("BATCH_SCHEDULE_SEEN", "batch-schedule-seen:", "money"),
+    KeyKind("BATCH_SCHEDULED", "batch-scheduled:", "money"),
+)
+
+_DAY = 86_400
+#: How long the books and the savings of a day are kept, and what a batch has spent.
+SECONDS_OF_BOOKS = 400 * _DAY
+#: How long a batch stays in the list after its last sign of life, and its claims.
+SECONDS_OF_BATCH = 90 * _DAY
+#: Lifetimes of keys; a script finds each under its name.
+LIFETIMES = {
+    "SECONDS_OF_BOOKS": SECONDS_OF_BOOKS,
+    "SECONDS_OF_BATCH": SECONDS_OF_BATCH,
+    # The accounts of a day or a month, after its end.
+    "SECONDS_AFTER_PERIOD": 7 * _DAY,
+    # The accounts of a day and of a month, where a call begins them that was not held there.
+    "SECONDS_OF_DAY": 9 * _DAY,
+    "SECONDS_OF_MONTH": 40 * _DAY,
+    "SECONDS_OF_BATCH_DAY": 9 * _DAY,
+    # A settled call: longer than any script is repeated after a lost connection.
+    "SECONDS_SETTLED": 900,
+    # A call of unknown cost: longer than any worker stays frozen and settles after all.
+    "SECONDS_UNKNOWN": 7 * _DAY,
+    # A bell that was passed on and not read, because the worker ended.
+    "SECONDS_PASSED_ON": 60,
+    # A finished child of another task's run.
+    "SECONDS_DONE": 3_600,
+    # A claim whose job was ended: longer than a process takes to release it.
+    "SECONDS_UNRELEASED": 60,
+    # A batch's own rate, after its last call.
+    "SECONDS_OF_OWN_RATE": _DAY,
+    # An experiment's sums, after the last row of a bucket that was empty.
+    "SECONDS_OF_EXPERIMENT": SECONDS_OF_BOOKS,
+    # A call that waits for a run, after the first that does.
+    "SECONDS_OF_OPEN_EXPOSURE": 30 * _DAY,
+    # The calls that waited for a run, after they are counted: longer than a claim is repeated after a lost connection.
+    "SECONDS_CLOSED": 60,
+    # The scores of an answer, after the cache's last hit of it.
+    "SECONDS_OF_SCORING": 3_600,
+    # Answers that wait for their scores, after the latest of a program.
+    "SECONDS_OF_UNSCORED": _DAY,
+    # The worker that computed an answer scores it; another one does after this time, and again.
+    "SECONDS_TO_SCORE": 60,
+    # Answers of a program that wait for their scores; further ones are dropped and counted.
+    "MOST_UNSCORED": 1_000,
+    # How often workers take an answer from there: one whose scorers end its worker is dropped.
+    "MOST_SCORINGS": 3,
+    # A shadow run, after it was asked: its answer may come so late.
+    "SECONDS_OF_SHADOW": _DAY,
+    # Shadow runs of an experiment that wait for their scores; further ones are not asked, and counted.
+    "MOST_SHADOWS": 1_000,
+    # Rows for exports, after the last of them.
+    "SECONDS_OF_ROWS": 90 * _DAY,
+    # The id of a flush of hits: longer than a process repeats it after a lost reply.
+    "SECONDS_OF_FLUSH": _DAY,
+    # Calls that wait for one run, each of which is counted when it ends.
+    "MOST_OPEN_EXPOSURES": 20_000,
+    # The mark of a correction: a script is repeated after a lost connection, within this.
+    "SECONDS_CORRECTED": 60,
+}
+
+
+def key(name: str) -> str:
+    """Return the key of this name: ``key("dead")`` is ``dspy:v1:dead`` where no ``key_prefix`` is set."""
+    return f"{_base()}{NAMESPACE}{name}"
+
+
+def key_starts() -> dict[str, str]:
+    """Return the whole start of each kind of key, by its name in Lua."""
+    return {kind.name: f"{_base()}{kind.namespace}{kind.start}" for kind in KEY_KINDS}
+
+
+def job_key(task_id: str) -> str:
+    """Return the key of a job's record."""
+    return key("job:") + task_id
+
+
+def alias_key(input_hash: str) -> str:
+    """Return the key of a question's alias."""
+    return f"{_base()}{NAMESPACE}prediction:{input_hash}"
+
+
+def statistics_key(queue: str) -> str:
+    """Return the key of a variant's statistics."""
+    return key("statistics:") + queue
+
+
+def costs_key(day: str) -> str:
+    """Return the key of the books of a day."""
+    return key("costs:") + day
+
+
+def savings_key(day: str) -> str:
+    """Return the key of what answers from the cache and runs of others saved on a day."""
+    return key("savings:") + day
+
+
+def folded_costs_key(day: str) -> str:
+    """Return the key of the books of an old day, in which a variant and a model are one field."""
+    return f"{costs_key(day)}:folded"
+
+
+def batch_account_key(batch_id: str) -> str:
+    """Return the key of a batch's account: its limits and spending."""
+    return key("budget:batch:") + batch_id
+
+
+def experiment_state_key(program: str) -> str:
+    """Return the key of the state of a program's experiment."""
+    return key("experiment-state:") + program
+
+
+def experiment_log_key(program: str) -> str:
+    """Return the key of the changes of a program's experiments."""
+    return key("experiment-log:") + program
+
+
+def experiment_look_key(program: str) -> str:
+    """Return the key of the latest look at a program's experiment, and of what all looks so far have found."""
+    return key("experiment-look:") + program
+
+
+def experiment_looks_key(program: str) -> str:
+    """Return the key of the looks at a program's experiment, thinned out."""
+    return key("experiment-looks:") + program
+
+
+def referee_key() -> str:
+    """Return the key of the worker that looks at experiments at present."""
+    return key("experiment-referee")
+
+
+def experiment_refused_key(program: str) -> str:
+    """Return the key of the counts of refused feedback of a program, by reason."""
+    return key("experiment-refused:") + program
+
+
+def experiment_sums_key(program: str, epoch: str) -> str:
+    """Return the start of the keys of an experiment's sums."""
+    return f"{key('experiment-sums:')}{program}:{epoch}:"
+
+
+def experiment_rows_key(program: str, epoch: str) -> str:
+    """Return the key of the rows that an experiment keeps for exports."""
+    return f"{key('experiment-rows:')}{program}:{epoch}"
+
+
+def experiment_kept_key(program: str, epoch: str) -> str:
+    """Return the key of what came of those rows."""
+    return f"{key('experiment-kept:')}{program}:{epoch}"
+
+
+def killed_arms_key() -> str:
+    """Return the key of the queues of killed arms, whose model calls no longer begin."""
+    return key("killed-arms")
+
+
+def result_key(task_id: str) -> str:
+    """Return the key of a task's result, which is also the channel on which it is published."""
+    return f"{_base()}celery-task-meta-{task_id}"
+
+
+def replies_channel(task_id: str) -> str:
+    """Return the channel on which a task's result is published beside its own, each behind its task's id.
+
+    All tasks of a process have one, named by the start of their ids. Empty for an id that no process of ours makes.
+    """
+    if len(task_id) != TASK_ID_LENGTH:
+        return ""
+    return f"{_base()}celery-task-meta-{task_id[:REPLY_START_LENGTH]}"
+
+
+def binding_keys(exchange: str) -> tuple[str, str]:
+    """Return the keys of kombu's bindings of an exchange: of all its queues, and of those that do not expire."""
+    return f"{_base()}_kombu.binding.{exchange}", f"{_base()}_kombu.binding_permanent.{exchange}"
+
+
+#: Length of a task id that names a process's channel, and of its start that does; other ids are users' own.
+TASK_ID_LENGTH, REPLY_START_LENGTH = 36, 13
+#: Key of the counters of all memory caches.
+CACHE_STATISTICS = "cache-statistics"
+#: Message on the invalidations channel in place of an input hash.
+EVERYTHING = "*"
+
+
+def invalidations_channel() -> str:
+    """Return the channel on which invalidated questions are published."""
+    return key("invalidations")
+
+
+@per_runtime(is_kept=True)
+def _base() -> str:
+    """Return the deployment's prefix, read once: keys are built for each question."""
+    return get_settings().key_prefix
