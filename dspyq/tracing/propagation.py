@@ -1,4 +1,4 @@
-"""Whom a prediction is asked for: the request and the trace of its caller, and how a message carries them."""
+"""Propagation of the caller's request id and trace context through messages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NO_SPAN: AbstractContextManager[None] = nullcontext()
 def request_context(
     headers: Mapping[str, str] | None = None, *, request_id: str | None = None, traceparent: str | None = None
 ) -> Iterator[None]:
-    """Ask for every prediction of a block on behalf of one request.
+    """Attribute every prediction in the block to one request.
 
     Args:
-        headers: The request's HTTP headers, in which ``traceparent``, ``tracestate`` and ``X-Request-ID`` count.
-        request_id: Its id; where left out, the header's or the id of the trace.
-        traceparent: Its trace, in place of the header's.
+        headers: The request's HTTP headers; only ``traceparent``, ``tracestate`` and ``X-Request-ID`` are used.
+        request_id: The request's id; by default the header's, or the id of the trace.
+        traceparent: The request's trace context, in place of the header's.
     """
     given = {name.lower(): value for name, value in (headers or {}).items()}
     carried = {name: given[name] for name in TRACE_HEADERS if name in given}
@@ -52,22 +52,23 @@ def current_request_id() -> str | None:
     """Return the id of the request that the running code works for: ours, structlog's, or that of its trace."""
     if request_id := log_context.get().get("request_id"):
         return str(request_id)
-    # A caller may bind it there; whoever has no structlog need not load it.
-    bound = sys.modules["structlog"].contextvars.get_contextvars() if "structlog" in sys.modules else {}
-    if request_id := bound.get("request_id"):
-        return str(request_id)
+    # A caller may bind it there; a process without structlog need not load it.
+    if "structlog" in sys.modules:
+        bound = sys.modules["structlog"].contextvars.get_contextvars()
+        if request_id := bound.get("request_id"):
+            return str(request_id)
     tracing = process_tracing()
     return tracing.trace_id() if tracing else None
 
 
 def trace_headers() -> Mapping[str, str]:
-    """Return the headers that carry the current trace in a message; none where there is no trace."""
+    """Return the headers that carry the current trace in a message; empty without a trace."""
     tracing = process_tracing()
     return tracing.headers() if tracing else _carried.get()
 
 
 def publishing(queue: str, *, request_id: str | None = None, task_id: str | None = None, count: int = 1) -> Any:
-    """Run a block that sends messages in a span; ``trace_headers()`` within it is what they carry.
+    """Run a block that sends messages in a span; within it ``trace_headers()`` returns their headers.
 
     Args:
         queue: The queue, or the program where messages go to several.
@@ -91,7 +92,7 @@ def publishing(queue: str, *, request_id: str | None = None, task_id: str | None
 
 
 def note_shared(cache_level: str, task_id: str) -> None:
-    """Say in the caller's own span that another run answers: nothing is sent, so there is no span of ours."""
+    """Add an event to the caller's span if another run answers: no message is sent, so no span of ours exists."""
     tracing = process_tracing()
     if tracing is not None:
         tracing.note("dspyq.cached", {"dspyq.cache.level": cache_level, "messaging.message.id": task_id})

@@ -1,18 +1,28 @@
-"""Traces, where ``[tracing]`` turns them on. Where it does not, OpenTelemetry is not even imported."""
+"""Tracing, if ``[tracing]`` turns it on. Otherwise OpenTelemetry is not even imported."""
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
 from dspyq.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dspyq.tracing.spans import Tracing
 
+_CLOSE_SECONDS = 2.0
 
-@functools.cache
+
+def _renew(tracing: Tracing) -> None:
+    tracing.renew()
+
+
+def _close(tracing: Tracing) -> None:
+    tracing.close(_CLOSE_SECONDS)
+
+
+@per_runtime(renew=_renew, close=_close)
 def process_tracing() -> Tracing | None:
     """Return this process's tracing, or None where it is off.
 
