@@ -1,0 +1,29 @@
+-- Writes the next state of a program's experiment, unless another change came first.
+-- Keys:
+--   state          EXPERIMENT_STATE: of the program
+--   log            EXPERIMENT_LOG: of the program
+-- Arguments:
+--   expected       the version that the change was made from, '' for none
+--   version        the new one
+--   written        the new state
+--   id             a random name of the change
+--   plan           the frozen plan, '' to keep the one there is
+--   counting       the settings of the counts, '' to keep those there are
+--   entry          for the log
+--   announcement   for every process's memory
+--   most:number    entries that the log keeps
+-- Reply: 1; or 0 if the version is another: then nothing is changed. A repeat after a lost connection replies 1.
+local found = redis.call('HMGET', state, 'version', 'change')
+if found[1] == version and found[2] == id then
+  return 1
+end
+if (found[1] or '') ~= expected then
+  return 0
+end
+redis.call('HSET', state, 'version', version, 'state', written, 'change', id)
+if plan ~= '' then
+  redis.call('HSET', state, 'plan', plan, 'counting', counting)
+end
+redis.call('XADD', log, 'MAXLEN', most, '*', 'entry', entry)
+redis.call('PUBLISH', INVALIDATIONS, announcement)
+return 1

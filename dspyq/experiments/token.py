@@ -1,0 +1,154 @@
+"""Feedback tokens: an exposure as callers keep it, signed, so that no user can forge one.
+
+A token states all that a judgement is counted by. So it works before, during and after everything else has expired.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import time
+from typing import NamedTuple, cast
+
+from blake3 import blake3
+
+from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
+from dspyq.errors import ConfigurationError, RedisUnavailable
+from dspyq.experiments.exposure import Exposure
+from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.keys import key
+
+_FORM = "x1"
+_MAC_BYTES = 8
+_NONCE_BYTES = 8
+_QUESTION_DIGITS = 8
+_SECRET_BYTES = 32
+_SECRET_IS_FRESH_SECONDS = 60.0
+#: Names as the configuration allows them; more than any token of ours is long.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_TOKEN = re.compile(
+    rf"^{_FORM}\.({_NAME})\.([0-9a-f]{{1,32}})\.({_NAME})\.(\d{{1,4}})\.(\d{{1,4}})\.(\d{{1,7}})\.(\d{{1,6}})"
+    r"\.([0-9a-f]{24})\.([0-9a-f]{16})$"
+)
+
+
+class ReadToken(NamedTuple):
+    """A token that this fleet made.
+
+    Attributes:
+        exposure: The call.
+        nonce: Its random name: judgements under the same one are of the same call.
+    """
+
+    exposure: Exposure
+    nonce: str
+
+    @property
+    def question(self) -> str:
+        """The name of its question."""
+        return self.nonce[:_QUESTION_DIGITS]
+
+
+class ForgedToken(ValueError):
+    """No token, or none that this fleet signed."""
+
+
+def make_token(exposure: Exposure, request_id: str, canonical_inputs: bytes) -> str:
+    """Return the token of a call: the same for the same request and inputs."""
+    nonce = blake3(request_id.encode("utf-8", "surrogatepass") + b"\0" + canonical_inputs).hexdigest(
+        length=_NONCE_BYTES
+    )
+    nonce = question_name(canonical_inputs) + nonce
+    program, *others = exposure
+    text = ".".join(map(str, (_FORM, program, *others, nonce)))
+    return f"{text}.{_mac(program, text)}"
+
+
+def question_name(canonical_inputs: bytes) -> str:
+    """Return what tokens and kept rows call a question: the same in every arm."""
+    return blake3(canonical_inputs).hexdigest(length=_QUESTION_DIGITS // 2)
+
+
+def read_token(token: str) -> ReadToken:
+    """Read a token.
+
+    Raises:
+        ForgedToken: If it is none, or its signature is not this fleet's.
+        ConfigurationError: If the secret of its program is to come from a variable that is unset.
+        RedisUnavailable: If the fleet's secret cannot be read, and never was.
+        DamagedKey: If another program wrote to its key.
+    """
+    found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    if found is None:
+        raise ForgedToken("it is no token of an exposure")
+    program, epoch, arm, *numbers, nonce, mac = found.groups()
+    if not hmac.compare_digest(mac, _mac(program, token.rpartition(".")[0])):
+        raise ForgedToken("its signature is not this fleet's")
+    return ReadToken(Exposure(program, epoch, arm, *map(int, numbers)), nonce)
+
+
+def _mac(program: str, text: str) -> str:
+    return blake3(text.encode(), key=_secret_of(program)).hexdigest(length=_MAC_BYTES)
+
+
+def _secret_of(program: str) -> bytes:
+    """Return the key of a program's tokens; a token may name any program."""
+    stated = _stated_secret(program)
+    return blake3(stated).digest() if stated else process_secret().key()
+
+
+def _stated_secret(program: str) -> bytes | None:
+    configured = get_settings().programs.get(program)
+    experiment = configured.experiment if configured else None
+    if experiment is None or experiment.secret_env is None:
+        return None
+    stated = os.environ.get(experiment.secret_env)
+    if not stated:
+        raise ConfigurationError(
+            f"programs.{program}.experiment.secret_env: the environment variable {experiment.secret_env} is not set"
+        )
+    return stated.encode("utf-8", "surrogateescape")
+
+
+class FleetsSecret:
+    """The secret that all processes share, made by the first of them.
+
+    A Redis that was emptied gets it back from the first process that looks again, so that tokens which users hold stay
+    valid; where another secret was made meanwhile, all processes have that one within a minute.
+    """
+
+    def __init__(self) -> None:
+        self._own = os.urandom(_SECRET_BYTES)
+        self._known: bytes | None = None
+        self._read_at = float("-inf")
+
+    def key(self) -> bytes:
+        """Return the key that tokens are signed with.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer, and never did.
+        """
+        now = time.monotonic()
+        if self._known is None or now - self._read_at > _SECRET_IS_FRESH_SECONDS:
+            try:
+                self._own = self._known = self._read()
+            except RedisUnavailable:
+                if self._known is None:
+                    raise
+            self._read_at = now
+        return blake3(self._known).digest()
+
+    def _read(self) -> bytes:
+        client, name = jobs_client(), key("experiment-secret")
+        with redis_errors("read the fleet's secret"):
+            client.set(name, self._own, nx=True)
+            found = cast("bytes | None", client.get(name))
+        return found or self._own
+
+
+@per_runtime
+def process_secret() -> FleetsSecret:
+    """Return this process's view of the fleet's secret."""
+    return FleetsSecret()
