@@ -1,0 +1,356 @@
+-- Shared by the scripts that count for an experiment.
+-- Libraries: experiments/rows.
+--
+-- An exposure is a call of a unit that is enrolled: '<epoch> <arm> <unit's bucket> <question's bucket> <cell> <day>'.
+-- Each arm has arrays of 64-bit counters, EXPERIMENT_SUMS .. '<program>:<epoch>:<arm>:<array>', 1,024 buckets of
+--   calls      n, failed, fallback, waited in µs, paid in nano-dollars, not hit, slow; by question also the squares of
+--              what was waited in ms and paid in micro-dollars
+--   answers    n, cost in nano-dollars, time in µs, slow, tokens; by question also the squares of the cost in
+--              micro-dollars, the time in ms, and the tokens
+--   score:…, delivered:…, feedback:…:<day>   n, sum in millionths of the range; by question also the squares, in
+--              hundredths of a per cent of the range
+--   exposed:<day>   n
+-- each by unit, ':u', and by question, ':q'. '<program>:<epoch>:seen' is a bitmap of units, ':units' their number by arm;
+-- ':<arm>:times' is a histogram of the times of computed answers.
+-- '<program>:<epoch>:unscored' is a hash, '<arm> <reason> <score>' to a number of answers; the score is * where none of the
+-- answer's was counted.
+local function split(text)
+  local words = {}
+  for word in string.gmatch(text, '%S+') do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+local function program_of(queue)
+  return string.match(queue, '^([^.]*)')
+end
+
+-- The settings of the counts of the experiment that an exposure is of; nil where that is no more, or cannot be read.
+local function counting_of(program, epoch)
+  local stated = redis.pcall('HGET', EXPERIMENT_STATE .. program, 'counting')
+  local words = split(type(stated) == 'string' and stated or '')
+  if not epoch or words[1] ~= epoch then
+    return nil
+  end
+  local flags = words[4] or ''
+  return {
+    name = program .. ':' .. epoch,
+    base = EXPERIMENT_SUMS .. program .. ':' .. epoch .. ':',
+    slow_answer = tonumber(words[2]),
+    slow_wait = tonumber(words[3]),
+    has_scores = string.find(flags, 's', 1, true),
+    has_feedback = string.find(flags, 'f', 1, true),
+    keep_rows = tonumber(words[5]) or 0,
+  }
+end
+
+-- Runs a function that counts for the experiment of a queue's program. A key that another program wrote to costs its
+-- counts, which are missing then, and never the question. Reply: the function's, nil where it failed.
+local function survived(queue, counting, ...)
+  local is_done, found = pcall(counting, ...)
+  if is_done then
+    return found
+  end
+  redis.pcall('HINCRBY', EXPERIMENT_REFUSED .. program_of(queue), 'damaged', 1)
+  return nil
+end
+
+-- Adds amounts to a bucket of an array; amounts are numbers up to 2^53, or texts.
+local function add(array, bucket, amounts)
+  local command = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }
+  for field, amount in ipairs(amounts) do
+    if tonumber(amount) ~= 0 then
+      local at = #command
+      command[at + 1], command[at + 2] = 'INCRBY', 'i64'
+      command[at + 3] = '#' .. whole(bucket * #amounts + field - 1)
+      command[at + 4] = type(amount) == 'number' and whole(amount) or amount
+    end
+  end
+  if #command > 4 then
+    local sums = redis.call(unpack(command))
+    if sums[1] == tonumber(amounts[1]) then -- the bucket's first row: the array may be new
+      redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
+    end
+  end
+end
+
+-- Adds a row's amounts by unit and by question; the squares, behind the position, by question alone.
+local function add_both(array, unit, question, amounts, squared_from)
+  local plain = {}
+  for field = 1, squared_from - 1 do
+    plain[field] = amounts[field]
+  end
+  add(array .. ':u', unit, plain)
+  add(array .. ':q', question, amounts)
+end
+
+-- Counts a unit once.
+local function count_unit(counting, exposed)
+  local seen, units = counting.base .. 'seen', counting.base .. 'units'
+  if redis.call('SETBIT', seen, exposed[5], 1) == 0 and redis.call('HINCRBY', units, exposed[2], 1) == 1 then
+    redis.call('EXPIRE', seen, SECONDS_OF_EXPERIMENT)
+    redis.call('EXPIRE', units, SECONDS_OF_EXPERIMENT)
+  end
+end
+
+-- Counts calls of one unit and question. calls: n, failed, fallback, waited, paid, not hit, slow and the two squares.
+local function count_calls(counting, exposed, calls)
+  add_both(counting.base .. exposed[2] .. ':calls', exposed[3], exposed[4], calls, 8)
+  if counting.has_feedback then
+    local array = counting.base .. exposed[2] .. ':exposed:' .. exposed[6]
+    add_both(array, exposed[3], exposed[4], { calls[1] }, 2)
+  end
+end
+
+-- Counts a score that an answer does not have.
+local function count_unscored(program, exposed, reason, name)
+  local counting = counting_of(program, exposed[1])
+  if counting then
+    local unscored = counting.base .. 'unscored'
+    if redis.call('HINCRBY', unscored, exposed[2] .. ' ' .. reason .. ' ' .. name, 1) == 1 then
+      redis.call('EXPIRE', unscored, SECONDS_OF_EXPERIMENT)
+    end
+  end
+end
+
+-- Keeps a counted answer for its scores, with its exposure; true if it is kept.
+local function await_scores(program, id, content)
+  local exposure = redis.call('HGET', EXPERIMENT_ANSWER .. id, 'exposure')
+  if content == '' or not exposure then
+    return false
+  end
+  local waiting = EXPERIMENT_UNSCORED .. program
+  if redis.call('ZCARD', waiting) >= MOST_UNSCORED then
+    count_unscored(program, split(exposure), 'dropped', '*')
+    return false
+  end
+  redis.call('ZADD', waiting, whole(now_milliseconds() + SECONDS_TO_SCORE * 1000), id)
+  redis.call('HSET', waiting .. ':content', id, exposure .. '\n' .. content)
+  redis.call('EXPIRE', waiting, SECONDS_OF_UNSCORED)
+  redis.call('EXPIRE', waiting .. ':content', SECONDS_OF_UNSCORED)
+  return true
+end
+
+-- Lets go of an answer that waited for its scores. Reply: its exposure, as words; nil if it did not wait.
+local function end_waiting(program, id)
+  local waiting = EXPERIMENT_UNSCORED .. program
+  local held = redis.call('HGET', waiting .. ':content', id)
+  redis.call('ZREM', waiting, id)
+  redis.call('HDEL', waiting .. ':content', id, 'taken ' .. id)
+  local exposed = split(held and string.match(held, '^[^\n]*') or '')
+  return #exposed == 6 and exposed or nil
+end
+
+-- Sums of one flush by array, and in it by counter: one command for many rows costs a fifth of one for each.
+local gathered, COUNTERS_AT_ONCE, DIGITS_OF_A_NUMBER = {}, 1000, 15
+
+local function gather(sums, counter, amount)
+  if #amount > DIGITS_OF_A_NUMBER then -- a sum of numbers would not be exact
+    sums[#sums + 1] = { counter, amount }
+  elseif amount ~= '0' then
+    sums.by_counter[counter] = (sums.by_counter[counter] or 0) + amount
+  end
+end
+
+local function sums_of(array)
+  local sums = gathered[array]
+  if not sums then
+    sums = { by_counter = {} }
+    gathered[array] = sums
+  end
+  return sums
+end
+
+-- Counts calls of one unit and question that a cache answered, as count_calls does, once add_gathered is called.
+local function gather_hits(counting, exposed, calls, waited, squares, slow)
+  local array = counting.base .. exposed[2] .. ':calls'
+  local by_unit, by_question = sums_of(array .. ':u'), sums_of(array .. ':q')
+  local unit, question = exposed[3] * 7, exposed[4] * 9
+  gather(by_unit, unit, calls)
+  gather(by_unit, unit + 3, waited)
+  gather(by_unit, unit + 6, slow)
+  gather(by_question, question, calls)
+  gather(by_question, question + 3, waited)
+  gather(by_question, question + 6, slow)
+  gather(by_question, question + 7, squares)
+  if counting.has_feedback then
+    array = counting.base .. exposed[2] .. ':exposed:' .. exposed[6]
+    gather(sums_of(array .. ':u'), tonumber(exposed[3]), calls)
+    gather(sums_of(array .. ':q'), tonumber(exposed[4]), calls)
+  end
+end
+
+-- Adds what was gathered.
+local function add_gathered()
+  for array, sums in pairs(gathered) do
+    for counter, amount in pairs(sums.by_counter) do
+      sums[#sums + 1] = { counter, amount }
+    end
+    for first = 1, #sums, COUNTERS_AT_ONCE do
+      local command = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }
+      for index = first, math.min(first + COUNTERS_AT_ONCE - 1, #sums) do
+        local at = #command
+        command[at + 1], command[at + 2] = 'INCRBY', 'i64'
+        command[at + 3], command[at + 4] = '#' .. sums[index][1], sums[index][2]
+      end
+      redis.call(unpack(command))
+    end
+    redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
+  end
+end
+
+-- Counts the score of an answer for calls that it was served to.
+local function count_delivered(counting, arm, unit, question, name, calls, score)
+  local part = math.floor(score / 100)
+  add_both(counting.base .. arm .. ':delivered:' .. name, unit, question, { calls, calls * score, calls * part * part }, 3)
+end
+
+-- Adds calls that an answer was served to, and its scores as far as they are known.
+local function deliver(counting, exposed, id, calls)
+  note_served(counting, id, calls)
+  local answer = EXPERIMENT_ANSWER .. id
+  if not counting.has_scores or redis.call('EXISTS', answer) == 0 then
+    return
+  end
+  redis.call('HINCRBY', answer, 'w:' .. exposed[3], calls)
+  local held = redis.call('HGETALL', answer)
+  for index = 1, #held, 2 do
+    local name = string.match(held[index], '^s:(.+)$')
+    if name then
+      count_delivered(counting, exposed[2], exposed[3], exposed[4], name, calls, tonumber(held[index + 1]))
+    end
+  end
+end
+
+-- Notes a call that waits for a run: it is counted when the run ends. A unit is counted now, so that a slower arm has no
+-- fewer. EXPERIMENT_OPEN .. '<task id>' has a field for each call, '<exposure> <ms since 1970> <number>', named by the task
+-- that claimed or joined for it: a claim that is repeated after a lost connection is the same call. Once they are counted it
+-- stays for a moment, with the field 'closed'.
+local function note_exposure(queue, id, exposure, caller)
+  local exposed = split(exposure)
+  local counting = counting_of(program_of(queue), exposed[1])
+  if not counting then
+    return
+  end
+  count_unit(counting, exposed)
+  local open = EXPERIMENT_OPEN .. id
+  if redis.call('HEXISTS', open, 'closed') == 1 then -- of an earlier job under an id that a caller chose
+    redis.call('DEL', open)
+  end
+  local waiting = redis.call('HLEN', open)
+  if waiting >= MOST_OPEN_EXPOSURES then
+    redis.call('HINCRBY', counting.base .. 'units', 'dropped:' .. exposed[2], 1)
+    return
+  end
+  redis.call('HSETNX', open, caller, exposure .. ' ' .. whole(now_milliseconds()) .. ' ' .. whole(waiting))
+  if waiting == 0 then
+    redis.call('EXPIRE', open, SECONDS_OF_OPEN_EXPOSURE)
+  end
+end
+
+local function expose(queue, ...)
+  survived(queue, note_exposure, queue, ...)
+end
+
+-- Takes a call back that was noted.
+local function unexpose(id, caller)
+  redis.pcall('HDEL', EXPERIMENT_OPEN .. id, caller)
+end
+
+-- True if a call was noted for a run that has ended since, and so is counted.
+local function is_counted(id, caller)
+  return redis.pcall('HEXISTS', EXPERIMENT_OPEN .. id, caller) == 1
+end
+
+-- Sums the calls that wait for a run by the bucket of their unit. Reply: the sums, and the exposure of the first.
+local function waiting_for(id, counting_by_epoch, program)
+  local by_unit, first, first_at, now = {}, nil, math.huge, now_milliseconds()
+  local noted = redis.call('HVALS', EXPERIMENT_OPEN .. id)
+  for _, each in ipairs(noted) do
+    local exposed = split(each)
+    if counting_by_epoch[exposed[1]] == nil then
+      counting_by_epoch[exposed[1]] = counting_of(program, exposed[1]) or false
+    end
+    local counting = counting_by_epoch[exposed[1]]
+    if counting then
+      local noted_at = tonumber(exposed[7]) + tonumber(exposed[8]) / (2 * MOST_OPEN_EXPOSURES)
+      if noted_at < first_at then
+        first, first_at = exposed, noted_at
+      end
+      local waited = math.max(0, now - tonumber(exposed[7]))
+      local key = table.concat({ unpack(exposed, 1, 6) }, ' ')
+      local sums = by_unit[key] or { exposed = exposed, n = 0, waited = 0, squares = 0, slow = 0 }
+      sums.n, sums.waited, sums.squares = sums.n + 1, sums.waited + waited, sums.squares + waited * waited
+      if counting.slow_wait and waited > counting.slow_wait then
+        sums.slow = sums.slow + 1
+      end
+      by_unit[key] = sums
+    end
+  end
+  return by_unit, first
+end
+
+-- Counts a time in a histogram of 96 counters of 32 bits; each span ends 15 % beyond the one before.
+local function count_time(array, milliseconds)
+  local span = math.min(95, math.floor(math.log(math.max(1, milliseconds)) / 0.14))
+  if redis.call('BITFIELD', array, 'OVERFLOW', 'SAT', 'INCRBY', 'u32', '#' .. whole(span), 1)[1] == 1 then
+    redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
+  end
+end
+
+-- Counts the calls that waited for a run, once, now that it has ended. ended: failed, fallback and hit, 1 or 0 each; the
+-- cost in nano-dollars; answer, the task whose answer they got, nil for none; and of an answer that this run computed also
+-- its time in ms, its tokens, the seconds for which its scores may come, and its row.
+local function count_exposures(queue, id, ended)
+  local open = EXPERIMENT_OPEN .. id
+  if redis.call('EXISTS', open) == 0 or redis.call('HEXISTS', open, 'closed') == 1 then
+    return
+  end
+  local counting_by_epoch = {}
+  local by_unit, first = waiting_for(id, counting_by_epoch, program_of(queue))
+  redis.call('HSET', open, 'closed', 1)
+  redis.call('EXPIRE', open, SECONDS_CLOSED)
+  if not first then
+    return
+  end
+  local counting, cost = counting_by_epoch[first[1]], tonumber(ended.cost or 0)
+  local micro_usd = math.floor(cost / 1000)
+  local answer = EXPERIMENT_ANSWER .. id
+  if ended.time and counting.has_scores then
+    redis.call('HSET', answer, 'exposure', table.concat({ unpack(first, 1, 6) }, ' '))
+    redis.call('EXPIRE', answer, whole(ended.scored_within))
+  end
+  if ended.time then
+    keep_row(counting, id, first, ended.row)
+  end
+  local payer = table.concat({ unpack(first, 1, 6) }, ' ')
+  for key, sums in pairs(by_unit) do
+    local paid = key == payer and cost or 0 -- one of them paid, whichever day or unit the others are of
+    local its_counting = counting_by_epoch[sums.exposed[1]]
+    count_calls(its_counting, sums.exposed, {
+      sums.n, sums.n * ended.failed, sums.n * ended.fallback, sums.waited * 1000, paid, sums.n * (1 - ended.hit), sums.slow,
+      sums.squares, paid > 0 and micro_usd * micro_usd or 0,
+    })
+    if ended.answer then
+      deliver(its_counting, sums.exposed, ended.answer, sums.n)
+    end
+  end
+  if ended.time then
+    local slow = counting.slow_answer and ended.time > counting.slow_answer and 1 or 0
+    add_both(counting.base .. first[2] .. ':answers', first[3], first[4], {
+      1, cost, ended.time * 1000, slow, ended.tokens, micro_usd * micro_usd, ended.time * ended.time,
+      ended.tokens * ended.tokens,
+    }, 6)
+    count_time(counting.base .. first[2] .. ':times', ended.time)
+  end
+end
+
+local function close_exposures(queue, ...)
+  survived(queue, count_exposures, queue, ...)
+end
+
+-- Counts the calls that wait for a run which ended without an answer.
+local function fail_exposures(queue, id, cost)
+  close_exposures(queue, id, { failed = 1, fallback = 0, hit = 0, cost = cost })
+end
