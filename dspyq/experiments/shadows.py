@@ -1,0 +1,187 @@
+"""Shadow runs: questions that the control has answered and a challenger answers unseen, scored as pairs.
+
+A pair's question is as hard for both, so its difference takes fewer answers than a comparison of arms. No caller waits
+for a shadow run or is served its answer, and none of it is counted as its arm's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+import redis
+from blake3 import blake3
+
+from dspyq.core.tolerated import read_number
+from dspyq.experiments.burn_in import LEAST_EFFECTIVE_CLUSTERS, LEAST_ROWS
+from dspyq.experiments.effects import paired_effect
+from dspyq.experiments.known import process_states
+from dspyq.experiments.mixture import paired_radius
+from dspyq.experiments.state import ExperimentState
+from dspyq.experiments.sums import ClusterSums, unpack_counters
+from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.keys import experiment_sums_key
+from dspyq.store.scripts import load_script, read_hash
+
+ShadowVerdict = Literal["asked", "refused", "full", "known", "gone"]
+#: What may come of a shadow run, beside its being asked.
+OUTCOMES = ("paired", "unscored", "refused", "failed", "full", "lost")
+
+_NAMESPACE = uuid.UUID("6a3f1f0e-8d0b-5f0c-9f0e-2a5d2b8c7e41")
+_PAIR_FIELDS = 2
+_MILLIONTHS = 1_000_000
+_BYTES_OF_SHARE = 8
+_SCOPE_PREFIX = "shadow:"
+
+
+class PairedScore(NamedTuple):
+    """The difference of a score, challenger - control, of pairs of answers to the same questions.
+
+    Attributes:
+        pairs: The number of pairs.
+        difference: Its mean, in the score's unit.
+        low: The lower end of its always-valid interval; None while it has too few pairs.
+        high: The upper end; None while it has too few.
+    """
+
+    pairs: int
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+class ShadowReading(NamedTuple):
+    """The shadow runs of a challenger.
+
+    Attributes:
+        asked: How many were asked.
+        outcomes: How many ended in each way of ``OUTCOMES``. Those that were ``full`` (too many waited) were not asked,
+            nor most of those that their account ``refused``.
+        scores: The differences of its pairs, by score.
+    """
+
+    asked: int
+    outcomes: dict[str, int]
+    scores: dict[str, PairedScore]
+
+
+def variant_of(arm: str) -> str:
+    """Return the variant of an arm as exposures name it, of a shadow run too."""
+    return arm.removeprefix(_SCOPE_PREFIX)
+
+
+def shadow_id(control_id: str, arm: str) -> str:
+    """Return the task id of a shadow run; one that is asked again has the same."""
+    return str(uuid.uuid5(_NAMESPACE, f"{control_id} {arm}"))
+
+
+def is_chosen(state: ExperimentState, canonical_inputs: bytes, share: float) -> bool:
+    """Return True if a question is one of the share that shadow runs get."""
+    digest = blake3(f"{state.salt}\0shadow\0".encode() + canonical_inputs).digest(_BYTES_OF_SHARE)
+    return bool(int.from_bytes(digest, "big") < share * 2.0 ** (8 * _BYTES_OF_SHARE))
+
+
+def is_under_way(program: str, arm: str) -> bool:
+    """Return True if a program's experiment runs, and the arm in it.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    with redis_errors("read the experiment"):
+        process_states().refresh(program)
+    state = process_states().get(program)
+    return state is not None and state.status == "running" and arm in state.arms and arm not in state.killed
+
+
+class ShadowLog:
+    """The shadow runs of all programs' experiments, as Redis keeps them.
+
+    Args:
+        client: The Redis of jobs.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._ask, self._end = (load_script(client, "dspyq.experiments", name) for name in ("shadow_ask", "shadow_end"))
+
+    def note(
+        self, program: str, control_id: str, arm: str, scores: Mapping[str, float], *, is_refused: bool
+    ) -> ShadowVerdict:
+        """Note a shadow run before it is asked; the verdict is ``asked`` if it is to be.
+
+        Args:
+            program: The program's name.
+            control_id: The task that answered for the control.
+            arm: The challenger.
+            scores: The scores of the control's answer, as parts of their ranges, 0 to 1.
+            is_refused: Whether its account refuses it.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        stated = [each for name, score in scores.items() for each in (name, round(score * _MILLIONTHS))]
+        reply = self._ask(
+            program=program,
+            control_id=control_id,
+            id=shadow_id(control_id, arm),
+            arm=arm,
+            refused="1" if is_refused else "",
+            scores=stated,
+        )
+        return cast("ShadowVerdict", reply.decode())
+
+    def end(self, program: str, task_id: str, reason: Literal["refused", "failed"]) -> None:
+        """Count a shadow run that ended without an answer; a repetition changes nothing.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        self._end(program=program, id=task_id, reason=reason)
+
+
+def read_shadows(state: ExperimentState, table: Mapping[str, Any]) -> dict[str, ShadowReading]:
+    """Return the shadow runs of each challenger that has some by the plan.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    shadow = table.get("shadow")
+    if not shadow:
+        return {}
+    base = experiment_sums_key(state.program, state.epoch)
+    names = [(arm, name) for arm in shadow["variants"] for name in table["scores"]]
+    with redis_errors("read the experiment's shadow runs"):
+        client = jobs_client()
+        counts = read_hash(client.hgetall(base + "shadow"))
+        stored = cast("list[bytes | None]", client.mget([f"{base}shadow:{arm}:pair:{name}:q" for arm, name in names]))
+    pairs = {pair: packed or b"" for pair, packed in zip(names, stored, strict=True)}
+
+    def count(arm: str, what: str) -> int:
+        return int(read_number(counts.get(f"{arm} {what}".encode())))
+
+    return {
+        arm: ShadowReading(
+            asked=count(arm, "asked"),
+            outcomes={what: count(arm, what) for what in OUTCOMES},
+            scores={
+                name: _paired(pairs[arm, name], float(span["high"]) - float(span["low"]), float(table["alpha"]))
+                for name, span in table["scores"].items()
+            },
+        )
+        for arm in shadow["variants"]
+    }
+
+
+def _paired(packed: bytes, span: float, alpha: float) -> PairedScore:
+    numbers, sums = unpack_counters(packed, _PAIR_FIELDS)
+    clusters = [
+        (float(number), total / _MILLIONTHS * span) for number, total in zip(numbers, sums, strict=True) if number
+    ]
+    effect = paired_effect(ClusterSums(tuple(total for _, total in clusters), tuple(number for number, _ in clusters)))
+    if effect is None:
+        return PairedScore(0, None, None, None)
+    pairs = sum(numbers)
+    if pairs < LEAST_ROWS or effect.effective_clusters < LEAST_EFFECTIVE_CLUSTERS:
+        return PairedScore(pairs, effect.value, None, None)
+    radius = paired_radius(effect.variance, len(clusters), alpha)
+    return PairedScore(pairs, effect.value, max(-span, effect.value - radius), min(span, effect.value + radius))
