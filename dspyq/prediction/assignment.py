@@ -1,15 +1,20 @@
-"""Which variant a unit gets: a pure function, the same on every host."""
+"""Assignment of units to variants: a pure function, the same on every host."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from blake3 import blake3
 
-from dspyq.config.models import Program, Variant
+if TYPE_CHECKING:
+    from dspyq.config.programs import Program
+    from dspyq.config.variants import Variant
+
 
 _RESOLUTION_BITS = 53  # all that a float between 0 and 1 holds
 
 
-def assign(program: Program, unit: str) -> Variant:
+def assign(program: Program, unit: str | bytes) -> Variant:
     """Return the variant of a unit.
 
     The unit is hashed, with the program's salt, to a point of the line from 0 to 1. The second variant owns a range at
@@ -19,7 +24,7 @@ def assign(program: Program, unit: str) -> Variant:
 
     Args:
         program: The program with its variants and their weights.
-        unit: Whom the experiment sticks to: a user, a session, or the inputs themselves.
+        unit: What is assigned and keeps its variant: a user, a session, or the inputs themselves, in UTF-8.
     """
     control, *others = program.variants.values()
     if not others:
@@ -40,6 +45,7 @@ def assign(program: Program, unit: str) -> Variant:
     return control
 
 
-def _point(salt: str, unit: str) -> float:
-    digest = blake3(f"{salt}\0{unit}".encode("utf-8", "surrogatepass")).digest(length=8)
+def _point(salt: str, unit: str | bytes) -> float:
+    encoded = unit if isinstance(unit, bytes) else unit.encode("utf-8", "surrogatepass")
+    digest = blake3(salt.encode("utf-8", "surrogatepass") + b"\0" + encoded).digest(length=8)
     return (int.from_bytes(digest, "big") >> (64 - _RESOLUTION_BITS)) / (1 << _RESOLUTION_BITS)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
-from dspyq.config.codec import decode_outputs
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+
+from dspyq.config.codec import decode_outputs, encode_outputs
 from dspyq.config.settings import get_settings
 from dspyq.errors import NotAPrediction
 
+if TYPE_CHECKING:
+    from dspyq.config.programs import Program
+
 CacheLevel = Literal["memory", "redis", "joined"]
+_Method = TypeVar("_Method", bound="Callable[..., Any]")
+_Made = TypeVar("_Made", bound="Usage | Metadata | Prediction")
 #: Marks a result as ours, and the version of its form.
 _MARK = "dspyq"
 _FORM = 1
+#: The finish reason of a reply that was cut off.
+TRUNCATED = "length"
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Metadata:
-    """How a prediction came about.
+    """Origin and cost of a prediction.
 
     Attributes:
         program: The program's name.
@@ -51,6 +61,9 @@ class Metadata:
         cache_level: Where a cached answer came from; None if this request computed it.
         fallback: Where an answer came from that is not the variant's own, for that could not be had: ``outputs``, or
             the name of another variant; else None.
+        finish_reason: Why its model calls ended: ``length`` if one was cut off, else that of the latest; None where
+            none was made.
+        exposure: The token for ``predict.feedback``, where an experiment counts this call; it is never stored.
     """
 
     program: str
@@ -64,6 +77,13 @@ class Metadata:
     duration_seconds: float = 0.0
     cache_level: CacheLevel | None = None
     fallback: str | None = None
+    finish_reason: str | None = None
+    exposure: str | None = None
+
+    @property
+    def is_truncated(self) -> bool:
+        """True if a reply of the model was cut off at ``max_tokens``."""
+        return self.finish_reason == TRUNCATED
 
     @property
     def queue(self) -> str:
@@ -72,27 +92,32 @@ class Metadata:
 
     @property
     def cached(self) -> bool:
-        """Whether this request was answered without a run of its own."""
+        """True if this request was answered without a run of its own."""
         return self.cache_level is not None
 
-    def seen_by(self, asker: Asker) -> Metadata:
-        """Return what another caller of the same question sees: its own request, at no cost."""
+    def is_cacheable(self, program: Program) -> bool:
+        """Return True if the cache may serve it: no fallback, no truncated answer unless the program allows that."""
+        return self.fallback is None and (program.cache_truncated or not self.is_truncated)
+
+    def seen_by(self, caller: Caller) -> Metadata:
+        """Return the metadata for another caller of the same question: its own request, at no cost."""
         return Metadata(
             program=self.program,
-            variant=asker.variant,
+            variant=caller.variant,
             model=self.model,
             input_hash=self.input_hash,
-            request_id=asker.request_id,
+            request_id=caller.request_id,
             timestamp=self.timestamp,
             usage=self.usage,
             cost_usd=0.0,
             duration_seconds=self.duration_seconds,
-            cache_level=asker.cache_level,
+            cache_level=caller.cache_level,
             fallback=self.fallback,
+            finish_reason=self.finish_reason,
         )
 
 
-class Asker(NamedTuple):
+class Caller(NamedTuple):
     """A caller that was answered without a run of its own.
 
     Attributes:
@@ -106,17 +131,37 @@ class Asker(NamedTuple):
     cache_level: CacheLevel
 
 
+class _OutputFirst:
+    """A method that an output of its name hides, for outputs are often named ``items`` or ``values``."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, prediction: Prediction | None, owner: type) -> Any:
+        if prediction is None:
+            return self._method
+        name = self._method.__name__
+        return prediction.outputs[name] if name in prediction.outputs else self._method.__get__(prediction, owner)
+
+
+def _output_first(method: _Method) -> _Method:
+    return cast("_Method", _OutputFirst(method))
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """A program's answer: each output is an attribute, ``metadata`` says how it came about.
+    """A program's answer: each output is an attribute; ``metadata`` holds its origin and cost.
 
     Attributes:
         outputs: The outputs by name, of the types the signature states.
         metadata: Where the answer came from and what it cost.
+        _stored: The outputs as JSON values, as they came; None for a prediction that was not read from a result.
     """
 
     outputs: dict[str, Any]
     metadata: Metadata
+    _stored: Mapping[str, JsonValue] | None = field(default=None, repr=False, compare=False)
 
     def __getattr__(self, name: str) -> Any:
         """Return an output."""
@@ -136,18 +181,72 @@ class Prediction:
         """Iterate over the names of the outputs."""
         return iter(self.outputs)
 
+    def keys(self) -> KeysView[str]:
+        """Return the names of the outputs, which makes ``dict(prediction)`` the outputs."""
+        return self.outputs.keys()
+
+    @_output_first
+    def items(self) -> ItemsView[str, Any]:
+        """Return the names and values of the outputs; an output of this name comes first, as an attribute."""
+        return self.outputs.items()
+
+    @_output_first
+    def values(self) -> ValuesView[Any]:
+        """Return the values of the outputs; an output of this name comes first, as an attribute."""
+        return self.outputs.values()
+
+    @_output_first
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an output, or a default where there is none; an output of this name comes first, as an attribute."""
+        return self.outputs.get(name, default)
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return the outputs as JSON values, for ``json.dumps``: as a batch writes them and readers of Redis see them.
+
+        Changes to ``outputs`` are not in it.
+        """
+        plain: dict[str, JsonValue] = to_jsonable_python(
+            self.outputs if self._stored is None else self._stored, bytes_mode="base64", fallback=str
+        )
+        return plain
+
+    def __json__(self) -> dict[str, Any]:
+        """Return its JSON form for a message, as when a chain passes it on."""
+        program = _program_of(self.metadata)
+        if program is None:
+            return to_json(self.to_dict(), self.metadata)
+        plain, exact = encode_outputs(program, self.outputs)
+        return to_json(plain, self.metadata, exact)
+
+    def with_exposure(self, token: str) -> Prediction:
+        """Return it as the answer to a call that an experiment counts under a token."""
+        metadata = _made(Metadata, **{**vars(self.metadata), "exposure": token})
+        return _made(Prediction, **{**vars(self), "metadata": metadata})
+
+    def __dir__(self) -> Iterable[str]:
+        """Name the outputs among the attributes, for completion."""
+        return {*super().__dir__(), *(name for name in self.outputs if name.isidentifier())}
+
+
+def _made(class_: type[_Made], **fields: Any) -> _Made:
+    """Return a frozen dataclass of these fields, which are all it has: its own way to set them takes thrice as long."""
+    made = object.__new__(class_)
+    object.__setattr__(made, "__dict__", fields)
+    return made
+
 
 def is_prediction(result: Any) -> bool:
-    """Whether a result in the backend is a prediction of ours."""
+    """Return True if a result in the backend is one of our predictions."""
     return isinstance(result, dict) and result.get(_MARK) == _FORM
 
 
-def to_json(outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
+def to_json(outputs: Mapping[str, Any], metadata: Metadata, exact: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the JSON form.
 
     Args:
         outputs: Outputs as JSON values, as the codec encoded them.
         metadata: Where they came from.
+        exact: The exact form of those outputs that have one.
     """
     usage = metadata.usage
     return {
@@ -170,42 +269,63 @@ def to_json(outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
             "cached": metadata.cached,
             "cache_level": metadata.cache_level,
             "fallback": metadata.fallback,
+            "finish_reason": metadata.finish_reason,
+            "is_truncated": metadata.is_truncated,
         },
+        **({"exact": dict(exact)} if exact else {}),
     }
 
 
-def from_json(result: Any, asker: Asker | None = None) -> Prediction:
+def from_json(result: Any, caller: Caller | None = None, asked: Program | None = None) -> Prediction:
     """Return the prediction that a result holds, its outputs as the types the program's signature states.
 
     Args:
         result: The JSON form.
-        asker: Who sees it, if not the caller that had it computed.
+        caller: The caller that reads it; None for the one whose request computed it.
+        asked: The program as the caller's variant serves it, where that is known.
 
     Raises:
         NotAPrediction: If the result is none of ours, or of a later version.
     """
     if not is_prediction(result):
         raise NotAPrediction("the result under this task id was not written by a dspyq worker of this version")
-    metadata = metadata_from_json(result["metadata"], asker)
+    try:
+        metadata = metadata_from_json(result["metadata"], caller)
+        if asked is None or caller is None or metadata.fallback is not None or asked.name != metadata.program:
+            program = _program_of(metadata)
+        else:
+            program = asked
+        outputs = (
+            decode_outputs(program, result["outputs"], result.get("exact")) if program else dict(result["outputs"])
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NotAPrediction(f"the prediction under this task id is damaged: {type(error).__name__}") from error
+    return _made(Prediction, outputs=outputs, metadata=metadata, _stored=result["outputs"])
+
+
+def _program_of(metadata: Metadata) -> Program | None:
+    """Return the program as the variant that answered serves it; None where it is not configured here."""
     program = get_settings().programs.get(metadata.program)
-    outputs = decode_outputs(program, result["outputs"]) if program else result["outputs"]
-    return Prediction(outputs, metadata)
+    return program and program.as_served(metadata.fallback or metadata.variant)
 
 
-def metadata_from_json(stored: Mapping[str, Any], asker: Asker | None = None) -> Metadata:
-    """Return metadata from its JSON form, as whoever was answered without a run of its own sees it."""
-    usage = stored["usage"]
-    variant, request_id, cache_level = asker or (stored["variant"], stored["request_id"], stored["cache_level"])
-    return Metadata(
+def metadata_from_json(stored: Mapping[str, Any], caller: Caller | None = None) -> Metadata:
+    """Return metadata from its JSON form, for a caller that was answered without a run of its own."""
+    usage, cost_usd = stored["usage"], stored["cost_usd"] and float(stored["cost_usd"])
+    variant, request_id, cache_level = caller or (stored["variant"], stored["request_id"], stored["cache_level"])
+    return _made(
+        Metadata,
         program=stored["program"],
         variant=variant,
         model=stored["model"],
         input_hash=stored["input_hash"],
         request_id=request_id,
-        timestamp=stored["timestamp"],
-        usage=Usage(usage["prompt_tokens"], usage["completion_tokens"]),
-        cost_usd=0.0 if asker else stored["cost_usd"],
-        duration_seconds=stored["duration_seconds"],
+        timestamp=float(stored["timestamp"]),
+        usage=_made(Usage, prompt_tokens=usage["prompt_tokens"], completion_tokens=usage["completion_tokens"]),
+        cost_usd=0.0 if caller else cost_usd,
+        duration_seconds=float(stored["duration_seconds"]),
         cache_level=cache_level,
         fallback=stored.get("fallback"),
+        finish_reason=stored.get("finish_reason"),
+        exposure=None,
     )

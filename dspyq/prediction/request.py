@@ -1,36 +1,51 @@
-"""What one call of ``predict`` asks for: checked, assigned to a variant, and hashed to its key."""
+"""A call of ``predict`` as a request: checked, assigned to a variant, and hashed to its key."""
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import orjson
 from blake3 import blake3
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, to_jsonable_python
-from typing_extensions import TypedDict
 
-from dspyq.config.models import Program, Variant
 from dspyq.config.settings import get_settings
-from dspyq.config.signature import Field, SignatureError
-from dspyq.errors import InputsTooLarge, InvalidInputs, UnknownProgram, UnknownVariant
+from dspyq.core.ids import hex_ids, new_id
+from dspyq.errors import (
+    InvalidInputs,
+    InvalidOption,
+    InvalidRequest,
+    UnknownProgram,
+    UnknownVariant,
+)
+from dspyq.experiments.known import process_states
 from dspyq.prediction.assignment import assign
+from dspyq.prediction.contract import contract_of, hint
+from dspyq.prediction.enrolment import ANY_STATE, Enrolment, enrol, is_of_shadow
+from dspyq.prediction.options import PREDICT_OPTIONS, PredictOptions, RowOptions
 from dspyq.tracing.propagation import current_request_id
+
+if TYPE_CHECKING:
+    from dspyq.config.programs import Program
+    from dspyq.config.variants import Variant
+    from dspyq.experiments.exposure import Exposure
 
 
 class Request(NamedTuple):
-    """A prediction that can be served.
+    """A checked call that can be served.
 
     Attributes:
-        program: The program asked.
+        program: The program asked, as its variant serves it.
         variant: The variant that answers.
         canonical_inputs: The inputs as JSON with sorted keys.
         input_hash: 64 hexadecimal digits over program, variant fingerprint and inputs.
         request_id: The caller's id of this request.
         refresh: Whether a cached answer will not do.
+        unit: What the variant was assigned to; None for the inputs themselves.
+        exposure: The call as the program's experiment counts it; None for one that it does not count.
+        scope: As of ``Enrolment``.
+        seen: As of ``Enrolment``.
+        noted_as: The task id under which the experiment notes a call that waits for a run; empty for one that it does
+            not count.
     """
 
     program: Program
@@ -39,6 +54,11 @@ class Request(NamedTuple):
     input_hash: str
     request_id: str
     refresh: bool
+    unit: str | None = None
+    exposure: Exposure | None = None
+    scope: str = ""
+    seen: str = ANY_STATE
+    noted_as: str = ""
 
     @property
     def queue(self) -> str:
@@ -51,8 +71,18 @@ class Request(NamedTuple):
         inputs: dict[str, Any] = orjson.loads(self.canonical_inputs)
         return inputs
 
+    @property
+    def is_shadow(self) -> bool:
+        """True if a challenger answers unseen, for its comparison with the control."""
+        return is_of_shadow(self.scope)
+
+    def noted(self, task_id: str) -> Request:
+        """Return the call as it is asked under a task id."""
+        return self if self.exposure is None else self._replace(noted_as=task_id)
+
     def header(self, *, is_claimed: bool, batch: str = "") -> Header:
-        """Return what tells a worker how to answer."""
+        """Return the header of its message; a claim counted the call already."""
+        exposure = self.exposure.stated() if self.exposure and not is_claimed else ""
         return Header(
             program=self.program.name,
             variant=self.variant.name,
@@ -62,6 +92,9 @@ class Request(NamedTuple):
             refresh=self.refresh,
             is_claimed=is_claimed,
             batch=batch,
+            needs=(EXPERIMENT,) if self.scope or self.exposure else (),
+            scope=self.scope,
+            exposure=exposure,
         )
 
 
@@ -77,6 +110,9 @@ class Header(NamedTuple):
         refresh: As of ``Request``.
         is_claimed: Whether the message's task claimed the question when it was sent.
         batch: The batch that claimed it, and so pays for it; empty for none.
+        needs: Names of features that the worker must have; one that lacks them leaves the job to a newer worker.
+        scope: As of ``Request``.
+        exposure: The call as the program's experiment counts it, where its worker is to count it.
     """
 
     program: str
@@ -87,6 +123,36 @@ class Header(NamedTuple):
     refresh: bool
     is_claimed: bool
     batch: str = ""
+    needs: tuple[str, ...] = ()
+    scope: str = ""
+    exposure: str = ""
+
+    def stated(self) -> dict[str, Any]:
+        """Return the fields for a message, without those that are empty: workers of 0.1 refuse unknown fields."""
+        stated = self._asdict()
+        for name in _LEFT_OUT_IF_EMPTY:
+            if not stated[name]:
+                del stated[name]
+        return stated
+
+    @classmethod
+    def read(cls, stated: object) -> Header:
+        """Read a message's header; unknown fields of a newer producer are ignored.
+
+        Raises:
+            InvalidRequest: If a field is missing or is not of its type.
+        """
+        known = {name: stated[name] for name in cls._fields if name in stated} if isinstance(stated, Mapping) else {}
+        if isinstance(known.get("needs"), list):
+            known["needs"] = tuple(map(str, known["needs"]))
+        faults = [name for name in cls._fields if name not in known and name not in cls._field_defaults]
+        faults += [name for name, value in known.items() if type(value) is not _HEADER_TYPES[name]]
+        if faults:
+            raise InvalidRequest(
+                f"the job's message has a header that this worker cannot read ({', '.join(faults)}): give producers "
+                "and workers the same version of dspyq"
+            )
+        return cls(**known)
 
     @property
     def queue(self) -> str:
@@ -94,37 +160,182 @@ class Header(NamedTuple):
         return f"{self.program}.{self.variant}"
 
 
-def build_request(  # noqa: PLR0913 - the options of a prediction, all by name
-    inputs: Mapping[str, Any],
-    *,
-    program: str | None = None,
-    variant: str | None = None,
-    unit: object = None,
-    refresh: bool = False,
-    request_id: str | None = None,
+_LEFT_OUT_IF_EMPTY = ("needs", "scope", "exposure")
+_HEADER_TYPES: dict[str, type] = {
+    **dict.fromkeys(Header._fields, str),
+    "refresh": bool,
+    "is_claimed": bool,
+    "needs": tuple,
+}
+#: The need of a job whose question has a scope, or whose call is counted: its worker ends the count.
+EXPERIMENT = "experiment"
+#: A request's id and a unit go into messages, logs and traces.
+MOST_ID_CHARACTERS = 256
+MOST_UNIT_CHARACTERS = 1_024
+_SHOWN_NAME_CHARACTERS = 64
+
+
+def build_request(
+    inputs: Mapping[str, Any], *, is_by_weight: bool = False, **options: Unpack[PredictOptions]
 ) -> Request:
     """Check a call and turn it into a request.
 
     Args:
         inputs: The program's input fields.
-        program: The program's name; may be left out where there is one.
-        variant: A variant to force; else the unit's.
-        unit: Whom the experiment sticks to; the inputs where left out.
-        refresh: Whether to skip the cache.
-        request_id: The caller's id; where left out, that of the request the code works for, or a random one.
+        is_by_weight: Whether the file's weights decide, whatever the program's experiment.
+        **options: The options of the call.
 
     Raises:
-        InvalidRequest: If it can never be served; its subclasses say why.
+        InvalidRequest: If it can never be served; its subclasses state the reason.
+        TypeError: If there is no such option.
     """
-    asked = find_program(program)
-    canonical = _contract(asked.name).canonical(inputs)
+    if not options and not is_by_weight:  # as of each delay()
+        asked = find_program(None)
+        canonical = contract_of(asked.name).canonical(inputs)
+        own_id = _id_of_context() or new_id()
+        if len(asked.variants) > 1:
+            call = _CheckedCall(canonical, own_id, refresh=False, unit=None)
+            return _enrolled(asked, enrol(asked, canonical, None), call)
+        (chosen,) = asked.variants.values()
+        key = hash_inputs(asked.name, asked.fingerprints[chosen.name], canonical)
+        return Request(asked.served[chosen.name], chosen, canonical, key, own_id, refresh=False)
+    if not options.keys() <= PREDICT_OPTIONS:
+        raise TypeError(f"a prediction has no option {', '.join(sorted(options.keys() - PREDICT_OPTIONS))}")
+    asked, variant, unit = find_program(options.get("program")), options.get("variant"), options.get("unit")
+    canonical = contract_of(asked.name).canonical(inputs)
+    stated_unit = None if unit is None else _checked_unit(unit)
     if variant is not None:
-        chosen = find_variant(asked, variant)
+        enrolment = Enrolment(find_variant(asked, variant), seen=ANY_STATE)
+    elif is_by_weight:
+        enrolment = _enrolled_by_weight(asked, canonical, stated_unit)
     else:
-        chosen = assign(asked, canonical.decode() if unit is None else str(unit))
-    key = blake3(f"{asked.name}\0{asked.fingerprints[chosen.name]}\0".encode() + canonical).hexdigest()
-    own_id = request_id or current_request_id() or os.urandom(16).hex()
-    return Request(asked, chosen, canonical, key, own_id, bool(refresh))
+        enrolment = enrol(asked, canonical, stated_unit)
+    own_id = _checked_id(options.get("request_id")) or _id_of_context() or new_id()
+    return _enrolled(asked, enrolment, _CheckedCall(canonical, own_id, bool(options.get("refresh")), stated_unit))
+
+
+def enrol_again(request: Request, *, is_by_weight: bool = False) -> Request:
+    """Return a call with the variant that the latest state of its program's experiment, or its weight, gives it."""
+    asked = find_program(request.program.name)
+    if is_by_weight:
+        enrolment = _enrolled_by_weight(asked, request.canonical_inputs, request.unit)
+    else:
+        enrolment = enrol(asked, request.canonical_inputs, request.unit)
+    call = _CheckedCall(request.canonical_inputs, request.request_id, request.refresh, request.unit)
+    return _enrolled(asked, enrolment, call)
+
+
+def _enrolled_by_weight(asked: Program, canonical_inputs: bytes, unit: str | None) -> Enrolment:
+    return Enrolment(assign(asked, canonical_inputs if unit is None else unit), seen=ANY_STATE)
+
+
+class _CheckedCall(NamedTuple):
+    """A checked call that has no variant yet."""
+
+    canonical_inputs: bytes
+    request_id: str
+    refresh: bool
+    unit: str | None
+
+
+def _enrolled(asked: Program, enrolment: Enrolment, call: _CheckedCall) -> Request:
+    variant, exposure, scope, seen = enrolment
+    key = hash_inputs(asked.name, asked.fingerprints[variant.name], call.canonical_inputs, scope)
+    canonical, request_id, refresh, unit = call
+    return Request(
+        asked.served[variant.name], variant, canonical, key, request_id, refresh, unit, exposure, scope, seen
+    )
+
+
+def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptions]) -> Iterator[Request]:
+    """Check calls of the same options and yield them as requests, as ``build_request`` does.
+
+    What they have in common is looked up once, with the first row.
+
+    Raises:
+        InvalidRequest: If a row can never be served; one of its inputs, with its number.
+    """
+    numbered, ids = enumerate(rows, start=1), hex_ids()
+    number, inputs = next(numbered, (0, {}))
+    if not number:
+        return
+    try:
+        first = build_request(inputs, **options)
+    except InvalidInputs as error:
+        raise _in_row(number, error) from None
+    yield first
+    program, variant, refresh, unit = first.program, first.variant, first.refresh, first.unit
+    contract, own_id, served = contract_of(program.name), _id_of_context(), program.served
+    is_assigned = options.get("variant") is not None or unit is not None or len(program.variants) == 1
+    has_experiment = process_states().get(program.name) is not None and first.seen != ANY_STATE
+    starts = {name: _start_of_hash(program.name, own) for name, own in program.fingerprints.items()}
+    for number, inputs in numbered:
+        try:
+            canonical = contract.canonical(inputs)
+        except InvalidInputs as error:
+            raise _in_row(number, error) from None
+        own = own_id or next(ids)
+        if has_experiment:
+            yield _enrolled(program, enrol(program, canonical, unit), _CheckedCall(canonical, own, refresh, unit))
+            continue
+        if not is_assigned:
+            variant = assign(program, canonical)
+        key = blake3(starts[variant.name] + canonical).hexdigest()
+        yield Request(served[variant.name], variant, canonical, key, own, refresh, unit, seen=first.seen)
+
+
+def _in_row(number: int, error: InvalidInputs) -> InvalidInputs:
+    return type(error)(f"row {number}: {error}")
+
+
+def hash_inputs(program: str, fingerprint: str, canonical_inputs: bytes, scope: str = "") -> str:
+    """Return the hash that identifies a question; one of a scope has answers of its own."""
+    if scope:
+        fingerprint = f"{fingerprint}\0{scope}"
+    return blake3(_start_of_hash(program, fingerprint) + canonical_inputs).hexdigest()
+
+
+def _start_of_hash(program: str, fingerprint: str) -> bytes:
+    return f"{program}\0{fingerprint}\0".encode()
+
+
+def _checked_unit(unit: object) -> str:
+    text = str(unit)
+    if len(text) > MOST_UNIT_CHARACTERS:
+        raise InvalidOption(f"unit has {len(text):,} characters; it may have {MOST_UNIT_CHARACTERS:,}")
+    return text
+
+
+def _checked_id(request_id: object) -> str:
+    if request_id is None:
+        return ""
+    text = str(request_id)
+    if len(text) > MOST_ID_CHARACTERS:
+        raise InvalidOption(f"request_id has {len(text):,} characters; it may have {MOST_ID_CHARACTERS}")
+    if not _is_writable(text):
+        raise InvalidOption("request_id holds a control character or half a surrogate pair")
+    return text
+
+
+def check_task_id(task_id: object) -> str:
+    """Return a task id that a caller chose; it becomes part of keys, logs and the names of runs.
+
+    Raises:
+        InvalidOption: If it is none.
+    """
+    if type(task_id) is not str or not 0 < len(task_id) <= MOST_ID_CHARACTERS or not _is_writable(task_id):
+        raise InvalidOption(f"task_id is a text of 1 to {MOST_ID_CHARACTERS} characters without control characters")
+    return task_id
+
+
+def _id_of_context() -> str | None:
+    """Return the id of the request that the code works for; one that is not usable is ignored, as others chose it."""
+    found = current_request_id()
+    return found if found and len(found) <= MOST_ID_CHARACTERS and _is_writable(found) else None
+
+
+def _is_writable(text: str) -> bool:
+    return text.isprintable()  # neither line ends nor surrogates are
 
 
 def find_program(name: str | None) -> Program:
@@ -139,10 +350,10 @@ def find_program(name: str | None) -> Program:
             return next(iter(programs.values()))
         if not programs:
             raise UnknownProgram("no program is configured; add a [programs.<name>] table to the configuration file")
-        raise UnknownProgram(f"say which program, with program=: {', '.join(programs)}")
-    found = programs.get(name)
+        raise UnknownProgram(f"name a program with program=: {', '.join(programs)}")
+    found = programs.get(name) if isinstance(name, str) else None
     if found is None:
-        raise UnknownProgram(f"there is no program {name!r}{_hint(name, programs)}")
+        raise UnknownProgram(f"there is no program {_shown(name)}{hint(name, programs)}")
     return found
 
 
@@ -152,89 +363,12 @@ def find_variant(program: Program, name: str) -> Variant:
     Raises:
         UnknownVariant: If it has none of that name.
     """
-    found = program.variants.get(name)
+    found = program.variants.get(name) if isinstance(name, str) else None
     if found is None:
-        raise UnknownVariant(f"program {program.name!r} has no variant {name!r}{_hint(name, program.variants)}")
+        raise UnknownVariant(f"program {program.name!r} has no variant {_shown(name)}{hint(name, program.variants)}")
     return found
 
 
-class _Contract:
-    """What a program accepts as inputs."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._names = [field.name for field in program.signature.inputs]
-        fields = {field.name: _checked_type(field) for field in program.signature.inputs}
-        shape = TypedDict("shape", fields)  # type: ignore[misc]  # its fields are the configuration's
-        shape.__pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]  # where pydantic looks
-        self._validate = TypeAdapter(shape).validator.validate_json
-
-    def canonical(self, inputs: Mapping[str, Any]) -> bytes:
-        """Return the inputs as canonical JSON.
-
-        Raises:
-            InvalidInputs: With everything that is wrong with them, in one line that quotes no value.
-            InputsTooLarge: If they exceed the program's ``max_input_bytes``.
-        """
-        try:
-            canonical = orjson.dumps(inputs, default=to_jsonable_python, option=orjson.OPT_SORT_KEYS)
-            self._validate(canonical)
-        except ValidationError as error:
-            raise InvalidInputs(self._explain(error)) from None
-        except (TypeError, ValueError) as error:
-            raise InvalidInputs(f"the inputs of {self._program.name} are not JSON: {error}") from None
-        if b"null" in canonical and _has_non_finite(inputs):
-            raise InvalidInputs(f"the inputs of {self._program.name} hold NaN or infinity, which JSON has no form for")
-        if len(canonical) > self._program.max_input_bytes:
-            raise InputsTooLarge(
-                f"the inputs of {self._program.name} take {len(canonical):,} bytes, more than the "
-                f"{self._program.max_input_bytes:,} of programs.{self._program.name}.max_input_bytes"
-            )
-        return canonical
-
-    def _explain(self, error: ValidationError) -> str:
-        faults = [self._fault(details) for details in error.errors(include_url=False, include_input=False)]
-        return f"{self._program.name} takes {', '.join(self._names)}: {'; '.join(dict.fromkeys(faults))}"
-
-    def _fault(self, details: ErrorDetails) -> str:
-        name, *inside = details["loc"]
-        if not inside and details["type"] == "missing":
-            return f"{name} is missing"
-        if not inside and details["type"] == "extra_forbidden":
-            return f"{name} is unknown{_hint(str(name), self._names)}"
-        where = "".join(f"[{part!r}]" for part in inside)
-        return f"{name}{where} is of the wrong type ({details['msg'][0].lower()}{details['msg'][1:]})"
-
-
-def _checked_type(field: Field) -> Any:
-    """The type a producer can check: one whose module is not installed here is left to the worker."""
-    try:
-        return field.resolve()
-    except SignatureError:
-        return Any
-
-
-@functools.cache
-def _contract(program_name: str) -> _Contract:
-    return _Contract(get_settings().programs[program_name])
-
-
-def _has_non_finite(value: Any) -> bool:
-    """Whether a float that is no number hides in a value; orjson would write it as null."""
-    match value:
-        case float():
-            return value != value or value in (float("inf"), float("-inf"))  # noqa: PLR0124 - NaN alone differs from itself
-        case Mapping():
-            return any(map(_has_non_finite, value.values()))
-        case list() | tuple():
-            return any(map(_has_non_finite, value))
-        case _:
-            return False
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    import difflib  # noqa: PLC0415 - only a mistake needs it
-
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else f"; there is {', '.join(names)}"
+def _shown(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= _SHOWN_NAME_CHARACTERS else f"{text[:_SHOWN_NAME_CHARACTERS]}…"

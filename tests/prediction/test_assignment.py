@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspyq.config.models import Model, Program, Variant
+from dspyq.config.models import Model
+from dspyq.config.programs import Program
+from dspyq.config.variants import Variant
 from dspyq.prediction.assignment import assign
 
 UNITS = [f"user-{number}" for number in range(20_000)]
@@ -29,7 +31,7 @@ def moves(before: list[str], after: list[str]) -> set[tuple[str, str]]:
     return {(old, new) for old, new in zip(before, after, strict=True) if old != new}
 
 
-def test_units_are_split_as_the_weights_say():
+def test_units_are_split_by_the_weights():
     names = assigned(program(control=0.7, second=0.2, third=0.1))
     for name, weight in {"control": 0.7, "second": 0.2, "third": 0.1}.items():
         assert names.count(name) / len(names) == pytest.approx(weight, abs=0.01)
@@ -77,6 +79,6 @@ def test_a_variant_added_at_the_end_leaves_the_others_units_among_themselves():
     assert moves(old, new) == {("control", "c")}
 
 
-def test_a_variant_of_weight_zero_gets_nobody():
+def test_a_variant_of_weight_zero_gets_no_unit():
     assert set(assigned(program(control=0.0, b=0.5, c=0.5))) == {"b", "c"}
     assert set(assigned(program(control=1.0, b=0.0, c=0.0))) == {"control"}
