@@ -1,4 +1,4 @@
-"""The backlog as it is: every unfinished job of each queue, wherever it stands, and how long the oldest has waited."""
+"""The backlog: the unfinished jobs of each queue in any state, and the age of the oldest."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import redis
 
 from dspyq.store.scripts import Step, load_script
 
-#: Jobs whose queue the script looks up one by one, among the delayed and among the leased; Redis waits for that.
+#: Most delayed and most leased jobs whose queue the script looks up one by one, which blocks Redis.
 _LOOKED_AT = 500
 _MILLISECONDS_PER_SECOND = 1000
+#: Delayed and leased jobs, and the age of the oldest, of a queue without any.
+_NO_JOBS = (0, 0, 0)
 
 
 class QueueBacklog(NamedTuple):
     """The unfinished jobs of one queue.
 
     Attributes:
-        queue: Its name; ``other`` for all that were not asked for, together.
-        waiting: Those that wait for their turn, by priority; only priorities that have any.
-        delayed: Those that are not due yet, or are parked for a while.
-        leased: Those that workers hold, running or about to.
-        oldest_age_seconds: How long ago the oldest of the waiting ones was published; 0 where none waits.
+        queue: Its name; ``other`` for all unlisted queues together.
+        waiting: Waiting jobs by priority; only priorities that have any.
+        delayed: Jobs that are not due yet, or are parked.
+        leased: Jobs that workers hold, running or prefetched.
+        oldest_age_seconds: Age of the oldest waiting job; 0 if none waits.
     """
 
     queue: str
@@ -33,31 +35,38 @@ class QueueBacklog(NamedTuple):
 
     @property
     def waiting_count(self) -> int:
-        """How many wait, of all priorities."""
+        """The number of waiting jobs, of all priorities."""
         return sum(self.waiting.values())
+
+    @property
+    def unfinished(self) -> int:
+        """The number of jobs in all places."""
+        return self.waiting_count + self.delayed + self.leased
 
 
 OTHER_QUEUES = "other"
 
 
 class Backlog:
-    """Reads the backlog.
+    """Reader of the backlog.
 
     Args:
         client: The Redis of jobs.
-        queues: The queues that are told apart.
+        queues: The queues that are listed separately.
     """
 
     def __init__(self, client: redis.Redis, queues: Sequence[str]) -> None:
         self._queues = tuple(queues)
-        self._script = load_script(client, "dspyq.delivery", "backlog", library="jobs")
+        self._script = load_script(client, "dspyq.delivery", "backlog")
 
     def read(self) -> Step[list[QueueBacklog]]:
         """Return a step that reads it."""
-        return self._script.step(self._read, args=(_LOOKED_AT, *self._queues))
+        return self._script.step(self._read, limit=_LOOKED_AT, names=self._queues)
 
     def _read(self, reply: list[list[int]]) -> list[QueueBacklog]:
-        return [_backlog(queue, *found) for queue, found in zip((*self._queues, OTHER_QUEUES), reply, strict=True)]
+        found = {position: counts for position, *counts in reply}
+        queues = enumerate((*self._queues, OTHER_QUEUES), start=1)
+        return [_backlog(queue, *found.get(position, _NO_JOBS)) for position, queue in queues]
 
 
 def _backlog(queue: str, delayed: int, leased: int, age_milliseconds: int, *waiting: Any) -> QueueBacklog:

@@ -1,32 +1,33 @@
-"""Jobs out of the traffic: what was set aside, and what is ended from outside."""
+"""Dead-lettered jobs."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import redis
 
+from dspyq.core.runtime import per_runtime
 from dspyq.delivery.records import BATCH_SIZE
-from dspyq.store.clients import JOB_PREFIX, KEY_PREFIX, jobs_client
+from dspyq.store.clients import jobs_client
+from dspyq.store.keys import job_key, key
 from dspyq.store.scripts import load_script
 
-DEAD_KEY = f"{KEY_PREFIX}dead"
-UNTOLD_KEY = f"{KEY_PREFIX}untold"
+DEAD = "dead"
+_UNNOTIFIED = "untold"  # the key of 0.1
 
 
 @dataclass(frozen=True)
 class DeadJob:
-    """A job that was set aside.
+    """A dead-lettered job.
 
     Attributes:
         id: The task's id.
         queue: The queue's name.
-        reason: Why.
+        reason: The reason, in words.
         message: The message's text.
-        lost: How often its runs lost their lease.
+        lost: Number of its runs that lost their lease.
         set_aside_at: When, seconds since 1970 by Redis's clock.
     """
 
@@ -39,7 +40,7 @@ class DeadJob:
 
 
 class DeadJobs:
-    """The jobs that were set aside.
+    """The dead-lettered jobs.
 
     Args:
         client: The Redis of jobs.
@@ -47,21 +48,19 @@ class DeadJobs:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._end, self._replay = (
-            load_script(client, "dspyq.delivery", name, library="jobs") for name in ("end", "replay")
-        )
+        self._replay = load_script(client, "dspyq.delivery", "replay")
 
     def find(self, limit: int = BATCH_SIZE, job_ids: Sequence[str] = ()) -> list[DeadJob]:
-        """Return jobs that were set aside: the latest, or those of these ids."""
-        latest = cast("list[bytes]", self._client.zrevrange(DEAD_KEY, 0, limit - 1)) if not job_ids else []
-        wanted = job_ids or [job_id.decode() for job_id in latest]
+        """Return dead-lettered jobs: the latest, or those with these ids."""
+        latest = cast("list[bytes]", self._client.zrevrange(key(DEAD), 0, limit - 1)) if not job_ids else []
+        wanted = job_ids or [_text(job_id) for job_id in latest]
         pipeline = self._client.pipeline(transaction=False)
         for job_id in wanted:
-            pipeline.hmget(f"{JOB_PREFIX}{job_id}", "queue", "reason", "message", "lost")
-            pipeline.zscore(DEAD_KEY, job_id)
+            pipeline.hmget(job_key(job_id), "queue", "reason", "message", "lost")
+            pipeline.zscore(key(DEAD), job_id)
         replies = pipeline.execute()
         return [
-            DeadJob(job_id, queue.decode(), (reason or b"").decode(), message, int(lost or 0), set_aside_at)
+            DeadJob(job_id, _text(queue), _text(reason), message or b"", _count(lost), set_aside_at)
             for job_id, (queue, reason, message, lost), set_aside_at in zip(
                 wanted, replies[::2], replies[1::2], strict=True
             )
@@ -69,30 +68,34 @@ class DeadJobs:
         ]
 
     def __len__(self) -> int:
-        """Return how many jobs are set aside."""
-        return int(self._client.zcard(DEAD_KEY))
+        """Return the number of dead-lettered jobs."""
+        return int(self._client.zcard(key(DEAD)))
 
-    def untold(self, job_ids: Sequence[str]) -> list[str]:
-        """Return those of these jobs whose callers do not know yet that they were set aside."""
-        known = cast("list[int]", self._client.smismember(UNTOLD_KEY, list(job_ids))) if job_ids else []
-        return [job_id for job_id, is_untold in zip(job_ids, known, strict=True) if is_untold]
+    def unnotified(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those of these jobs whose callers are not notified yet."""
+        known = cast("list[int]", self._client.smismember(key(_UNNOTIFIED), list(job_ids))) if job_ids else []
+        return [job_id for job_id, is_unnotified in zip(job_ids, known, strict=True) if is_unnotified]
 
-    def told(self, job_ids: Sequence[str]) -> None:
-        """Note that the callers of these jobs know that they were set aside."""
+    def mark_notified(self, job_ids: Sequence[str]) -> None:
+        """Record that the callers of these jobs are notified."""
         if job_ids:
-            self._client.srem(UNTOLD_KEY, *job_ids)
+            self._client.srem(key(_UNNOTIFIED), *job_ids)
 
     def replay(self, job_ids: Sequence[str]) -> int:
-        """Queue jobs that were set aside as if they were new; return how many were."""
-        return int(self._replay(args=list(job_ids)))
-
-    def end(self, job_ids: Sequence[str]) -> list[bytes]:
-        """End jobs wherever they stand, running ones too; return their messages, b"" where there is none."""
-        messages: list[bytes] = self._end(args=list(job_ids))
-        return messages
+        """Queue dead-lettered jobs as if they were new; return their number."""
+        return int(self._replay(ids=job_ids))
 
 
-@functools.cache
+def _text(field: bytes | None) -> str:
+    return (field or b"").decode(errors="backslashreplace")
+
+
+def _count(field: bytes | None) -> int:
+    """Read a number that may be missing or invalid: one damaged record must not hide the others."""
+    return int(field) if field and field.isdigit() else 0
+
+
+@per_runtime
 def dead_jobs() -> DeadJobs:
-    """Return this process's view of the jobs that were set aside."""
+    """Return this process's view of dead-lettered jobs."""
     return DeadJobs(jobs_client())

@@ -1,9 +1,8 @@
-"""Queues this process takes nothing from for now. The state is wanted, not done: a new connection finds it as it is."""
+"""Paused queues of this process. This is the desired state, which each new connection applies."""
 
 from __future__ import annotations
 
-import functools
-import os
+from dspyq.core.runtime import per_runtime
 
 
 class Pauses:
@@ -18,7 +17,7 @@ class Pauses:
         return frozenset(self._queues)
 
     def pause(self, queue: str) -> None:
-        """Take nothing more from a queue; what was taken runs on, jobs of other queues flow on."""
+        """Take nothing more from a queue; jobs already taken and other queues are unaffected."""
         self._queues.add(queue)
 
     def resume(self, queue: str) -> None:
@@ -26,10 +25,7 @@ class Pauses:
         self._queues.discard(queue)
 
 
-@functools.cache
+@per_runtime
 def process_pauses() -> Pauses:
     """Return this process's pauses."""
     return Pauses()
-
-
-os.register_at_fork(after_in_child=process_pauses.cache_clear)

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import redis
 
-from dspyq.store.clients import KEY_PREFIX
-from dspyq.store.scripts import load_script, run_together
+from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
+from dspyq.core.tolerated import tolerate
+from dspyq.delivery.versions import SERVED_SECONDS, base_queue
+from dspyq.errors import InputsTooLarge, InvalidOption
+from dspyq.store.keys import key
+from dspyq.store.scripts import Step, load_script, run_together
 
+#: Error for a task id, chosen by a caller, that another question has.
+TAKEN_ID = (
+    "task_id is another question's, whose job or answer is still there: give each question a task id of its own, "
+    "or leave task_id out"
+)
+_ID_IS_TAKEN = -1
 #: The most jobs one script moves, so that Redis serves others in between.
 BATCH_SIZE = 500
-#: Within this, every worker that lives has beaten again after Redis was away.
+#: Time within which every live worker has sent a beat again after Redis was down.
 _GRACE_SECONDS = 3.0
 
 
-class Job(NamedTuple):
+class QueuedJob(NamedTuple):
     """A message on its way into Redis.
 
     Attributes:
         id: The task's id.
-        message: What a worker gets, as text or as its bytes.
+        message: The message for a worker, as text or bytes.
         queue: The queue's name.
         priority: From 0, the most urgent, to 15.
-        delay_seconds: How long it waits before it may be taken; not at all where it is not positive.
-        generation: How often the task has published itself anew. A higher one ends the run of a lower one.
+        delay_seconds: Time before it may be taken; none if not positive.
+        generation: Number of times that the task has republished itself. A higher one ends the run of a lower one.
         is_child: Whether another task's run published it. Its run may be repeated; the child is not, once it is done.
+        input_hash: The question of a prediction; empty for any other task.
+        is_own_id: Whether the prediction's caller chose the id, which must then be no other question's.
+        result_key: Key of the result under that id, if results are in the Redis of jobs.
     """
 
     id: str
@@ -37,6 +50,9 @@ class Job(NamedTuple):
     delay_seconds: float = 0.0
     generation: int = 0
     is_child: bool = False
+    input_hash: str = ""
+    is_own_id: bool = False
+    result_key: str = ""
 
 
 class Delivery(NamedTuple):
@@ -45,44 +61,62 @@ class Delivery(NamedTuple):
     Attributes:
         id: The task's id.
         fence: The number of this run; every later run of this id has a higher one.
-        run_count: How many runs the job had, this one included.
-        hand_backs: How often it was handed back by workers that cannot run it.
+        run_count: Number of runs of the job, including this one.
+        is_given_up: Whether it has waited too long for a worker of its version.
         message: The message's text.
         is_claimed: Whether its question is claimed for it, and was not answered when it was taken.
+        disowned_by: The batch that its message names and that does not pay for it any more; empty for none.
     """
 
     id: str
     fence: int
     run_count: int
-    hand_backs: int
+    is_given_up: bool
     message: bytes
     is_claimed: bool
+    disowned_by: str = ""
 
     @property
     def tag(self) -> str:
-        """The run's name, unlike that of any other run: Celery's delivery tag."""
+        """Unique name of the run: Celery's delivery tag."""
         return f"{self.id}:{self.fence}"
 
 
 class Sweep(NamedTuple):
-    """What one sweep did.
+    """Results of one sweep.
 
     Attributes:
-        due: How many delayed jobs were moved to their queues.
-        rung: How many bells were rung for jobs that had none.
+        due: Number of delayed jobs moved to their queues.
+        rung: Number of bells rung for jobs that had none.
         expired: The ids of the jobs whose lease ran out.
-        untold: The ids of jobs that were set aside, whose callers do not know yet; some of them, if there are many.
+        unnotified: The ids of jobs set aside whose callers are not notified yet; only some of them if there are many.
+        versions: The versions' queues that hold jobs.
+        unserved: Those of them that this sweep first found without a worker, with the number of their jobs.
+        given_up: Number of jobs that waited too long for a worker of their version.
     """
 
     due: int
     rung: int
     expired: tuple[str, ...]
-    untold: tuple[str, ...]
+    unnotified: tuple[str, ...]
+    versions: frozenset[str] = frozenset()
+    unserved: tuple[tuple[str, int], ...] = ()
+    given_up: int = 0
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing was left for another sweep right away."""
-        return max(self.due, self.rung, len(self.expired)) < BATCH_SIZE
+        """Return True if another sweep would find nothing more to do right away."""
+        return max(self.due, self.rung, len(self.expired), self.given_up) < BATCH_SIZE
+
+
+def check_put(replies: Iterable[object]) -> None:
+    """Check the replies of ``put`` to several jobs.
+
+    Raises:
+        InvalidOption: If the id of one is another question's.
+    """
+    if _ID_IS_TAKEN in replies:
+        raise InvalidOption(TAKEN_ID)
 
 
 class Records:
@@ -90,96 +124,208 @@ class Records:
 
     Args:
         client: The Redis of jobs.
+        most_bytes: The most bytes of a job's message.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, most_bytes: int = DEFAULT_MAX_JOB_BYTES) -> None:
         self._client = client
-        names = ("put", "take", "finish", "back", "renew", "sweep", "purge")
-        self._scripts = {name: load_script(client, "dspyq.delivery", name, library="jobs") for name in names}
+        self._most_bytes = most_bytes
+        names = ("put", "take", "finish", "back", "renew", "sweep", "purge", "end")
+        self._scripts = {name: load_script(client, "dspyq.delivery", name) for name in names}
 
-    def put(self, job: Job) -> bool:
-        """Store a job and ring for it; return False where an older message of the same id stands for it."""
-        return bool(self._scripts["put"](args=_put_arguments(job)))
+    def put(self, job: QueuedJob) -> bool:
+        """Store a job and ring its bell; return False if an older message of the same id is kept instead.
 
-    def put_many(self, jobs: Sequence[Job]) -> None:
-        """Store jobs in one round trip, and ring for them."""
-        put = self._scripts["put"]
-        run_together(self._client, [put.step(bool, args=_put_arguments(job)) for job in jobs])
+        Raises:
+            InvalidOption: If its id is another question's.
+            InputsTooLarge: If its message is larger than it may be.
+        """
+        (reply,) = run_together(self._client, [self._put(job)])
+        check_put([reply])
+        return bool(reply == 1)
 
-    def put_in_batch(self, job: Job, batch: Any) -> None:
+    def check_size(self, message: str | bytes) -> None:
+        """Refuse a job whose message is too large.
+
+        Raises:
+            InputsTooLarge: If it is larger than it may be.
+        """
+        if len(message) > self._most_bytes:
+            raise InputsTooLarge(
+                f"the job's message takes {len(message):,} bytes, with inputs, links and headers, more than the "
+                f"{self._most_bytes:,} of delivery.max_job_bytes"
+            )
+
+    def put_many(self, jobs: Sequence[QueuedJob]) -> None:
+        """Store jobs in one round trip, and ring their bells.
+
+        Raises:
+            InvalidOption: If the id of one is another question's; the others are stored.
+            InputsTooLarge: If a message is larger than it may be; nothing is stored.
+        """
+        check_put(run_together(self._client, [self._put(job) for job in jobs]))
+
+    def put_in_batch(self, job: QueuedJob, batch: Any) -> None:
         """Put a job when a kombu ``PublishBatch`` is flushed."""
-        script = self._scripts["put"]
-        batch.pipeline.scripts.add(script)  # its pipeline loads the script where Redis does not know it
-        batch.add("evalsha", script.sha, 0, *_put_arguments(job))
+        put = self._put(job)
+        batch.pipeline.scripts.add(put.script)  # its pipeline loads the script if Redis lacks it
+        # Not by kombu's method, which would put a global key prefix before the first argument.
+        batch.add("execute_command", *put.command)
 
-    def take(self, queue: str, lease_seconds: float) -> Delivery | None:
-        """Lease the first job of a queue to a new run."""
-        reply = self._scripts["take"](args=(queue, lease_seconds))
-        if reply is None:
+    def take(self, queue: str, lease_seconds: float, version: str = "") -> Delivery | None:
+        """Lease the first job of a queue, or of it and the queue of one version, to a new run."""
+        taken = self.take_many(queue, lease_seconds, version, most=1)
+        return taken[0] if taken else None
+
+    def take_many(self, queue: str, lease_seconds: float, version: str = "", *, most: int) -> list[Delivery]:
+        """Lease jobs as ``take``: the first, and one for each further bell of the queue that no worker waits for.
+
+        Args:
+            queue: The queue whose bell rang.
+            lease_seconds: Seconds until the runs lose their jobs, unless they are renewed.
+            version: The queue of the worker's version; empty where no jobs wait there.
+            most: The most jobs to take, at least 1.
+        """
+        taken = self._scripts["take"](
+            queue=queue,
+            lease_seconds=lease_seconds,
+            version_queue=version,
+            most_bytes=self._most_bytes,
+            most=most,
+        )
+        return [delivery for reply in taken if (delivery := self._delivery(reply)) is not None]
+
+    def _delivery(self, reply: list[Any]) -> Delivery | None:
+        job_id, fence, run_count, is_given_up, message, is_claimed, disowned_by = reply
+        try:
+            name = job_id.decode()
+        except UnicodeDecodeError as error:  # no id of a task
+            tolerate("list_item", error)
+            self._scripts["finish"](id=job_id, fence=fence)
             return None
-        job_id, fence, run_count, hand_backs, message, is_claimed = reply
-        return Delivery(job_id.decode(), fence, run_count, int(hand_backs), message, bool(is_claimed))
+        return Delivery(name, fence, run_count, bool(is_given_up), message, bool(is_claimed), disowned_by.decode())
 
     def finish(self, tag: str) -> bool:
-        """End the job of a run; return False where it is this run's no more."""
-        return bool(self._scripts["finish"](args=_runs([tag])))
+        """End the job of a run; return False if it is no longer this run's."""
+        job_id, fence = tag.rsplit(":", 1)
+        return bool(self._scripts["finish"](id=job_id, fence=fence))
 
     def give_back(self, tags: Sequence[str], delay_seconds: float = 0.0) -> int:
-        """Return the jobs of these runs to their old turns, now or later; return how many were theirs."""
+        """Return the jobs of these runs to their old turns, now or later; return the number that were theirs."""
         return self._back(tags, delay_seconds)
 
-    def hand_back(self, tag: str, delay_seconds: float) -> bool:
-        """Return the job of a run that this worker cannot run, and count that; return False where it is not its own."""
-        return bool(self._back([tag], delay_seconds, is_hand_back=True))
+    def pass_on(self, tag: str, version: str) -> bool:
+        """Move the job of a run to the queue of its version; return False if it is no longer this run's."""
+        return bool(self._back([tag], 0, version=version))
 
     def set_aside(self, tag: str, reason: str) -> bool:
-        """Take the job of a run out of the traffic, with its reason; return False where it is this run's no more."""
+        """Dead-letter the job of a run, with a reason; return False if it is no longer this run's."""
         return bool(self._back([tag], -1, reason))
 
     def renew(self, tags: Sequence[str], lease_seconds: float) -> frozenset[str]:
-        """Lease the jobs of these runs for as long again; return the tags of those that lost theirs."""
-        positions: list[int] = self._scripts["renew"](args=(lease_seconds, *_runs(tags)))
+        """Renew the leases of these runs; return the tags of runs that lost their jobs."""
+        positions: list[int] = self._scripts["renew"](lease_seconds=lease_seconds, runs=_runs(tags))
         return frozenset(tags[position - 1] for position in positions)
 
-    def sweep(self, max_deliveries: int, longest_gap_seconds: float = math.inf) -> Sweep:
-        """Move due jobs and those whose lease ran out to their queues, set the often lost aside, ring missing bells.
+    def sweep(
+        self,
+        max_deliveries: int,
+        longest_gap_seconds: float = math.inf,
+        *,
+        version_wait_seconds: float = math.inf,
+        dead: tuple[int, float] = (10_000, 30 * 86_400.0),
+        served: Sequence[str] = (),
+    ) -> Sweep:
+        """Queue due jobs and those with expired leases, dead-letter jobs lost too often, and ring missing bells.
 
         Args:
             max_deliveries: How often a job may lose its lease before it is set aside.
-            longest_gap_seconds: Where nobody swept for longer, Redis may have been away, and no lease runs out before
+            longest_gap_seconds: If no sweep ran for longer, Redis may have been down, and no lease expires before
                 its holder has had the time to renew it.
+            version_wait_seconds: How long a job waits for a worker of its version.
+            dead: Number of dead-lettered jobs to keep, and the seconds to keep them.
+            served: Queues and versions to announce for this worker; see ``Versions``.
         """
-        arguments = (BATCH_SIZE, max_deliveries, longest_gap_seconds, _GRACE_SECONDS)
-        due, rung, expired, untold = self._scripts["sweep"](args=arguments)
-        ids = [tuple(job_id.decode() for job_id in some) for some in (expired, untold)]
-        return Sweep(due, rung, *ids)
+        most_dead, dead_seconds = dead
+        reply = self._scripts["sweep"](
+            limit=BATCH_SIZE,
+            max_lost=max_deliveries,
+            gap=longest_gap_seconds,
+            grace=_GRACE_SECONDS,
+            version_wait=version_wait_seconds,
+            most_dead=most_dead,
+            dead_seconds=dead_seconds,
+            served_seconds=SERVED_SECONDS,
+            served=served,
+        )
+        due, rung, expired, unnotified, versions, unserved, given_up = reply
+        return Sweep(
+            due,
+            rung,
+            expired=tuple(_texts(expired)),
+            unnotified=tuple(_texts(unnotified)),
+            versions=frozenset(_texts(versions)),
+            unserved=tuple(zip(_texts(unserved[::2]), unserved[1::2], strict=True)),
+            given_up=given_up,
+        )
 
     def purge(self, queue: str) -> int:
-        """Remove every waiting job of a queue, neither delayed nor leased ones; return how many."""
+        """Remove the waiting jobs of a queue in all versions, not delayed or leased ones; return their number."""
         removed = 0
-        while batch := int(self._scripts["purge"](args=(queue, BATCH_SIZE))):
-            removed += batch
+        for name in (queue, *self.versions_of(queue)):
+            while batch := int(self._scripts["purge"](queue=name, limit=BATCH_SIZE)):
+                removed += batch
         return removed
 
+    def end(self, job_ids: Sequence[str]) -> list[bytes]:
+        """End jobs in any state, running ones too; return their messages, b"" for a job without one."""
+        messages: list[bytes] = self._scripts["end"](ids=job_ids)
+        return messages
+
+    def versions_of(self, queue: str) -> list[str]:
+        """Return the versions' queues of a queue that hold jobs."""
+        return sorted(name for name in self.queues() if name != queue and base_queue(name) == queue)
+
     def backlog(self, queue: str) -> int:
-        """Return how many jobs wait in a queue, delayed and leased ones left out."""
-        return int(self._client.zcard(f"{KEY_PREFIX}queue:{queue}"))
+        """Return the number of waiting jobs of a queue, without delayed and leased ones."""
+        return int(self._client.zcard(key(f"queue:{queue}")))
+
+    def queues(self) -> frozenset[str]:
+        """Return the queues that hold jobs, or held some at the last sweep."""
+        return frozenset(_texts(cast("set[bytes]", self._client.smembers(key("queues")))))
 
     def is_job_queue(self, queue: str) -> bool:
-        """Return whether a queue ever held a job."""
-        return bool(self._client.sismember(f"{KEY_PREFIX}queues", queue))
+        """Return True if a queue holds jobs."""
+        return bool(self._client.sismember(key("queues"), queue))
 
-    def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, is_hand_back: bool = False) -> int:
+    def _put(self, job: QueuedJob) -> Step[int]:
+        self.check_size(job.message)
+        arguments: dict[str, Any] = {
+            "id": job.id,
+            "message": job.message,
+            "queue": job.queue,
+            "priority": job.priority,
+            "delay_seconds": job.delay_seconds,
+            "generation": job.generation,
+            "is_child": "1" if job.is_child else "",
+        }
+        if job.input_hash:
+            arguments["input_hash"] = job.input_hash
+        if job.is_own_id:
+            arguments |= {"is_own_id": "1", "result_key": job.result_key}
+        return self._scripts["put"].step(int, **arguments)
+
+    def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, version: str = "") -> int:
         if not tags:
             return 0
-        counted = "1" if is_hand_back else ""
-        return int(self._scripts["back"](args=(delay_seconds, reason, counted, *_runs(tags))))
+        arguments = {"delay_seconds": delay_seconds, "reason": reason, "version_queue": version}
+        return int(self._scripts["back"](runs=_runs(tags), **arguments))
 
 
-def _put_arguments(job: Job) -> tuple[str | bytes | int | float, ...]:
-    return job.id, job.message, job.queue, job.priority, job.delay_seconds, job.generation, int(job.is_child)
+def _texts(names: Iterable[bytes]) -> list[str]:
+    return [name.decode(errors="replace") for name in names]
 
 
 def _runs(tags: Sequence[str]) -> list[str]:
-    """Return the id and fence of each."""
+    """Return the id and fence of each tag."""
     return [part for tag in tags for part in tag.rsplit(":", 1)]

@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from dspyq.delivery.leases import Leases
-from dspyq.delivery.records import Job, Records
+from dspyq.delivery.records import QueuedJob, Records
 from tests.delivery import delivery_app
+from tests.support.beats import add_beat, beat_of
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
 
@@ -44,19 +45,18 @@ def make_leases(make_records: Callable[[], Records]) -> Iterator[Callable[..., L
     made: list[Leases] = []
 
     def make(lease_seconds: float = 30.0, *, beat_records: Records | None = None) -> Leases:
-        made.append(
-            Leases(make_records(), beat_records or make_records(), lease_seconds=lease_seconds, max_deliveries=3)
-        )
+        made.append(Leases(make_records(), lease_seconds))
+        add_beat(made[-1], beat_records or make_records())
         return made[-1]
 
     yield make
     for leases in made:
-        leases.stop()
+        beat_of(leases).stop()
 
 
 @pytest.fixture
 def leases(make_leases: Callable[..., Leases], monkeypatch: pytest.MonkeyPatch) -> Leases:
-    """What the transport holds in the test's own process; it does not beat by itself."""
+    """The leases of the transport in the test's own process; it does not beat by itself."""
     leases = make_leases()
     monkeypatch.setattr("dspyq.delivery.transport.process_leases", lambda: leases)
     return leases
@@ -97,10 +97,10 @@ def make_worker(
 
 
 @pytest.fixture
-def job() -> Callable[..., Job]:
+def job() -> Callable[..., QueuedJob]:
     """Make a job of queue "q": ``job("id", priority=3)``."""
 
-    def make(job_id: str | None = None, **fields: object) -> Job:
-        return Job(**{"id": job_id or uuid.uuid4().hex, "message": "{}", "queue": "q", **fields})
+    def make(job_id: str | None = None, **fields: object) -> QueuedJob:
+        return QueuedJob(**{"id": job_id or uuid.uuid4().hex, "message": "{}", "queue": "q", **fields})
 
     return make

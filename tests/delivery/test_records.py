@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from dspyq.delivery import records as records_module
-from dspyq.delivery.dead import DeadJobs
-from dspyq.delivery.records import Delivery, Job, Records
+from dspyq.delivery.records import Delivery, QueuedJob, Records
+from dspyq.errors import InputsTooLarge
 from tests.support.redis_server import RedisServer
 
 PREFIX = "dspy:v1:"
@@ -22,7 +22,7 @@ SHORT_LEASE_SECONDS = 0.05
 
 
 def places(client: redis.Redis, job_id: str) -> list[str]:
-    """Where a job stands; always one place while it is unfinished."""
+    """The place of a job; always one place while it is unfinished."""
     candidates = [PREFIX + "delayed", PREFIX + "leases", *client.scan_iter(PREFIX + "queue:*")]
     return [key.removeprefix(PREFIX) for key in candidates if client.zscore(key, job_id) is not None]
 
@@ -98,7 +98,7 @@ def test_a_run_that_lost_its_job_cannot_finish_it(records: Records, job: Any, jo
     assert records.finish(second.tag)
 
 
-def test_a_late_run_finishes_its_job_while_nobody_else_has_it(
+def test_a_late_run_finishes_its_job_while_no_other_run_has_it(
     records: Records, job: Any, jobs_redis: redis.Redis
 ) -> None:
     records.put(job("one"))
@@ -118,7 +118,7 @@ def test_a_renewed_lease_runs_from_the_renewal(records: Records, job: Any) -> No
     assert records.sweep(MAX_DELIVERIES).expired == ()
 
 
-def test_a_renewal_takes_back_an_expired_job_that_nobody_took(
+def test_a_renewal_takes_back_an_expired_job_that_no_run_took(
     records: Records, job: Any, jobs_redis: redis.Redis
 ) -> None:
     records.put(job("one"))
@@ -185,7 +185,7 @@ def test_lost_bells_are_rung_again_and_no_more_than_jobs_wait(
     assert jobs_redis.llen("q") == 3
 
 
-def test_a_sweep_with_more_to_do_says_so(
+def test_a_sweep_with_more_to_do_is_incomplete(
     records: Records, job: Any, jobs_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records_module, "BATCH_SIZE", 10)
@@ -273,15 +273,6 @@ def test_a_retry_sent_twice_counts_once(records: Records, job: Any) -> None:
     assert records.finish(delivery.tag)
 
 
-def test_only_a_worker_that_cannot_run_a_job_counts_as_handing_it_back(records: Records, job: Any) -> None:
-    records.put(job("one"))
-    for _ in range(3):
-        records.give_back([take(records).tag])
-    assert records.hand_back(take(records).tag, 0)
-    last = take(records)
-    assert (last.run_count, last.hand_backs) == (5, 1)
-
-
 @pytest.mark.parametrize("way", ["finish", "end", "purge"])
 def test_what_the_runs_of_a_job_paid_for_is_forgotten_with_it(
     records: Records, job: Any, jobs_redis: redis.Redis, way: str
@@ -291,7 +282,7 @@ def test_what_the_runs_of_a_job_paid_for_is_forgotten_with_it(
     if way == "finish":
         records.finish(take(records).tag)
     elif way == "end":
-        DeadJobs(records._client).end(["one"])  # noqa: SLF001 - the same Redis
+        records.end(["one"])
     else:
         records.purge("q")
     assert not jobs_redis.exists(PREFIX + "calls:one")
@@ -331,7 +322,7 @@ def test_a_job_set_aside_keeps_its_record_and_runs_no_more(records: Records, job
         (None, False),
     ],
 )
-def test_taking_a_job_tells_whether_its_question_is_its_own_to_answer(
+def test_taking_a_job_returns_if_its_question_is_claimed_for_it(
     records: Records, job: Any, jobs_redis: redis.Redis, alias: dict[str, str] | None, *, is_claimed: bool
 ) -> None:
     if alias:
@@ -374,7 +365,7 @@ def test_many_sweeps_at_once_return_each_job_once(
 def _put_all(url: str, process: int) -> None:
     records = Records(redis.Redis.from_url(url))
     for number in range(100):
-        records.put(Job(id=f"{number}", message=str(process), queue="q", priority=process))
+        records.put(QueuedJob(id=f"{number}", message=str(process), queue="q", priority=process))
 
 
 def test_processes_that_put_one_id_at_once_make_one_job_with_the_most_urgent_turn(
@@ -411,3 +402,73 @@ def test_a_full_redis_refuses_new_jobs_whole_and_lets_old_ones_move_and_end(
     assert records.finish(running.tag)
     assert records.sweep(MAX_DELIVERIES).expired == ("lost",)
     assert [take(records).id, take(records).id] == ["lost", "waiting"]
+
+
+def test_a_record_larger_than_it_may_be_is_refused_when_put_and_set_aside_unread_when_taken(
+    redis_server: RedisServer, job: Any
+) -> None:
+    client = redis_server.client(decode_responses=False)
+    bounded = Records(client, most_bytes=1_000)
+    with pytest.raises(InputsTooLarge, match=r"delivery\.max_job_bytes"):
+        bounded.put(job("large")._replace(message="x" * 1_001))
+    Records(client).put(job("large")._replace(message="x" * 1_001))
+    bounded.put(job("good"))
+    delivery = bounded.take("q", 30)
+    assert delivery is not None
+    assert delivery.id == "good"
+    assert client.zscore("dspy:v1:dead", "large")
+    assert b"max_job_bytes" in client.hget("dspy:v1:job:large", "reason")
+
+
+def test_one_bell_brings_a_job_for_each_bell_that_no_worker_waits_for(
+    records: Records, job: Any, jobs_redis: redis.Redis
+) -> None:
+    for number in range(5):
+        records.put(job(str(number), priority=5 - number))
+    jobs_redis.rpop("q")  # as a worker's BRPOP
+    taken = records.take_many("q", 30, most=4)
+    assert [delivery.id for delivery in taken] == ["4", "3", "2", "1"]
+    assert [delivery.run_count for delivery in taken] == [1, 1, 1, 1]
+    assert [places(jobs_redis, delivery.id) for delivery in taken] == [["leases"]] * 4
+    assert jobs_redis.lrange("q", 0, -1) == ["1"]
+    jobs_redis.rpop("q")
+    assert [delivery.id for delivery in records.take_many("q", 30, most=4)] == ["0"]
+
+
+def test_a_bell_leaves_the_jobs_to_those_that_have_theirs(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
+    for number in range(3):
+        records.put(job(str(number)))
+    for _ in range(3):  # three workers were waiting
+        jobs_redis.rpop("q")
+    assert [[each.id for each in records.take_many("q", 30, most=8)] for _ in range(3)] == [["0"], ["1"], ["2"]]
+
+
+def test_taking_several_leaves_what_is_no_bell(records: Records, job: Any, jobs_redis: redis.Redis) -> None:
+    jobs_redis.lpush("q", "a foreign message")
+    for number in range(3):
+        records.put(job(str(number)))
+    assert len(records.take_many("q", 30, most=8)) == 3
+    assert jobs_redis.lrange("q", 0, -1) == ["a foreign message"]
+
+
+def test_jobs_taken_together_have_runs_of_their_own(records: Records, job: Any) -> None:
+    for job_id in ("one", "two"):
+        records.put(job(job_id))
+    first, second = records.take_many("q", 30, most=2)
+    assert records.finish(first.tag)
+    assert records.give_back([second.tag]) == 1
+    (again,) = records.take_many("q", 30, most=2)
+    assert (again.id, again.run_count) == ("two", 2)
+    assert again.fence > second.fence
+    assert not records.finish(second.tag)
+
+
+def test_a_damaged_job_does_not_keep_others_from_being_taken_with_it(
+    records: Records, job: Any, jobs_redis: redis.Redis
+) -> None:
+    for job_id in ("one", "damaged", "two"):
+        records.put(job(job_id))
+    jobs_redis.hset(PREFIX + "job:damaged", "runs", "many")
+    assert [delivery.id for delivery in records.take_many("q", 30, most=8)] == ["one", "two"]
+    assert places(jobs_redis, "damaged") == []
+    assert jobs_redis.zscore(PREFIX + "dead", "damaged") is not None

@@ -1,21 +1,24 @@
 #!lua flags=allow-oom
--- Gives jobs back before they are done: to their queues at their old turns, now or later, or out of the traffic.
--- Keys: see jobs.lua.
--- Arguments: seconds until they may be taken again, 0 for now, negative to set them aside; the reason, for the latter;
---   '1' where this worker cannot run them and others may, which is counted, otherwise ''; then id and fence of each run.
--- Reply: how many were given back; the others are their runs' no more.
-local delay_seconds, reason, is_hand_back = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
+-- Returns unfinished jobs: to their queues at their old turns, now or later, to the queue of their version, or to the
+-- dead letters.
+-- Libraries: delivery/jobs.
+-- Arguments:
+--   delay_seconds:number  until they may be taken again, 0 for now, negative to set them aside
+--   reason                for the latter
+--   version_queue         the queue of their version, where this worker has another, otherwise ''
+--   runs...               id and fence of each
+-- Reply: the number returned; the other runs have lost their jobs.
 
 local given = 0
-for index = 4, #ARGV, 2 do
-  local id, fence = ARGV[index], ARGV[index + 1]
+for index = 1, #runs, 2 do
+  local id, fence = runs[index], runs[index + 1]
   if holds(id, fence) then
     given = given + 1
     leave(id)
-    if is_hand_back then
-      redis.call('HINCRBY', job_key(id), 'hand_backs', 1)
+    if version_queue ~= '' then
+      redis.call('HSET', JOB .. id, 'queue', version_queue, 'passed_on_at', seconds_from_now(0))
     end
-    redis.call('HINCRBY', job_key(id), 'fence', 1) -- or the run's next renewal would lease it again
+    redis.call('HINCRBY', JOB .. id, 'fence', 1) -- or the run's next renewal would lease it again
     if delay_seconds < 0 then
       set_aside(id, reason)
     elseif delay_seconds > 0 then

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
--- Ends jobs from outside, wherever they stand: their runs, if there are any, hold nothing from now on.
--- Keys: see jobs.lua.
--- Arguments: ids.
--- Reply: the messages of those that there were, '' for the others.
+-- Ends jobs in any state from outside: their runs, if any, have lost them from now on.
+-- Libraries: delivery/jobs.
+-- Arguments:
+--   ids...  of the jobs
+-- Reply: the messages of existing jobs, '' for the others.
 local messages = {}
-for index, id in ipairs(ARGV) do
-  messages[index] = redis.call('HGET', job_key(id), 'message') or ''
+for index, id in ipairs(ids) do
+  messages[index] = redis.call('HGET', JOB .. id, 'message') or ''
   leave(id)
   erase(id)
 end

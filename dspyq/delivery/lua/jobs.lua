@@ -1,91 +1,123 @@
--- Shared by every script here. Keys are built inside the scripts, so this is for one Redis, not for Redis Cluster.
--- Every time is in seconds of Redis's own clock.
+-- Shared by the scripts on jobs. Every time is in seconds of Redis's own clock.
 --
 -- An unfinished job is one hash and stands in exactly one place:
 --   dspy:v1:job:<id>      hash: message, queue, score, fence (another number for each take, raised whenever a run is
 --                         ended from outside), runs (how often it was taken), generation (raised by the task when it
 --                         publishes itself anew), put_at (the second it was first put), lost (leases that ran out),
---                         hand_backs (by workers that cannot run it), child (there for one of another task's run),
---                         reason (why it was set aside)
+--                         passed_on_at (the second it was moved to the queue of its version), given_up (there once it
+--                         waited there too long), child (there for one of another task's run), reason (why it was set
+--                         aside), input_hash (of a prediction's question), disowned_by (the batch that its message
+--                         names and that does not pay for it any more), exposed (there once its call
+--                         is noted for its experiment)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
+--                         A version's queue is <name>@<16 hexadecimal digits>: of the jobs of <name> that workers of
+--                         another version passed on; workers of that version take from both, in one order
 --   dspy:v1:delayed       place: sorted set by the second the job is due
 --   dspy:v1:leases        place: sorted set by the second the lease runs out
---   dspy:v1:dead          place: sorted set by the second the job was set aside; its hash says the reason
+--   dspy:v1:dead          place: sorted set by the second the job was set aside; its hash has the reason
 -- And beside it:
---   dspy:v1:prediction:<input hash>  the alias of a question, of the scripts on claims; read by take alone
+--   dspy:v1:prediction:<input hash>  the alias of a question, of the scripts on claims; put keeps it, purge frees it
 --   dspy:v1:calls:<id>    what its runs have paid for already, written by the workers' guards; ends with the job
---   dspy:v1:untold        set of the dead whose callers do not know yet
---   dspy:v1:done:<id>     says for an hour that a child of another task's run is done
---   dspy:v1:queues        set of the names of all queues that ever held a job
+--   dspy:v1:untold        set of dead jobs whose callers are not notified yet
+--   dspy:v1:done:<id>     marks for an hour a finished child of another task's run
+--   dspy:v1:queues        set of the names of the queues that hold jobs or bells; a sweep removes the others
+--   dspy:v1:served        sorted set of the queues, and versions' queues, that live workers take from, by the second
+--                         until which that holds
+--   dspy:v1:unserved      hash: by version's queue, the second a sweep first found jobs in it and no worker
 --   dspy:v1:swept         the second of the last sweep
 --   dspy:v1:seq           the last sequence given out
 --   <name>                list of bells, watched by kombu; losing or doubling one is harmless
-local PREFIX = 'dspy:v1:'
-local DELAYED, LEASES, QUEUES, SEQUENCE = PREFIX .. 'delayed', PREFIX .. 'leases', PREFIX .. 'queues', PREFIX .. 'seq'
-local DEAD, UNTOLD, SWEPT = PREFIX .. 'dead', PREFIX .. 'untold', PREFIX .. 'swept'
-local SECONDS_DONE = 3600
+local VERSION_PATTERN = '^(.+)@' .. string.rep('%x', 16) .. '$'
 local SEQUENCES_PER_PRIORITY = 2 ^ 49
 
-local function job_key(id)
-  return PREFIX .. 'job:' .. id
-end
-
-local function done_key(id)
-  return PREFIX .. 'done:' .. id
-end
-
-local function queue_key(name)
-  return PREFIX .. 'queue:' .. name
-end
-
 local function seconds_from_now(seconds)
-  local now = redis.call('TIME')
-  return string.format('%.6f', now[1] + now[2] / 1e6 + seconds)
+  return string.format('%.6f', now_seconds() + seconds)
 end
 
 local function ring(name)
-  redis.call('LPUSH', name, '1')
+  redis.call('LPUSH', BELLS .. name, '1')
 end
 
--- Whether this run still is the job's latest.
-local function holds(id, fence)
-  return redis.call('HGET', job_key(id), 'fence') == fence
+-- The input hash that a job's message names, for jobs of 0.1, which have no field for it; nil where it is no
+-- prediction's. 0.3 drops this.
+local function input_hash_of_0_1(message)
+  local at = string.find(message, '"input_hash"', 1, true)
+  return at and string.match(message, '^"input_hash": ?"(%x+)"', at)
 end
 
 -- Puts a job into its queue at its turn.
 local function line_up(id, queue, score)
-  redis.call('ZADD', queue_key(queue), score, id)
+  redis.call('SADD', QUEUES, queue)
+  redis.call('ZADD', QUEUE .. queue, score, id)
   ring(queue)
 end
 
--- Puts a job, if it still has a record, into its queue at its own turn.
-local function enqueue(id)
-  local job = redis.call('HMGET', job_key(id), 'queue', 'score')
-  if job[1] then
-    line_up(id, job[1], job[2])
+-- Puts many new jobs into their queue, given as pairs of score and id.
+local function line_up_many(queue, places)
+  redis.call('SADD', QUEUES, queue)
+  redis.call('ZADD', QUEUE .. queue, unpack(places))
+  local bells = {}
+  for index = 1, #places / 2 do
+    bells[index] = '1'
+  end
+  redis.call('LPUSH', BELLS .. queue, unpack(bells))
+end
+
+-- The alias of a job's question; nil where it has none.
+local function alias_of(id)
+  local input_hash = redis.call('HGET', JOB .. id, 'input_hash')
+  input_hash = input_hash or input_hash_of_0_1(redis.call('HGET', JOB .. id, 'message') or '')
+  return input_hash and PREDICTION .. input_hash
+end
+
+-- Gives the claim that lasts as long as a job an end; an answer that is still good keeps its time.
+local function end_claim(id)
+  local alias = alias_of(id)
+  local held = alias and redis.call('HMGET', alias, 'pending', 'until') or {}
+  if held[1] == id then
+    local soonest = now_milliseconds() + SECONDS_UNRELEASED * 1000
+    redis.call('PEXPIREAT', alias, whole(math.max(soonest, tonumber(held[2] or 0))))
   end
 end
 
--- Removes what is kept of a job that stands in no place any more.
+-- Deletes the records of a job that has left its place. Its process releases its claim, unless it dies before.
 local function erase(id)
-  redis.call('DEL', job_key(id), PREFIX .. 'calls:' .. id)
+  pcall(end_claim, id) -- a damaged record must not stop the others
+  redis.call('DEL', JOB .. id, CALLS .. id)
 end
 
--- Takes a job out of its place, whichever that is.
+-- Removes a job from its place.
 local function leave(id)
   redis.call('ZREM', LEASES, id)
   redis.call('ZREM', DELAYED, id)
   redis.call('ZREM', DEAD, id)
   redis.call('SREM', UNTOLD, id)
-  local queue = redis.call('HGET', job_key(id), 'queue')
+  local queue = redis.call('HGET', JOB .. id, 'queue')
   if queue then
-    redis.call('ZREM', queue_key(queue), id)
+    redis.call('ZREM', QUEUE .. queue, id)
   end
 end
 
--- Takes a job that stands in no place out of the traffic: only its record stays, to be looked at and replayed.
+-- Dead-letters a job that is in no place: only its record stays, to be inspected and replayed.
 local function set_aside(id, reason)
-  redis.call('HSET', job_key(id), 'reason', reason)
+  redis.call('HSET', JOB .. id, 'reason', reason)
   redis.call('ZADD', DEAD, seconds_from_now(0), id)
   redis.call('SADD', UNTOLD, id)
+end
+
+-- Dead-letters a job that is in no place and has a damaged record; without a record there is no job.
+local function set_aside_damaged(id)
+  if redis.call('TYPE', JOB .. id).ok == 'hash' then
+    set_aside(id, 'its record cannot be read')
+  end
+end
+
+-- Puts a job, if it still has a record, into its queue at its own turn.
+local function enqueue(id)
+  local is_read, job = pcall(redis.call, 'HMGET', JOB .. id, 'queue', 'score')
+  if is_read and job[1] and tonumber(job[2]) then
+    line_up(id, job[1], job[2])
+  else
+    set_aside_damaged(id)
+  end
 end

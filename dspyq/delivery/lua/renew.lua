@@ -1,18 +1,20 @@
 #!lua flags=allow-oom
--- Renews leases. A lease that ran out is taken back as long as no other run took the job.
--- Keys: see jobs.lua.
--- Arguments: lease, seconds; then id and fence of each run.
+-- Renews leases. An expired lease is renewed too, if no other run has taken the job.
+-- Libraries: delivery/jobs.
+-- Arguments:
+--   lease_seconds:number  from now on
+--   runs...               id and fence of each
 -- Reply: the positions, from 1, of the runs that lost their job.
-local until_second = seconds_from_now(ARGV[1])
+local until_second = seconds_from_now(lease_seconds)
 
 local lost = {}
-for index = 2, #ARGV, 2 do
-  local id, fence = ARGV[index], ARGV[index + 1]
+for index = 1, #runs, 2 do
+  local id, fence = runs[index], runs[index + 1]
   if holds(id, fence) then
     leave(id)
     redis.call('ZADD', LEASES, until_second, id)
   else
-    lost[#lost + 1] = index / 2
+    lost[#lost + 1] = (index + 1) / 2
   end
 end
 return lost
