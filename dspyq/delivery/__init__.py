@@ -1,1 +1,1 @@
-"""How jobs reach workers: records in Redis are the truth, kombu's lists are only doorbells."""
+"""Delivery of jobs to workers: jobs are records in Redis; kombu's lists only wake workers."""

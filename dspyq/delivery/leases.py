@@ -1,48 +1,43 @@
-"""The runs this process holds: their leases, kept alive by one thread for as long as the process lives."""
+"""Leases of the runs that this process holds."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
-import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import redis
 
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.core.runtime import per_runtime
 from dspyq.delivery.records import Delivery, Records
-from dspyq.store.clients import connect, jobs_client
+from dspyq.delivery.versions import process_versions
+from dspyq.store.clients import jobs_client
+
+if TYPE_CHECKING:
+    from dspyq.config.schema import Settings
 
 logger = logging.getLogger(__name__)
 
-SWEEP_INTERVAL_SECONDS = 1.0
 RENEWALS_PER_LEASE = 3
-#: The shortest time between two beats, as a part of the longest.
-_SHORTEST_BEAT = 0.8
-#: However much there is to move, renewals come first again after so many scripts.
-SWEEPS_PER_BEAT = 20
-#: Between two sweeps, on a busy machine; after a longer pause Redis may have been away.
-_LONGEST_GAP_SECONDS = 2.5
 
 
 @dataclass
 class Lease:
-    """What is known of a run.
+    """A run that this worker holds.
 
     Attributes:
-        sure_until: The monotonic second up to which the lease is ours, whatever happens to us or to Redis.
-        return_slot: Tells the consumer that it may prefetch one job more.
+        sure_until: The monotonic second until which the lease is certainly ours, even if Redis fails.
+        return_slot: Callback that lets the consumer prefetch one more job.
         is_begun: Whether its body has begun.
-        ended_at: The monotonic second Celery was done with it, its result stored or not.
-        is_storing: Whether its answer is on its way to Redis, which may end its job.
-        is_finished: Whether that has ended its job: its ack has nothing to tell.
+        ended_at: The monotonic second at which Celery was done with it, its result stored or not.
+        is_storing: Whether its answer is being stored, which may end its job.
+        is_finished: Whether storing the answer has ended its job; its ack is then a no-op.
     """
 
     sure_until: float
@@ -52,58 +47,68 @@ class Lease:
     is_storing: bool = False
     is_finished: bool = False
 
+    def __enter__(self) -> Self:
+        """Begin to store the answer."""
+        self.is_storing = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Store no more."""
+        self.is_storing = False
+
+
+#: What a message holds beside its inputs, which it holds in base64.
+_BESIDE_INPUTS_BYTES = 64 * 1024
+
 
 class Leases:
     """The runs held by a process, by their tag. Any thread may call any method.
 
     Args:
-        records: The job records, for the caller's threads.
-        beat_records: The same over a client of its own, for the beat: no crowd of threads may keep it waiting.
-        lease_seconds: How long a run keeps its job after the last renewal.
-        max_deliveries: How often a job may lose its lease before it is set aside.
+        records: The job records.
+        lease_seconds: Seconds that a run keeps its job after the last renewal.
 
     Attributes:
         records: The job records.
-        failed_beats: How many beats Redis, or a fault of ours, cut short.
+        lease_seconds: Seconds that a run keeps its job after the last renewal.
         asked_at: The monotonic second at which this process last asked for a job.
-        tell: Told of jobs that were set aside until it does not raise; it answers for them to their callers.
     """
 
-    def __init__(self, records: Records, beat_records: Records, *, lease_seconds: float, max_deliveries: int) -> None:
+    def __init__(self, records: Records, lease_seconds: float) -> None:
         self.records = records
-        self.failed_beats = 0
-        self.tell: Callable[[Sequence[str]], object] | None = None
+        self.lease_seconds = lease_seconds
         self.asked_at = time.monotonic()
         self._deliveries: Counter[tuple[str, bool]] = Counter()
         self._counting = threading.Lock()
-        self._max_deliveries = max_deliveries
         self._is_closing = False
-        self._beat_records = beat_records
-        self._lease_seconds = lease_seconds
         self._held: dict[str, Lease] = {}
         self._unfinished: set[str] = set()
-        self._beginning = threading.Lock()  # a run begins or is handed back; all else here is one step of a dict's
+        self._beginning = threading.Lock()  # for begin and hand_back; all else is atomic in a dict
         self._renew_at = 0.0
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def take(self, queue: str) -> Delivery | None:
-        """Take the first job of a queue; None where nothing waits."""
+        """Take the first job of a queue; None if none waits."""
+        taken = self.take_many(queue, most=1)
+        return taken[0] if taken else None
+
+    def take_many(self, queue: str, *, most: int) -> list[Delivery]:
+        """Take jobs of a queue after one of its bells: more than one only where bells wait for a worker (take.lua)."""
         asked_at = self.asked_at = time.monotonic()
-        delivery = self.records.take(queue, self._lease_seconds)
-        if delivery is not None:
-            self._held[delivery.tag] = Lease(sure_until=asked_at + self._lease_seconds)
+        version = process_versions().with_jobs_of(queue)
+        taken = self.records.take_many(queue, self.lease_seconds, version, most=most)
+        for delivery in taken:
+            self._held[delivery.tag] = Lease(sure_until=asked_at + self.lease_seconds)
             with self._counting:
                 self._deliveries[queue, delivery.run_count > 1] += 1
-        return delivery
+        return taken
 
     def return_slot_with(self, tag: str, return_slot: Callable[[], object]) -> None:
-        """Name what to call when this run no longer counts against the prefetch limit, ended or not."""
+        """Set the callback for when this run no longer counts against the prefetch limit, ended or not."""
         if lease := self._held.get(tag):
             lease.return_slot = return_slot
 
     def begin(self, tag: str) -> bool:
-        """Return whether the body of this run may start: whether the job still is its own.
+        """Return True if the body of this run may start, as the job is still its own.
 
         That costs a round trip only where the last renewal is too long ago, or the run was taken by another process
         (the parent of a forked pool). A run that may not start is forgotten, so that its ack ends nothing.
@@ -115,32 +120,26 @@ class Leases:
         if lease is not None and time.monotonic() < lease.sure_until:
             return True
         if lease is None and self._is_closing:
-            return False  # handed back a moment ago
+            return False  # just handed back
         try:
             return not self._renew([tag], self.records)
         except redis.RedisError as error:
             if not self.let_go(tag):
-                raise  # nothing here keeps that process from ending the job
+                raise  # nothing stops that process from ending the job
             logger.warning(Event("run_not_begun", run=tag, error=f"{type(error).__name__}: {error}"))
             return False
 
     def ended(self, tag: str) -> None:
-        """Note that Celery is done with this run: its ack should follow, and a lease without one must not live on."""
+        """Note that Celery is done with this run: its ack should follow, and a lease without an ack must end."""
         if lease := self._held.get(tag):
             lease.ended_at = time.monotonic()
 
-    @contextmanager
-    def storing(self, tag: str) -> Iterator[Lease]:
-        """Store an answer within: where that ends the job as well, say so in ``is_finished``."""
-        lease = self._held.get(tag) or Lease(sure_until=0.0)
-        lease.is_storing = True
-        try:
-            yield lease
-        finally:
-            lease.is_storing = False
+    def storing(self, tag: str) -> Lease:
+        """Return the lease as the context in which an answer is stored; if that ends the job, set ``is_finished``."""
+        return self._held.get(tag) or Lease(sure_until=0.0)
 
     def finish(self, tag: str) -> None:
-        """End the job of this run. What Redis cannot be told now, the beat tells it later."""
+        """End the job of this run. If Redis does not answer, the beat ends it later."""
         lease = self._held.get(tag)
         if not self.let_go(tag) or (lease is not None and lease.is_finished):
             return
@@ -154,7 +153,7 @@ class Leases:
         """Forget a run and return its slot: its job returns to its queue when the lease runs out.
 
         Returns:
-            Whether it was held. Whoever is told so, and nobody else, may say what becomes of the job.
+            True if it was held: then the caller alone decides about the job.
         """
         lease = self._held.pop(tag, None)
         if lease is not None and lease.return_slot is not None:
@@ -162,29 +161,34 @@ class Leases:
         return lease is not None
 
     def park(self, tag: str, delay_seconds: float) -> None:
-        """Give the job of this run back for a while; it regains its turn. The body raises ``Ignore`` then."""
+        """Return the job of this run for a while; it keeps its turn. The body then raises ``Ignore``."""
         if self.let_go(tag):
             self.records.give_back([tag], delay_seconds)
 
-    def refuse(self, tag: str, delay_seconds: float) -> None:
-        """Give the job of this run back for a while for workers that can run it, and count that; as ``park``."""
+    def pass_on(self, tag: str, version: str) -> None:
+        """Move the job of this run to the queue of its version, for workers of that version; otherwise as ``park``."""
         if self.let_go(tag):
-            self.records.hand_back(tag, delay_seconds)
+            self.records.pass_on(tag, version)
 
     def set_aside(self, tag: str, reason: str) -> None:
-        """Take the job of this run out of the traffic; only its record stays."""
+        """Dead-letter the job of this run; only its record stays."""
         if self.let_go(tag):
             self.records.set_aside(tag, reason)
 
     def is_begun(self, tag: str) -> bool:
-        """Return whether the body of this run has begun."""
+        """Return True if the body of this run has begun."""
         lease = self._held.get(tag)
         return lease is not None and lease.is_begun
 
-    def hand_back(self, *, also_begun: bool = False) -> int:
-        """Give back what this process holds and has not begun, or all of it; return how many jobs that were.
+    def give_back(self, tags: Sequence[str]) -> None:
+        """Return the jobs of runs that were taken and cannot begin here to their queues, at their old turns."""
+        if held := [tag for tag in tags if self.let_go(tag)]:
+            self.records.give_back(held)
 
-        From then on nothing begins here that is handed back: the worker ends.
+    def hand_back(self, *, also_begun: bool = False) -> int:
+        """Return the jobs that this process has not begun, or all of its jobs, to their queues; return their number.
+
+        After that no job handed back begins in this process: the worker is shutting down.
         """
         with self._beginning:
             self._is_closing = True
@@ -195,104 +199,71 @@ class Leases:
 
     @property
     def deliveries(self) -> dict[tuple[str, bool], int]:
-        """How many jobs this process was given, by queue and whether another run had the job before."""
+        """Number of jobs taken by this process, by queue and by whether another run had the job before."""
         with self._counting:
             return dict(self._deliveries)
 
     @property
     def held_count(self) -> int:
-        """How many runs this process holds."""
+        """Number of runs held by this process."""
         return len(self._held)
 
-    def start(self) -> None:
-        """Start the beat; nothing happens where it runs already."""
-        if self._thread is None:
-            self._stopping.clear()
-            self._thread = threading.Thread(target=self._run, name="dspyq-beat", daemon=True)
-            self._thread.start()
+    def keep(self, records: Records) -> None:
+        """Renew the leases that are due, let go of runs without an ack, and end jobs that Redis did not end earlier.
 
-    def stop(self) -> None:
-        """Stop the beat; the leases still held run out."""
-        if self._thread is not None:
-            self._stopping.set()
-            self._thread.join()
-            self._thread = None
+        Args:
+            records: The job records over a client of the caller's own.
 
-    def beat(self) -> None:
-        """Do one round of what keeps jobs moving. Its errors are counted and logged, never raised."""
-        try:
-            self._let_go_of_what_ended()
-            if time.monotonic() >= self._renew_at:
-                self._renew_all()
-            self._finish_what_is_done()
-            self._sweep()
-        except Exception as error:  # a fault of ours must not take every other lease with it
-            self.failed_beats += 1
-            is_ours = not isinstance(error, redis.RedisError)
-            logger.warning(Event("jobs_not_renewed", error=f"{type(error).__name__}: {error}"), exc_info=is_ours)
-
-    def _run(self) -> None:
-        interval_seconds = min(SWEEP_INTERVAL_SECONDS, self._lease_seconds / RENEWALS_PER_LEASE)
-        self.beat()  # at once: workers that die young must sweep too
-        # Not evenly: a sweep rings for jobs that were handed back, and Redis wakes whoever has waited longest. In step
-        # with the second that each worker waits, that would be the one that cannot run the job, again and again.
-        while not self._stopping.wait(interval_seconds * random.uniform(_SHORTEST_BEAT, 1)):  # noqa: S311 - jitter
-            self.beat()
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        self._let_go_of_what_ended()
+        if time.monotonic() >= self._renew_at:
+            self._renew_all(records)
+        self._finish_what_is_done(records)
 
     def _let_go_of_what_ended(self) -> None:
-        """Celery sends no ack where storing the result failed; renewed for ever, the job would be stranded."""
-        too_long_ago = time.monotonic() - self._lease_seconds
+        """Let go of runs without an ack, as after a failure to store the result: renewal would strand the job."""
+        too_long_ago = time.monotonic() - self.lease_seconds
         for tag, lease in list(self._held.items()):
             if lease.ended_at is not None and lease.ended_at < too_long_ago and self.let_go(tag):
                 logger.warning(Event("run_not_acknowledged", run=tag))
 
-    def _finish_what_is_done(self) -> None:
+    def _finish_what_is_done(self, records: Records) -> None:
         for tag in list(self._unfinished):
-            self._beat_records.finish(tag)
+            records.finish(tag)
             self._unfinished.discard(tag)
 
-    def _renew_all(self) -> None:
-        renew_at = time.monotonic() + self._lease_seconds / RENEWALS_PER_LEASE
+    def _renew_all(self, records: Records) -> None:
+        renew_at = time.monotonic() + self.lease_seconds / RENEWALS_PER_LEASE
         if tags := [tag for tag, lease in list(self._held.items()) if not lease.is_finished]:
-            self._renew(tags, self._beat_records)
+            self._renew(tags, records)
         self._renew_at = renew_at
 
     def _renew(self, tags: Sequence[str], records: Records) -> frozenset[str]:
         asked_at = time.monotonic()
-        lost = records.renew(tags, self._lease_seconds)
+        lost = records.renew(tags, self.lease_seconds)
         for tag in set(tags) - lost:
             if lease := self._held.get(tag):
-                lease.sure_until = asked_at + self._lease_seconds
+                lease.sure_until = asked_at + self.lease_seconds
         for tag in lost:
             lease = self._held.get(tag)
             if lease is not None and (lease.is_storing or lease.is_finished):
-                continue  # its answer has ended its job, or Redis says with it that the job was lost
+                continue  # storing its answer ends its job, or reports that the job was lost
             if self.let_go(tag):
                 logger.warning(Event("run_lost_its_job", run=tag))
         return lost
 
-    def _sweep(self) -> None:
-        for _ in range(SWEEPS_PER_BEAT):
-            sweep = self._beat_records.sweep(self._max_deliveries, max(_LONGEST_GAP_SECONDS, self._lease_seconds / 2))
-            if sweep.expired:
-                logger.warning(Event("jobs_queued_again", reason="nobody renewed them", task_ids=list(sweep.expired)))
-            if sweep.untold and self.tell:
-                self.tell(sweep.untold)
-            if sweep.is_complete:
-                break
+
+def most_message_bytes(settings: Settings) -> int:
+    """Return the most bytes of a job's message."""
+    largest_inputs = max((program.max_input_bytes for program in settings.programs.values()), default=0)
+    return max(settings.delivery.max_job_bytes, 2 * largest_inputs + _BESIDE_INPUTS_BYTES)
 
 
-@functools.cache
+@per_runtime
 def process_leases() -> Leases:
-    """Return what this process holds."""
+    """Return this process's leases."""
     settings = get_settings()
-    return Leases(
-        Records(jobs_client()),
-        Records(connect(settings.jobs_url)),
-        lease_seconds=settings.delivery.visibility_timeout_seconds,
-        max_deliveries=settings.delivery.max_deliveries,
-    )
-
-
-# A forked child holds nothing of its parent's and has no beat.
-os.register_at_fork(after_in_child=process_leases.cache_clear)
+    records = Records(jobs_client(), most_message_bytes(settings))
+    return Leases(records, settings.delivery.visibility_timeout_seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NoReturn
 
 from celery import Task, signals
@@ -10,52 +9,66 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from dspyq.delivery.leases import process_leases
+from dspyq.delivery.task_run import NOT_DELIVERED, begin_task_run, delivery_of
 
 
 def park(context: Context, delay_seconds: float) -> NoReturn:
-    """Give the running job back for a while; no retry is spent, nothing waits here, and it regains its turn.
+    """Return the running job for a while; this costs no retry and blocks no thread, and the job keeps its turn.
 
     Raises:
         Ignore: Always: the body ends here.
     """
-    process_leases().park(context.properties["delivery_tag"], delay_seconds)
+    process_leases().park(delivery_of(context).tag, delay_seconds)
     raise Ignore
 
 
-def hand_back(context: Context, delay_seconds: float) -> NoReturn:
-    """Give back a job that this worker cannot run and others may; its message's ``hand_backs`` says how often so far.
+def pass_on(context: Context, version: str) -> NoReturn:
+    """Move a job that this worker cannot run to the queue of its version, for workers that can.
 
     Raises:
         Ignore: Always: the body ends here.
     """
-    process_leases().refuse(context.properties["delivery_tag"], delay_seconds)
+    process_leases().pass_on(delivery_of(context).tag, version)
     raise Ignore
 
 
 class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
     """A task whose job may have been given to another worker before its body begins."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the body under the job's lease.
 
         Raises:
             Ignore: If the job is no longer this worker's; the worker that has it answers.
         """
         request = self.request
-        request.began_at = time.monotonic()  # for whoever tells of the task's end
-        delivery_tag = (request.properties or {}).get("delivery_tag")
-        # A task that acknowledges early has given its job up before its body begins, as its author wanted.
-        if request.called_directly or not self.acks_late or not isinstance(delivery_tag, str):
+        begin_task_run(request)
+        delivery = delivery_of(request)
+        # A task that acknowledges early has given up its job before its body begins, as its author chose.
+        if request.called_directly or not self.acks_late or delivery is NOT_DELIVERED:
             return self.run(*args, **kwargs)
-        if not process_leases().begin(delivery_tag):
+        if not process_leases().begin(delivery.tag):
             raise Ignore
         return self.run(*args, **kwargs)
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Run the task in this process, with predictions among its arguments in the form that a message carries."""
+        return super().apply(carried(args), carried(kwargs), **options)
+
+
+def carried(value: Any) -> Any:
+    """Return the form of an argument in a message: for a prediction its JSON form."""
+    if isinstance(value, (list, tuple)):
+        return [carried(part) for part in value]
+    if isinstance(value, dict):
+        return {name: carried(part) for name, part in value.items()}
+    return value.__json__() if hasattr(value, "__json__") else value
 
 
 def _note_end(task: Task, **_: Any) -> None:
     """Note that Celery is done with a run: its result is stored, however long that took, or never will be."""
-    if delivery_tag := (task.request.properties or {}).get("delivery_tag"):
-        process_leases().ended(delivery_tag)
+    if tag := delivery_of(task.request).tag:
+        process_leases().ended(tag)
 
 
 signals.task_postrun.connect(_note_end, weak=False)

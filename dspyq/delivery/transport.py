@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with jobs as records: the list under a queue's name is only a doorbell.
+"""kombu's Redis transport with jobs as records; the list under a queue's name only wakes workers.
 
 Messages that are no jobs (replies to remote control, events) stay plain kombu messages.
 """
@@ -12,38 +12,60 @@ import contextlib
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextvars import ContextVar
-from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
+from urllib.parse import urlsplit
 
-import orjson
 from kombu.transport import redis, virtual
 from kombu.utils import uuid
-from kombu.utils.json import dumps, loads
+from kombu.utils.encoding import str_to_bytes
+from redis.exceptions import RedisError
 
+from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.core.redis_address import Address, parse_address
+from dspyq.core.tolerated import tolerate
+from dspyq.delivery.adoptions import process_adoptions
+from dspyq.delivery.job_messages import job_of, message_of
+from dspyq.delivery.kept_jobs import jobs_kept, kept_jobs
 from dspyq.delivery.leases import process_leases
+from dspyq.delivery.loop import Loop
+from dspyq.delivery.message import Message
+from dspyq.delivery.message_body import encode_body, is_of_task
 from dspyq.delivery.pauses import process_pauses
-from dspyq.delivery.records import Job
+from dspyq.delivery.publish_batch import PublishBatch
+from dspyq.delivery.quiet_queues import process_quiet_queues
+from dspyq.delivery.records import Delivery
+from dspyq.delivery.versions import process_versions
+from dspyq.store.clients import connection_pool
 
 logger = logging.getLogger(__name__)
 
-#: Marks what kombu writes of a type that JSON has not.
-_KOMBU_TYPE = b'"__type__"'
-#: What stands in a list for "there is a job to take".
+#: Channel options that its connections use.
+_CONNECTION_OPTIONS = (
+    "max_connections",
+    "socket_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_keepalive_options",
+    "health_check_interval",
+    "retry_on_timeout",
+    "client_name",
+)
+#: The bell: a list item that means "there is a job to take".
 BELL = 1
-#: What kombu reads of a message.
+#: Parts of a message that kombu reads.
 _ENVELOPE = frozenset({"body", "headers", "properties"})
-#: What reading a message raises that no task wrote.
+#: The most jobs that one bell brings, so that a queue with many does not hold up the others.
+_MOST_AT_ONCE = 8
+#: Errors of reading a message that no task wrote.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-#: A task that replaces itself starts counting its retries anew, and still is newer than what it replaces.
-_RETRIES_PER_REPLACEMENT = 2**20
 
 
 class QoS(virtual.QoS):
-    """Counts what was prefetched, in memory. An ack ends the job whatever became of the channel."""
+    """Count of prefetched messages, in memory. An ack ends the job even if the channel is gone."""
 
     restore_at_shutdown = False
 
@@ -58,9 +80,9 @@ class QoS(virtual.QoS):
         super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Set a job aside that nobody can run; let one go whose body has begun: it comes back when its lease runs out.
+        """Set a job aside that cannot run; release one whose body has begun, to be redelivered after its lease.
 
-        Celery also rejects, and for good, where it could not publish a retry; no job may be lost over that.
+        Celery also rejects, permanently, if it could not publish a retry; no job may be lost then.
         """
         if ":" not in delivery_tag:
             super().reject(delivery_tag, requeue=requeue)
@@ -74,28 +96,87 @@ class QoS(virtual.QoS):
 
 
 class Channel(redis.Channel):
-    """Puts jobs as records and measures queues by them."""
+    """Channel that stores jobs as records and measures queues by them."""
 
+    Message = Message
     ack_emulation = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.priority_steps = [0]  # one list of bells per queue: the order is in the scores
-        self._seen_pauses: frozenset[str] = frozenset()
+        self.priority_steps = [0]  # one list of bells for each queue: scores keep the order
+        self._seen: tuple[frozenset[str], ...] = ()
+        self._active: tuple[tuple[frozenset[str], ...], list[str]] = ((), [])
+        self._packed_names: dict[str, bytes] = {}
         self.QoS = QoS  # type: ignore[assignment]  # where acks are not emulated, kombu has put one of its own here
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Return connections to the Redis of jobs, made as all others are, with kombu's options."""
+        address = parse_address(get_settings().jobs_url)
+        if not self._leads_to(address):  # an app with a broker of its own
+            return super()._get_pool(asynchronous)
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=address.database)
+        options = {name: getattr(self, name) for name in _CONNECTION_OPTIONS}
+        return connection_pool(address, derive=self._watched if asynchronous else lambda base: base, **options)
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """Return a batch of messages for one pipeline."""
+        return PublishBatch(self, max_size)
+
+    def _leads_to(self, address: Address) -> bool:
+        client, wanted = self.connection.client, urlsplit(address.celery_url)
+        named = (client.hostname, client.port, str(client.virtual_host).strip("/"))
+        return named == (wanted.hostname, wanted.port, wanted.path.strip("/"))
+
+    def _watched(self, base: type[Any]) -> type[Any]:
+        """Return a class of connections that this channel polls until they are disconnected."""
+        channel = self
+
+        class Watched(base):  # type: ignore[misc]  # whichever it is
+            def disconnect(self, *args: Any, **kwargs: Any) -> None:
+                super().disconnect(*args, **kwargs)
+                if channel._registered:
+                    channel._on_connection_disconnect(self)
+
+        return Watched
 
     @property
     def active_queues(self) -> list[str]:
-        """The queues to take from now."""
-        queues: list[str] = super().active_queues
-        paused = process_pauses().queues
-        return [queue for queue in queues if queue not in paused] if paused else queues
+        """Queues to take from now; cached until a change, because each turn of the loop reads them."""
+        changing = _changing_queues()
+        if self._active[0] != changing:
+            paused, _, quiet = changing
+            queues: list[str] = super().active_queues
+            active = [queue for queue in queues if queue not in paused] if paused else list(queues)
+            with_jobs = process_versions().with_jobs(active)
+            if quiet:
+                active = [queue for queue in active if queue not in quiet] + [process_quiet_queues().passed_on]
+            self._active = changing, [*with_jobs, *active]
+        return self._active[1]
+
+    def _update_queue_cycle(self) -> None:
+        """Begin the turns of the queues anew; kombu calls it when it consumes others than before."""
+        self._active = (), []
+        super()._update_queue_cycle()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if self._seen_pauses != (paused := process_pauses().queues):
-            self._seen_pauses = paused
-            self._update_queue_cycle()  # not each time: it starts the turns of the queues anew
-        super()._brpop_start(timeout)
+        """Wait for a bell, as kombu does, at a cost almost independent of the number of queues."""
+        seen = _changing_queues()
+        if self._seen != seen:
+            self._seen = seen
+            self._update_queue_cycle()  # not each time: it restarts the rotation of queues
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        self._in_poll = connection = self.client.connection
+        self._brpop_sent_at = time.monotonic()  # type: ignore[assignment]  # kombu's annotation is that of its first value
+        names = b"".join([self._packed_names.get(queue) or self._pack_name(queue) for queue in queues])
+        wait = _bulk_string(str(timeout or self.brpop_timeout or 0).encode())
+        connection.send_packed_command([b"*%d\r\n%s%s%s" % (len(queues) + 2, _BRPOP, names, wait)])
+
+    def _pack_name(self, queue: str) -> bytes:
+        """Return the list's name in Redis's protocol; cached."""
+        packed = self._packed_names[queue] = _bulk_string(f"{self.global_keyprefix}{queue}".encode())
+        return packed
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
@@ -103,22 +184,29 @@ class Channel(redis.Channel):
         except _UNREADABLE:
             return _drop_strange_item()  # no JSON
 
+    def _receive_one(self, c: Any) -> bool:
+        """Receive from a broadcast channel, such as remote control's, to which any client may publish."""
+        try:
+            return bool(super()._receive_one(c))
+        except Empty:  # no JSON, which kombu has logged; further messages may have been read with it
+            return False
+        except _UNREADABLE:
+            _drop_strange_item()
+            return False
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        """Publish a message; a task's body is stored in its encoded form."""
+        if is_of_task(message["headers"]):
+            message["body"] = encode_body(message["headers"], str_to_bytes(message["body"]))
+        return super().basic_publish(message, exchange, routing_key, **kwargs)
+
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        if not _is_of_task(message):
+        if not is_of_task(message.get("headers")):
             super()._put(queue, message, **kwargs)
             return
-        headers = message["headers"]
-        job = Job(
-            id=headers["id"],
-            message=dumps({**message, "headers": {**headers, "eta": None}}),  # or Celery would wait for it in memory
-            queue=queue,
-            priority=self._get_message_priority(message),
-            delay_seconds=_seconds_until(headers.get("eta")),
-            generation=_generation(headers),
-            is_child=bool(headers.get("parent_id")),
-        )
+        job = job_of(message, queue, self._get_message_priority(message))
         batch = kwargs.get("_publish_batch")
-        if (kept := _kept.get()) is not None:
+        if (kept := kept_jobs()) is not None:
             kept.append(job)
         elif batch is None:
             process_leases().records.put(job)
@@ -133,8 +221,21 @@ class Channel(redis.Channel):
             raise Empty
         return message
 
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind a queue; fanout is a channel and needs no table, in which killed workers would stay."""
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
+        else:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+
+    def _refresh_bindings(self, queues: list[str]) -> None:
+        """Keep bindings of queues that expire."""
+        super()._refresh_bindings([queue for queue in queues if queue not in self._fanout_queues])
+
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return process_leases().records.is_job_queue(queue) or bool(super()._has_queue(queue, **kwargs))
+        del kwargs
+        # An empty list does not exist; kombu looks it up without the global key prefix.
+        return process_leases().records.is_job_queue(queue) or bool(super()._size(queue))
 
     def _size(self, queue: str) -> int:
         records = process_leases().records
@@ -143,94 +244,101 @@ class Channel(redis.Channel):
 
     def _purge(self, queue: str) -> int:
         records = process_leases().records
-        removed: int = records.purge(queue) if records.is_job_queue(queue) else super()._purge(queue)
-        return removed
+        return int(records.purge(queue) if records.is_job_queue(queue) else super()._purge(queue))
 
 
-class _Loop:
-    """A worker's loop, which registers what is read from once.
+def _bulk_string(value: bytes) -> bytes:
+    """Return a command's argument in Redis's protocol."""
+    return b"$%d\r\n%s\r\n" % (len(value), value)
 
-    kombu registers every socket before each of its polls: a system call each, which fails, and for which the loop gives
-    the interpreter away to hundreds of threads. A socket that kombu replaces, it registers itself.
-    """
 
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
+_BRPOP = _bulk_string(b"BRPOP")
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hub, name)
 
-    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
-        if self._hub.readers.get(fd) != (callback, args):
-            self._hub.add_reader(fd, callback, *args)
+def _changing_queues() -> tuple[frozenset[str], ...]:
+    """Return what changes the queues to take from: those paused, versions' queues with jobs, and the quiet ones."""
+    return process_pauses().queues, process_versions().waiting, process_quiet_queues().queues
 
 
 class Transport(redis.Transport):
-    """Answers a bell by taking a job."""
+    """Transport that takes a job when a bell arrives."""
 
     Channel = Channel
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Have a worker's loop read from this transport's connections."""
-        super().register_with_event_loop(connection, _Loop(loop))
+        """Register this transport's connections with a worker's loop."""
+        super().register_with_event_loop(connection, Loop(loop))
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if isinstance(message, dict) and message.keys() >= _ENVELOPE and not _is_of_task(message):
-            self._deliver_envelope(message, queue)
+        quiet = process_quiet_queues()
+        if queue == quiet.passed_on and isinstance(message, str):
+            message, queue = BELL, message
+        if isinstance(message, dict) and message.keys() >= _ENVELOPE:
+            if is_of_task(message.get("headers")):
+                self._adopt(message, queue)
+            else:
+                self._deliver_envelope(message, queue)
         elif message != BELL:
             _drop_strange_item()
-        elif queue in self._callbacks and queue not in process_pauses().queues:
+        elif (base := process_versions().base(queue)) in self._callbacks and base not in process_pauses().queues:
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
-            job = _take(queue)
-            if job is not None:
-                with _unreadable_is_set_aside(job["properties"]["delivery_tag"]):
-                    super()._deliver(job, queue)
+            quiet.note_bell(base)
+            self._deliver_jobs(base, process_leases().take_many(base, most=self._room_for(base)))
+
+    def _room_for(self, queue: str) -> int:
+        """Return how many jobs of a queue one bell may bring: those that its consumer can begin at once."""
+        for channel in self.channels:
+            if queue in channel._active_queues:  # noqa: SLF001 - kombu has no public way
+                return max(1, min(_MOST_AT_ONCE, channel.qos.can_consume_max_estimate() or 1))
+        return 1
+
+    def _deliver_jobs(self, queue: str, taken: list[Delivery]) -> None:
+        """Deliver jobs; where one of them ends the consumer, those behind it go back."""
+        waiting = deque(taken)
+        try:
+            while waiting:
+                tag = waiting[0].tag
+                with _unreadable_is_set_aside(tag):
+                    message = message_of(waiting.popleft())
+                    super()._deliver(message, queue)
+        finally:
+            if waiting:
+                with contextlib.suppress(RedisError):  # then their leases run out
+                    process_leases().give_back([delivery.tag for delivery in waiting])
+
+    def _adopt(self, message: dict[str, Any], queue: str) -> None:
+        """Make a job of a task that another application sent by kombu's own transport; its bell brings it back."""
+        try:
+            if not isinstance(message["headers"]["id"], str):
+                raise TypeError("a task's id is a text")
+            channel, encoding = self.channels[0], message["properties"].get("body_encoding")
+            body = encode_body(message["headers"], str_to_bytes(channel.decode_body(message["body"], encoding)))
+            message["body"], message["properties"]["body_encoding"] = channel.encode_body(body, "base64")
+            with jobs_kept() as jobs:
+                channel._put(process_versions().base(queue), message)  # noqa: SLF001 - our own channel's
+        except _UNREADABLE:
+            _drop_strange_item()
+            return
+        for job in jobs:  # popped already: Redis may refuse it, but must not lose it
+            process_adoptions().store(job, process_leases().records)
 
     def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
-        """Deliver what is no job of ours; where it cannot be read after all, nothing of it counts as prefetched."""
-        tag = uuid()  # whatever its own is
+        """Deliver a message that is no job; if it cannot be read, it does not count as prefetched."""
+        tag = uuid()  # in place of its own
         try:
             message["properties"]["delivery_tag"] = tag
             super()._deliver(message, queue)
         except _UNREADABLE:
             _drop_strange_item()
             for channel in self.channels:
-                if tag in channel.qos._delivered:  # noqa: SLF001 - kombu has no other way to ask
+                if tag in channel.qos._delivered:  # noqa: SLF001 - kombu has no public way
                     channel.qos.ack(tag)
 
 
-class SentinelChannel(Channel, redis.SentinelChannel):
-    """The same, on whichever Redis the sentinels name."""
-
-
-class SentinelTransport(Transport, redis.SentinelTransport):
-    """The same, on whichever Redis the sentinels name."""
-
-    Channel = SentinelChannel
-
-
-@contextlib.contextmanager
-def jobs_kept() -> Iterator[list[Job]]:
-    """Keep the jobs that this thread publishes, instead of putting them."""
-    kept: list[Job] = []
-    token = _kept.set(kept)
-    try:
-        yield kept
-    finally:
-        _kept.reset(token)
-
-
-_kept: ContextVar[list[Job] | None] = ContextVar("_kept", default=None)
-
-
-def _is_of_task(message: dict[str, Any]) -> bool:
-    headers = message.get("headers") or {}
-    return "task" in headers and "id" in headers
-
-
 def _drop_strange_item() -> None:
-    """Lists hold bells, and kombu's envelopes of what is no task's; over anything else Celery would end the worker."""
+    """Drop an item that is neither a bell nor an envelope of kombu: Celery would end the worker over it."""
     logger.error(Event("strange_item_dropped", reason="a queue's list held neither a bell nor a message"))
+    tolerate("list_item", "strange")
 
 
 def _take(queue: str) -> dict[str, Any] | None:
@@ -239,45 +347,15 @@ def _take(queue: str) -> dict[str, Any] | None:
     if delivery is None:
         return None
     with _unreadable_is_set_aside(delivery.tag):
-        message = _read(delivery.message)
-        if message["headers"]["id"] != delivery.id:
-            raise ValueError("it is another job's")
-        message["properties"]["delivery_tag"] = delivery.tag
-        message["properties"]["hand_backs"] = delivery.hand_backs
-        message["properties"]["run_count"] = delivery.run_count
-        message["properties"]["claim_seen_at"] = time.monotonic() if delivery.is_claimed else None
-        message["properties"]["delivery_info"]["redelivered"] = delivery.run_count > 1
-        return message
+        return message_of(delivery)
     return None
-
-
-def _read(text: bytes) -> dict[str, Any]:
-    """Read a message as kombu does, in a tenth of the time where it is plain JSON."""
-    try:
-        message: dict[str, Any] = loads(text) if _KOMBU_TYPE in text else orjson.loads(text)
-    except orjson.JSONDecodeError:  # also of half a surrogate pair, which kombu takes
-        message = loads(text)
-    return message
 
 
 @contextlib.contextmanager
 def _unreadable_is_set_aside(delivery_tag: str) -> Iterator[None]:
-    """Out of Celery, such an error would end the worker, and the next that takes the job."""
+    """Dead-letter an unreadable job: Celery would end this worker over it, and the next one that takes it."""
     try:
         yield
     except _UNREADABLE:
         logger.exception(Event("job_not_readable", run=delivery_tag))
         process_leases().set_aside(delivery_tag, "its message cannot be read")
-
-
-def _seconds_until(eta: str | None) -> float:
-    if not eta:
-        return 0.0
-    moment = datetime.fromisoformat(eta)
-    now = datetime.now(UTC) if moment.tzinfo else datetime.now(UTC).replace(tzinfo=None)
-    return (moment - now).total_seconds()
-
-
-def _generation(headers: dict[str, Any]) -> int:
-    replacements, retries = headers.get("replaced_task_nesting") or 0, headers.get("retries") or 0
-    return int(replacements * _RETRIES_PER_REPLACEMENT + retries)

@@ -13,7 +13,7 @@ import redis
 from celery import Celery, signals
 from celery.exceptions import Reject
 
-from dspyq.delivery.leases import process_leases
+from dspyq.delivery.beat import process_beat
 
 QUEUE = "plain"
 
@@ -45,12 +45,12 @@ class LeakedError(BaseException):
 
 @signals.worker_ready.connect(weak=False)
 def _begin(**_: Any) -> None:
-    process_leases().start()
+    process_beat().start()
 
 
 @signals.worker_shutdown.connect(weak=False)
 def _end(**_: Any) -> None:
-    process_leases().stop()
+    process_beat().stop()
 
 
 def _note(event: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a process holds: begun, renewed, finished, lost and let go."""
+"""The leases of a process: begun, renewed, finished, lost and let go."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import redis
 
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.records import Records
+from tests.support.beats import beat_of
 from tests.support.processes import free_port, wait_until
 from tests.support.redis_server import RedisServer
 
@@ -47,7 +48,7 @@ def test_a_run_begins_without_a_round_trip_while_its_lease_is_sure(
     assert usage.round_trips == 0
 
 
-def test_a_run_with_a_doubtful_lease_asks_redis_and_renews_it(
+def test_a_run_with_a_doubtful_lease_renews_it_in_redis(
     make_leases: Callable[..., Leases], take: Any, redis_server: RedisServer
 ) -> None:
     lease_seconds = 1.0  # longer than two calls take, on any machine
@@ -65,7 +66,7 @@ def test_a_run_that_lost_its_job_does_not_begin(make_leases: Callable[..., Lease
     leases, other = make_leases(SHORT_LEASE_SECONDS), make_leases()
     tag = take(leases)
     time.sleep(SHORT_LEASE_SECONDS)
-    other.beat()
+    beat_of(other).once()
     assert other.take("q") is not None
     assert not leases.begin(tag)
 
@@ -90,7 +91,7 @@ def test_a_doubtful_run_does_not_begin_while_redis_is_away_and_its_ack_ends_noth
         patched.setattr(leases.records, "renew", fail)
         assert not leases.begin(tag)
     leases.finish(tag)
-    leases.beat()
+    beat_of(leases).once()
     assert jobs_redis.zcard("dspy:v1:queue:q") == 1
 
 
@@ -103,24 +104,24 @@ def test_another_processs_run_fails_where_redis_is_away(leases: Leases, monkeypa
 def test_the_beat_keeps_a_job_far_beyond_its_lease(make_leases: Callable[..., Leases], take: Any) -> None:
     leases, other = make_leases(SHORT_LEASE_SECONDS), make_leases()
     tag = take(leases)
-    leases.start()
+    beat_of(leases).start()
     end = time.monotonic() + 5 * SHORT_LEASE_SECONDS
     while time.monotonic() < end:
-        other.beat()
+        beat_of(other).once()
         assert other.take("q") is None
         time.sleep(0.02)
     leases.finish(tag)
 
 
-def test_a_run_whose_answer_ended_its_job_asks_redis_nothing_at_its_ack_and_is_not_reported_as_lost(
+def test_a_run_whose_answer_ended_its_job_costs_no_round_trip_at_its_ack_and_is_not_reported_as_lost(
     leases: Leases, take: Any, redis_server: RedisServer, caplog: Any
 ) -> None:
     tag = take(leases)
     with leases.storing(tag) as lease:
         leases.records.finish(tag)  # as the answer does
-        leases.beat()  # meanwhile
+        beat_of(leases).once()  # meanwhile
         lease.is_finished = True
-    leases.beat()
+    beat_of(leases).once()
     with redis_server.counted() as usage:
         leases.finish(tag)
     assert usage.round_trips == 0
@@ -132,12 +133,12 @@ def test_a_stopped_beat_renews_nothing_and_can_be_started_again(make_leases: Cal
     leases, other = make_leases(SHORT_LEASE_SECONDS), make_leases()
     for _ in range(2):
         take(leases)
-        leases.start()
-        leases.start()
+        beat_of(leases).start()
+        beat_of(leases).start()
         assert sum(thread.name == "dspyq-beat" for thread in threading.enumerate()) == 1
-        leases.stop()
+        beat_of(leases).stop()
         time.sleep(SHORT_LEASE_SECONDS)
-        other.beat()
+        beat_of(other).once()
         assert other.take("q") is not None
 
 
@@ -147,10 +148,10 @@ def test_a_lost_run_returns_its_slot_once(make_leases: Callable[..., Leases], ta
     returned: list[str] = []
     leases.return_slot_with(tag, lambda: returned.append(tag))
     time.sleep(SHORT_LEASE_SECONDS)
-    other.beat()
+    beat_of(other).once()
     other.take("q")
-    leases.beat()
-    leases.beat()
+    beat_of(leases).once()
+    beat_of(leases).once()
     leases.finish(tag)
     assert returned == [tag]
     assert tag in caplog.text
@@ -161,7 +162,7 @@ def test_a_job_that_ended_without_an_ack_returns_to_its_queue(make_leases: Calla
     tag = take(leases)
     returned: list[str] = []
     leases.return_slot_with(tag, lambda: returned.append(tag))
-    leases.start()
+    beat_of(leases).start()
     assert leases.begin(tag)
     leases.ended(tag)
     again = wait_until(lambda: leases.take("q"), 5, "the job to come back")
@@ -173,7 +174,7 @@ def test_a_job_that_ended_without_an_ack_returns_to_its_queue(make_leases: Calla
 def test_a_job_that_runs_is_not_let_go_however_long_it_takes(make_leases: Callable[..., Leases], take: Any) -> None:
     leases = make_leases(SHORT_LEASE_SECONDS)
     tag = take(leases)
-    leases.start()
+    beat_of(leases).start()
     leases.begin(tag)
     time.sleep(4 * SHORT_LEASE_SECONDS)
     assert leases.begin(tag)
@@ -190,22 +191,22 @@ def test_no_run_both_begins_and_is_handed_back(leases: Leases, job: Any) -> None
     assert begun.result() + given.result() == len(tags)
 
 
-def test_what_redis_could_not_be_told_at_the_end_the_beat_tells_it(
+def test_an_end_that_redis_missed_is_repeated_by_the_beat(
     leases: Leases, take: Any, jobs_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = take(leases)
     monkeypatch.setattr(leases.records, "finish", fail)
     leases.finish(tag)
     assert jobs_redis.exists(f"dspy:v1:job:{tag.rpartition(':')[0]}")
-    leases.beat()
+    beat_of(leases).once()
     assert not jobs_redis.exists(f"dspy:v1:job:{tag.rpartition(':')[0]}")
 
 
 def test_the_beat_survives_a_redis_that_does_not_answer(make_leases: Callable[..., Leases], caplog: Any) -> None:
     nobody = Records(redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}"))
     leases = make_leases(SHORT_LEASE_SECONDS, beat_records=nobody)
-    leases.start()
-    wait_until(lambda: leases.failed_beats >= 3, 5, "three beats")
+    beat_of(leases).start()
+    wait_until(lambda: beat_of(leases).failures >= 3, 5, "three beats")
     assert "Connection refused" in caplog.text
 
 
@@ -213,9 +214,9 @@ def test_the_beat_survives_a_fault_of_its_own(leases: Leases, take: Any, caplog:
     tag = take(leases)
     leases.return_slot_with(tag, lambda: 1 / 0)
     leases.records.finish(tag)
-    leases.beat()
-    leases.beat()
-    assert leases.failed_beats == 1
+    beat_of(leases).once()
+    beat_of(leases).once()
+    assert beat_of(leases).failures == 1
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -224,7 +225,7 @@ def test_a_beat_moves_more_jobs_than_fit_one_script(leases: Leases, job: Any, mo
     for _ in range(35):
         leases.records.put(job(delay_seconds=0.01))
     time.sleep(0.02)
-    leases.beat()
+    beat_of(leases).once()
     assert leases.records.backlog("q") == 35
 
 
@@ -235,7 +236,7 @@ def test_threads_that_take_begin_and_finish_under_a_beat_run_each_job_once(
     for _ in range(300):
         workers[0].records.put(job())
     for leases in workers:
-        leases.start()
+        beat_of(leases).start()
 
     def work(leases: Leases) -> int:
         done = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,10 @@ import redis
 from kombu import Connection, Consumer, Producer, Queue
 from kombu.asynchronous import Hub
 
+from dspyq.core.tolerated import tolerated
 from dspyq.delivery.leases import Leases
+from tests.support.beats import beat_of
+from tests.support.processes import eventually
 from tests.support.redis_server import RedisServer
 
 QUEUE = "plain"
@@ -49,6 +53,16 @@ def drain(connection: Connection, seconds: float = 0.2) -> None:
     with suppress(socket.timeout):
         while True:
             connection.drain_events(timeout=seconds)
+
+
+def drain_until(connection: Connection, condition: Callable[[], Any]) -> None:
+    """Deliver what there is until a condition is true."""
+
+    def is_true() -> bool:
+        drain(connection, 0.05)
+        return bool(condition())
+
+    eventually(is_true, 30)
 
 
 def test_publishing_a_task_costs_one_round_trip(tasks: ModuleType, redis_server: RedisServer) -> None:
@@ -134,7 +148,7 @@ def test_a_batch_is_published_in_one_pipeline(tasks: ModuleType, redis_server: R
     assert usage.round_trips < 6
 
 
-def test_the_size_of_a_queue_is_what_waits_whatever_the_bells_say(
+def test_the_size_of_a_queue_is_its_waiting_jobs_whatever_its_bells(
     connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis
 ) -> None:
     for _ in range(3):
@@ -192,12 +206,12 @@ def test_a_lost_bell_is_rung_again(
     jobs_redis.delete(QUEUE)
     drain(connection)
     assert received == []
-    leases.beat()
+    beat_of(leases).once()
     drain(connection)
     assert len(received) == 1
 
 
-def test_a_bell_for_a_queue_nobody_consumes_here_takes_nothing(
+def test_a_bell_for_a_queue_that_is_not_consumed_takes_nothing(
     connection: Connection, tasks: ModuleType, leases: Leases
 ) -> None:
     tasks.add.apply_async((1, 2), ignore_result=True)
@@ -247,13 +261,13 @@ def test_a_lost_run_makes_room_for_another_job(connection: Connection, tasks: Mo
     drain(connection)
     assert len(received) == 1
     leases.records.finish(received[0].delivery_tag)  # as another process would
-    leases.beat()
+    beat_of(leases).once()
     drain(connection)
     assert len(received) == 2
 
 
 @pytest.mark.parametrize("is_begun", [True, False])
-def test_a_job_rejected_by_its_run_comes_back_and_one_that_nobody_can_run_is_set_aside(
+def test_a_job_rejected_by_its_run_comes_back_and_one_that_cannot_run_is_set_aside(
     connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases, *, is_begun: bool
 ) -> None:
     received: list[Any] = []
@@ -269,17 +283,64 @@ def test_a_job_rejected_by_its_run_comes_back_and_one_that_nobody_can_run_is_set
     assert jobs_redis.zscore(PREFIX + place, result.id) is not None
 
 
-def test_a_tasks_message_that_a_stranger_put_on_the_list_is_dropped(
-    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, caplog: Any
+def test_a_tasks_message_on_the_list_becomes_a_job_and_is_none_beside_its_own_record(
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis
 ) -> None:
     result = tasks.add.apply_async((1, 2), ignore_result=True)
-    stranger = jobs_redis.hget(PREFIX + f"job:{result.id}", "message")
+    message = json.loads(jobs_redis.hget(PREFIX + f"job:{result.id}", "message") or "")
+    foreign = json.dumps({**message, "headers": {**message["headers"], "id": "foreign"}})
+    odd = json.dumps({**message, "headers": {**message["headers"], "id": ["odd"]}})
     received: list[Any] = []
     consume(connection, received)
-    jobs_redis.lpush(QUEUE, stranger)
+    jobs_redis.lpush(QUEUE, json.dumps(message), odd, foreign)
     drain(connection)
-    assert [message.delivery_tag.partition(":")[0] for message in received] == [result.id]  # the job alone, once
-    assert "neither a bell nor a message" in caplog.text
+    assert [message.delivery_tag.partition(":")[0] for message in received] == [result.id, "foreign"]  # each once
+    assert jobs_redis.exists(PREFIX + "job:foreign")  # leased, so that it comes back should this worker die
+
+
+@pytest.fixture
+def foreign(tasks: ModuleType, jobs_redis: redis.Redis) -> str:
+    """The message of a task that another application sends."""
+    result = tasks.add.apply_async((1, 2), ignore_result=True)
+    message = json.loads(jobs_redis.hget(PREFIX + f"job:{result.id}", "message") or "")
+    jobs_redis.flushdb()
+    return json.dumps({**message, "headers": {**message["headers"], "id": "foreign"}})
+
+
+def test_a_foreign_task_that_redis_refuses_to_store_is_stored_by_a_later_beat(
+    connection: Connection, foreign: str, jobs_redis: redis.Redis, leases: Leases
+) -> None:
+    received: list[Any] = []
+    consume(connection, received)
+    jobs_redis.lpush(QUEUE, foreign)
+    jobs_redis.config_set("maxmemory", 1)
+    try:
+        drain(connection)
+        assert not jobs_redis.exists(QUEUE)  # popped
+        assert not jobs_redis.exists(PREFIX + "job:foreign")
+        beat_of(leases).once()  # Redis refuses still
+    finally:
+        jobs_redis.config_set("maxmemory", 0)
+    beat_of(leases).once()
+    drain(connection)
+    assert [message.delivery_tag.partition(":")[0] for message in received] == ["foreign"]
+
+
+def test_a_foreign_task_that_is_too_large_is_refused_and_the_next_is_taken(
+    connection: Connection, foreign: str, jobs_redis: redis.Redis, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[Any] = []
+    consume(connection, received)
+    monkeypatch.setattr(leases.records, "_most_bytes", 10)
+    before = tolerated("list_item")
+    jobs_redis.lpush(QUEUE, foreign)
+    drain(connection)
+    assert tolerated("list_item") == before + 1
+    monkeypatch.undo()
+    monkeypatch.setattr("dspyq.delivery.transport.process_leases", lambda: leases)
+    jobs_redis.lpush(QUEUE, foreign)
+    drain(connection)
+    assert [message.delivery_tag.partition(":")[0] for message in received] == ["foreign"]
 
 
 def test_a_plain_message_that_is_rejected_comes_back_as_kombu_has_it(connection: Connection) -> None:
@@ -351,3 +412,67 @@ def wait_for(hub: Hub, condition: Callable[[], bool]) -> None:
         assert time.monotonic() < end
         hub.call_later(0.05, lambda: None)
         hub.run_once()
+
+
+def test_one_take_brings_as_many_waiting_jobs_as_there_is_room_for(
+    connection: Connection, tasks: ModuleType, redis_server: RedisServer
+) -> None:
+    sent = [tasks.add.apply_async((number, 1), ignore_result=True).id for number in range(12)]
+    received: list[Any] = []
+    consume(connection, received, prefetch_count=10)
+    with redis_server.monitored() as commands:
+        drain(connection)
+    assert [message.headers["id"] for message in received] == sent[:10]
+    assert sum(command.name == "EVALSHA" and not command.is_in_script for command in commands) == 2
+
+
+def test_where_there_is_room_for_one_a_bell_brings_one(
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis
+) -> None:
+    for number in range(3):
+        tasks.add.apply_async((number, 1), ignore_result=True)
+    received: list[Any] = []
+    consume(connection, received, prefetch_count=1)
+    drain(connection)
+    assert len(received) == 1
+    assert jobs_redis.zcard(PREFIX + "leases") == 1
+    assert jobs_redis.zcard(PREFIX + "queue:plain") == 2
+
+
+def test_jobs_behind_one_that_ends_the_consumer_go_back(
+    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases
+) -> None:
+    sent = [tasks.add.apply_async((number, 1), ignore_result=True).id for number in range(4)]
+
+    def fail(_: Any, message: Any) -> None:
+        raise ArithmeticError(message.delivery_tag)
+
+    consumer = Consumer(connection, [Queue(QUEUE, routing_key=QUEUE)], callbacks=[fail], prefetch_count=8)
+    consumer.consume()
+    with pytest.raises(ArithmeticError):
+        drain(connection)
+    assert jobs_redis.zrange(PREFIX + "queue:plain", 0, -1) == sent[1:]
+    assert leases.held_count == 1
+
+
+def test_each_of_two_queues_with_many_jobs_gets_its_turn(
+    connection: Connection, tasks: ModuleType, records: Any, job: Any
+) -> None:
+    del tasks
+    message = {"body": "W10=", "headers": {"id": "", "task": "add"}, "properties": {"delivery_info": {}}}
+    for queue in ("one", "two"):
+        for number in range(20):
+            text = json.dumps(message | {"headers": {"id": f"{queue} {number}", "task": "add"}})
+            records.put(job(f"{queue} {number}", message=text, queue=queue))
+    received: list[Any] = []
+    consumer = Consumer(
+        connection,
+        [Queue(name, routing_key=name) for name in ("one", "two")],
+        callbacks=[lambda _, message: received.append(message)],
+        prefetch_count=20,
+    )
+    consumer.consume()
+    drain(connection)
+    assert len(received) == 20
+    shares = [sum(message.headers["id"].startswith(queue) for message in received) for queue in ("one", "two")]
+    assert min(shares) >= 8
