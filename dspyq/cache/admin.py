@@ -1,4 +1,4 @@
-"""Looking after the cache: invalidating, clearing, counting."""
+"""Administration of the cache: invalidate, clear, count."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from dspyq.cache.claims import ALIAS_PREFIX, CACHE_STATISTICS, EVERYTHING, INVALIDATIONS, RESULT_PREFIX, process_claims
+from dspyq.cache.claims import process_claims
 from dspyq.cache.statistics import variant_statistics
-from dspyq.prediction.request import build_request, find_program, find_variant
+from dspyq.core.tolerated import read_number
+from dspyq.prediction.contract import contract_of
+from dspyq.prediction.enrolment import scopes
+from dspyq.prediction.request import find_program, find_variant, hash_inputs
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key
 
 _PAGE_KEYS = 1000
 
@@ -25,7 +29,7 @@ class CacheStatistics:
         hits_redis: Calls answered from Redis.
         joined: Calls answered by another's run.
         misses: Calls that began a run.
-        evictions: Answers that left a process's memory for want of room.
+        evictions: Answers evicted from processes' memories for lack of room.
     """
 
     entries: int
@@ -38,7 +42,7 @@ class CacheStatistics:
 
 
 def invalidate(inputs: Mapping[str, Any], *, program: str | None = None, variant: str | None = None) -> int:
-    """Forget the answers to one question.
+    """Forget the answers to one question, also those that an experiment keeps apart.
 
     Args:
         inputs: The question's inputs.
@@ -46,7 +50,7 @@ def invalidate(inputs: Mapping[str, Any], *, program: str | None = None, variant
         variant: One variant's answer; left out, that of each.
 
     Returns:
-        How many answers or runs under way were forgotten. No process serves them a second from now.
+        Number of answers or runs in progress forgotten. Within a second no process serves them.
 
     Raises:
         InvalidRequest: If there can be no such question.
@@ -54,8 +58,13 @@ def invalidate(inputs: Mapping[str, Any], *, program: str | None = None, variant
     """
     asked = find_program(program)
     variants = [find_variant(asked, variant).name] if variant else list(asked.variants)
-    hashes = {build_request(inputs, program=asked.name, variant=name).input_hash for name in variants}
+    canonical = contract_of(asked.name).canonical(inputs)
     with redis_errors("invalidate the answers"):
+        hashes = {
+            hash_inputs(asked.name, asked.fingerprints[name], canonical, scope)
+            for name in variants
+            for scope in scopes(asked, name)
+        }
         return process_claims().invalidate(hashes)
 
 
@@ -63,7 +72,7 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
     """Forget the answers of a program, of one of its variants, or all.
 
     Returns:
-        How many were forgotten. No process serves them a second from now; who holds their task ids still gets them.
+        Number of answers forgotten. Within a second no process serves them; callers with their task ids still get them.
 
     Raises:
         UnknownProgram: If there is no such program.
@@ -80,19 +89,19 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
             aliases = [alias for alias, held in page if _matches(held["queue"], wanted, variant)]
             if aliases:
                 cleared += client.unlink(*aliases)
-        client.publish(INVALIDATIONS, EVERYTHING)
+        client.publish(invalidations_channel(), EVERYTHING)
     return cleared
 
 
 def cache_statistics() -> CacheStatistics:
-    """Return what the cache holds and what it did.
+    """Return the cache's size and counters.
 
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the cache's statistics"):
         entries, size_bytes = measure_cache()
-        evictions = int(cast("bytes | None", jobs_client().hget(CACHE_STATISTICS, "evictions")) or 0)
+        evictions = int(read_number(cast("bytes | None", jobs_client().hget(key(CACHE_STATISTICS), "evictions"))))
     variants = variant_statistics()
     return CacheStatistics(
         entries=entries,
@@ -106,7 +115,7 @@ def cache_statistics() -> CacheStatistics:
 
 
 def measure_cache() -> tuple[int, int]:
-    """Return how many answers Redis serves, and their bytes; it looks at each, a page at a time.
+    """Return the number of answers that Redis serves, and their bytes; it reads each, a page at a time.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -116,7 +125,7 @@ def measure_cache() -> tuple[int, int]:
         answered = [held["answered"] for _, held in page if held["answered"]]
         pipeline = answers_client().pipeline(transaction=False)
         for task_id in answered:
-            pipeline.strlen(RESULT_PREFIX + task_id)
+            pipeline.strlen(result_key(task_id))
         sizes = [size for size in pipeline.execute() if size]
         entries += len(sizes)
         size_bytes += sum(sizes)
@@ -124,14 +133,12 @@ def measure_cache() -> tuple[int, int]:
 
 
 def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:
-    """Every alias with its queue and answering task, a page at a time; Redis serves others in between."""
+    """Yield every alias with its queue and answering task, a page at a time; Redis serves others in between."""
     client = jobs_client()
     cursor = 0
     fields = ("queue", "answered")
     while True:
-        cursor, aliases = cast(
-            "tuple[int, list[bytes]]", client.scan(cursor, match=f"{ALIAS_PREFIX}*", count=_PAGE_KEYS)
-        )
+        cursor, aliases = cast("tuple[int, list[bytes]]", client.scan(cursor, alias_key("*"), _PAGE_KEYS, "HASH"))
         pipeline = client.pipeline(transaction=False)
         for alias in aliases:
             pipeline.hmget(alias, fields)

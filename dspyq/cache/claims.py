@@ -1,88 +1,42 @@
-"""One answer, one claim: who answers a question, agreed by every producer and worker in one script each.
+"""Claims on questions: one task answers each question, coordinated by one script for each operation.
 
 An alias, ``dspy:v1:prediction:<input hash>``, points at the task that answered a question or is about to. Aliases live
-with the jobs; where answers live in the same Redis, a hit is one round trip.
+with the jobs; if the answers live in the same Redis, a hit is one round trip.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import orjson
 import redis
 
+from dspyq.cache.claim import AnsweredRequest, Claim, Kept, Release, Run, Stored
 from dspyq.config.periods import Calendar, process_calendar
-from dspyq.config.settings import Settings, get_settings
+from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
+from dspyq.delivery.records import TAKEN_ID, QueuedJob
+from dspyq.errors import InvalidOption
 from dspyq.prediction.request import Request
-from dspyq.store.clients import JOB_PREFIX, KEY_PREFIX, answers_client, jobs_client
-from dspyq.store.scripts import load_script, run_together
+from dspyq.prediction.stored import answers_question, failed_meta
+from dspyq.store import content
+from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs_client, name_damage
+from dspyq.store.content import decode_result
+from dspyq.store.keys import alias_key, invalidations_channel, job_key, replies_channel, result_key
+from dspyq.store.scripts import Step, load_script, run_each, run_together
 
-ALIAS_PREFIX = f"{KEY_PREFIX}prediction:"
-STATISTICS_PREFIX = f"{KEY_PREFIX}statistics:"
-#: The books of a day.
-COSTS_PREFIX = f"{KEY_PREFIX}costs:"
-KEEP_COSTS_SECONDS = 400 * 86_400
-CACHE_STATISTICS = f"{KEY_PREFIX}cache-statistics"
-INVALIDATIONS = f"{KEY_PREFIX}invalidations"
-RESULT_PREFIX = "celery-task-meta-"
-#: How a stored prediction begins, as the result backend writes it.
+if TYPE_CHECKING:
+    from dspyq.config.schema import Settings
+
+#: Start of a stored prediction, as the result backend writes it.
 _SUCCESS = b'{"status":"SUCCESS",'
-#: Sent on the invalidations channel in place of an input hash.
-EVERYTHING = "*"
 
-Verdict = Literal["hit", "join", "urge", "claim", "lost"]
-#: What became of a run: ``shared`` goes on, for others wait for it.
-Release = Literal["lost", "ended", "shared"]
+#: Length of an input hash, and of a task's id that Celery makes.
+_HASH_BYTES, _ID_BYTES = 64, 36
+
+_STALE = b"stale"
 _RELEASES: tuple[Release, ...] = ("lost", "ended", "shared")
-
-
-class Claim(NamedTuple):
-    """What a look at a question's alias found.
-
-    Attributes:
-        verdict: ``hit``: answered; ``join``: being answered; ``urge``: as join, but this call is more urgent;
-            ``claim``: yours to answer.
-        task_id: The task that answered, answers, or is to answer.
-        result: The stored result of a hit, as Celery wrote it.
-        milliseconds_left: How long a hit is good for.
-        batch: The batch that claimed what is yet to be answered: whoever puts the message puts it for that one.
-    """
-
-    verdict: Verdict
-    task_id: str
-    result: bytes = b""
-    milliseconds_left: int = 0
-    batch: str = ""
-
-
-class Run(NamedTuple):
-    """A task's run: what it may change in Redis, it may only while it holds the job.
-
-    Attributes:
-        task_id: The task.
-        fence: The number of the run, from its delivery tag; empty for a run without a job record.
-        is_repeated: Whether the job was taken before.
-    """
-
-    task_id: str
-    fence: str = ""
-    is_repeated: bool = False
-
-    @classmethod
-    def of_delivery_tag(cls, task_id: str, delivery_tag: str | None, run_count: int = 1) -> Run:
-        """Return the run that a delivery tag, ``<task id>:<fence>``, stands for."""
-        owner, _, fence = (delivery_tag or "").rpartition(":")
-        return cls(task_id, fence if owner == task_id else "", run_count > 1)
-
-
-class Kept(IntEnum):
-    """What became of an answer: nothing, for another run has the job; it is stored; the job is ended with it."""
-
-    LOST = 0
-    STORED = 1
-    ENDED = 2
 
 
 class Claims:
@@ -96,23 +50,71 @@ class Claims:
         self._answers = answers
         self._is_one_redis = settings.is_one_redis
         self._claim_timeout_seconds = settings.delivery.claim_timeout_seconds
-        names = ("claim", "answer", "release", "withdraw")
-        self._claim, self._answer, self._release, self._withdraw = (
-            load_script(jobs, "dspyq.cache", name, library="claims") for name in names
+        names = ("claim", "ask", "ask_new", "answer", "release", "withdraw")
+        self._claim, self._claim_and_put, self._ask_new, self._answer, self._release, self._withdraw = (
+            load_script(jobs, "dspyq.cache", name) for name in names
         )
+        #: The day they name, and the templates.
+        self._templates: tuple[str, dict[tuple[str, int, bool, str], bytes]] = ("", {})
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
-        """Look a question up for a caller, and claim it for ``task_id`` if nobody answers it."""
-        return self._ask(self._question(request, task_id, "c", priority))
+        """Look a question up for a caller, and claim it for ``task_id`` if it has no answer and no running task."""
+        input_hash, own_id = request.input_hash.encode(), task_id.encode()
+        claimant = _Claimant(task_id, "c", priority)
+        if len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES or request.exposure is not None:
+            return self._ask(self._question(request, claimant))
+        try:
+            reply = self._claim.run_packed(self._template(request, priority) % (input_hash, own_id))
+        except redis.ResponseError as error:
+            raise self._explained(error, self._question(request, claimant)) from None
+        claim = _claim(reply)
+        if claim.verdict != "hit" or answers_question(claim.result, request.input_hash):
+            return claim
+        return self._own([claim], [self._question(request, claimant)])[0]
+
+    def ask(self, request: Request, job: QueuedJob) -> Claim:
+        """As ``claim`` for the job, and put it where it claims the question, in one round trip."""
+        alias, arguments = self._question(request, _Claimant(job.id, "c", job.priority))
+        return self._ask((alias, arguments | {"message": job.message}))
+
+    def ask_new(self, questions: Iterable[NewQuestions], *, priority: int, batch: str = "") -> list[bool]:
+        """Claim and put those of many questions of which nothing is known yet, for a batch or none, in one round trip.
+
+        Args:
+            questions: The questions; they are sent as they come.
+            priority: The turn of their jobs.
+            batch: The batch that pays; empty for none.
+
+        Returns:
+            For each question whether it was claimed and put. Of the others nothing was changed: ``claim_many`` decides.
+        """
+        aliases = alias_key("")
+        steps = (
+            self._ask_new.step(
+                list,
+                [aliases + input_hash for input_hash in each.input_hashes],
+                queue=each.queue,
+                priority=priority,
+                batch=batch,
+                seen=each.seen,
+                jobs=each.jobs,
+            )
+            for each in questions
+        )
+        return [bool(is_new) for replies in run_together(self._jobs, steps) for is_new in replies]
 
     def claim_many(
         self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int, batch: str = ""
     ) -> list[Claim]:
-        """Look many questions up in one round trip, and claim those that nobody answers, for a batch or for none."""
-        questions = [self._question(*one, "c", priority, batch=batch) for one in zip(requests, task_ids, strict=True)]
-        return self._fetch(self._ask_many(questions), questions)
+        """Look many questions up in one round trip, and claim those without an answer or a run, for a batch or none.
 
-    def look(self, request: Request, run: Run, *, is_first_look: bool) -> Claim:
+        One whose alias another program wrote to is ``damaged``; the others are claimed all the same.
+        """
+        claimants = [_Claimant(task_id, "c", priority, batch=batch) for task_id in task_ids]
+        questions = [self._question(*one) for one in zip(requests, claimants, strict=True)]
+        return self._own(self._ask_many(questions), questions)
+
+    def look_up(self, request: Request, run: Run, *, is_first_look: bool) -> Claim:
         """Look a question up for a worker about to run it; ``join`` means that a living worker runs it now.
 
         Args:
@@ -120,44 +122,67 @@ class Claims:
             run: The worker's run.
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
-        if run.is_repeated and (own := self._answers.get(RESULT_PREFIX + run.task_id)):
-            result = cast("bytes", own)
-            if result.startswith(_SUCCESS):  # an earlier run stored it and did not get to say that it is done
+        if run.is_repeated and (own := self._answers.get(result_key(run.task_id))):
+            result = decode_result(run.task_id, cast("bytes", own))
+            # An earlier run stored it and ended before it finished the job.
+            if result.startswith(_SUCCESS) and answers_question(result, request.input_hash):
                 return Claim("hit", run.task_id, result)
-        return self._ask(self._question(request, run.task_id, "wc" if is_first_look else "w", 0, fence=run.fence))
+        claimant = _Claimant(run.task_id, "wc" if is_first_look else "w", fence=run.fence)
+        return self._ask(self._question(request, claimant))
+
+    def check_id(self, request: Request, task_id: str) -> None:
+        """Refuse a task id that holds another question's answer; in one Redis the script that puts the job checks it.
+
+        Raises:
+            InvalidOption: If it is another question's.
+        """
+        if self._is_one_redis:
+            return
+        stored = cast("bytes | None", self._answers.get(result_key(task_id)))
+        result = decode_result(task_id, stored) if stored else b""
+        if b'"input_hash":' in result and request.input_hash.encode() not in result:
+            raise InvalidOption(TAKEN_ID)
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> Kept:
-        """Store an answer, tell who waits, let the alias serve it, and end the job where it has nothing else to do.
+        """Store an answer, notify its waiters, serve it by the alias, and end the job if nothing is left to do.
 
         Where answers live elsewhere, a run that has lost its job may be noticed only once its answer is stored.
         """
-        keys = [ALIAS_PREFIX + request.input_hash]
-        result_key = RESULT_PREFIX + run.task_id
-        payload = stored.payload
+        keys = [alias_key(request.input_hash)]
+        stored_under = result_key(run.task_id)
+        payload = content.encode(content.Kind.RESULT, run.task_id, stored.payload)
         if self._is_one_redis:
-            keys.append(result_key)
-        elif run.fence and self._jobs.hget(f"{JOB_PREFIX}{run.task_id}", "fence") != run.fence.encode():
+            keys.append(stored_under)
+        elif run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
             return Kept.LOST
         else:
             pipeline = self._answers.pipeline()
-            pipeline.set(result_key, payload, ex=stored.keep_seconds)
-            pipeline.publish(result_key, payload)
+            pipeline.set(stored_under, payload, ex=stored.keep_seconds)
+            pipeline.publish(stored_under, payload)
+            if replies := replies_channel(run.task_id):
+                pipeline.publish(replies, run.task_id.encode() + payload)
             pipeline.execute()
             payload = b""
-        counts = _pairs(stored.counts)
-        arguments: list[str | int | bytes] = [
-            run.task_id,
-            run.fence,
-            stored.serve_seconds,
-            stored.keep_seconds,
-            payload,
-            request.input_hash,
-            request.queue,
-            stored.cost_nano_usd,
-            self._calendar.now().today,
-            "1" if stored.is_last else "",
-        ]
-        return Kept(self._answer(keys=keys, args=[*arguments, *counts]))
+        kept = self._answer(
+            keys,
+            id=run.task_id,
+            fence=run.fence,
+            serve_seconds=stored.serve_seconds,
+            keep_seconds=stored.keep_seconds,
+            result=payload,
+            input_hash=request.input_hash,
+            queue=request.queue,
+            cost=stored.cost_nano_usd,
+            day=self._calendar.now().today,
+            is_last="1" if stored.is_last else "",
+            time_ms=stored.time_ms,
+            tokens=stored.tokens,
+            **stored.marks,
+            unscored=content.encode(content.Kind.UNSCORED, run.task_id, stored.unscored) if stored.unscored else b"",
+            row=stored.row,
+            counts=_pairs(stored.counts),
+        )
+        return Kept(kept)
 
     def release(self, request: AnsweredRequest, run: Run, counts: Mapping[str, int] | None = None) -> bool:
         """End a run without an answer, so that the next caller computes anew; return whether it still held its job.
@@ -167,146 +192,208 @@ class Claims:
             run: The run that ends.
             counts: What the statistics add for a run that failed; none for a claim that is given back.
         """
-        return _RELEASES[self._end(request, run, "", counts)] == "ended"
+        (release,) = run_together(self._jobs, [self._end(request, run, counts=counts)])
+        return bool(release == _RELEASES.index("ended"))
 
     def release_for(self, batch: str, request: AnsweredRequest, run: Run, counts: Mapping[str, int]) -> Release:
-        """As ``release``; a run that a batch pays for only where nobody else waits for it."""
-        return _RELEASES[self._end(request, run, batch, counts)]
+        """Release a run as ``release`` does; one that a batch pays for only if no other caller waits for it."""
+        (release,) = run_together(self._jobs, [self._end(request, run, batch, counts)])
+        return _RELEASES[int(release)]
 
-    def _end(self, request: AnsweredRequest, run: Run, batch: str, counts: Mapping[str, int] | None) -> int:
-        arguments = [run.task_id, run.fence, request.queue, batch, *_pairs(counts or {})]
-        return int(self._release(keys=[ALIAS_PREFIX + request.input_hash], args=arguments))
+    def _end(
+        self, request: AnsweredRequest, run: Run, batch: str = "", counts: Mapping[str, int] | None = None
+    ) -> Step[int]:
+        return self._release.step(
+            int,
+            (alias_key(request.input_hash),),
+            id=run.task_id,
+            fence=run.fence,
+            queue=request.queue,
+            batch=batch,
+            counts=_pairs(counts or {}),
+        )
 
     def release_many(self, asked: Iterable[tuple[AnsweredRequest, str]]) -> None:
-        """Give claims of these tasks back, in one round trip; those whose jobs were sent after all stay."""
-        steps = [
-            self._release.step(bool, (ALIAS_PREFIX + request.input_hash,), (task_id, "", request.queue))
-            for request, task_id in asked
-        ]
-        run_together(self._jobs, steps)
+        """Release the claims of these tasks in one round trip; claims whose jobs were sent stay."""
+        run_together(self._jobs, [self._end(request, Run(task_id)) for request, task_id in asked])
 
     def withdraw(self, request: AnsweredRequest, task_id: str, *, is_own: bool = False) -> bool:
-        """Take one caller's interest off a run; return whether nobody waits for it any more.
+        """Withdraw one caller's interest in a run; return True if it has no waiting callers left.
 
         Args:
             request: The question.
             task_id: The run.
-            is_own: Whether the caller chose that id, and so waits for it whether or not it became the question's run.
+            is_own: True if the caller chose that id, and so waits for it even if it is not the question's run.
         """
         return self.withdraw_many([(request, task_id)], is_own=is_own)[0]
 
     def withdraw_many(
         self, asked: Sequence[tuple[AnsweredRequest, str]], *, is_own: bool = False, batch: str = ""
     ) -> list[bool]:
-        """Take one caller's interest off many runs, as ``withdraw`` does, in one script; a batch's claims with it."""
-        keys = [ALIAS_PREFIX + request.input_hash for request, _ in asked]
-        arguments = ["1" if is_own else "", batch, *(task_id for _, task_id in asked)]
-        return [bool(is_free) for is_free in self._withdraw(keys=keys, args=arguments)]
+        """Withdraw one caller's interest in many runs in one script, as ``withdraw``; also a batch's claims."""
+        keys = [alias_key(request.input_hash) for request, _ in asked]
+        replies = self._withdraw(keys, is_own="1" if is_own else "", batch=batch, asked=asked_by(asked))
+        return list(map(bool, replies))
 
     def invalidate(self, input_hashes: Iterable[str]) -> int:
-        """Forget aliases, and have every process forget them; a run under way no longer becomes their answer.
+        """Delete aliases here and in every process's memory; a run in progress no longer becomes their answer.
 
         Returns:
-            How many there were.
+            Number of aliases deleted.
         """
         pipeline = self._jobs.pipeline()
         for input_hash in input_hashes:
-            pipeline.delete(ALIAS_PREFIX + input_hash)
-            pipeline.publish(INVALIDATIONS, input_hash)
+            pipeline.delete(alias_key(input_hash))
+            pipeline.publish(invalidations_channel(), input_hash)
         return sum(pipeline.execute()[::2])
 
-    def _question(  # noqa: PLR0913 - what claim.lua is told
-        self, request: Request, task_id: str, flags: str, priority: int, *, fence: str = "", batch: str = ""
-    ) -> _Question:
-        arguments = (
-            task_id,
-            flags + "r" if request.refresh else flags,
-            self._claim_timeout_seconds,
-            priority,
-            request.queue,
-            RESULT_PREFIX if self._is_one_redis else "",
-        )
-        return ALIAS_PREFIX + request.input_hash, (*arguments, "", fence, self._calendar.now().today, batch)
+    def _question(self, request: Request, claimant: _Claimant) -> _Question:
+        task_id, flags, priority, fence, batch = claimant
+        arguments = {
+            "id": task_id,
+            "flags": flags + "r" if request.refresh else flags,
+            "claim_seconds": self._claim_timeout_seconds,
+            "priority": priority,
+            "queue": request.queue,
+            "is_here": "1" if self._is_one_redis else "",
+            "gone": "",
+            "fence": fence,
+            "day": self._calendar.now().today,
+            "batch": batch,
+            "seen": request.seen,
+        }
+        if request.exposure is not None:
+            arguments["exposure"] = request.exposure.stated()
+        return alias_key(request.input_hash), arguments
+
+    def _template(self, request: Request, priority: int) -> bytes:
+        """Return the look-up by a caller, packed but for the question's hash and the task's id.
+
+        Packing a look-up takes longer than all else that a hit needs before it is sent.
+        """
+        today = self._calendar.now().today
+        day, templates = self._templates
+        if day != today:
+            templates = {}
+            self._templates = today, templates
+        look_up = request.queue, priority, request.refresh, request.seen
+        template = templates.get(look_up)
+        if template is None:
+            alike = request._replace(input_hash="\0" * _HASH_BYTES)
+            key, arguments = self._question(alike, _Claimant("\0" * _ID_BYTES, "c", priority))
+            template = templates[look_up] = self._claim.template((key,), **arguments)
+        return template
 
     def _ask(self, question: _Question) -> Claim:
-        key, arguments = question
-        claim = _claim(self._claim(keys=(key,), args=arguments))
-        return claim if self._is_one_redis else self._fetch([claim], [question])[0]
+        try:
+            (claim,) = run_together(self._jobs, [self._step(question)])
+        except redis.ResponseError as error:
+            raise self._explained(error, question) from None
+        return claim if claim.verdict != "hit" else self._own([claim], [question])[0]
 
     def _ask_many(self, questions: Sequence[_Question]) -> list[Claim]:
-        return run_together(self._jobs, [self._claim.step(_claim, (key,), arguments) for key, arguments in questions])
+        found = run_each(self._jobs, [self._step(question) for question in questions])
+        return [
+            each if isinstance(each, Claim) else self._damaged(each, question)
+            for each, question in zip(found, questions, strict=True)
+        ]
 
-    def _fetch(self, claims: list[Claim], questions: Sequence[_Question]) -> list[Claim]:
-        """Where answers live elsewhere, read those of hits there, and ask again for those that Redis has evicted."""
-        hits = [] if self._is_one_redis else [index for index, claim in enumerate(claims) if claim.verdict == "hit"]
-        if not hits:
-            return claims
-        keys = [RESULT_PREFIX + claims[index].task_id for index in hits]
-        results = cast("list[bytes | None]", self._answers.mget(keys))
-        evicted = []
-        for index, result in zip(hits, results, strict=True):
-            if result is None:
-                evicted.append(index)
-            else:
-                claims[index] = claims[index]._replace(result=result)
-        if evicted:
-            again = self._ask_many([_without(questions[index], claims[index].task_id) for index in evicted])
-            for index, claim in zip(evicted, again, strict=True):
+    def _damaged(self, error: redis.RedisError, question: _Question) -> Claim:
+        """Return the claim of a question whose alias is of another type; raise any other error."""
+        explained = self._explained(error, question)
+        if explained is error:
+            raise error
+        failure = failed_meta(damaged_key("ask for the prediction", str(explained)))
+        return Claim("damaged", question[1]["id"], orjson.dumps(failure))
+
+    def _explained(self, error: redis.RedisError, question: _Question) -> redis.RedisError:
+        if not isinstance(error, redis.ResponseError) or not is_wrong_type(error):
+            return error
+        return name_damage(self._jobs, question[0], error, own_type="hash")
+
+    def _step(self, question: _Question) -> Step[Claim]:
+        key, arguments = question
+        script = self._claim_and_put if "message" in arguments else self._claim
+        return script.step(_claim, (key,), **arguments)
+
+    def _own(self, claims: list[Claim], questions: Sequence[_Question]) -> list[Claim]:
+        """Look up hits again whose answer is gone: evicted by Redis, or replaced by that of another question."""
+        hits = [index for index, claim in enumerate(claims) if claim.verdict == "hit"]
+        while hits:
+            if not self._is_one_redis:
+                results = self._answers.mget([result_key(claims[index].task_id) for index in hits])
+                for index, result in zip(hits, cast("list[bytes | None]", results), strict=True):
+                    task_id = claims[index].task_id
+                    claims[index] = claims[index]._replace(result=decode_result(task_id, result) if result else b"")
+            gone = [
+                index for index in hits if not answers_question(claims[index].result, _input_hash(questions[index]))
+            ]
+            if not gone:
+                break
+            again = self._ask_many([_without(questions[index], claims[index].task_id) for index in gone])
+            for index, claim in zip(gone, again, strict=True):
                 claims[index] = claim
+            hits = [index for index in gone if claims[index].verdict == "hit"]
         return claims
 
 
-#: An alias's key, and the arguments of claim.lua.
-_Question = tuple[str, tuple[str | float, ...]]
+class NewQuestions(NamedTuple):
+    """Questions of one queue that probably were not asked yet.
+
+    Attributes:
+        queue: The variant's queue.
+        seen: The version of the experiment's state that gave them their variant, as of ``Request``.
+        input_hashes: Their hashes.
+        jobs: For each the task id and the message of the job that would answer it.
+    """
+
+    queue: str
+    seen: str
+    input_hashes: list[str]
+    jobs: list[str | bytes]
+
+
+class _Claimant(NamedTuple):
+    """A task that looks a question up; the flags are those of claim.lua."""
+
+    task_id: str
+    flags: str
+    priority: int = 0
+    fence: str = ""
+    batch: str = ""
+
+
+#: An alias's key, and the arguments of claim.lua, or of ask.lua where a message is among them.
+_Question = tuple[str, dict[str, Any]]
+
+
+def _input_hash(question: _Question) -> str:
+    return question[0].rpartition(":")[2]
 
 
 def _without(question: _Question, gone: str) -> _Question:
-    """The same question, to whom knows that an answer is gone."""
+    """Return the same look-up, which ignores the given stale answer."""
     key, arguments = question
-    return key, (*arguments[:-4], gone, *arguments[-3:])
+    return key, arguments | {"gone": gone}
 
 
-class AnsweredRequest(Protocol):
-    """What ending a run needs to know of its question."""
-
-    @property
-    def input_hash(self) -> str:
-        """What identifies the question."""
-
-    @property
-    def queue(self) -> str:
-        """The variant's queue, whose statistics count."""
-
-
-class Stored(NamedTuple):
-    """An answer to store.
-
-    Attributes:
-        payload: The result as Celery stores it.
-        serve_seconds: How long the cache serves it; 0 for not at all.
-        keep_seconds: How long it can be fetched by its task id.
-        counts: What the variant's statistics add.
-        cost_nano_usd: What it cost, which each later hit saves; 0 where that is unknown.
-        is_last: Whether its job has nothing else to do: no link, chain or chord.
-    """
-
-    payload: bytes
-    serve_seconds: int
-    keep_seconds: int
-    counts: Mapping[str, int]
-    cost_nano_usd: int = 0
-    is_last: bool = False
-
-
-@functools.cache
+@per_runtime
 def process_claims() -> Claims:
     """Return this process's claims."""
     return Claims(get_settings(), jobs_client(), answers_client(), process_calendar())
 
 
+def asked_by(asked: Iterable[tuple[AnsweredRequest, str]]) -> list[str]:
+    """Return of each call its task and the id under which an experiment counts it, for scripts that take calls back."""
+    return [part for request, task_id in asked for part in (task_id, getattr(request, "noted_as", ""))]
+
+
 def _claim(reply: list[Any]) -> Claim:
-    verdict, task_id, result, left, batch = reply
-    return Claim(verdict.decode(), task_id.decode(), result, left, batch.decode())
+    verdict, owner, stored, left, batch = reply
+    task_id = owner.decode()
+    if verdict == _STALE:
+        return Claim("stale", task_id, stored)
+    return Claim(verdict.decode(), task_id, decode_result(task_id, stored) if stored else stored, left, batch.decode())
 
 
 def _pairs(counts: Mapping[str, int]) -> list[str | int]:

@@ -1,52 +1,63 @@
-"""L1: the answers a process keeps in its own memory, and how it hears that they are no longer good.
+"""L1 cache: answers in a process's own memory, with invalidation over a Redis channel.
 
-A value is kept as the bytes Redis held, so no caller can change it for another. What another process invalidates
-reaches this one over a Redis channel; while that channel is silent for longer than a missed heartbeat, the cache is
-bypassed, and what it held is dropped when the channel is back.
+Values are the bytes read from Redis, so no caller can change one for another. Invalidations by other processes arrive
+over a Redis channel. While that channel is silent for longer than a missed heartbeat, the cache is bypassed; its
+content is dropped when the channel is back.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 from cachetools import TLRUCache
 
-from dspyq.cache.claims import (
-    CACHE_STATISTICS,
-    COSTS_PREFIX,
-    EVERYTHING,
-    INVALIDATIONS,
-    KEEP_COSTS_SECONDS,
-    STATISTICS_PREFIX,
-)
 from dspyq.config.periods import process_calendar
-from dspyq.config.sections import Cache
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.core.runtime import current, in_all_runtimes, per_runtime
+from dspyq.core.tolerated import tolerate
+from dspyq.experiments.known import ANNOUNCED, process_states
+from dspyq.prediction.stored import answers_question
 from dspyq.store.clients import connect
+from dspyq.store.keys import (
+    CACHE_STATISTICS,
+    EVERYTHING,
+    SECONDS_OF_BOOKS,
+    invalidations_channel,
+    key,
+    savings_key,
+    statistics_key,
+)
+
+if TYPE_CHECKING:
+    from dspyq.config.sections import CacheSection
 
 logger = logging.getLogger("dspyq.cache")
 
-_PING_SECONDS = 0.25
-#: With a silent channel an invalidation may be missed; this bounds for how long, and stays under the second promised.
+#: Time between two looks at whether the channel of invalidations still brings something.
+PING_SECONDS = 0.25
+#: A silent channel may hide an invalidation; this bounds the time, within the second that the docs promise.
 _TRUSTED_SECONDS = 0.75
 _RECONNECT_SECONDS = 0.5
-#: An invalidation is remembered so long, to refuse values read before it. Values read earlier are refused outright.
+#: Time for which an invalidation is remembered, to refuse values read before it. Older reads are refused outright.
 _REMEMBERED_SECONDS = 600.0
+#: Number of invalidations remembered; the time of the latest dropped one stands for all dropped ones.
+_MOST_REMEMBERED = 10_000
+#: No input hash is longer.
+_LONGEST_HASH_BYTES = 128
 _FLUSH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedAnswer:
     """An answer in memory.
 
     Attributes:
@@ -62,13 +73,31 @@ class Entry:
     cost_nano_usd: int = 0
 
 
-class Counts(NamedTuple):
-    """What a memory cache did.
+class FreshAnswer(NamedTuple):
+    """An answer that was read.
 
     Attributes:
-        hits: By the queue of the asking variant.
-        avoided_nano_usd: What those would have cost, by queue.
-        evictions: Answers that left for want of room.
+        task_id: The task that answered.
+        payload: The result as Celery stored it.
+        seconds_left: How long Redis serves it.
+        read_at: The monotonic second at which its read began; an invalidation since then refuses it.
+        cost_nano_usd: What it cost; 0 where that is unknown.
+    """
+
+    task_id: str
+    payload: bytes
+    seconds_left: float
+    read_at: float
+    cost_nano_usd: int = 0
+
+
+class CacheCounts(NamedTuple):
+    """Counters of a memory cache.
+
+    Attributes:
+        hits: Hits, by the queue of the requested variant.
+        avoided_nano_usd: Cost avoided by those, by queue.
+        evictions: Answers evicted for lack of room.
     """
 
     hits: Counter[str]
@@ -76,12 +105,12 @@ class Counts(NamedTuple):
     evictions: int
 
 
-class Totals(NamedTuple):
-    """A memory cache since it was made.
+class CacheTotals(NamedTuple):
+    """Size of a memory cache, and its counts since it was made.
 
     Attributes:
-        hits: Answers it gave.
-        evictions: Answers that left for want of room.
+        hits: Answers served.
+        evictions: Answers evicted for lack of room.
         entries: Answers it holds.
         size_bytes: Their bytes.
     """
@@ -95,62 +124,45 @@ class Totals(NamedTuple):
 class MemoryCache:
     """A bounded LRU cache with a time to live for each entry, safe between threads."""
 
-    def __init__(self, settings: Cache) -> None:
+    def __init__(self, settings: CacheSection) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._entries: TLRUCache[str, Entry] = TLRUCache(
+        self._entries: TLRUCache[str, CachedAnswer] = TLRUCache(
             maxsize=settings.memory_bytes,
             ttu=lambda _key, entry, _now: entry.expires_at,
             timer=time.monotonic,
             getsizeof=lambda entry: len(entry.payload),
         )
-        self._invalidated_at: dict[str, float] = {}
-        self._cleared_at = 0.0
+        self._invalidated_at: OrderedDict[str, float] = OrderedDict()
+        self._refused_until = 0.0
         self._hits: Counter[str] = Counter()
         self._avoided_nano_usd: Counter[str] = Counter()
         self._evictions = 0
         self._hits_told = self._evictions_told = 0
 
-    def get(self, input_hash: str, queue: str) -> Entry | None:
+    def get(self, input_hash: str, queue: str) -> CachedAnswer | None:
         """Return an answer, if there is a good one, and count it for a variant's queue."""
         with self._lock:
             try:
-                entry: Entry = self._entries[input_hash]
+                entry: CachedAnswer = self._entries[input_hash]
             except KeyError:
                 return None
             self._hits[queue] += 1
             self._avoided_nano_usd[queue] += entry.cost_nano_usd
             return entry
 
-    def put(  # noqa: PLR0913 - what is known of an answer
-        self,
-        input_hash: str,
-        task_id: str,
-        payload: bytes,
-        *,
-        seconds_left: float,
-        read_at: float,
-        cost_nano_usd: int = 0,
-    ) -> None:
-        """Keep an answer.
-
-        Args:
-            input_hash: Its question.
-            task_id: The task that answered.
-            payload: The result as Celery stored it.
-            seconds_left: How long Redis serves it.
-            read_at: The monotonic second before which it was not asked for: an invalidation since then forbids it.
-            cost_nano_usd: What it cost; 0 where that is unknown.
-        """
+    def put(self, input_hash: str, answer: FreshAnswer) -> None:
+        """Keep the answer to a question, unless the question was invalidated since it was read."""
+        payload, read_at = answer.payload, answer.read_at
         now = time.monotonic()
-        ttl_seconds = min(seconds_left, self._settings.memory_ttl_seconds)
+        ttl_seconds = min(answer.seconds_left, self._settings.memory_ttl_seconds)
         if len(payload) > self._settings.memory_bytes or ttl_seconds <= 0 or now - read_at > _REMEMBERED_SECONDS:
             return
         with self._lock:
-            if read_at <= max(self._cleared_at, self._invalidated_at.get(input_hash, 0.0)):
+            if read_at <= max(self._refused_until, self._invalidated_at.get(input_hash, 0.0)):
                 return
             before = len(self._entries) + (input_hash not in self._entries)
-            self._entries[input_hash] = Entry(task_id, payload, now + ttl_seconds, cost_nano_usd)
+            self._entries[input_hash] = CachedAnswer(answer.task_id, payload, now + ttl_seconds, answer.cost_nano_usd)
             while len(self._entries) > self._settings.memory_entries:
                 self._entries.popitem()
             self._evictions += before - len(self._entries)
@@ -161,28 +173,28 @@ class MemoryCache:
         with self._lock:
             self._entries.pop(input_hash, None)
             self._invalidated_at[input_hash] = now
-            if len(self._invalidated_at) > self._settings.memory_entries:
-                horizon = now - _REMEMBERED_SECONDS
-                self._invalidated_at = {key: at for key, at in self._invalidated_at.items() if at > horizon}
+            self._invalidated_at.move_to_end(input_hash)
+            if len(self._invalidated_at) > _MOST_REMEMBERED:
+                _, self._refused_until = self._invalidated_at.popitem(last=False)
 
     def clear(self) -> None:
         """Drop every answer, and refuse those that were read before now."""
         with self._lock:
             self._entries.clear()
             self._invalidated_at.clear()
-            self._cleared_at = time.monotonic()
+            self._refused_until = time.monotonic()
 
-    def take_counts(self) -> Counts:
-        """Return what was counted since the last time."""
+    def take_counts(self) -> CacheCounts:
+        """Return the counts since the last call, and reset them."""
         with self._lock:
-            counts = Counts(self._hits, self._avoided_nano_usd, self._evictions)
+            counts = CacheCounts(self._hits, self._avoided_nano_usd, self._evictions)
             self._hits, self._avoided_nano_usd, self._evictions = Counter(), Counter(), 0
             self._hits_told += counts.hits.total()
             self._evictions_told += counts.evictions
             return counts
 
-    def give_back_counts(self, counts: Counts) -> None:
-        """Take counts back that could not be stored."""
+    def give_back_counts(self, counts: CacheCounts) -> None:
+        """Restore counts that could not be stored."""
         with self._lock:
             self._hits.update(counts.hits)
             self._avoided_nano_usd.update(counts.avoided_nano_usd)
@@ -190,10 +202,10 @@ class MemoryCache:
             self._hits_told -= counts.hits.total()
             self._evictions_told -= counts.evictions
 
-    def totals(self) -> Totals:
-        """Return what it holds, and what it did since it was made."""
+    def totals(self) -> CacheTotals:
+        """Return its size, and its counts since it was made."""
         with self._lock:
-            return Totals(
+            return CacheTotals(
                 hits=self._hits_told + self._hits.total(),
                 evictions=self._evictions_told + self._evictions,
                 entries=len(self._entries),
@@ -212,57 +224,61 @@ class MemoryCache:
             return int(self._entries.currsize)
 
 
-class _Kept(TypedDict, total=False):
-    """The options of ``MemoryCache.put``."""
-
-    seconds_left: Required[float]
-    read_at: Required[float]
-    cost_nano_usd: int
-
-
 class CoherentCache:
-    """A process's memory cache together with its ear for invalidations; its hits are counted in Redis each second."""
+    """A process's memory cache with its subscription to invalidations; its hits are counted in Redis each second.
 
-    def __init__(self, url: str, settings: Cache) -> None:
+    Attributes:
+        memory: The answers.
+        is_on: Whether it keeps any.
+    """
+
+    is_on = True
+
+    def __init__(self, url: str, settings: CacheSection) -> None:
         self.memory = MemoryCache(settings)
         self._client = connect(url)
         self._heard_at = float("-inf")
         self._process_id = os.getpid()
+        self._runtime = current()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="dspyq-invalidations", daemon=True)
+        self._thread = threading.Thread(
+            target=self._runtime.bind(self._listen), name="dspyq-invalidations", daemon=True
+        )
         self._thread.start()
 
     @property
     def is_trusted(self) -> bool:
-        """Whether an invalidation would have been heard."""
+        """Return True while the invalidation channel is alive."""
         return time.monotonic() - self._heard_at < _TRUSTED_SECONDS
 
-    def get(self, input_hash: str, queue: str) -> Entry | None:
-        """Return an answer, if there is one that no one can have invalidated unheard.
+    def get(self, input_hash: str, queue: str) -> CachedAnswer | None:
+        """Return the cached answer, or None without one or while the invalidation channel is down.
 
         Args:
             input_hash: The question.
-            queue: The asking variant's queue, whose statistics count the hit.
+            queue: The queue of the requested variant, whose statistics count the hit.
         """
-        return self.memory.get(input_hash, queue) if self.is_trusted else None
+        # As is_trusted has it, without a call.
+        return self.memory.get(input_hash, queue) if time.monotonic() - self._heard_at < _TRUSTED_SECONDS else None
 
-    def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
-        """Keep an answer, as ``MemoryCache.put`` does, unless an invalidation might have been missed."""
-        if self.is_trusted:
-            self.memory.put(input_hash, task_id, payload, **options)
+    def put(self, input_hash: str, answer: FreshAnswer) -> None:
+        """Keep an answer, as ``MemoryCache.put`` does, unless it is another question's or may be invalidated."""
+        if self.is_trusted and answers_question(answer.payload, input_hash):
+            self.memory.put(input_hash, answer)
 
     def invalidate(self, input_hash: str) -> None:
-        """Forget an answer here at once; other processes hear of it by the claims."""
+        """Forget an answer in this process at once; the claims notify other processes."""
         self.memory.invalidate(input_hash)
 
     def close(self) -> None:
-        """Stop listening and count what is not counted yet; in a forked child, where nothing listens, do nothing."""
+        """Stop listening and store the remaining counts; in a forked child, which has no thread, do nothing."""
         if os.getpid() != self._process_id:
             return
         self._stopped.set()
         self._thread.join(timeout=2 * _TRUSTED_SECONDS)
         try:
-            self._flush()
+            with self._runtime.active():
+                self._flush()
         except redis.RedisError as error:
             logger.warning(Event("memory_cache_hits_not_counted", error=type(error).__name__))
 
@@ -272,22 +288,24 @@ class CoherentCache:
                 self._listen_once()
             except (redis.RedisError, OSError) as error:
                 logger.warning(Event("memory_cache_bypassed", error=type(error).__name__))
+            except Exception as error:  # noqa: BLE001 - without this thread the cache would be bypassed for good
+                tolerate("invalidations_thread", error, is_fault=True)
             self._heard_at = float("-inf")
             self._stopped.wait(_RECONNECT_SECONDS)
 
     def _listen_once(self) -> None:
         with self._client.pubsub() as channel:
-            channel.subscribe(INVALIDATIONS)
+            channel.subscribe(invalidations_channel())
             pinged_at = flushed_at = 0.0
             while not self._stopped.is_set():
                 now = time.monotonic()
-                if now - pinged_at >= _PING_SECONDS:
+                if now - pinged_at >= PING_SECONDS:
                     channel.ping()
                     pinged_at = now
                 if now - flushed_at >= _FLUSH_SECONDS:
                     self._flush()
                     flushed_at = now
-                message = channel.get_message(timeout=_PING_SECONDS)
+                message = channel.get_message(timeout=PING_SECONDS)
                 if message is not None:
                     self._hear(message["type"], message["data"])
 
@@ -295,34 +313,42 @@ class CoherentCache:
         if kind == "subscribe":
             self.memory.clear()
         elif kind == "message" and isinstance(data, bytes):
-            heard = data.decode()
-            if heard == EVERYTHING:
+            if data == EVERYTHING.encode():
                 self.memory.clear()
+            elif data.startswith(ANNOUNCED):
+                process_states().learn_announced(data)
+            elif data.isalnum() and len(data) <= _LONGEST_HASH_BYTES:
+                self.memory.invalidate(data.decode())
             else:
-                self.memory.invalidate(heard)
+                tolerate("invalidation", "no_input_hash")
         self._heard_at = time.monotonic()
 
     def _flush(self) -> None:
         counts = self.memory.take_counts()
         if not counts.hits and not counts.evictions:
             return
-        books = COSTS_PREFIX + process_calendar().now().today
+        savings = savings_key(process_calendar().now().today)
         try:
             pipeline = self._client.pipeline()
             for queue, number in counts.hits.items():
-                pipeline.hincrby(STATISTICS_PREFIX + queue, "hits_memory", number)
+                pipeline.hincrby(statistics_key(queue), "hits_memory", number)
             for queue, nano_usd in (+counts.avoided_nano_usd).items():
-                pipeline.hincrby(books, f"{queue} avoided_nano_usd", nano_usd)
-                pipeline.expire(books, KEEP_COSTS_SECONDS)
-            pipeline.hincrby(CACHE_STATISTICS, "evictions", counts.evictions)
-            pipeline.execute()
+                pipeline.hincrby(savings, f"{queue} avoided_nano_usd", nano_usd)
+                pipeline.expire(savings, SECONDS_OF_BOOKS)
+            pipeline.hincrby(key(CACHE_STATISTICS), "evictions", counts.evictions)
+            replies = pipeline.execute(raise_on_error=False)
         except redis.RedisError:
             self.memory.give_back_counts(counts)
             raise
+        for reply in replies:
+            if isinstance(reply, Exception):  # a value that is no number is in its place; the others are counted
+                tolerate("snapshot", reply)
 
 
 class _NoCache:
-    """Stands in where ``cache.memory_entries`` is 0."""
+    """A cache without entries, for ``cache.memory_entries = 0``."""
+
+    is_on = False
 
     def get(self, input_hash: str, queue: str) -> None:
         """Return nothing."""
@@ -330,17 +356,24 @@ class _NoCache:
     def invalidate(self, input_hash: str) -> None:
         """Forget nothing."""
 
-    def put(self, input_hash: str, task_id: str, payload: bytes, **options: Unpack[_Kept]) -> None:
+    def put(self, input_hash: str, answer: FreshAnswer) -> None:
         """Keep nothing."""
 
 
-def process_totals() -> Totals:
-    """Return those of this process's memory cache, without starting one."""
-    cache = process_cache() if process_cache.cache_info().currsize else None
-    return cache.memory.totals() if isinstance(cache, CoherentCache) else Totals(0, 0, 0, 0)
+def process_totals() -> CacheTotals:
+    """Return those of this process's memory caches, of all its configurations, without starting one."""
+    caches = [cache for cache in in_all_runtimes(process_cache) if isinstance(cache, CoherentCache)]
+    totals = [cache.memory.totals() for cache in caches]
+    return CacheTotals(*map(sum, zip(*totals, strict=True))) if totals else CacheTotals(0, 0, 0, 0)
 
 
-@functools.cache
+def _close(cache: CoherentCache | _NoCache) -> None:
+    if isinstance(cache, CoherentCache):
+        atexit.unregister(cache.close)
+        cache.close()
+
+
+@per_runtime(close=_close)
 def process_cache() -> CoherentCache | _NoCache:
     """Return this process's memory cache, started at its first use; a forked child gets one of its own."""
     settings = get_settings()
@@ -349,6 +382,3 @@ def process_cache() -> CoherentCache | _NoCache:
     cache = CoherentCache(settings.jobs_url, settings.cache)
     atexit.register(cache.close)
     return cache
-
-
-os.register_at_fork(after_in_child=process_cache.cache_clear)

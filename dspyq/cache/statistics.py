@@ -1,14 +1,16 @@
-"""What each variant did, counted in Redis by every producer and worker, so that all of them see the same."""
+"""Statistics of each variant, counted in Redis by all producers and workers."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from dspyq.cache.claims import STATISTICS_PREFIX
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.money import to_nano_usd, to_usd
+from dspyq.core.tolerated import read_number
 from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.keys import statistics_key
 from dspyq.store.scripts import Step, command_step, run_together
 
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
@@ -39,14 +41,14 @@ class VariantStatistics:
         hits_redis: Answered from the result backend.
         joined: Answered by a run that another call had begun.
         misses: Calls that began a run.
-        successes: Calls that got an answer, from wherever.
+        successes: Calls that got an answer, from any source.
         failures: Calls that got an error.
         runs: Runs of the program.
         unpriced_runs: Those of them whose cost is not known.
-        mean_duration_seconds: How long a run took; None before the first.
+        mean_duration_seconds: Mean duration of a run; None before the first.
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
-        cost_usd: What all runs cost, as far as their prices are known.
+        cost_usd: Cost of all runs, as far as their prices are known.
     """
 
     program: str
@@ -71,7 +73,7 @@ class VariantStatistics:
 
     @property
     def calls(self) -> int:
-        """Predictions asked for."""
+        """Number of predictions requested."""
         return self.hits + self.misses
 
     @property
@@ -96,20 +98,28 @@ def variant_statistics() -> list[VariantStatistics]:
         return run_together(jobs_client(), statistics_steps(get_settings()))
 
 
-def statistics_steps(settings: Settings) -> list[Step[VariantStatistics]]:
-    """Return steps that read the statistics of every configured variant, in the configuration's order."""
+def statistics_steps(
+    settings: Settings, of: Collection[tuple[str, str]] | None = None
+) -> list[Step[VariantStatistics]]:
+    """Return steps that read the statistics of configured variants, in the configuration's order.
+
+    Args:
+        settings: The configuration.
+        of: The programs and variants; all where left out.
+    """
     return [
         command_step(
             functools.partial(_read, program.name, variant.name),
-            *("HMGET", STATISTICS_PREFIX + variant.queue, *_COUNTERS),
+            *("HMGET", statistics_key(variant.queue), *_COUNTERS),
         )
         for program in settings.programs.values()
         for variant in program.variants.values()
+        if of is None or (program.name, variant.name) in of
     ]
 
 
 def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStatistics:
-    counts = dict(zip(_COUNTERS, (int(value or 0) for value in reply), strict=True))
+    counts = dict(zip(_COUNTERS, (int(read_number(value)) for value in reply), strict=True))
     return VariantStatistics(
         program=program,
         variant=variant,
@@ -136,7 +146,7 @@ def run_counts(
     completion_tokens: int,
     cost_usd: float | None,
 ) -> dict[str, int]:
-    """Return what a run adds to its variant's counters; answer.lua and release.lua store it."""
+    """Return a run's increments of its variant's counters; answer.lua and release.lua store them."""
     return {
         "successes" if is_success else "failures": 1,
         "runs": 1,

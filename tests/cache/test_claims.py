@@ -1,11 +1,12 @@
-"""One answer, one claim: who answers a question, whatever asks at the same time. No worker runs here."""
+"""One claim and one answer for each question, however many callers at once. No worker runs here."""
 
 import time
 
 import orjson
 import pytest
 
-from dspyq.errors import InvalidInputs, InvalidOption
+from dspyq.celery_app.timeouts import timed_out
+from dspyq.errors import DamagedKey, InvalidInputs, InvalidOption
 
 
 def ask_at_once(question, threads, through):
@@ -43,15 +44,16 @@ def request(question="q", **options):
 
 
 def run(task_id):
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     return Run(task_id)
 
 
-def stored(text="answer", serve_seconds=60):
-    from dspyq.cache.claims import Stored
+def stored(text="answer", serve_seconds=60, of="q"):
+    from dspyq.cache.claim import Stored
 
-    payload = orjson.dumps({"status": "SUCCESS", "result": text, "task_id": "t", "traceback": None, "children": []})
+    meta = {"status": "SUCCESS", "result": text, "task_id": "t", "traceback": None, "children": []}
+    payload = orjson.dumps({**meta, "input_hash": request(of).input_hash})  # as in a prediction's metadata
     return Stored(payload, serve_seconds, 60, {"successes": 1})
 
 
@@ -83,30 +85,24 @@ def test_a_row_that_cannot_be_served_is_named_and_nothing_is_sent(predict, redis
     assert not waiting(redis_server)
 
 
-def test_a_claim_whose_producer_died_before_sending_is_sent_by_who_joins_it(predict, claims, redis_server):
+def test_a_claim_whose_producer_died_before_sending_is_sent_by_the_caller_that_joins(predict, claims, redis_server):
     claims.claim(request(), "never-sent", priority=0)  # and its producer dies
     joined = predict.delay(question="q")
     assert (joined.id, joined.cache_level) == ("never-sent", "joined")
     assert waiting(redis_server) == ["never-sent"]
 
 
-def test_a_claim_that_was_neither_sent_nor_joined_lapses(run_producer, settings_file, configured):
-    del configured
+def test_a_claim_that_was_neither_sent_nor_joined_lapses(configure, settings_file):
+    from dspyq import predict
+    from dspyq.cache.claims import process_claims
+    from dspyq.prediction.request import build_request
 
-    def ask():
-        import time
-
-        from dspyq import predict
-        from dspyq.cache.claims import process_claims
-        from dspyq.prediction.request import build_request
-
-        process_claims().claim(build_request({"question": "q"}), "never-sent", priority=0)
-        time.sleep(0.7)
-        handle = predict.delay(question="q")
-        return [handle.id == "never-sent", handle.cache_level]
-
-    path = settings_file({"delivery": {"claim_timeout_seconds": 0.5}})
-    assert run_producer(ask, path) == [False, None]
+    configure(settings_file({"delivery": {"claim_timeout_seconds": 0.5}}))
+    process_claims().claim(build_request({"question": "q"}), "never-sent", priority=0)
+    time.sleep(0.7)
+    handle = predict.delay(question="q")
+    assert handle.id != "never-sent"
+    assert handle.cache_level is None
 
 
 def test_a_claim_with_a_job_record_never_lapses(run_producer, settings_file, configured):
@@ -124,11 +120,11 @@ def test_a_claim_with_a_job_record_never_lapses(run_producer, settings_file, con
     assert run_producer(ask, settings_file({"delivery": {"claim_timeout_seconds": 0.5}}))
 
 
-def test_a_pending_alias_has_no_time_to_live_and_an_answered_one_has(claims, redis_server):
+def test_an_alias_lives_no_longer_than_its_claim_or_its_answer(claims, redis_server):
     asked = request()
     claims.claim(asked, "one", priority=0)
     alias = f"dspy:v1:prediction:{asked.input_hash}"
-    assert redis_server.client().ttl(alias) == -1
+    assert 0 < redis_server.client().ttl(alias) <= 60
     claims.answer(asked, run("one"), stored())
     assert 0 < redis_server.client().ttl(alias) <= 60
 
@@ -152,7 +148,7 @@ def test_an_answer_whose_result_is_gone_is_claimed_anew(claims, redis_server):
     assert claims.claim(asked, "three", priority=0).task_id == "two"
 
 
-def test_a_released_claim_is_free_and_releasing_twice_takes_nobody_elses(claims):
+def test_a_released_claim_is_free_and_releasing_twice_takes_no_other_claim(claims):
     asked = request()
     claims.claim(asked, "one", priority=0)
     claims.release(asked, run("one"))
@@ -163,7 +159,7 @@ def test_a_released_claim_is_free_and_releasing_twice_takes_nobody_elses(claims)
 
 @pytest.mark.parametrize("is_answered", [False, True])
 def test_a_claim_whose_job_was_sent_after_all_is_not_given_back(claims, redis_server, is_answered):
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     asked = request()
     claims.claim(asked, "one", priority=0)
@@ -212,7 +208,7 @@ def test_an_answer_of_zero_seconds_is_stored_but_not_served(claims, redis_server
 
 
 def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     asked = request()
     claims.claim(asked, "one", priority=0)
@@ -235,7 +231,7 @@ def test_a_run_that_lost_its_job_stores_nothing(claims, redis_server):
 def test_an_answer_ends_its_job_where_that_has_nothing_else_to_do(
     claims, redis_server, is_last, is_leased, record, kept
 ):
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     asked, client = request(), redis_server.client()
     claims.claim(asked, "one", priority=0)
@@ -249,14 +245,14 @@ def test_an_answer_ends_its_job_where_that_has_nothing_else_to_do(
 
 
 def test_a_run_that_is_repeated_finds_its_own_answer_even_where_a_later_one_has_replaced_it(claims, redis_server):
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     refresh = request(refresh=True)
     for task_id in ("old", "new"):
         claims.claim(refresh, task_id, priority=0)
         claims.answer(refresh, run(task_id), stored(task_id))
     redis_server.client().hset("dspy:v1:job:old", "fence", 7)
-    again = claims.look(refresh, Run("old", "7", is_repeated=True), is_first_look=False)
+    again = claims.look_up(refresh, Run("old", "7", is_repeated=True), is_first_look=False)
     assert (again.verdict, again.task_id, orjson.loads(again.result)["result"]) == ("hit", "old", "old")
 
 
@@ -335,11 +331,50 @@ def sent(commands):
     return [command.name for command in commands if not command.is_in_script and command.name != "PING"]
 
 
-def test_a_new_question_costs_two_round_trips(predict, redis_server):
+def test_a_new_question_costs_one_round_trip(predict, redis_server):
     predict.delay(question="warm the connections")
     with redis_server.monitored() as commands:
+        job = predict.delay(question="new")
+    assert sent(commands) == ["EVALSHA"]
+    assert waiting(redis_server)[-1] == job.id
+
+
+def test_a_hit_sends_no_message_after_a_hit_and_a_new_question_costs_one_round_trip_again(
+    predict, claims, redis_server
+):
+    for question in ("q", "r"):
+        claims.claim(request(question), question, priority=0)
+        claims.answer(request(question), run(question), stored(of=question))
+    predict.delay(question="q")
+    with redis_server.monitored() as commands:
+        assert predict.delay(question="r").cache_level == "redis"
         predict.delay(question="new")
-    assert sent(commands) == ["EVALSHA", "EVALSHA"]
+        predict.delay(question="newer")
+    assert sent(commands) == ["EVALSHA"] * 4
+    carry_message = [len(command.text) > 1000 for command in commands if command.name == "EVALSHA"]
+    assert carry_message == [False, False, True, True]
+
+
+def test_a_job_that_cannot_be_put_claims_nothing(predict, redis_server):
+    predict.delay(question="warm")
+    redis_server.client().delete("dspy:v1:queue:qa.control")
+    redis_server.client().set("dspy:v1:queue:qa.control", "no queue")
+    with pytest.raises(DamagedKey, match="WRONGTYPE"):
+        predict.delay(question="new")
+    assert not redis_server.client().exists(f"dspy:v1:prediction:{request('new').input_hash}")
+
+
+def test_a_message_carries_the_trace_of_its_own_call(predict, redis_server):
+    from dspyq.tracing.propagation import request_context
+
+    traces = [f"00-{digit * 32}-{digit * 16}-01" for digit in "12"]
+    for trace in traces:
+        with request_context(traceparent=trace):
+            predict.delay(question=trace)
+    predict.delay(question="untraced")
+    client = redis_server.client()
+    messages = [orjson.loads(client.hget(f"dspy:v1:job:{job}", "message")) for job in waiting(redis_server)]
+    assert [message["headers"].get("traceparent") for message in messages] == [*traces, None]
 
 
 def test_a_hit_in_redis_costs_one_round_trip(predict, claims, redis_server):
@@ -366,10 +401,137 @@ def test_statistics_count_each_call_once(predict, claims):
     assert row.hit_rate == pytest.approx(2 / 3)
 
 
-def test_waiting_for_longer_than_the_timeout_says_that_the_job_goes_on(predict):
+def test_a_timeout_states_that_the_job_continues(predict):
     from celery.exceptions import TimeoutError as CeleryTimeoutError
 
     started = time.monotonic()
     with pytest.raises(CeleryTimeoutError, match="goes on"):
         predict.delay(question="q").get(timeout=0.2)
     assert time.monotonic() - started < 5
+
+
+def test_a_timeout_is_explained_by_one_round_trip_after_some_seconds_and_by_none_after_a_poll(predict, redis_server):
+    job_id = predict.delay(question="q").id
+    timed_out(job_id, 2)  # opens the connection
+    for timeout_seconds, words, round_trips in [
+        (0.2, "no answer within 0.2 s; the prediction goes on", 0),
+        (2, "no answer within 2 s; the prediction goes on: no worker takes from its queue, qa.control: start one", 1),
+    ]:
+        with redis_server.counted() as usage:
+            error = timed_out(job_id, timeout_seconds)
+        assert str(error).startswith(words)
+        assert usage.round_trips == round_trips
+
+
+def test_the_timeout_of_a_group_counts_what_is_missing_and_states_what_the_first_of_it_waits_for(predict):
+    from celery import group
+    from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+    waiting = group(predict.s(question=f"q{number}") for number in range(3)).apply_async()
+    with pytest.raises(CeleryTimeoutError) as short:
+        waiting.get(timeout=0.2)
+    assert str(short.value) == "3 of 3 answers are missing after 0.2 s; the predictions go on"
+    with pytest.raises(CeleryTimeoutError, match=r"go on: of the first, no worker takes from its queue, qa\.control"):
+        waiting.get(timeout=2)
+
+
+@pytest.mark.parametrize("option", ["on_interval", "on_message"])
+def test_the_timeout_of_a_caller_with_a_hook_is_that_of_any_other(option, predict):
+    from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+    with pytest.raises(CeleryTimeoutError, match=r"no answer within 0\.2 s; the prediction goes on"):
+        predict.delay(question="q").get(timeout=0.2, **{option: lambda *_: None})
+
+
+def test_a_redis_that_does_not_answer_delays_the_error_of_a_timeout_by_a_second(predict, redis_server):
+    job_id = predict.delay(question="q").id
+    redis_server.process.stop()
+    try:
+        started = time.monotonic()
+        assert "Redis does not answer" in str(timed_out(job_id, 5))
+        assert time.monotonic() - started < 5
+    finally:
+        redis_server.process.cont()
+
+
+def lifetimes(redis_server):
+    """The seconds that each question's alias has left; -1 for no end."""
+    client = redis_server.client()
+    return [client.ttl(alias) for alias in client.scan_iter("dspy:v1:prediction:*", count=1000)]
+
+
+def test_claims_whose_producer_died_before_it_sent_their_jobs_have_an_end(claims, redis_server):
+    requests = [request(f"q{number}") for number in range(300)]
+    claims.claim_many(requests, [f"t{number}" for number in range(300)], priority=0)
+    left = lifetimes(redis_server)
+    assert len(left) == 300
+    assert all(0 < seconds <= 60 for seconds in left)
+
+
+@pytest.mark.parametrize("through", ["delay", "many"])
+def test_a_claim_lives_as_long_as_its_job(through, predict, redis_server):
+    if through == "delay":
+        predict.delay(question="q")
+    else:
+        predict.many([{"question": "q"}])
+    assert lifetimes(redis_server) == [-1]
+
+
+def test_a_refresh_that_is_never_sent_takes_no_answer_s_time(claims, redis_server):
+    claims.claim(request(), "first", priority=0)
+    claims.answer(request(), run("first"), stored(serve_seconds=1000))
+    claims.claim(request(refresh=True), "second", priority=0)
+    (left,) = lifetimes(redis_server)
+    assert 60 < left <= 1000
+
+
+def test_purging_a_queue_frees_the_questions_of_its_jobs(predict, redis_server):
+    from dspyq.delivery.leases import process_leases
+
+    first = predict.delay(question="q")
+    assert process_leases().records.purge("qa.control") == 1
+    assert lifetimes(redis_server) == []
+    assert predict.delay(question="q").id != first.id
+
+
+@pytest.mark.parametrize("way", ["take", "purge"])
+def test_a_job_of_0_1_is_known_by_its_message_where_its_record_names_no_question(predict, redis_server, way):
+    from dspyq.delivery.leases import process_leases
+
+    job = predict.delay(question="of 0.1")
+    assert redis_server.client().hdel(f"dspy:v1:job:{job.id}", "input_hash") == 1
+    records = process_leases().records
+    if way == "take":
+        assert records.take("qa.control", 60).is_claimed
+    else:
+        assert records.purge("qa.control") == 1
+        assert not redis_server.keys("dspy:v1:prediction:*")
+
+
+def test_a_claim_whose_job_ended_has_an_end_where_its_process_died_before_it_released_it(predict, redis_server):
+    from dspyq.delivery.leases import process_leases
+
+    records = process_leases().records
+    records.end([predict.delay(question="revoked").id])
+    predict.delay(question="rejected")
+    assert records.finish(records.take("qa.control", 60).tag)
+    predict.delay(question="set aside")
+    assert records.set_aside(records.take("qa.control", 60).tag, "a test")
+    redis_server.client().delete("dspy:v1:untold")
+    records.sweep(3, dead=(0, 60.0))
+    left = lifetimes(redis_server)
+    assert len(left) == 3
+    assert all(0 < seconds <= 60 for seconds in left)
+    predict.delay(question="revoked")
+    assert min(lifetimes(redis_server)) == -1  # asked again, its claim lasts as long as its job
+
+
+def test_a_refresh_that_is_revoked_leaves_the_old_answer_its_time(claims, predict, redis_server):
+    from dspyq.delivery.leases import process_leases
+
+    claims.claim(request(), "first", priority=0)
+    claims.answer(request(), run("first"), stored(serve_seconds=1000))
+    second = predict.apply_async(kwargs={"question": "q"}, refresh=True).id
+    process_leases().records.end([second])
+    (left,) = lifetimes(redis_server)
+    assert 60 < left <= 1000

@@ -1,4 +1,4 @@
-"""Answers that Redis forgets before they are read, and jobs that it loses: who waits is told, and nobody else is."""
+"""Answers evicted by Redis before they are read, and lost jobs: their waiters, and no others, get an error."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from tests.support.processes import eventually
 def soon(monkeypatch, configured):
     """Jobs are looked for at once, and not only after seconds."""
     del configured
-    monkeypatch.setattr("dspyq.celery_app.waiting._FIRST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("dspyq.celery_app.lost_jobs.FIRST_CHECK_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def wait_in_an_event_loop(handle):
 
 
 @pytest.mark.parametrize("wait", [wait_in_a_thread, wait_in_an_event_loop])
-def test_who_waits_for_an_answer_that_redis_forgot_is_told_to_ask_again(forgotten, wait, predict, endpoint):
+def test_waiting_for_an_evicted_answer_raises_and_advises_a_new_call(forgotten, wait, predict, endpoint):
     from dspyq.errors import AnswerLost
 
     with pytest.raises(AnswerLost, match="ask again") as raised:
@@ -49,7 +49,7 @@ def test_who_waits_for_an_answer_that_redis_forgot_is_told_to_ask_again(forgotte
     assert endpoint.calls() == 2
 
 
-def test_who_waits_for_a_job_that_redis_lost_is_told_to_ask_again(predict, redis_server):
+def test_waiting_for_a_lost_job_raises_and_advises_a_new_call(predict, redis_server):
     from dspyq.errors import AnswerLost
 
     handle = predict.delay(question="q")
@@ -61,18 +61,18 @@ def test_who_waits_for_a_job_that_redis_lost_is_told_to_ask_again(predict, redis
 def test_a_job_that_waits_for_a_worker_is_not_lost(predict):
     from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-    with pytest.raises(CeleryTimeoutError, match="goes on"):
+    with pytest.raises(CeleryTimeoutError, match=r"goes on: no worker takes from its queue, qa.control: start one"):
         predict.delay(question="q").get(timeout=3)
 
 
-def test_an_id_that_nobody_knows_is_waited_for_as_celery_does(predict):
+def test_an_unknown_id_is_waited_for_as_in_celery(predict):
     from celery.exceptions import TimeoutError as CeleryTimeoutError
 
     with pytest.raises(CeleryTimeoutError):
         predict.AsyncResult("unknown").get(timeout=3)
 
 
-def test_answers_are_heard_while_nobody_can_say_which_jobs_exist(redis_server, caplog):
+def test_answers_arrive_while_the_redis_of_jobs_is_down(redis_server, caplog):
     from dspyq.celery_app.waiting import Waiter
     from dspyq.store.clients import connect
 

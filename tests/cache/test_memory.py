@@ -1,19 +1,23 @@
 """L1 is bounded, private to its process, and coherent within a second."""
 
+# ruff: noqa: SLF001 - its threads and tables are what is tested
+
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from dspyq.cache.memory import MemoryCache
-from dspyq.config.sections import Cache
+from dspyq.cache.memory import FreshAnswer, MemoryCache
+from dspyq.config.sections import CacheSection
 
 
 def memory(**settings):
-    return MemoryCache(Cache(**settings))
+    return MemoryCache(CacheSection(**settings))
 
 
 def put(cache, key, payload=b"x", seconds_left=100.0, read_at=None):
-    cache.put(key, f"task of {key}", payload, seconds_left=seconds_left, read_at=read_at or time.monotonic())
+    cache.put(key, FreshAnswer(f"task of {key}", payload, seconds_left, read_at or time.monotonic()))
 
 
 def has(cache, key):
@@ -41,7 +45,7 @@ def test_it_holds_no_more_bytes_than_it_may():
     assert len(cache) == 2
 
 
-def test_an_entry_lives_no_longer_than_redis_serves_it_or_the_setting_says():
+def test_an_entry_lives_no_longer_than_redis_serves_it_or_the_setting_allows():
     cache = memory(memory_ttl_seconds=0.1)
     put(cache, "setting")
     long = memory()
@@ -149,7 +153,7 @@ def wait_for(condition, timeout_seconds=20.0):
         time.sleep(0.02)
 
 
-def test_a_process_that_cannot_hear_invalidations_bypasses_its_memory(fresh_redis_server, settings_file, run_producer):
+def test_a_process_without_invalidations_bypasses_its_memory(fresh_redis_server, settings_file, run_producer):
     server = fresh_redis_server()
 
     def ask(pid):
@@ -157,14 +161,14 @@ def test_a_process_that_cannot_hear_invalidations_bypasses_its_memory(fresh_redi
         import signal
         import time
 
-        from dspyq.cache.memory import CoherentCache
+        from dspyq.cache.memory import CoherentCache, FreshAnswer
         from dspyq.config.settings import get_settings
 
         settings = get_settings()
         cache = CoherentCache(settings.jobs_url, settings.cache)
         while not cache.is_trusted:
             time.sleep(0.01)
-        cache.put("key", "task", b"old", seconds_left=100, read_at=time.monotonic())
+        cache.put("key", FreshAnswer("task", b'"input_hash":"key"', 100, time.monotonic()))
         served = cache.get("key", "qa.control") is not None
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.9)
@@ -181,7 +185,7 @@ def test_memory_is_emptied_when_the_channel_was_lost_and_is_back(fresh_redis_ser
     def ask():
         import time
 
-        from dspyq.cache.memory import CoherentCache
+        from dspyq.cache.memory import CoherentCache, FreshAnswer
         from dspyq.config.settings import get_settings
         from dspyq.store.clients import jobs_client
 
@@ -189,7 +193,7 @@ def test_memory_is_emptied_when_the_channel_was_lost_and_is_back(fresh_redis_ser
         cache = CoherentCache(settings.jobs_url, settings.cache)
         while not cache.is_trusted:
             time.sleep(0.01)
-        cache.put("key", "task", b"old", seconds_left=100, read_at=time.monotonic())
+        cache.put("key", FreshAnswer("task", b'"input_hash":"key"', 100, time.monotonic()))
         jobs_client().set("ready", 1)
         end = time.monotonic() + 20
         while cache.is_trusted and len(cache.memory) and time.monotonic() < end:
@@ -269,3 +273,64 @@ def test_statistics_show_hits_of_every_level_over_all_processes(shared_worker, r
     assert statistics.size_bytes > 100
     (row,) = variant_statistics()
     assert (row.calls, row.successes, row.hit_rate) == (8, 8, 7 / 8)
+
+
+def test_the_memory_of_invalidations_is_bounded_and_what_it_forgot_is_refused_outright():
+    from dspyq.cache import memory as module
+
+    cache = memory()
+    put(cache, "a", read_at=(read_before := time.monotonic()))
+    for number in range(module._MOST_REMEMBERED + 2):
+        cache.invalidate(f"h{number}")
+    assert len(cache._invalidated_at) == module._MOST_REMEMBERED
+    assert has(cache, "a")  # nobody invalidated it
+    put(cache, "h0", read_at=read_before)
+    assert not has(cache, "h0")
+    put(cache, "h0")
+    assert has(cache, "h0")
+
+
+def test_an_invalidation_again_is_not_the_first_to_be_forgotten(monkeypatch):
+    monkeypatch.setattr("dspyq.cache.memory._MOST_REMEMBERED", 2)
+    cache = memory()
+    for key in "abac":
+        cache.invalidate(key)
+    assert set(cache._invalidated_at) == {"a", "c"}
+
+
+@pytest.mark.usefixtures("configured")
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.binary(max_size=200))
+def test_after_an_invalidation_of_any_bytes_the_next_one_is_received(noise):
+    from dspyq.cache.memory import process_cache
+    from dspyq.store.clients import jobs_client
+    from dspyq.store.keys import EVERYTHING, invalidations_channel
+
+    cache = process_cache()
+    thread = cache._thread
+    put(cache.memory, "a0")
+    jobs_client().publish(invalidations_channel(), noise)
+    jobs_client().publish(invalidations_channel(), "a0")
+    wait_for(lambda: not has(cache.memory, "a0"))
+    put(cache.memory, "a1")
+    jobs_client().publish(invalidations_channel(), EVERYTHING)
+    wait_for(lambda: not has(cache.memory, "a1"))
+    assert cache._thread is thread
+    assert thread.is_alive()
+    assert cache.is_trusted
+
+
+@pytest.mark.usefixtures("configured")
+def test_hits_are_counted_beside_a_field_that_holds_no_number(redis_server):
+    from dspyq.cache.memory import process_cache
+    from dspyq.core.tolerated import tolerated
+
+    client, cache, before = redis_server.client(), process_cache(), tolerated("snapshot")
+    client.hset("dspy:v1:statistics:qa.control", "hits_memory", "rubbish")
+    client.set("dspy:v1:cache-statistics", "rubbish")
+    put(cache.memory, "a")
+    cache.memory.get("a", "qa.control")
+    cache.memory.get("a", "qa.challenger")
+    wait_for(lambda: client.hget("dspy:v1:statistics:qa.challenger", "hits_memory") == "1")
+    assert tolerated("snapshot") > before
+    assert cache.is_trusted

@@ -1,26 +1,29 @@
 -- Looks many questions up, and counts those that are answered.
--- Keys: their aliases.
--- Arguments: label of the current day; prefix of result keys, '' where answers live elsewhere; the most bytes of results
---   to return; then the queue of each.
+-- Libraries: cache/claims.
+-- Keys:
+--   aliases...         PREDICTION: of the questions
+-- Arguments:
+--   day                label of the current day
+--   is_here            '1' where answers live in this Redis, else ''
+--   most_bytes:number  of results to return
+--   queues...          the queue of each
 -- Reply: {task ids, results, milliseconds each answer is good for, nano-dollars each cost}, in the order of the keys, up
---   to where the bytes were enough. A task id is nil where nothing answers; a result is '' where answers live elsewhere.
-local day, result_prefix, most_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local is_here = result_prefix ~= ''
-local time, bytes = now(), 0
+--   to where the bytes were enough. A task id is nil without an answer; a result is '' if answers live elsewhere.
+local time, bytes = now_milliseconds(), 0
 local ids, results, left, costs = {}, {}, {}, {}
 local hits, saved = {}, {}
 
-for index, alias in ipairs(KEYS) do
-  local held = redis.call('HMGET', alias, 'answered', 'until', 'cost')
+for index, alias in ipairs(aliases) do
+  local held = read_own('HMGET', alias, 'answered', 'until', 'cost') or {}
   local id, till = held[1], tonumber(held[2] or 0)
-  local result = id and till > time and (not is_here or redis.call('GET', result_prefix .. id))
+  local result = id and till > time and (is_here ~= '1' or read_own('GET', RESULT .. id))
   ids[index], results[index], left[index], costs[index] = false, '', 0, 0
   if result then
-    local queue, cost = ARGV[index + 3], tonumber(held[3] or 0)
+    local queue, cost = queues[index], tonumber(held[3] or 0)
     ids[index], left[index], costs[index] = id, till - time, whole(cost)
     hits[queue] = (hits[queue] or 0) + 1
     saved[queue] = (saved[queue] or 0) + cost
-    if is_here then
+    if is_here == '1' then
       results[index] = result
       bytes = bytes + #result
       if bytes >= most_bytes then

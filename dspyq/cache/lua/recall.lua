@@ -1,16 +1,18 @@
 #!lua flags=allow-oom
--- Takes questions back for a caller, as if it had not asked them: those that no run answers or may have paid for.
--- Behind both libraries, of jobs and of aliases.
--- Keys: the aliases.
--- Arguments: the caller's batch, '' for none; then the task id of each.
--- Reply: for each, 1 where it was taken back, and its job ended where nobody else waits for it; 0 where nothing was
---   changed, for its answer is there or still to come.
-local batch = ARGV[1]
+-- Recalls questions of a caller without a trace, except those that a run answers or may have paid for.
+-- Libraries: delivery/jobs, cache/claims, experiments/sums.
+-- Keys:
+--   aliases...  PREDICTION: of the questions
+-- Arguments:
+--   batch       of the caller, '' for none
+--   asked...    of each the task, and the id under which an experiment counts the call, '' for none
+-- Reply: for each, 1 if it was recalled, and its job ended if no other caller waits for it; 0 if nothing was changed,
+--   because its answer is there or still to come.
 
--- Whether the job waits for a first run, or for one after runs that gave it back unpaid; or is yet to be put. A run
--- whose lease ran out may have paid, and may still take its job back.
+-- True if the job waits for its first run, or only had runs that returned it unpaid, or is not put yet. A run with an
+-- expired lease may have paid, and may still take its job back.
 local function is_unpaid(id)
-  local job = redis.call('HMGET', job_key(id), 'queue', 'lost')
+  local job = redis.call('HMGET', JOB .. id, 'queue', 'lost')
   local queue, lost = job[1], tonumber(job[2] or 0)
   if not queue then
     return true
@@ -18,15 +20,18 @@ local function is_unpaid(id)
   if lost > 0 then
     return false
   end
-  local waits = redis.call('ZSCORE', queue_key(queue), id) or redis.call('ZSCORE', DELAYED, id)
-  return waits and redis.call('EXISTS', PREFIX .. 'calls:' .. id) == 0
+  local waits = redis.call('ZSCORE', QUEUE .. queue, id) or redis.call('ZSCORE', DELAYED, id)
+  return waits and redis.call('EXISTS', CALLS .. id) == 0
 end
 
-local function recall(alias, id)
+local function recall(alias, id, caller)
   local held = redis.call('HMGET', alias, 'pending', 'joined', 'uncounted', 'queue')
   local joined, queue = tonumber(held[2] or 0), held[4]
   if held[1] ~= id or not is_unpaid(id) then
     return 0
+  end
+  if caller ~= '' then
+    unexpose(id, caller)
   end
   if joined > 0 then
     redis.call('HINCRBY', alias, 'joined', -1)
@@ -44,7 +49,7 @@ local function recall(alias, id)
 end
 
 local replies = {}
-for index, alias in ipairs(KEYS) do
-  replies[index] = recall(alias, ARGV[index + 1])
+for index, alias in ipairs(aliases) do
+  replies[index] = recall(alias, asked[2 * index - 1], asked[2 * index])
 end
 return replies

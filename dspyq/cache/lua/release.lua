@@ -1,28 +1,36 @@
 #!lua flags=allow-oom
--- Ends a run without an answer: the next caller computes anew.
--- Keys: alias.
--- Arguments: task id; the run's fence, '' for none; queue; the batch that pays for it where it is to end only
---   for that one, else ''; then pairs of statistics field and amount, none where a claim is given back.
--- Reply: 1; 0 where another run has taken the job; 2 where others wait for it than the batch, or may, and where a claim is
---   given back whose job was sent after all: then nothing is changed.
-local alias = KEYS[1]
-local id, fence, queue, batch = unpack(ARGV, 1, 4)
-local failed = #ARGV > 4
-local is_given_back = fence == '' and not failed -- by a producer that does not know whether its job was sent
+-- Ends a run without an answer, so that the next caller computes it again.
+-- Libraries: cache/claims, experiments/sums.
+-- Keys:
+--   alias      PREDICTION: of the question
+-- Arguments:
+--   id         of the task
+--   fence      of the run, '' for none
+--   queue      the variant's
+--   batch      that pays for it, where it is to end only for that one, else ''
+--   counts...  pairs of statistics field and amount; none where a claim is given back
+-- Reply: 1; 0 if another run has taken the job; 2 if other callers than the batch wait for it, or may, and if a claim is
+--   released whose job was sent: then nothing is changed.
+local failed = #counts > 0
+local is_given_back = fence == '' and not failed -- by a producer, whose job may have been sent or not
 
-if not holds(id, fence) then
+if not may_change(id, fence) then
   return 0
 end
 local held = redis.call('HMGET', alias, 'pending', 'joined', 'answered', 'uncounted', 'batch')
-if is_given_back and (held[3] == id or redis.call('EXISTS', PREFIX .. 'job:' .. id) == 1) then
+if is_given_back and (held[3] == id or redis.call('EXISTS', JOB .. id) == 1) then
   return 2
 end
 local is_batch_s_alone = held[1] == id and tonumber(held[2]) == 0 and not held[4] and held[5] == batch
-if (batch or '') ~= '' and not is_batch_s_alone then
+if batch ~= '' and not is_batch_s_alone then
   return 2
 end
-count(queue, { unpack(ARGV, 5) })
-if held[3] == id then -- it ended otherwise: what is stored under its id may be an error
+count(queue, counts)
+if not failed then
+  unexpose(id, id) -- its caller gets an error; others that wait for it get no answer
+end
+fail_exposures(queue, id, amount_of(counts, 'cost_nano_usd'))
+if held[3] == id then -- it ended in another way: the result under its id may be an error
   redis.call('HDEL', alias, 'answered', 'until', 'cost')
   if not held[1] then
     redis.call('DEL', alias)
