@@ -1,28 +1,28 @@
-"""What ends a run before its program is done: on its way from a model call to the task that answers for it.
+"""Exceptions that interrupt a running program: raised by a model call, handled by the task.
 
-None of these is an ``Exception``: modules of DSPy, and programs, catch those and would go on and answer worse. The run
-is marked besides (``dspyq.guards.ledger``), so whatever swallows one of these changes nothing.
+None of these is an ``Exception``, because DSPy modules and programs catch those, continue and return a worse answer.
+The run is also marked as interrupted (``dspyq.guards.ledger``), so a program cannot undo that by swallowing one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from dspyq.errors import BatchLimitReached, BatchShareUsed, DspyqError, Unavailable
+from dspyq.errors import BatchLimitReached, BatchShareUsed, DspyqError, Unavailable, VariantKilled
 
 
 class Interruption(BaseException):
-    """The root of what ends a run."""
+    """Base class of interruptions of a run."""
 
 
 class Refusal(Interruption):
-    """A guard's no: the model may not be called now. The program's ``when_unavailable`` decides what follows.
+    """A guard refuses the call: the model may not be called now. The program's ``when_unavailable`` decides the rest.
 
     Attributes:
-        error: What a caller is told who does not want to wait.
-        wait_seconds: When to try again.
-        pauses_queue: Whether the queue's other jobs would be refused too.
-        seconds_left: Asks how long that will still be so, 0 where it is over; None where ``wait_seconds`` is all that
+        error: The error for a caller who does not wait.
+        wait_seconds: Seconds until the next try.
+        pauses_queue: True if the queue's other jobs would be refused too.
+        seconds_left: Returns the seconds that this will still last, 0 once it is over; None if only ``wait_seconds``
             is known.
     """
 
@@ -43,10 +43,10 @@ class Refusal(Interruption):
 
 
 class BatchRefusal(Interruption):
-    """The job's batch may not spend what a call may cost. It fails for the batch; for whoever else waits it goes on.
+    """The job's batch may not spend what the call may cost. The job fails for the batch, and goes on for other callers.
 
     Attributes:
-        error: What the batch is told.
+        error: The batch's error.
     """
 
     def __init__(self, error: BatchLimitReached | BatchShareUsed) -> None:
@@ -54,13 +54,13 @@ class BatchRefusal(Interruption):
         self.error = error
 
 
-class Postponement(Interruption):
-    """A call is to be tried again, later than a thread should wait for.
+class RetryLater(Interruption):
+    """A call must be retried later than a thread should wait.
 
     Attributes:
-        wait_seconds: How much later.
-        seconds_left: Asks how long the queue's other jobs would only wait too, 0 where they would not; None where that
-            says nothing of them.
+        wait_seconds: Seconds until the retry.
+        seconds_left: Returns the seconds for which the queue's other jobs would have to wait too, 0 if they would not;
+            None if the reason does not affect them.
     """
 
     def __init__(self, wait_seconds: float, *, seconds_left: Callable[[], float] | None = None) -> None:
@@ -69,11 +69,23 @@ class Postponement(Interruption):
         self.seconds_left = seconds_left
 
 
-class Ending(Interruption):
-    """The prediction has failed, whatever its program would make of it.
+class ArmKilled(Interruption):
+    """The variant, an arm of an experiment, was killed: another variant answers in its place, except for a batch.
 
     Attributes:
-        error: What its callers are told.
+        error: The error where none does.
+    """
+
+    def __init__(self, error: VariantKilled) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class FailPrediction(Interruption):
+    """The prediction has failed, and its program cannot recover it.
+
+    Attributes:
+        error: The callers' error.
     """
 
     def __init__(self, error: DspyqError) -> None:
@@ -81,8 +93,8 @@ class Ending(Interruption):
         self.error = error
 
 
-class Loss(Interruption):
-    """The run has lost its job, which was revoked or is another run's: nobody would get what it still pays for."""
+class JobLost(Interruption):
+    """The run has lost its job, which was revoked or is another run's: further calls would be paid for nothing."""
 
     def __init__(self) -> None:
         super().__init__("the job was revoked, or another run has it")

@@ -1,12 +1,12 @@
-"""The rate limit of a model, over the whole fleet: each call reserves its turn in Redis, and waits for it here.
+"""Rate limit of a model over the whole fleet: each call reserves its turn in Redis and waits for it in its thread.
 
 A turn is a slot of GCRA (a token bucket that stores one time), so callers are served in the order in which they came.
-Before all of them stands the model's gate: closed for everyone where a provider asked to wait or refuses the account.
+The script that reserves it looks at the provider's gate too (``dspyq.guards.provider_gate``), in the same hash.
 
 **As sent, not as reserved.** A thread wakes late when its machine is busy, and those that wake together send in a
 clump. So slots are given out a little slower than the limit, and what is kept back pays for waking late: up to
 ``late_seconds`` after its slot, a call cannot carry any second over the limit. One that is later (``is_late``) must not
-be sent, and reserves anew; its slot is lost. Slots are told by Redis's clock, so a slow reply makes no call late.
+be sent, and reserves anew; its slot is lost. Slots are times of Redis's clock, so a slow reply makes no call late.
 """
 
 from __future__ import annotations
@@ -16,92 +16,82 @@ import math
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import redis
 
-from dspyq.batch.account import account_key
 from dspyq.config.models import Model
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
+from dspyq.guards.provider_gate import GatePolicy, ProviderGate
 from dspyq.guards.redis_clock import RedisClock
-from dspyq.store.clients import KEY_PREFIX
-from dspyq.store.scripts import Step, load_script, run_together
+from dspyq.store.keys import batch_account_key, key
+from dspyq.store.scripts import Step, load_script
 
 logger = logging.getLogger("dspyq.rate_limit")
 
-RATE_PREFIX = f"{KEY_PREFIX}rate:"
-#: The share of the requests that is kept back.
+#: Fraction of the limit that is kept in reserve.
 _MARGIN = 0.03
-#: The latest that a call may be sent, however slow the rate.
+#: The most that a call may be late, however slow the rate.
 _MOST_LATE_SECONDS = 0.5
-#: The first closing for a 429 that does not say how long.
-_RETRY_AFTER_SECONDS = 1.0
-#: A script is repeated after a lost connection, within this.
-_REPETITION_MILLISECONDS = 60_000
 #: A batch's call waits this long in its thread for its own turn, which is reserved then.
 _LONGEST_WAIT_FOR_SHARE_SECONDS = 1.0
-#: Later turns are spread over so many seconds; whoever finds them full comes back by chance.
+#: Later turns are spread over so many seconds; a job that finds them full returns after a random time.
 _SPREAD_OF_SHARE_SECONDS = 20.0
 _MICROSECONDS = 1_000_000
 _SECONDS_PER_MINUTE = 60
 
 #: The script's reply where only the turn among the batch's calls is reserved.
 _ONLY_SHARED = 2
-_WAITS_FOR_SHARE = tuple(int(s * _MICROSECONDS) for s in (_LONGEST_WAIT_FOR_SHARE_SECONDS, _SPREAD_OF_SHARE_SECONDS))
+_WAITS_FOR_SHARE = {
+    "share_wait": int(_LONGEST_WAIT_FOR_SHARE_SECONDS * _MICROSECONDS),
+    "share_spread": int(_SPREAD_OF_SHARE_SECONDS * _MICROSECONDS),
+}
 
-GateReason = Literal["retry_after", "account"]
 Reason = Literal["requests", "tokens", "retry_after", "account", "share", ""]
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
-    """What a model's provider allows, and how long callers wait for it.
+    """Rate that a model's provider allows, and the longest waits of callers.
 
     Attributes:
         requests_per_second: The most requests of the whole fleet; None for no limit.
-        burst_requests: How many of them may be sent at once.
+        burst_requests: Number of them that may be sent at once.
         tokens_per_minute: The pace of the whole fleet's tokens; None for no limit.
         longest_wait_seconds: A caller whose turn is later reserves nothing.
-        max_retry_after_seconds: The longest closing for a 429.
-        account_pause_seconds: The first closing for an account that is refused or used up.
-        max_account_pause_seconds: The longest of those.
+        gate: Lengths of the provider's gate.
     """
 
     requests_per_second: float | None
     burst_requests: int
     tokens_per_minute: int | None
     longest_wait_seconds: float
-    max_retry_after_seconds: float
-    account_pause_seconds: float
-    max_account_pause_seconds: float
+    gate: GatePolicy
 
     @classmethod
     def of(cls, settings: Settings, model: Model) -> Self:
         """Return a model's policy, of its own table and ``[rate_limit]``."""
-        common = settings.rate_limit
         return cls(
             requests_per_second=model.requests_per_second,
             burst_requests=model.burst_requests,
             tokens_per_minute=model.tokens_per_minute,
-            longest_wait_seconds=common.longest_wait_seconds,
-            max_retry_after_seconds=common.max_retry_after_seconds,
-            account_pause_seconds=common.account_pause_seconds,
-            max_account_pause_seconds=common.max_account_pause_seconds,
+            longest_wait_seconds=settings.rate_limit.longest_wait_seconds,
+            gate=GatePolicy.of(settings),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A call's turn, or that it has none.
+    """A call's turn, or the reason it has none.
 
     Attributes:
-        is_reserved: Whether it has one.
-        wait_seconds: When its turn is; without one, when to ask again.
-        reason: What it waits for; empty where it does not wait.
+        is_reserved: True if it has a turn.
+        wait_seconds: Seconds until its turn; without one, until the next try.
+        reason: The limit it waits for; empty if it does not wait.
         send_by: The local monotonic time after which it must not be sent.
-        is_shared: Whether its turn among its batch's calls is reserved, and only that: once it has come, the call asks
-            for its turn among all, as any other does.
+        is_shared: True if only its turn among its batch's calls is reserved: when that has come, the call reserves its
+            turn among all calls, as any other does.
     """
 
     is_reserved: bool
@@ -111,64 +101,56 @@ class Reservation:
     is_shared: bool = False
 
 
-#: Of a call that has not asked for one.
+#: For a call of a model without a limit, whose gate was seen open a moment ago.
+TURN_AT_ONCE = Reservation(is_reserved=True, wait_seconds=0.0, reason="")
+#: For a call that has not reserved one.
 NO_TURN = Reservation(is_reserved=False, wait_seconds=0.0, reason="")
 
 
 class Share(NamedTuple):
-    """Whose share of a model's rate a call is to keep within, where that has one.
+    """Batch whose share of a model's rate limits a call, if the batch has a share.
 
     Attributes:
         batch: The batch's id.
-        alias: The key of the question's alias: a call that others wait for too does not wait for the batch's turn.
+        joined: Number of others that wait for the call's answer: with any, it does not wait for the batch's turn.
     """
 
     batch: str
-    alias: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A model's gate.
-
-    Attributes:
-        closed_seconds: How long it stays closed; 0 where it is open.
-        reason: Why; empty where it is open.
-    """
-
-    closed_seconds: float
-    reason: Reason
+    joined: int = 0
 
 
 class RateLimiter:
-    """A model's rate limit and gate.
+    """A model's rate limit, and its gate.
 
-    A caller reserves, waits for its turn, looks again where it has waited, asks whether it is late, and sends. Where
-    the gate has closed meanwhile, or it is late, it reserves anew. A call that is not sent in the end gives its tokens
-    back: ``correct(reserved, 0)``.
+    A caller reserves, waits for its turn, checks the gate again if it has waited, checks ``is_late``, and sends. If
+    the gate has closed meanwhile, or the call is late, it reserves anew. A call that is never sent returns its tokens:
+    ``correct(reserved, 0)``.
 
     Args:
         client: Redis.
         model_name: The model's table.
-        policy: What its provider allows. Without limits only the gate counts.
+        policy: Rate that its provider allows. Without limits only the gate applies.
 
     Attributes:
-        late_seconds: How long after its slot a call may be sent.
+        gate: The gate of its provider.
+        has_limit: Whether there is a limit of requests or tokens; without one only the gate applies.
+        late_seconds: Seconds after its slot within which a call may be sent.
     """
 
     def __init__(self, client: redis.Redis, model_name: str, policy: RateLimitPolicy) -> None:
-        self._client = client
+        self.gate = ProviderGate(client, model_name, policy.gate)
         self._model_name = model_name
         self._policy = policy
-        self._key = RATE_PREFIX + model_name
-        names = ("reserve", "look", "correct", "close", "succeed", "reset")
-        self._scripts = {name: load_script(client, "dspyq.guards", f"rate_{name}") for name in names}
+        self._key = key(f"rate:{model_name}")
+        self._reserve, self._correct = (
+            load_script(client, "dspyq.guards", f"rate_{name}") for name in ("reserve", "correct")
+        )
         rate, pace = policy.requests_per_second, policy.tokens_per_minute
         self._request_interval = math.ceil(_MICROSECONDS / (rate * (1 - _MARGIN))) if rate else 0
         self.late_seconds = _late_seconds(rate) if rate else math.inf
         self._clock = RedisClock()
         self._token_interval = _SECONDS_PER_MINUTE * _MICROSECONDS / pace if pace else 0.0
-        self._closings_grow = False
+        self.has_limit = bool(self._request_interval or self._token_interval)
 
     def reserve(
         self, tokens: int, share: Share | None = None, *, longest_wait_seconds: float | None = None
@@ -179,37 +161,36 @@ class RateLimiter:
             tokens: The most it may use; ``correct`` settles the difference. 0 for a call that was late: its tokens are
                 reserved already.
             share: The share of the rate to keep within; None for a call that has none, or had its turn in that.
-            longest_wait_seconds: Where the caller has less time than the policy's.
+            longest_wait_seconds: The caller's time, if less than the policy's.
         """
         longest = self._policy.longest_wait_seconds
         if longest_wait_seconds is not None:
             longest = min(longest, longest_wait_seconds)
         asked_at = time.monotonic()
-        arguments: tuple[float, ...] = (
-            self._request_interval,
-            self._policy.burst_requests,
-            self._token_interval,
-            tokens,
-            int(longest * _MICROSECONDS),
-        )
         keys: tuple[str, ...] = (self._key,)
+        of_batch: dict[str, int] = {}
         if share is not None:
-            keys = (self._key, *self._keys_of_batch(share.batch), share.alias)
-            arguments += _WAITS_FOR_SHARE
-        return self._scripts["reserve"].step(lambda reply: self._reservation(reply, asked_at), keys, arguments)
+            keys = (self._key, *self._keys_of_batch(share.batch))
+            of_batch = {**_WAITS_FOR_SHARE, "joined": share.joined}
+        return self._reserve.step(
+            lambda reply: self._reservation(reply, asked_at),
+            keys,
+            interval=self._request_interval,
+            burst=self._policy.burst_requests,
+            per_token=self._token_interval,
+            tokens=tokens,
+            longest_wait=int(longest * _MICROSECONDS),
+            **of_batch,
+        )
+
+    @property
+    def lets_pass(self) -> bool:
+        """Return True if there is nothing to reserve now: no limit, and a gate that was open a moment ago."""
+        return not self.has_limit and self.gate.is_fresh
 
     def is_late(self, reservation: Reservation) -> bool:
-        """Whether a call's turn has passed: it must not be sent, but reserve anew. Asked at last, before it is sent."""
+        """Return True if a call's turn has passed, so that it must reserve anew. Check this last, before sending."""
         return time.monotonic() > reservation.send_by
-
-    def look_again(self) -> Step[float]:
-        """Return a step that says how long the gate is closed now, for a caller that has waited for its turn."""
-        return self._scripts["look"].step(lambda reply: self._gate(reply).closed_seconds, (self._key,))
-
-    def gate(self) -> Gate:
-        """Look at the gate. One round trip."""
-        gate: Gate = run_together(self._client, [self._scripts["look"].step(self._gate, (self._key,))])[0]
-        return gate
 
     def correct(self, reserved_tokens: int, used_tokens: int, batch: str = "") -> Step[None] | None:
         """Return a step that gives back the tokens a call did not use, or takes those it used beyond.
@@ -226,71 +207,25 @@ class RateLimiter:
         if not self._token_interval or not difference:
             return None
         keys = (self._key, f"{self._key}:corrected:{uuid.uuid4().hex}", *(self._keys_of_batch(batch) if batch else ()))
-        arguments = (self._token_interval, difference, _REPETITION_MILLISECONDS)
-        return self._scripts["correct"].step(_nothing, keys, arguments)
-
-    def close(self, reason: GateReason, seconds: float | None = None) -> float:
-        """Close the gate for everyone. One round trip.
-
-        Args:
-            reason: ``retry_after``: a 429; ``account``: the account is refused or used up.
-            seconds: How long, as the provider said; None for the default, which doubles until a call succeeds.
-
-        Returns:
-            How long it is closed now, in seconds.
-        """
-        policy = self._policy
-        default, longest = (
-            (policy.account_pause_seconds, policy.max_account_pause_seconds)
-            if reason == "account"
-            else (_RETRY_AFTER_SECONDS, policy.max_retry_after_seconds)
-        )
-        stated = "" if seconds is None else _microseconds(seconds)
-        arguments = (uuid.uuid4().hex, reason, stated, _microseconds(default), _microseconds(longest))
-        left, is_new = self._scripts["close"]((self._key,), arguments)
-        self._closings_grow = True
-        closed_seconds = float(left) / _MICROSECONDS
-        if is_new:
-            logger.warning(
-                Event("gate_closed", model=self._model_name, closed_seconds=round(closed_seconds, 1), reason=reason)
-            )
-        return closed_seconds
-
-    def succeeded(self) -> Step[None] | None:
-        """Return a step that ends the doubling of closings; None where Redis's last reply knew of none."""
-        return self._scripts["succeed"].step(_nothing, (self._key,)) if self._closings_grow else None
-
-    def reset(self) -> bool:
-        """Open the gate, and end the doubling. One round trip.
-
-        Returns:
-            Whether it was closed.
-        """
-        was_closed = bool(self._scripts["reset"]((self._key,)))
-        if was_closed:
-            logger.warning(Event("gate_opened", model=self._model_name, reason="by an operator"))
-        return was_closed
+        return self._correct.step(_nothing, keys, per_token=self._token_interval, difference=difference)
 
     def _keys_of_batch(self, batch: str) -> tuple[str, str]:
-        """Its account, which says its share, and its own pace at this model."""
-        return account_key(batch), f"{self._key}:batch:{batch}"
+        """Return the keys of the batch's account, which holds its share, and of its rate at this model."""
+        return batch_account_key(batch), f"{self._key}:batch:{batch}"
 
     def _reservation(self, reply: list[Any], asked_at: float) -> Reservation:
-        what, wait, reason, closings_grow, now = reply
-        self._closings_grow = bool(closings_grow)
+        what, wait, reason, awaits_success, now, is_damaged = reply
+        if is_damaged:
+            logger.warning(Event("rate_limit_begun_anew", model=self._model_name, reason="what Redis had was damaged"))
+        self.gate.note(awaits_success=bool(awaits_success), open_at=None if wait else asked_at)
         replied_at = time.monotonic()
         due_at = self._clock.local(now / _MICROSECONDS, asked_at, replied_at) + wait / _MICROSECONDS
         wait_seconds = max(0.0, due_at - replied_at) if wait else 0.0
         return Reservation(what == 1, wait_seconds, _reason(reason), due_at + self.late_seconds, what == _ONLY_SHARED)
 
-    def _gate(self, reply: list[Any]) -> Gate:
-        left, reason, closings_grow = reply
-        self._closings_grow = bool(closings_grow)
-        return Gate(left / _MICROSECONDS, _reason(reason))
-
 
 def _late_seconds(rate: float) -> float:
-    """Return how late calls may be sent so that no second has more than the rate and the burst.
+    """Return the most lateness at which no second has more than the rate and the burst.
 
     Those sent within a second have slots within that second and the lateness before it, and GCRA gives out at most
     (1 + lateness) * given rate + burst slots in that, rounded down.
@@ -299,12 +234,9 @@ def _late_seconds(rate: float) -> float:
     return min(_MOST_LATE_SECONDS, 0.99 * ((math.floor(rate) + 1) / given_rate - 1))
 
 
-def _microseconds(seconds: float) -> int:
-    return math.ceil(max(0.0, seconds) * _MICROSECONDS)
-
-
 def _reason(reply: bytes | str) -> Reason:
-    return reply.decode() if isinstance(reply, bytes) else reply  # type: ignore[return-value]  # scripts know no other
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
+    return text if text in get_args(Reason) else "retry_after"  # type: ignore[return-value]  # it is one of them
 
 
 def _nothing(reply: Any) -> None:

@@ -1,15 +1,15 @@
-"""Redis's clock as this process sees it, so that a thread can act at a time that a script named."""
+"""Redis's clock in local monotonic time, so that a thread can act at a time set by a script."""
 
 from __future__ import annotations
 
 import threading
 
-#: How fast two clocks may drift apart: more than any that are kept in step.
+#: Assumed drift of two clocks; more than that of synchronized ones.
 _DRIFT_SECONDS_PER_SECOND = 0.001
 
 
 class RedisClock:
-    """Places Redis's times on the local monotonic clock, by the quickest reply: the others were only delayed more.
+    """Maps Redis's times to the local monotonic clock, by the fastest reply: others were only delayed more.
 
     A reply that took long does not make its time less exact, and what the quickest takes is the same for every call.
     """
@@ -20,7 +20,7 @@ class RedisClock:
         self._learned_at = 0.0
 
     def local(self, redis_seconds: float, asked_at: float, replied_at: float) -> float:
-        """Return the local monotonic time of a reply's time of Redis, and learn from how long it took.
+        """Return the local monotonic time of a reply's time of Redis, and adjust the offset by its delay.
 
         Args:
             redis_seconds: Redis's time when it ran the script.

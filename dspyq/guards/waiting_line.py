@@ -1,4 +1,4 @@
-"""A line of threads that wait for the same thing: the first asks for it, the others stand behind and ask nobody."""
+"""Line of threads that wait for the same resource: only the first one polls for it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import threading
 from typing import Self
 
 
-class Line:
+class WaitingLine:
     """The threads of this process that wait for money which other calls hold.
 
-    Those whose jobs came back more often stand before others, so that no job waits for luck.
+    Threads whose jobs returned more often go first, so that no job starves.
     """
 
     def __init__(self) -> None:
-        self._places: list[Place] = []
+        self._places: list[Ticket] = []
         self._lock = threading.Lock()
 
-    def place(self, turns: int) -> Place:
-        """Give a place, not in the line yet; it leaves the line with its context.
+    def place(self, turns: int) -> Ticket:
+        """Return a ticket that has not entered the line yet; it leaves the line with its context.
 
         Args:
-            turns: How often the job has come to be run.
+            turns: Number of runs of the job.
         """
-        return Place(self, turns)
+        return Ticket(self, turns)
 
     def __len__(self) -> int:
-        """Return how many stand in it."""
+        """Return the number of tickets in line."""
         return len(self._places)
 
-    def is_before(self, place: Place) -> bool:
-        """Whether others stand before a place, or would if it stood in line."""
+    def is_before(self, place: Ticket) -> bool:
+        """Return True if another ticket is first in line."""
         places = self._places
         return bool(places) and places[0] is not place
 
-    def enter(self, place: Place) -> None:
-        """Put a place into the line, behind the first, who may be asking."""
+    def enter(self, place: Ticket) -> None:
+        """Insert a ticket, never before the first, whose thread may be polling."""
         with self._lock:
             if place in self._places:
                 return
@@ -45,13 +45,13 @@ class Line:
             self._places[0].reached_front.set()
 
     def nudge(self) -> None:
-        """Have the first ask now: something has changed here."""
+        """Wake the first so that it polls now."""
         with self._lock:
             if self._places:
                 self._places[0].nudged.set()
 
-    def leave(self, place: Place) -> None:
-        """Take a place out of the line; the next is first then."""
+    def leave(self, place: Ticket) -> None:
+        """Remove a ticket; the next one is then first."""
         with self._lock:
             if place in self._places:
                 self._places.remove(place)
@@ -59,25 +59,25 @@ class Line:
                 self._places[0].reached_front.set()
 
 
-class Place:
-    """One thread's place; a context, at whose end it leaves the line.
+class Ticket:
+    """One thread's place in line; a context manager that leaves the line at its end.
 
     Attributes:
-        turns: How often its job has come to be run.
-        reached_front: Set once it is the first; there is one only once it has stood in line, as most never do.
-        nudged: Set once it has a reason to ask now; as above.
+        turns: Number of runs of its job.
+        reached_front: Set when this ticket is first. Created lazily, on the first wait.
+        nudged: Set when there is a reason to poll now. Created lazily, too.
     """
 
     reached_front: threading.Event
     nudged: threading.Event
 
-    def __init__(self, line: Line, turns: int) -> None:
+    def __init__(self, line: WaitingLine, turns: int) -> None:
         self.turns = turns
         self._line = line
         self._has_stood = False
 
     def __enter__(self) -> Self:
-        """Enter the place, not the line."""
+        """Return the ticket; it enters the line only to wait."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,11 +86,11 @@ class Place:
 
     @property
     def must_wait(self) -> bool:
-        """Whether others stand before it."""
+        """Return True if another ticket is first in line."""
         return self._line.is_before(self)
 
     def reach_front(self, seconds: float) -> bool:
-        """Stand in line until it is the first; return whether it is, after so many seconds at most."""
+        """Wait in line until this ticket is first, for at most ``seconds``; return True if it is."""
         if not self._has_stood:
             self._has_stood = True
             self.reached_front, self.nudged = threading.Event(), threading.Event()
@@ -98,12 +98,12 @@ class Place:
         return self.reached_front.wait(max(0.0, seconds))
 
     def pause(self, seconds: float) -> None:
-        """Wait before it asks again, unless it is nudged."""
+        """Wait before the next poll, or until nudged."""
         self.nudged.wait(seconds)
         self.nudged.clear()
 
     def leave(self) -> None:
-        """Leave the line, if it stands in it."""
+        """Leave the line, if in it."""
         if self._has_stood:
             self._line.leave(self)
             self.reached_front.clear()

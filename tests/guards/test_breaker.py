@@ -68,7 +68,7 @@ def fail(breaker, times=1):
 def say_nothing(breaker):
     read(breaker)
     with suppress(ProviderError), breaker.calling() as call:
-        call.says_nothing()
+        call.ignore()
         raise ProviderError
 
 
@@ -148,7 +148,7 @@ def test_the_provider_s_error_reaches_the_caller_unchanged_also_when_it_opens_th
     assert breaker.state.name == "open"
 
 
-def test_what_says_nothing_of_the_provider_counts_for_neither_side(worker_breaker):
+def test_a_neutral_outcome_counts_for_neither_side(worker_breaker):
     breaker = worker_breaker()
     fail(breaker, 2)
     say_nothing(breaker)
@@ -226,7 +226,7 @@ def test_it_closes_after_as_many_probes_as_it_must(worker_breaker):
     assert breaker.state.name == "closed"
 
 
-def test_a_probe_that_says_nothing_makes_room_for_another(worker_breaker):
+def test_a_neutral_probe_makes_room_for_another(worker_breaker):
     one, other = worker_breaker(), worker_breaker()
     open_for(POLICY, one)
     wait_for_probe(one)
@@ -333,7 +333,7 @@ def test_the_place_of_a_killed_probe_is_free_after_its_lease(worker_breaker, sta
     assert breaker.state.name == "closed"
 
 
-def test_whoever_makes_a_transition_logs_it_and_nobody_else(worker_breaker, caplog):
+def test_only_the_process_that_makes_a_transition_logs_it(worker_breaker, caplog):
     one, other = worker_breaker(), worker_breaker()
     with caplog.at_level(logging.WARNING, "dspyq.breaker"):
         open_for(POLICY, one)
@@ -348,7 +348,7 @@ def test_whoever_makes_a_transition_logs_it_and_nobody_else(worker_breaker, capl
     ]
 
 
-def test_pybreaker_s_listeners_hear_of_each_state_also_of_those_others_made(worker_breaker):
+def test_pybreaker_s_listeners_get_each_state_including_those_of_other_processes(worker_breaker):
     heard = []
 
     class Listener(CircuitBreakerListener):
@@ -406,19 +406,19 @@ def test_an_operator_closes_an_opening_before_its_time_and_a_reset_forgets_how_m
     assert breaker.state.name == "closed"
 
 
-def test_an_event_that_is_told_twice_counts_once_and_has_the_same_answer(operator, worker_breaker):
+def test_an_event_reported_twice_counts_once_and_has_the_same_reply(operator, worker_breaker):
     breaker = worker_breaker()
     for call in ("a", "a", "b", "b"):
-        operator.tell("failed", call, 0)
+        operator.report("failed", call, 0)
     assert read(breaker).failures == 2
-    first, again = operator.tell("failed", "c", 0), operator.tell("failed", "c", 0)
+    first, again = operator.report("failed", "c", 0), operator.report("failed", "c", 0)
     assert first.is_transition
     assert again.is_transition
     assert again.state.openings == 1
     wait_for_probe(breaker)
-    admitted = operator.tell("admit", "d", 0)
-    assert (admitted.is_admitted, operator.tell("admit", "d", 0).is_admitted) == (True, True)
-    assert not operator.tell("admit", "e", 0).is_admitted
+    admitted = operator.report("admit", "d", 0)
+    assert (admitted.is_admitted, operator.report("admit", "d", 0).is_admitted) == (True, True)
+    assert not operator.report("admit", "e", 0).is_admitted
 
 
 def test_data_that_redis_lost_does_not_keep_a_breaker_open(worker_breaker, redis_server):
@@ -458,13 +458,13 @@ def test_a_full_redis_counts_failures_and_opens(fresh_redis_server):
     open_for(LONG, breaker)
 
 
-def test_an_answer_is_not_lost_with_the_redis_that_should_hear_of_it(fresh_redis_server, caplog):
+def test_an_answer_is_not_lost_when_redis_misses_its_outcome(fresh_redis_server, caplog):
     server = fresh_redis_server()
     breaker = Breaker(server.client(decode_responses=False), "m", LONG)
     fail(breaker)
     with caplog.at_level(logging.WARNING, "dspyq.breaker"), breaker.calling():
         server.process.kill()
-    assert breaker.unsaid == 1
+    assert breaker.unreported == 1
     assert "breaker_not_told" in caplog.text
     with pytest.raises(ProviderError), breaker.calling():
         raise ProviderError

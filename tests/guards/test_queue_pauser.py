@@ -5,7 +5,7 @@ import redis
 from dspyq.delivery.pauses import Pauses
 from dspyq.errors import BreakerOpen
 from dspyq.guards.interruptions import Refusal
-from dspyq.guards.queue_pauser import Gates, Upkeep
+from dspyq.guards.queue_pauser import QueuePauser, Upkeep
 from tests.support.processes import eventually
 
 
@@ -15,34 +15,34 @@ def refusal(seconds_left=None, wait_seconds=60.0):
 
 def test_a_queue_is_paused_until_its_refusal_is_over():
     pauses = Pauses()
-    gates = Gates(pauses)
+    pauser = QueuePauser(pauses)
     left = [2.0]
-    gates.close("qa.control", refusal(lambda: left[0]))
-    gates.open_what_may_be()
+    pauser.close("qa.control", refusal(lambda: left[0]))
+    pauser.resume_due()
     assert pauses.queues == {"qa.control"}
     left[0] = 0.0
-    gates.open_what_may_be()
+    pauser.resume_due()
     assert not pauses.queues
 
 
-def test_a_refusal_that_only_says_when_is_over_then():
+def test_a_refusal_with_only_a_time_is_over_then():
     pauses = Pauses()
-    gates = Gates(pauses)
-    gates.close("qa.control", refusal(wait_seconds=0.05))
+    pauser = QueuePauser(pauses)
+    pauser.close("qa.control", refusal(wait_seconds=0.05))
     assert pauses.queues
-    eventually(lambda: gates.open_what_may_be() or not pauses.queues, timeout_seconds=5)
+    eventually(lambda: pauser.resume_due() or not pauses.queues, timeout_seconds=5)
 
 
 def test_a_queue_that_was_refused_again_while_it_was_asked_for_stays_paused():
     pauses = Pauses()
-    gates = Gates(pauses)
+    pauser = QueuePauser(pauses)
 
     def refused_again():
-        gates.close("qa.control", refusal(lambda: 1.0))
+        pauser.close("qa.control", refusal(lambda: 1.0))
         return 0.0
 
-    gates.close("qa.control", refusal(refused_again))
-    gates.open_what_may_be()
+    pauser.close("qa.control", refusal(refused_again))
+    pauser.resume_due()
     assert pauses.queues == {"qa.control"}
 
 
@@ -53,11 +53,11 @@ def test_a_fault_or_an_absent_redis_does_not_end_the_upkeep():
         calls.append("caught up")
         raise redis.ConnectionError
 
-    def open_gates():
+    def resume_due():
         calls.append("opened")
         raise ValueError
 
-    upkeep = Upkeep(catch_up, open_gates)
+    upkeep = Upkeep(catch_up, resume_due)
     upkeep.start()
     eventually(lambda: calls.count("caught up") >= 2, timeout_seconds=10)
     upkeep.stop()

@@ -1,60 +1,22 @@
-"""The rate limit and the gate, for the whole fleet: two limiters here stand for two workers, or real processes do."""
+"""The rate limit, for the whole fleet: two limiters here stand for two workers, or real processes do."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import logging
 import math
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from dspyq.config.settings import load_settings
-from dspyq.guards.rate_limit import Gate, RateLimiter, RateLimitPolicy
+from dspyq.guards.provider_gate import GatePolicy
+from dspyq.guards.rate_limit import RateLimiter, RateLimitPolicy
 from dspyq.store.scripts import run_together
 from tests.support.configuration import default_document, merged, write_settings
-
-KEY = "dspy:v1:rate:m"
-#: Without limits; each test adds its own.
-POLICY = RateLimitPolicy(
-    requests_per_second=None,
-    burst_requests=1,
-    tokens_per_minute=None,
-    longest_wait_seconds=2,
-    max_retry_after_seconds=3,
-    account_pause_seconds=60,
-    max_account_pause_seconds=200,
-)
-
-
-@pytest.fixture
-def client(redis_server):
-    return redis_server.client(decode_responses=False)
-
-
-@pytest.fixture
-def limiter(client) -> Callable[..., RateLimiter]:
-    """A limiter as one more worker has it: ``limiter(requests_per_second=2)``."""
-    return lambda **policy: RateLimiter(client, "m", replace(POLICY, **policy))
-
-
-@pytest.fixture
-def reserve(client):
-    return lambda limiter, tokens=0, **options: run_together(client, [limiter.reserve(tokens, **options)])[0]
-
-
-@pytest.fixture
-def correct(client):
-    return lambda limiter, reserved, used: run_together(client, [limiter.correct(reserved, used)])
-
-
-def about(seconds):
-    """Seconds from now, when some have passed on a slow machine."""
-    return pytest.approx(seconds, abs=0.25)
+from tests.support.rates import KEY, POLICY, about
 
 
 def send_many(rate, burst, threads, processes, seconds):
@@ -63,12 +25,13 @@ def send_many(rate, burst, threads, processes, seconds):
     import time
     from concurrent.futures import ThreadPoolExecutor
 
+    from dspyq.guards.provider_gate import GatePolicy
     from dspyq.guards.rate_limit import RateLimiter, RateLimitPolicy
     from dspyq.store.clients import jobs_client
     from dspyq.store.scripts import run_together
 
     client = jobs_client()
-    limiter = RateLimiter(client, "m", RateLimitPolicy(rate, burst, None, 5, 300, 60, 3600))
+    limiter = RateLimiter(client, "m", RateLimitPolicy(rate, burst, None, 5, GatePolicy(300, 60, 3600)))
     barrier = threading.Barrier(threads)
     late = []
 
@@ -127,7 +90,7 @@ def test_a_burst_is_sent_at_once_and_the_rest_in_turn(limiter, reserve):
     assert all(turn.is_reserved for turn in turns)
 
 
-def test_whoever_would_wait_too_long_reserves_nothing_and_hears_when_to_come_back(limiter, reserve):
+def test_a_caller_with_too_long_a_wait_reserves_nothing_and_gets_the_time_to_return(limiter, reserve):
     one = limiter(requests_per_second=0.1)
     reserve(one)
     refused = [reserve(one) for _ in range(3)]
@@ -136,7 +99,7 @@ def test_whoever_would_wait_too_long_reserves_nothing_and_hears_when_to_come_bac
     assert reserve(limiter(requests_per_second=0.1, longest_wait_seconds=20)).is_reserved
 
 
-def test_a_caller_with_less_time_says_so(limiter, reserve):
+def test_a_caller_may_state_a_shorter_wait(limiter, reserve):
     one = limiter(requests_per_second=1)
     reserve(one)
     assert not reserve(one, longest_wait_seconds=0.1).is_reserved
@@ -170,7 +133,7 @@ def test_lateness_carries_no_second_over_the_limit_by_arithmetic(limiter, rate):
     assert math.floor((1 + late_seconds) * rate * 0.97) <= rate
 
 
-def test_without_limits_nothing_is_stored_and_nobody_waits_or_is_late(limiter, reserve, redis_server):
+def test_without_limits_nothing_is_stored_and_no_call_waits_or_is_late(limiter, reserve, redis_server):
     one = limiter()
     reservation = reserve(one, 1000)
     assert (reservation.is_reserved, reservation.wait_seconds, reservation.reason) == (True, 0, "")
@@ -238,93 +201,6 @@ def test_tokens_used_keep_their_pace_while_estimates_are_too_high(limiter, reser
     assert 500 <= used <= 1000 * passed_seconds + 80
 
 
-def test_a_429_closes_the_gate_for_everyone_also_for_those_whose_turn_is_reserved(limiter, reserve, client):
-    one, other = limiter(requests_per_second=2, longest_wait_seconds=1), limiter(requests_per_second=2)
-    reserve(other)
-    assert reserve(other).is_reserved
-    assert one.close("retry_after", 1.5) == pytest.approx(1.5)
-    assert run_together(client, [other.look_again()])[0] == about(1.5)
-    assert other.gate() == Gate(about(1.5), "retry_after")
-    refused = reserve(one)
-    assert (refused.is_reserved, refused.wait_seconds, refused.reason) == (False, about(1.5), "retry_after")
-    turns = [reserve(other) for _ in range(2)]
-    assert [turn.wait_seconds for turn in turns] == [about(1.5), about(2)]
-
-
-def test_the_gate_opens_by_itself(limiter, reserve, client):
-    one = limiter()
-    one.close("retry_after", 0.2)
-    reservation = reserve(one)
-    time.sleep(reservation.wait_seconds)
-    assert run_together(client, [one.look_again()])[0] == 0
-    assert reserve(one).wait_seconds == 0
-    assert one.gate() == Gate(0, "")
-
-
-def test_what_a_provider_asks_for_is_capped_and_a_shorter_wish_does_not_open_the_gate(limiter):
-    one = limiter()
-    assert one.close("retry_after", 1e6) == pytest.approx(3)
-    assert one.close("retry_after", 0) == about(3)
-    assert one.close("account") == pytest.approx(60)
-    assert one.close("retry_after", 1) == about(60)
-    assert one.gate().reason == "account"
-
-
-def reopen(client):
-    """Let the time of the gate pass."""
-    client.hset(KEY, "gate_until", 1)
-
-
-def test_a_closing_without_a_stated_time_doubles_until_a_call_succeeds(limiter, client, reserve):
-    one, other = limiter(), limiter()
-    assert one.succeeded() is None
-    lengths = []
-    for _ in range(3):
-        lengths.append(one.close("retry_after"))
-        reopen(client)
-    assert lengths == pytest.approx([1, 2, 3])
-    reserve(other)
-    run_together(client, [other.succeeded()])
-    reserve(other)
-    assert other.succeeded() is None
-    assert one.close("retry_after") == pytest.approx(1)
-
-
-def test_an_account_s_pause_doubles_by_itself(limiter, client):
-    one = limiter()
-    lengths = []
-    for _ in range(3):
-        lengths.append(one.close("account"))
-        reopen(client)
-    assert lengths == pytest.approx([60, 120, 200])
-    assert one.close("retry_after") == pytest.approx(1)
-
-
-def test_fifty_calls_in_flight_that_fail_together_close_it_once(limiter, caplog):
-    one = limiter()
-    with caplog.at_level(logging.WARNING, "dspyq.rate_limit"), ThreadPoolExecutor(50) as pool:
-        list(pool.map(lambda _: one.close("account"), range(50)))
-    assert one.gate().closed_seconds <= 60
-    assert caplog.messages == ["gate_closed model=m closed_seconds=60 reason=account"]
-
-
-def test_a_call_that_succeeds_while_the_gate_is_closed_was_sent_before_and_ends_nothing(limiter, client):
-    one = limiter()
-    one.close("account")
-    run_together(client, [one.succeeded()])
-    reopen(client)
-    assert one.close("account") == pytest.approx(120)
-
-
-def test_an_operator_opens_the_gate(limiter, reserve):
-    one = limiter()
-    assert not one.reset()
-    one.close("account")
-    assert one.reset()
-    assert reserve(one).wait_seconds == 0
-    assert one.close("account") == pytest.approx(60)
-
-
 def test_a_full_redis_limits_all_the_same(fresh_redis_server):
     server = fresh_redis_server()
     client = server.client(decode_responses=False)
@@ -333,9 +209,9 @@ def test_a_full_redis_limits_all_the_same(fresh_redis_server):
     assert run_together(client, [one.reserve(10)])[0].is_reserved
     assert run_together(client, [one.reserve(10)])[0].wait_seconds > 0
     run_together(client, [one.correct(10, 1)])
-    assert one.close("account") > 0
-    run_together(client, [one.look_again(), one.succeeded()])
-    assert one.reset()
+    assert one.gate.close("account").seconds > 0
+    run_together(client, [one.gate.read_seconds(), one.gate.succeeded()])
+    assert one.gate.reset()
 
 
 def test_the_policy_is_of_the_model_s_table_and_the_common_one(tmp_path):
@@ -345,4 +221,5 @@ def test_the_policy_is_of_the_model_s_table_and_the_common_one(tmp_path):
     }
     document = merged(default_document("http://127.0.0.1:1"), changes)
     settings = load_settings(write_settings(tmp_path / "dspyq.toml", document))
-    assert RateLimitPolicy.of(settings, settings.models["control"]) == RateLimitPolicy(2.5, 4, 1000, 0.5, 300, 60, 3600)
+    policy = RateLimitPolicy(2.5, 4, 1000, 0.5, GatePolicy(300, 60, 3600))
+    assert RateLimitPolicy.of(settings, settings.models["control"]) == policy

@@ -1,4 +1,4 @@
-"""A batch's share of a model's rate: its calls keep within it, and nobody else waits behind them."""
+"""A batch's share of a model's rate: its calls keep within it, and no other call waits behind them."""
 
 from dataclasses import replace
 
@@ -7,10 +7,9 @@ import pytest
 from dspyq.batch.account import BatchAccount
 from dspyq.guards.rate_limit import RateLimiter, Share
 from dspyq.store.scripts import run_together
-from tests.guards.test_rate_limit import POLICY, about
+from tests.support.rates import POLICY, about
 
 BATCH = "00ff00ff00ff00ff"
-ALIAS = "dspy:v1:prediction:0"
 
 
 @pytest.fixture
@@ -30,14 +29,14 @@ def account(client):
 
 @pytest.fixture
 def reserve(client):
-    def reserve(limiter, tokens=0, batch=BATCH):
-        share = Share(batch, ALIAS) if batch else None
+    def reserve(limiter, tokens=0, batch=BATCH, joined=0):
+        share = Share(batch, joined) if batch else None
         return run_together(client, [limiter.reserve(tokens, share)])[0]
 
     return reserve
 
 
-def test_a_batch_waits_for_its_own_turn_and_nobody_waits_behind_it(limiter, reserve, account):
+def test_a_batch_waits_for_its_own_turn_and_no_other_call_waits_behind_it(limiter, reserve, account):
     account.open(rate_share=0.25)
     ten = limiter(requests_per_second=10)
     first, second = reserve(ten), reserve(ten)
@@ -62,12 +61,11 @@ def test_later_turns_are_spread_so_far_and_no_farther(limiter, reserve, account)
     assert max(reserve(slow).wait_seconds for _ in range(9)) == about(20)
 
 
-def test_a_call_that_others_wait_for_does_not_wait_for_the_batch_s_turn(limiter, reserve, account, client):
+def test_a_call_that_others_wait_for_does_not_wait_for_the_batch_s_turn(limiter, reserve, account):
     account.open(rate_share=0.1)
     ten = limiter(requests_per_second=10)
     reserve(ten)
-    client.hset(ALIAS, mapping={"pending": "t", "joined": 1})
-    joined = reserve(ten)
+    joined = reserve(ten, joined=1)
     assert (joined.is_reserved, joined.wait_seconds) == (True, about(0.1))
 
 

@@ -2,12 +2,12 @@
 
 import threading
 
-from dspyq.guards.waiting_line import Line, Place
+from dspyq.guards.waiting_line import Ticket, WaitingLine
 
 
-def test_the_first_asks_and_the_others_wait_until_it_leaves():
-    line = Line()
-    first, second = Place(line, 1), Place(line, 1)
+def test_the_first_polls_and_the_others_wait_until_it_leaves():
+    line = WaitingLine()
+    first, second = Ticket(line, 1), Ticket(line, 1)
     assert first.reach_front(0)
     assert second.must_wait
     assert not second.reach_front(0.01)
@@ -16,13 +16,13 @@ def test_the_first_asks_and_the_others_wait_until_it_leaves():
     assert not second.must_wait
 
 
-def test_nobody_waits_where_nobody_stands_in_line():
-    assert not Place(Line(), 1).must_wait
+def test_no_thread_waits_with_an_empty_line():
+    assert not Ticket(WaitingLine(), 1).must_wait
 
 
-def test_who_came_back_more_often_stands_before_others_but_for_the_first():
-    line = Line()
-    places = [Place(line, turns) for turns in (1, 1, 3, 2, 3)]
+def test_a_ticket_with_more_turns_stands_before_others_except_the_first():
+    line = WaitingLine()
+    places = [Ticket(line, turns) for turns in (1, 1, 3, 2, 3)]
     for place in places:
         place.reach_front(0)
     order = []
@@ -34,7 +34,7 @@ def test_who_came_back_more_often_stands_before_others_but_for_the_first():
 
 
 def test_one_that_gave_up_leaves_no_gap():
-    line = Line()
+    line = WaitingLine()
     with line.place(1) as first, line.place(1) as third:
         first.reach_front(0)
         with line.place(1) as second:
@@ -45,7 +45,7 @@ def test_one_that_gave_up_leaves_no_gap():
 
 
 def test_all_threads_come_to_the_front():
-    line, seen = Line(), []
+    line, seen = WaitingLine(), []
 
     def stand(number):
         with line.place(1) as place:
@@ -61,8 +61,8 @@ def test_all_threads_come_to_the_front():
 
 
 def test_a_nudge_ends_the_pause_of_the_first():
-    line = Line()
-    first = Place(line, 1)
+    line = WaitingLine()
+    first = Ticket(line, 1)
     first.reach_front(0)
     line.nudge()
     first.pause(60)

@@ -1,15 +1,23 @@
 #!lua flags=allow-oom
 -- Reserves a call's turn: a slot for its request, and the tokens it may use. It works in a full Redis: the hash is small.
--- Keys: the model's rate; for a call that is to keep within its batch's share also the batch's account, the batch's own
---   rate at this model, and the alias of the call's question.
--- Arguments: time between two requests, 0 without a limit; requests that may be sent at once; time per token, 0 without
---   a limit; tokens the call may use, 0 where they are reserved already; the longest wait; for a batch's call also the
---   longest wait for its turn in the share, and the time that later turns are spread over.
+-- Keys:
+--   rate                  RATE: of the model
+--   account?              BATCH_ACCOUNT: for a call that is to keep within its batch's share
+--   own?                  RATE: the batch's own, at this model
+-- Arguments:
+--   interval:number       time between two requests, 0 without a limit
+--   burst:number          requests that may be sent at once
+--   per_token:number      time per token, 0 without a limit
+--   tokens:number         that the call may use, 0 where they are reserved already
+--   longest_wait:number   for its turn
+--   share_wait:number?    for a batch's call: the longest wait for its turn in the share
+--   share_spread:number?  the time that later turns are spread over
+--   joined:number?        how many others wait for the call's answer
 -- Every time is in microseconds, those stored of Redis's own clock; the time per token has a fraction.
 -- Reply: {what is reserved, time until the call may be sent, what it waits for: share, requests, tokens, retry_after,
---   account or '', 1 while the gate's closings grow, now}. Reserved is 1: its turn; 0: nothing, where the wait would
---   exceed the longest; 2: its turn in the share, and only that: nobody else is to wait behind what a batch may not send
---   yet, so the call asks again, without the batch, once that has come.
+--   account or '', 1 while a success is to be reported, now, 1 where the rate was damaged}. Reserved is 1: its turn; 0: nothing, where the wait would
+--   exceed the longest; 2: only its turn in the share: no other call may wait behind a call that its batch may not send
+--   yet, so the call reserves again, without the batch, once that has come.
 -- A repetition reserves another turn, which is lost: the limit holds.
 --
 -- The hash has these fields:
@@ -18,20 +26,39 @@
 --   gate_until, gate_reason   up to when no call is sent, and why: retry_after or account
 --   gate_by            which closing that was
 --   retry_after, account      how long the next closing of that reason lasts, after one and before a success
+--   retry_after_row, account_row   when the first closing since a success was
+--   refused_row        when the first 429 since a success was
+--   refused            the different questions that a 429 refused last, up to four: '<time>:<hash>', the latest first
 -- A batch's has requests_at and tokens_at too, at its share of the pace, and come_back_at: when the next of those comes
 -- back that were refused for a wait too long.
-local KEPT_MILLISECONDS = 86400000
-local rate = KEYS[1]
-local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local per_token, tokens, longest_wait = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+--
+-- A damaged rate, which is no hash or has a field that is no time, begins anew.
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local held = redis.call('HMGET', rate, 'requests_at', 'tokens_at', 'gate_until', 'gate_reason', 'retry_after', 'account')
+local now = now_microseconds()
+local LATEST = now + 30 * 86400 * 1000000
+local is_damaged = 0
+
+local function read(key, times, ...)
+  local held = redis.pcall('HMGET', key, ...)
+  local is_good = not held.err
+  for index = 1, is_good and times or 0 do
+    local time = tonumber(held[index] or 0)
+    is_good = is_good and time and time >= 0 and time < LATEST
+  end
+  if is_good then
+    return held
+  end
+  redis.call('DEL', key)
+  is_damaged = 1
+  return {}
+end
+
+local held = read(rate, 5, 'requests_at', 'tokens_at', 'gate_until', 'retry_after', 'account', 'gate_reason',
+  'refused_row')
 local requests_at, tokens_at = tonumber(held[1] or 0), tonumber(held[2] or 0)
 local gate_until = tonumber(held[3] or 0)
 local is_paced = per_token > 0 and tokens > 0
-local is_growing = (held[5] or held[6]) and 1 or 0
+local is_growing = (held[4] or held[5] or held[7]) and 1 or 0
 
 -- The time from which calls at a pace may be sent, and what that waits for.
 local function due(of_requests, of_tokens, between, at_once)
@@ -45,60 +72,60 @@ local function due(of_requests, of_tokens, between, at_once)
   return at, what
 end
 
--- The turn of a batch's call in its share, where there is one; a call that others wait for too goes without.
-local share = KEYS[2] and tonumber(redis.call('HGET', KEYS[2], 'rate_share'))
+-- The turn of a batch's call in its share, if there is one; a call that others wait for too needs none.
+local share = account and tonumber(redis.call('HGET', account, 'rate_share'))
 local is_limited = interval > 0 or is_paced
-if share and (not is_limited or tonumber(redis.call('HGET', KEYS[4], 'joined') or 0) > 0) then
+if share and (not (share > 0 and share <= 1) or not is_limited or joined > 0) then
   share = nil
 end
-local own, own_slot = KEYS[3], now
+local own_slot = now
 local own_requests_at, own_tokens_at
 if share then
-  local paces = redis.call('HMGET', own, 'requests_at', 'tokens_at', 'come_back_at')
+  local paces = read(own, 3, 'requests_at', 'tokens_at', 'come_back_at')
   own_requests_at, own_tokens_at = tonumber(paces[1] or 0), tonumber(paces[2] or 0)
   local own_interval, own_tokens = interval / share, is_paced and tokens * per_token / share or 0
   own_slot = due(own_requests_at, own_tokens_at, own_interval, math.max(1, math.floor(burst * share)))
-  if own_slot - now > tonumber(ARGV[6]) then
+  if own_slot - now > share_wait then
     local come_back_at = math.max(tonumber(paces[3] or 0), own_slot)
-    if come_back_at - now > tonumber(ARGV[7]) then
-      return { 0, tonumber(ARGV[7]), 'share', is_growing, now }
+    if come_back_at - now > share_spread then
+      return { 0, share_spread, 'share', is_growing, now, is_damaged }
     end
-    redis.call('HSET', own, 'come_back_at', string.format('%.0f', come_back_at + math.max(own_interval, own_tokens)))
-    redis.call('PEXPIRE', own, KEPT_MILLISECONDS)
-    return { 0, math.ceil(come_back_at - now), 'share', is_growing, now }
+    redis.call('HSET', own, 'come_back_at', whole(come_back_at + math.max(own_interval, own_tokens)))
+    redis.call('EXPIRE', own, SECONDS_OF_OWN_RATE)
+    return { 0, math.ceil(come_back_at - now), 'share', is_growing, now, is_damaged }
   end
   own_requests_at, own_tokens_at = math.max(own_requests_at, own_slot) + own_interval, own_slot + own_tokens
 end
 
 -- Takes the turn in the share.
 local function take_own()
-  redis.call('HSET', own, 'requests_at', string.format('%.0f', own_requests_at))
+  redis.call('HSET', own, 'requests_at', whole(own_requests_at))
   if is_paced then
-    redis.call('HSET', own, 'tokens_at', string.format('%.0f', own_tokens_at))
+    redis.call('HSET', own, 'tokens_at', whole(own_tokens_at))
   end
-  redis.call('PEXPIRE', own, KEPT_MILLISECONDS)
+  redis.call('EXPIRE', own, SECONDS_OF_OWN_RATE)
 end
 if own_slot > now then
   take_own()
-  return { 2, math.ceil(own_slot - now), 'share', is_growing, now }
+  return { 2, math.ceil(own_slot - now), 'share', is_growing, now, is_damaged }
 end
 
 local slot, reason = due(requests_at, tokens_at, interval, burst)
 if gate_until > slot then
-  slot, reason = gate_until, held[4]
+  slot, reason = gate_until, held[6] or 'retry_after'
 end
 
 local wait = math.ceil(slot - now)
 if wait > longest_wait then
-  return { 0, wait, reason, is_growing, now }
+  return { 0, wait, reason, is_growing, now, is_damaged }
 end
 if share then
   take_own()
 end
 if interval > 0 then
-  redis.call('HSET', rate, 'requests_at', string.format('%.0f', math.max(requests_at, slot) + interval))
+  redis.call('HSET', rate, 'requests_at', whole(math.max(requests_at, slot) + interval))
 end
 if is_paced then
-  redis.call('HSET', rate, 'tokens_at', string.format('%.0f', slot + tokens * per_token))
+  redis.call('HSET', rate, 'tokens_at', whole(slot + tokens * per_token))
 end
-return { 1, wait, reason, is_growing, now }
+return { 1, wait, reason, is_growing, now, is_damaged }

@@ -1,12 +1,11 @@
 #!lua flags=allow-oom
--- Has the closings of a model's gate start from their default again: a call succeeded.
--- Keys: the model's rate (its fields are told in rate_reserve.lua).
--- Arguments: none.
+-- Resets the closings of a model's gate to their default, and ends the row of refusals: a call succeeded.
+-- Keys:
+--   rate  RATE: of the model (its fields are described in rate_reserve.lua)
 -- Reply: 1, or 0 while the gate is closed: a call that succeeds then was sent before.
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-if tonumber(redis.call('HGET', KEYS[1], 'gate_until') or 0) > now then
+local now = now_microseconds()
+if tonumber(redis.call('HGET', rate, 'gate_until') or 0) > now then
   return 0
 end
-redis.call('HDEL', KEYS[1], 'retry_after', 'account')
+redis.call('HDEL', rate, 'retry_after', 'account', 'retry_after_row', 'account_row', 'refused_row')
 return 1

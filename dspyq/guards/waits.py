@@ -1,0 +1,60 @@
+"""Reasons for which a prediction is not answered yet, including guards."""
+
+from __future__ import annotations
+
+import redis
+
+from dspyq.config.settings import get_settings
+from dspyq.delivery.waits import PARKED, why_it_waits
+from dspyq.guards.breaker_state import BreakerPolicy, FleetBreaker
+from dspyq.guards.killed import KilledArms
+from dspyq.guards.limits import Limits
+from dspyq.guards.provider_gate import ProviderGate
+from dspyq.guards.rate_limit import RateLimitPolicy
+from dspyq.store.clients import jobs_client
+from dspyq.store.scripts import run_together
+
+
+def reason(task_id: str) -> str:
+    """Return the reason for a job's wait, in words. Callers need it when an error has occurred, so it never raises."""
+    try:
+        queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
+        if why in {"", PARKED}:
+            why = _killed_arm(queue) or _guard_of(queue, is_parked=why == PARKED) or why
+    except redis.RedisError as error:
+        return f"unknown: Redis does not answer ({type(error).__name__})"
+    return why or f"it waits for its turn in {queue}: its workers are busy"
+
+
+def _killed_arm(queue: str) -> str:
+    if queue not in KilledArms(jobs_client()):
+        return ""
+    return f"the arm {queue} was killed; a worker that serves its control too answers: dspyq experiment log"
+
+
+def _guard_of(queue: str, *, is_parked: bool) -> str:
+    """Return the guard that blocks calls of a queue's model; "" if none is known to."""
+    settings = get_settings()
+    program_name, _, variant_name = queue.partition(".")
+    program = settings.programs.get(program_name)
+    variant = program.variants.get(variant_name) if program else None
+    if variant is None:
+        return ""
+    model = variant.model
+    (breaker,) = run_together(
+        jobs_client(), [FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(settings, model)).read()]
+    )
+    if breaker.name != "closed":
+        return f"the circuit breaker of {model.name} is {breaker.name}: dspyq breaker show"
+    policy = RateLimitPolicy.of(settings, model)
+    gate = ProviderGate(jobs_client(), model.name, policy.gate).read()
+    if gate.reason:
+        return f"the gate of {model.name} is closed for {gate.closed_seconds:.0f} s ({gate.reason}): dspyq breaker show"
+    scopes = {"all", f"program:{program_name}", f"variant:{queue}"}
+    accounts = Limits(jobs_client(), settings).accounts()
+    used_up = [f"{each.scope} {each.period}" for each in accounts if each.scope in scopes and each.free_nano_usd == 0]
+    if used_up:
+        return f"a budget is used up ({', '.join(used_up)}): dspyq budget show"
+    if is_parked and (policy.requests_per_second or policy.tokens_per_minute):
+        return f"the rate limit of {model.name} has no turn for it yet: dspyq breaker show"
+    return ""
