@@ -1,1 +1,1 @@
-"""The guards around every model call: circuit breaker, rate limit and budget. They know nothing of each other."""
+"""Guards of every model call: circuit breaker, rate limit and budget, independent of each other."""

@@ -1,4 +1,4 @@
-"""A model call as the guards see it: they know nothing of DSPy, and its engine nothing of them."""
+"""Protocols of a model call, so that the guards do not depend on DSPy, nor its engine on the guards."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What an attempt brought.
+class CallReply:
+    """Reply to an attempt.
 
     Attributes:
-        response: As the engine returns it.
-        prompt_tokens: As the provider counted them; None where it did not say.
-        completion_tokens: As the provider counted them; None where it did not say.
-        cost_usd: None where it is unknown.
+        response: The engine's response.
+        prompt_tokens: Tokens sent, by the provider's count; None without one.
+        completion_tokens: Tokens generated, by the provider's count; None without one.
+        cost_usd: The cost; None if unknown.
     """
 
     response: Any
@@ -23,12 +23,12 @@ class Reply:
     cost_usd: float | None
 
 
-class Failure(Protocol):
+class CallFailure(Protocol):
     """A failed attempt, as ``dspyq.programs.failures`` classifies it."""
 
     @property
     def error(self) -> Exception:
-        """What was raised."""
+        """The exception that the attempt raised."""
 
     @property
     def code(self) -> str:
@@ -36,49 +36,57 @@ class Failure(Protocol):
 
     @property
     def kind(self) -> str:
-        """What it says: ``ill``, ``asks_to_wait``, ``account``, ``local`` or ``lasting``."""
+        """The kind of failure: ``ill``, ``asks_to_wait``, ``account``, ``local`` or ``lasting``."""
 
     @property
     def is_billed(self) -> bool:
-        """Whether the provider may bill it all the same."""
+        """Return True if the provider may bill the attempt despite its failure."""
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """As a usage beside the error counts them; None where none does."""
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """As a usage beside the error counts them; None where none does."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost of that usage; None where it is unknown: then its bound is charged, if it may be billed at all."""
 
     @property
     def is_transient(self) -> bool:
-        """Whether another attempt can succeed soon."""
+        """Return True if another attempt may succeed soon."""
 
     @property
     def retry_after_seconds(self) -> float | None:
-        """How long the provider asks to wait."""
+        """The wait that the provider requested; None without one."""
 
 
 class Call(Protocol):
-    """A request on its way to the provider, as ``dspyq.programs.engine`` makes it."""
+    """A request on its way to the provider, as ``dspyq.programs.provider_call`` makes it."""
 
     digest: str
     wire_bytes: int
     max_completion_tokens: int | None
-    is_text: bool
+    unbounded_part: str | None
 
-    def attempt(self, seconds: float) -> Reply:
+    @property
+    def bound_nano_usd(self) -> int:
+        """The highest possible cost, for a text request that states a bound."""
+
+    @property
+    def was_sent(self) -> bool:
+        """Return True if any byte of the latest attempt left this process."""
+
+    def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""
 
-    def classify(self, error: Exception) -> Failure:
-        """Return what an exception of an attempt says."""
+    def classify(self, error: Exception) -> CallFailure:
+        """Classify an exception of an attempt."""
 
-    def dump(self, response: Any) -> bytes:
-        """Return a reply as it can be loaded again."""
+    def dump(self, response: Any) -> bytes | None:
+        """Return the latest reply in serialized form; None if it cannot be loaded again."""
 
     def load(self, reply: bytes) -> Any:
         """Return a reply that was paid for before."""
-
-
-class Prices(Protocol):
-    """What tokens can cost at most."""
-
-    @property
-    def input_usd_per_million_tokens(self) -> float:
-        """Each prompt token."""
-
-    @property
-    def output_usd_per_million_tokens(self) -> float:
-        """Each completion token."""

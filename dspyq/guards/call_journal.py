@@ -1,23 +1,35 @@
-"""What a job has paid for, kept in Redis while the job lives.
+"""Journal of a job's model calls and their replies, kept in Redis as long as the job.
 
-A run that follows a parked or killed one neither pays again for a reply nor forgets what was spent.
+A run that follows a parked or killed one reuses the paid replies and counts what was spent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import fields as fields_of
+from operator import attrgetter
 from typing import cast
 
 import orjson
 import redis
 
-from dspyq.guards.ledger import CallRecord, EarlierRuns, Job
-from dspyq.store.clients import KEY_PREFIX
+from dspyq.core.tolerated import tolerate
+from dspyq.guards.call_records import CallRecord, EarlierRuns, JobRun
+from dspyq.store import content
+from dspyq.store.keys import key
 from dspyq.store.scripts import Step, load_script
 
-_CALL, _REPLY, _RUNNING = "call:", "reply:", "running_seconds"
+#: A worker of another version may have written more.
+_FIELDS = frozenset(field.name for field in fields_of(CallRecord))
+_CALL, _MORE, _REPLY, _RUNNING = "call:", "more:", "reply:", "running_seconds"
+#: Fields added since 0.1. Version 0.1 fails on an additional field in a call, so these are in a field of their own.
+_SINCE_0_2 = ("opens_breaker", "row", "is_in_outage", "account_row", "failed_at", "refused_at", "refused_row")
+_IN_0_1 = tuple(field.name for field in fields_of(CallRecord) if field.name not in _SINCE_0_2)
+# ``asdict`` copies each value: it takes longer than all else that is done for a call here.
+_get_in_0_1, _get_since_0_2 = attrgetter(*_IN_0_1), attrgetter(*_SINCE_0_2)
 
 
-class PaidCalls:
+class CallJournal:
     """The model calls of jobs, by task.
 
     Args:
@@ -29,38 +41,63 @@ class PaidCalls:
         self._remember = load_script(client, "dspyq.guards", "remember")
 
     def of(self, task_id: str, variant: str) -> EarlierRuns:
-        """Return what earlier runs of a job did, as this variant: its own, or one that answers as a fallback.
+        """Return the earlier runs of a job as this variant: its own, or a fallback.
 
         Raises:
-            redis.RedisError: If Redis does not say.
+            redis.RedisError: If Redis does not answer.
         """
-        stored = cast("dict[bytes, bytes]", self._client.hgetall(f"{KEY_PREFIX}calls:{task_id}"))
+        stored = cast("dict[bytes, bytes]", self._client.hgetall(key(f"calls:{task_id}")))
         fields = {name.decode(): value for name, value in stored.items()}
         calls = [
-            CallRecord(**orjson.loads(value))
+            _read_call(value, fields.get(_MORE + name.removeprefix(_CALL), b"{}"))
             for name, value in fields.items()
             if name.startswith(_CALL) and f":{variant}:" in name
         ]
         return EarlierRuns(
             calls=tuple(sorted(calls, key=lambda call: call.began_at)),
-            replies={name.removeprefix(_REPLY): value for name, value in fields.items() if name.startswith(_REPLY)},
+            replies=dict(_replies(task_id, fields)),
             running_seconds=float(fields.get(_RUNNING, 0.0)),
         )
 
-    def remember(self, job: Job, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[bool]:
-        """Keep an attempt, and the reply it brought; the step says whether the run still has its job.
+    def remember(self, job: JobRun, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[bool]:
+        """Record an attempt and its reply; the step returns True if the run still owns its job.
 
         Args:
-            job: Whose it is.
-            attempt_id: ``<fence>:<variant>:<number>``, unlike that of any other attempt of the job.
-            call: What is known of it.
-            reply: As the engine can load it again; None for an attempt that failed.
+            job: The job of the attempt.
+            attempt_id: ``<fence>:<variant>:<number>``, unique among the attempts of the job.
+            call: The record of the attempt.
+            reply: The reply in the form that the engine can load; None for a failed attempt.
         """
-        fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(call)]
+        stated = dict(zip(_IN_0_1, _get_in_0_1(call), strict=True))
+        fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(stated)]
+        if any(added := _get_since_0_2(call)):
+            more = {name: of for name, of in zip(_SINCE_0_2, added, strict=True) if of}
+            fields += [_MORE + attempt_id, orjson.dumps(more)]
         if reply is not None:
-            fields += [_REPLY + call.key, reply]
-        return self._remember.step(bool, args=[job.task_id, job.fence, *fields])
+            fields += [_REPLY + call.key, content.encode(content.Kind.REPLY, _owner(job.task_id, call.key), reply)]
+        return self._remember.step(bool, id=job.task_id, fence=job.fence, fields=fields)
 
-    def remember_running_time(self, job: Job, seconds: float) -> None:
-        """Keep how long all runs of a job took together, for its deadline."""
-        self._remember(args=[job.task_id, job.fence, _RUNNING, f"{seconds:.3f}"])
+    def remember_running_time(self, job: JobRun, seconds: float) -> None:
+        """Store the total running time of a job, for its deadline."""
+        self._remember(id=job.task_id, fence=job.fence, fields=(_RUNNING, f"{seconds:.3f}"))
+
+
+def _replies(task_id: str, fields: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the replies that can be read, by key; the next run pays for another anew."""
+    for name, stored in fields.items():
+        if not name.startswith(_REPLY):
+            continue
+        call_key = name.removeprefix(_REPLY)
+        try:
+            yield call_key, content.decode(content.Kind.REPLY, _owner(task_id, call_key), stored)
+        except content.UnreadableContent as error:
+            tolerate("reply", error)
+
+
+def _owner(task_id: str, call_key: str) -> str:
+    return f"{task_id}\0{call_key}"
+
+
+def _read_call(known: bytes, more: bytes) -> CallRecord:
+    stated = {**orjson.loads(known), **orjson.loads(more)}
+    return CallRecord(**{field: of for field, of in stated.items() if field in _FIELDS})

@@ -1,9 +1,9 @@
-"""Limits of budgets: the configured ones, those an operator set in Redis in their place, and what is left of them."""
+"""Budget limits: the configured ones, those set by an operator in Redis instead, and their remaining amounts."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,29 +12,34 @@ import redis
 from dspyq.config.periods import Calendar, Period, Periods
 from dspyq.config.settings import Settings
 from dspyq.core.money import to_nano_usd
-from dspyq.errors import UnknownProgram, UnknownVariant
-from dspyq.store.clients import KEY_PREFIX
-from dspyq.store.scripts import Step, command_step, run_together
+from dspyq.core.tolerated import read_number, read_text
+from dspyq.errors import InvalidOption, UnknownProgram, UnknownVariant
+from dspyq.store.keys import key
+from dspyq.store.scripts import Step, command_step, read_hash, run_together
 
 PeriodKind = Literal["daily", "monthly"]
 PERIOD_KINDS: tuple[PeriodKind, ...] = ("daily", "monthly")
 
-_ACCOUNT_PREFIX = f"{KEY_PREFIX}budget:"
-_LIMITS = f"{KEY_PREFIX}budget-limits"
+#: The hash of limits that an operator has set, by scope and period.
+LIMITS = "budget-limits"
+#: Longer than a month, and what is kept of an account after its period.
+_KEPT_SECONDS = 40 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What one scope may still spend in the current day or month.
+    """Budget of one scope in the current day or month.
 
     Attributes:
-        scope: ``all``, ``program:<program>`` or ``variant:<program>.<variant>``.
-        period: Whether it is the day's or the month's.
-        label: Which day or month.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``shadow:<program>``.
+        period: ``daily`` or ``monthly``.
+        label: The day or month.
         limit_nano_usd: Its limit; None for none.
-        is_override: Whether an operator set that limit in place of the configured one.
-        settled_nano_usd: What calls cost.
-        held_nano_usd: What calls under way may cost at most.
+        is_override: True if an operator replaced the configured limit with this one.
+        settled_nano_usd: Cost of settled calls.
+        held_nano_usd: Highest possible cost of calls in progress.
+        refused_nano_usd: Highest possible cost of the cheapest call that it has refused; None for none. Of variants
+            and of shadow runs.
     """
 
     scope: str
@@ -44,76 +49,100 @@ class Account:
     is_override: bool
     settled_nano_usd: int
     held_nano_usd: int
+    refused_nano_usd: int | None = None
 
     def with_override(self, overrides: Mapping[str, int]) -> Account:
-        """Return it with the limit that an operator has set, where one has."""
+        """Return the account with an operator's limit, if one is set."""
         override = overrides.get(_field(self.scope, self.period))
         return self if override is None else replace(self, limit_nano_usd=override, is_override=True)
 
     @property
     def is_limited(self) -> bool:
-        """Whether it has a limit."""
+        """Return True if there is a limit."""
         return self.limit_nano_usd is not None
 
     @property
     def is_used(self) -> bool:
-        """Whether anything was spent or is held."""
+        """Return True if anything was spent or is held."""
         return bool(self.settled_nano_usd or self.held_nano_usd)
 
     @property
+    def is_exhausted(self) -> bool:
+        """Return True if it refuses calls that it has refused before, until the period ends."""
+        limit, refused = self.limit_nano_usd, self.refused_nano_usd
+        return limit is not None and refused is not None and self.settled_nano_usd + refused > limit
+
+    @property
     def free_nano_usd(self) -> int | None:
-        """What further calls may cost, never less than nothing; None without a limit."""
+        """Amount left for further calls, never negative; None without a limit."""
         if self.limit_nano_usd is None:
             return None
         return max(0, self.limit_nano_usd - self.settled_nano_usd - self.held_nano_usd)
 
 
 class Limits:
-    """An operator's hand on the budgets. Workers need no restart."""
+    """Operators' view and control of the budgets. Workers need no restart."""
 
     def __init__(self, client: redis.Redis, settings: Settings, calendar: Calendar | None = None) -> None:
-        """Take the client of the jobs' Redis, the settings, and the calendar where it is another."""
+        """Take the client of the jobs' Redis, the settings, and optionally a calendar."""
         self._client = client
-        self._settings = settings
+        self._stated = _all_limits(settings)
         self._calendar = calendar or Calendar(settings.budget.timezone)
 
     def accounts(self) -> list[Account]:
         """Return the current accounts of every configured scope, in the configuration's order."""
         return read_accounts(run_together(self._client, self.steps(self._redis_periods())))
 
-    def steps(self, periods: Periods | None = None) -> list[Step[Any]]:
+    def limited_accounts(self) -> list[Account]:
+        """Return the current accounts that have a limit, at a cost that does not grow with the programs without one."""
+        set_since = _overrides(self._client.hgetall(key(LIMITS)))
+        scopes = frozenset(field.rpartition(" ")[0] for field in set_since)
+        accounts = read_accounts(run_together(self._client, self._steps(self._redis_periods(), scopes)))
+        return [account for account in accounts if account.is_limited]
+
+    def steps(
+        self, periods: Periods | None = None, *, of: Collection[tuple[str, str]] | None = None
+    ) -> list[Step[Any]]:
         """Return steps that read the accounts; ``read_accounts`` makes those of what they return.
 
         Args:
             periods: The current ones; by this process's clock where left out.
+            of: The programs and variants; all where left out. What has a limit in the configuration comes with them.
         """
-        periods = periods or self._calendar.now()
+        return self._steps(periods or self._calendar.now(), None if of is None else _scopes_of(of))
+
+    def override(self, scope: str, period: PeriodKind, limit_nano_usd: int | None) -> None:
+        """Set a limit in place of the configured one, for all calls from now on; None restores the configured one."""
+        if limit_nano_usd is None:
+            self._client.hdel(key(LIMITS), _field(scope, period))
+        else:
+            self._client.hset(key(LIMITS), _field(scope, period), str(limit_nano_usd))
+
+    def reset(self, scope: str, period: PeriodKind) -> None:
+        """Reset the spending of a scope in the current period; holds and books stay."""
+        label = self._current_periods()[period].label
+        account = _key(scope, period, label)
+        pipeline = self._client.pipeline()
+        pipeline.hset(account, mapping={"settled": "0", "warned": ""})
+        pipeline.expire(account, _KEPT_SECONDS, nx=True)  # also where no call has set its end
+        pipeline.execute()
+
+    def _steps(self, periods: Periods, wanted: Collection[str] | None) -> list[Step[Any]]:
         current: dict[PeriodKind, str] = {"daily": periods.days[0].label, "monthly": periods.months[0].label}
         return [
-            command_step(_overrides, "HGETALL", _LIMITS),
+            command_step(_overrides, "HGETALL", key(LIMITS)),
             *(
                 command_step(
                     functools.partial(_account, scope, period, current[period], stated),
-                    *("HMGET", _key(scope, period, current[period]), "settled", "held"),
+                    *("HMGET", _key(scope, period, current[period]), "settled", "held", "refused"),
                 )
-                for (scope, period), stated in _all_limits(self._settings).items()
+                for (scope, period), stated in self._stated.items()
+                if wanted is None or stated is not None or scope in wanted
             ),
         ]
 
-    def override(self, scope: str, period: PeriodKind, limit_nano_usd: int | None) -> None:
-        """Set a limit in place of the configured one, for all calls from now on; None takes it away again."""
-        if limit_nano_usd is None:
-            self._client.hdel(_LIMITS, _field(scope, period))
-        else:
-            self._client.hset(_LIMITS, _field(scope, period), str(limit_nano_usd))
-
-    def reset(self, scope: str, period: PeriodKind) -> None:
-        """Forget what a scope has spent in the current period; what is held, and the books, stay."""
-        label = self._current_periods()[period].label
-        self._client.hset(_key(scope, period, label), mapping={"settled": "0", "warned": ""})
-
     def _current_periods(self) -> dict[PeriodKind, Period]:
-        """The day and the month by Redis's clock, as the guard counts."""
+        """Return the day and the month by Redis's clock, as the guard counts."""
         periods = self._redis_periods()
         return {"daily": periods.days[0], "monthly": periods.months[0]}
 
@@ -123,24 +152,32 @@ class Limits:
 
 
 def read_accounts(results: Sequence[Any]) -> list[Account]:
-    """Return the accounts that the steps of ``Limits.steps`` have read."""
+    """Return the accounts read by the steps of ``Limits.steps``."""
     overrides, *accounts = results
     return [account.with_override(overrides) for account in accounts]
 
 
-def scope_of(settings: Settings, program: str | None, variant: str | None) -> str:
-    """Return the scope of a program, of one of its variants, or of all calls.
+def scope_of(settings: Settings, program: str | None, variant: str | None, *, is_shadow: bool = False) -> str:
+    """Return the scope of a program, of one of its variants or its shadow runs, or of all calls.
 
     Raises:
         UnknownProgram: If there is no such program, or a variant without its program.
         UnknownVariant: If it has no such variant.
+        InvalidOption: If it has no shadow runs, or a variant is named too.
     """
     if program is None:
-        if variant is not None:
-            raise UnknownProgram(f"whose variant is {variant}? Say --program too")
+        if variant is not None or is_shadow:
+            named = "--shadow" if is_shadow else f"variant {variant}"
+            raise UnknownProgram(f"{named} needs its program: use --program too")
         return "all"
     if program not in settings.programs:
         raise UnknownProgram(f"there is no program {program!r}; there are {', '.join(settings.programs) or 'none'}")
+    if is_shadow:
+        if variant is not None or shadow_scope(program) not in configured_scopes(settings):
+            raise InvalidOption(
+                f"--shadow goes without --variant, and needs the table programs.{program}.experiment.shadow"
+            )
+        return shadow_scope(program)
     if variant is None:
         return f"program:{program}"
     variants = settings.programs[program].variants
@@ -149,8 +186,18 @@ def scope_of(settings: Settings, program: str | None, variant: str | None) -> st
     return f"variant:{program}.{variant}"
 
 
+def shadow_scope(program: str) -> str:
+    """Return the scope of a program's shadow runs."""
+    return f"shadow:{program}"
+
+
+def configured_scopes(settings: Settings) -> frozenset[str]:
+    """Return the configured scopes: all calls, and each program and variant."""
+    return frozenset(scope for scope, _, _ in _stated_usd(settings))
+
+
 def describe_scope(scope: str) -> tuple[str, str, str]:
-    """Return a scope as people call it, its table in the file, and its options of ``dspyq budget set``."""
+    """Return a scope's name for people, its table in the file, and its options of ``dspyq budget set``."""
     kind, _, name = scope.partition(":")
     if kind == "program":
         return f"program {name}", f"programs.{name}", f" --program {name}"
@@ -158,13 +205,18 @@ def describe_scope(scope: str) -> tuple[str, str, str]:
         program, _, variant = name.partition(".")
         table = f"programs.{program}.variants.{variant}"
         return f"variant {name}", table, f" --program {program} --variant {variant}"
+    if kind == "shadow":
+        return f"shadow runs of {name}", f"programs.{name}.experiment.shadow", f" --program {name} --shadow"
     return "all calls", "budget", ""
 
 
-def configured_limits(settings: Settings, program: str, variant: str) -> dict[tuple[str, PeriodKind], int | None]:
+def configured_limits(
+    settings: Settings, program: str, variant: str, *, is_shadow: bool = False
+) -> dict[tuple[str, PeriodKind], int | None]:
     """Return a call's limits in nano-dollars by scope and period, in the scripts' order; None for no limit."""
     limits = _all_limits(settings)
-    scopes = ("all", f"program:{program}", f"variant:{program}.{variant}")
+    own = shadow_scope(program) if is_shadow else f"variant:{program}.{variant}"
+    scopes = ("all", f"program:{program}", own)
     return {(scope, period): limits.get((scope, period)) for period in PERIOD_KINDS for scope in scopes}
 
 
@@ -176,25 +228,43 @@ def _all_limits(settings: Settings) -> dict[tuple[str, PeriodKind], int | None]:
     return limits
 
 
+def _scopes_of(variants: Collection[tuple[str, str]]) -> frozenset[str]:
+    programs = {f"program:{program}" for program, _ in variants}
+    return frozenset({"all", *programs, *(f"variant:{program}.{variant}" for program, variant in variants)})
+
+
 def _stated_usd(settings: Settings) -> Iterator[tuple[str, float | None, float | None]]:
     yield "all", settings.budget.daily_usd, settings.budget.monthly_usd
     for program in settings.programs.values():
         yield f"program:{program.name}", program.daily_usd, program.monthly_usd
         for variant in program.variants.values():
             yield f"variant:{program.name}.{variant.name}", variant.daily_usd, variant.monthly_usd
+        if program.experiment and program.experiment.shadow:
+            yield shadow_scope(program.name), program.experiment.shadow.daily_usd, None
 
 
-def _overrides(reply: dict[bytes, bytes]) -> dict[str, int]:
-    return {field.decode(): int(amount) for field, amount in reply.items()}
+def _overrides(reply: Any) -> dict[str, int]:
+    return {
+        read_text(field): int(read_number(amount)) for field, amount in read_hash(reply).items() if amount.isdigit()
+    }
 
 
 def _account(scope: str, period: PeriodKind, label: str, stated: int | None, reply: list[bytes | None]) -> Account:
-    settled, held = (int(amount or 0) for amount in reply)
-    return Account(scope, period, label, stated, is_override=False, settled_nano_usd=settled, held_nano_usd=held)
+    settled, held = (int(read_number(amount)) for amount in reply[:2])
+    return Account(
+        scope,
+        period,
+        label,
+        stated,
+        is_override=False,
+        settled_nano_usd=settled,
+        held_nano_usd=held,
+        refused_nano_usd=None if reply[2] is None else int(read_number(reply[2])),
+    )
 
 
 def _key(scope: str, period: PeriodKind, label: str) -> str:
-    return f"{_ACCOUNT_PREFIX}{scope}:{period}:{label}"
+    return key(f"budget:{scope}:{period}:{label}")
 
 
 def _field(scope: str, period: PeriodKind) -> str:

@@ -1,7 +1,7 @@
-"""What Prometheus reads of a worker, docs/metrics.md. No label has values that grow without bound.
+"""Prometheus metrics of one worker process, docs/metrics.md. Every label has a bounded set of values.
 
-``model`` is the name of a model's table, ``variant`` is ``<program>.<variant>``. What is true of the whole fleet is in
-``dspyq.worker.monitoring.fleet``; everything here is of this process alone.
+``model`` is the name of a model's table, ``variant`` is ``<program>.<variant>``. Metrics of the whole fleet are in
+``dspyq.worker.monitoring.fleet``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dspyq import errors
-from dspyq.guards.ledger import ANSWERED, CallRecord
+from dspyq.guards.call_records import ANSWERED, CallRecord
 
 PREDICTIONS = Counter(
     "dspy_predictions_total", "Predictions that ended in this worker.", ["model", "status", "variant"]
@@ -40,6 +40,11 @@ BREAKER_REJECTIONS = Counter(
     "dspy_circuit_breaker_rejections_total", "Model calls that the circuit breaker refused.", ["model"]
 )
 REFUSALS = Counter("dspy_guard_refusals_total", "Model calls that a guard refused, by error.", ["model", "error_type"])
+USAGE_BEYOND_REQUEST = Counter(
+    "dspy_usage_beyond_request_total", "Replies that count more than their request allows.", ["model"]
+)
+TRUNCATED_ANSWERS = Counter("dspy_truncated_answers_total", "Answers that were cut off at max_tokens.", ["model"])
+MENDED_REPLIES = Counter("dspy_mended_replies_total", "Replies that could not be read as they came.", ["model"])
 RATE_LIMIT_WAITS = Counter("dspy_rate_limit_waits_total", "Calls that waited for their turn.", ["model"])
 RATE_LIMIT_WAIT_SECONDS = Counter(
     "dspy_rate_limit_wait_seconds_total", "Seconds that calls waited for their turn.", ["model"]
@@ -50,17 +55,18 @@ BUDGET_WARNINGS = Counter(
     ["scope", "period", "percentage"],
 )
 GUARD_REDIS_FAILURES = Counter(
-    "dspy_guard_redis_failures_total", "Times Redis could not say whether a model may be called.", ["model"]
+    "dspy_guard_redis_failures_total", "Times Redis did not answer whether a model may be called.", ["model"]
 )
 LOG_ENTRIES_DROPPED = Counter(
     "dspy_log_entries_dropped_total", "Log entries that found no room, because their reader is slow or gone.", ["sink"]
 )
+SPANS_LOST = Counter("dspy_spans_lost_total", "Spans that tracing.endpoint did not take.")
 #: Without ``_total`` by its name, and so a gauge; it only grows.
 QUESTION_COMPLEXITY = Gauge("dspy_question_complexity", "Questions computed, by category.", ["category"])
 ANSWER_QUALITY_SCORE = Gauge("dspy_answer_quality_score", "Mean of the latest 100 scores of answers.", ["model"])
 ANSWER_QUALITY = Summary("dspy_answer_quality", "Every score of an answer.", ["variant", "scorer"])
 
-#: What an attempt can come to, as lm15's errors name themselves; whatever else an engine raises is ``other``.
+#: Outcomes of an attempt, by the codes of lm15's errors; any other error is ``other``.
 _OUTCOMES = frozenset({
     ANSWERED, "ambiguous_model", "auth", "billing", "collection_limit", "context_length", "invalid_request",
     "lock_timeout", "not_configured", "provider", "rate_limit", "server", "stream_assembly", "timeout", "transport",
@@ -69,7 +75,7 @@ _OUTCOMES = frozenset({
 
 
 class CallCounters:
-    """What is counted of each call of a model. Its labels are looked up once: a call is worth fewer microseconds.
+    """Counters of a model's calls. Labels are looked up once, to save microseconds on each call.
 
     Args:
         model: The model's table.
@@ -84,7 +90,7 @@ class CallCounters:
         self._outcomes = {ANSWERED: MODEL_CALLS.labels(model, ANSWERED)}
 
     def count(self, call: CallRecord) -> None:
-        """Count what an attempt used and cost."""
+        """Count an attempt, its tokens and its cost."""
         counter = self._outcomes.get(call.outcome)
         if counter is None:
             outcome = call.outcome if call.outcome in _OUTCOMES else "other"
@@ -97,7 +103,7 @@ class CallCounters:
 
 
 def error_type(error: BaseException) -> str:
-    """Return what an error counts as: the nearest class of ``dspyq.errors``, for others may be of any number."""
+    """Return the label of an error: its nearest class in ``dspyq.errors``, so that the number of labels is bounded."""
     for cls in type(error).__mro__:
         if cls.__module__ == errors.__name__:
             return cls.__name__
@@ -105,17 +111,17 @@ def error_type(error: BaseException) -> str:
 
 
 class ToleratedFailures(Collector):
-    """What went wrong and was survived. Its counters are kept where it happens, and read when Prometheus reads."""
+    """Collector of tolerated failures. Counters stay where the failures happen and are read at each scrape."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Callable[[], int]] = {}
 
     def watch(self, kind: str, count: Callable[[], int]) -> None:
-        """Show what a counter says.
+        """Expose a counter under a label.
 
         Args:
             kind: The label, one of few.
-            count: Returns how often that happened in this process so far.
+            count: Returns the number of such failures in this process so far.
         """
         self._counts[kind] = count
 

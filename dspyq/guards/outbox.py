@@ -1,4 +1,4 @@
-"""What Redis is told of calls: at once, or when it answers again."""
+"""Outbox of writes about calls: sent to Redis at once, or when it answers again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dspyq.store.scripts import Step, run_together
 logger = logging.getLogger("dspyq.guards")
 
 
-class Settlements:
-    """Steps that must reach Redis in the end: a provider has been paid, or money is held, whatever Redis says now.
+class Outbox:
+    """Steps that must reach Redis eventually: a provider has been paid or money is held, even if Redis is down now.
 
-    Any thread may tell; one alone catches up.
+    Any thread may call ``send``; only one thread calls ``catch_up``.
 
     Args:
         client: The Redis of jobs.
@@ -29,11 +29,11 @@ class Settlements:
 
     @property
     def late_count(self) -> int:
-        """How many calls Redis could not be told of yet."""
+        """Number of calls with unsent steps."""
         return len(self._late)
 
-    def tell(self, steps: list[Step[Any]]) -> list[Any]:
-        """Run steps now, or else when Redis answers again; return what they return, nothing where that is later."""
+    def send(self, steps: list[Step[Any]]) -> list[Any]:
+        """Run steps now and return their results; if Redis does not answer, queue them and return an empty list."""
         try:
             return run_together(self._client, steps)
         except redis.RedisError as error:
@@ -41,21 +41,21 @@ class Settlements:
             self._late.append(steps)
             return []
 
-    def tell_later(self, steps: list[Step[Any]]) -> None:
-        """Run steps when Redis answers again, which it does not now: nobody is to wait for that twice."""
+    def send_later(self, steps: list[Step[Any]]) -> None:
+        """Queue steps until Redis answers again, without a try now: the caller has already waited for a timeout."""
         self._late.append(steps)
 
     def catch_up(self) -> None:
-        """Run what is late.
+        """Run the queued steps.
 
         Raises:
-            redis.RedisError: If Redis still does not answer, or refuses some; nothing is lost by that.
+            redis.RedisError: If Redis still does not answer, or refuses some; nothing is lost then.
         """
         refused: redis.ResponseError | None = None
         for _ in range(len(self._late)):
             try:
                 run_together(self._client, self._late[0])
-            except redis.ResponseError as error:  # the others are not to wait for that one
+            except redis.ResponseError as error:  # the others must not wait for this one
                 refused = error
                 self._late.rotate(-1)
             else:

@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 from dspyq.batch.account import BatchAccount, BatchBooks, JobCost
 from dspyq.core.money import to_usd
 from dspyq.errors import BatchLimitReached, BatchShareUsed
-from dspyq.guards.budget import Bill, BilledCall, Budget
+from dspyq.guards.billing import Bill, BilledCall
+from dspyq.guards.budget import Budget
+from dspyq.guards.budget_errors import batch_error
+from tests.properties.profiles import examples
 from tests.support.budgets import NANO, PREFIX, Calendar, call, do, settings
 
 BATCH = "00ff00ff00ff00ff"
 LIMIT = 100
-
-
-@pytest.fixture
-def client(redis_server):
-    with redis_server.client(decode_responses=False) as connected:
-        yield connected
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def expire(client, budget, *calls):
 def test_a_call_of_a_batch_without_an_account_is_refused_and_leaves_nothing_behind(client, budget, redis_server):
     verdict = do(client, budget.hold(own(), 1))
     assert verdict.verdict == "batch_closed"
-    assert isinstance(verdict.batch_error(), BatchLimitReached)
+    assert isinstance(batch_error(verdict), BatchLimitReached)
     assert not redis_server.keys()
 
 
@@ -65,8 +62,8 @@ def test_a_batch_spends_up_to_its_limit_to_the_last_nano_dollar(client, budget, 
     do(client, budget.settle(own(1), Bill(60, 7, 3)))
     refused = do(client, budget.hold(own(2), 41))
     assert refused.verdict == "batch_limit"
-    assert "--max-usd" in str(refused.batch_error())
-    assert BATCH in str(refused.batch_error())
+    assert "--max-usd" in str(batch_error(refused))
+    assert BATCH in str(batch_error(refused))
     assert do(client, budget.hold(own(3), 40)).is_held
     assert do(client, budget.hold(call(4), 10**9)).is_held  # of no batch
     assert account.read() == BatchBooks(60, 40, LIMIT, 1, 60, 0, 0, 7, 3)
@@ -99,8 +96,8 @@ def test_a_batch_gets_its_share_of_what_others_leave_of_the_day(client, account)
     do(client, budget.settle(own(2), Bill(300)))
     refused = do(client, budget.hold(own(3), 101))
     assert (refused.verdict, refused.limit_nano_usd) == ("batch_share", 400)
-    assert isinstance(refused.batch_error(), BatchShareUsed)
-    assert refused.batch_error().retry_after_seconds > 0
+    assert isinstance(batch_error(refused), BatchShareUsed)
+    assert batch_error(refused).retry_after_seconds > 0
     assert do(client, budget.hold(own(3), 100)).is_held
 
 
@@ -120,14 +117,22 @@ def test_without_a_daily_limit_there_is_nothing_to_share(client, budget, account
     assert do(client, budget.hold(own(), 10**12)).is_held
 
 
-def test_a_call_of_a_batch_is_limited_unless_redis_has_said_otherwise(client, budget, account):
+def test_a_call_of_a_batch_counts_as_limited_until_redis_has_replied(client, budget, account):
     assert budget.is_limited(own())
     account.open()
-    do(client, budget.look(own(), 0))
+    do(client, budget.peek(own(), 0))
     assert not budget.is_limited(own())
     account.open(max_usd=1)
-    do(client, budget.look(own(), 0))
+    do(client, budget.peek(own(), 0))
     assert budget.is_limited(own())
+
+
+def test_a_process_keeps_what_limits_only_the_batches_that_asked_last(client, budget, monkeypatch):
+    monkeypatch.setattr("dspyq.guards.budget._MOST_BATCHES", 2)
+    for number in (1, 2, 1, 3):
+        BatchAccount(client, f"batch{number}").open()
+        do(client, budget.peek(call(batch=f"batch{number}"), 0))
+    assert [budget.is_limited(call(batch=f"batch{number}")) for number in (1, 2, 3)] == [False, True, False]
 
 
 def test_the_statement_names_each_call_that_is_on_no_row_and_why(client, budget, account):
@@ -146,7 +151,7 @@ def test_the_statement_names_each_call_that_is_on_no_row_and_why(client, budget,
     assert (books.settled_nano_usd, books.held_nano_usd, books.unknown_calls, books.unknown_nano_usd) == (27, 10, 2, 20)
 
 
-def test_a_row_carries_what_its_runs_know_of_and_collecting_it_twice_changes_nothing(client, budget, account):
+def test_a_row_carries_the_recorded_calls_of_its_runs_and_collecting_it_twice_changes_nothing(client, budget, account):
     account.open()
     attempts = [of_task("t", number) for number in (1, 2, 3)]
     do(client, *(budget.hold(each, 10) for each in attempts))
@@ -187,7 +192,8 @@ OPERATIONS = st.tuples(
 )
 
 
-@hypothesis_settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.property
+@hypothesis_settings(max_examples=examples(30, 80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPERATIONS, max_size=40))
 def test_whatever_happens_in_whatever_order_rows_and_statement_are_the_books(redis_server, client, operations):
     redis_server.flush()
@@ -231,7 +237,8 @@ def spend(seed, batch, calls):
     from concurrent.futures import ThreadPoolExecutor
 
     from dspyq.config.settings import get_settings
-    from dspyq.guards.budget import Bill, BilledCall, Budget
+    from dspyq.guards.billing import Bill, BilledCall
+    from dspyq.guards.budget import Budget
     from dspyq.store.clients import jobs_client
     from dspyq.store.scripts import run_together
 

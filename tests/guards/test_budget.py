@@ -11,18 +11,14 @@ import redis
 
 from dspyq.config.periods import Calendar
 from dspyq.errors import BudgetExceeded, Unavailable
-from dspyq.guards.budget import Bill, Budget
+from dspyq.guards.billing import Bill
+from dspyq.guards.budget import Budget
+from dspyq.guards.budget_errors import limit_error
 from dspyq.guards.limits import Limits
 from tests.support.budgets import NANO, PREFIX, call, do, settings
 from tests.support.budgets import Calendar as SetCalendar
 
 LIMIT = 100
-
-
-@pytest.fixture
-def client(redis_server):
-    with redis_server.client(decode_responses=False) as connected:
-        yield connected
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def make(client):
 
 
 def account(redis_server, scope="all", period="daily", label="day1"):
-    """What is settled and what is held."""
+    """The amounts that are settled and held."""
     found = redis_server.client().hmget(f"{PREFIX}budget:{scope}:{period}:{label}", "settled", "held")
     return tuple(int(amount or 0) for amount in found)
 
@@ -67,19 +63,51 @@ def expire(client, budget, *calls):
     return budget.sweep()
 
 
-def test_a_call_is_held_in_every_account_and_settled_to_what_it_cost(client, make, redis_server):
-    budget = make(LIMIT)
+def test_a_call_is_held_in_every_account_with_a_limit_and_settled_in_all_to_what_it_cost(client, make, redis_server):
+    budget = make(LIMIT, program_monthly=LIMIT)
     assert do(client, budget.hold(call(), 60)).is_held
     keys = [
         (scope, *at)
         for scope in ("all", "program:qa", "variant:qa.a")
         for at in (("daily", "day1"), ("monthly", "month1"))
     ]
-    assert {account(redis_server, *key) for key in keys} == {(0, 60)}
+    limited = {("all", "daily", "day1"), ("program:qa", "monthly", "month1")}
+    assert {key: account(redis_server, *key) for key in keys} == {key: (0, 60 if key in limited else 0) for key in keys}
     settlement = do(client, budget.settle(call(), Bill(25, 10, 5)))
     assert (settlement.found, settlement.charged_nano_usd, settlement.held_nano_usd) == ("held", 25, 60)
     assert {account(redis_server, *key) for key in keys} == {(25, 0)}
     assert books(redis_server) == {"calls": 1, "prompt_tokens": 10, "completion_tokens": 5, "billed_nano_usd": 25}
+
+
+def test_a_call_that_a_worker_of_0_1_held_in_every_account_is_freed_in_each(client, make, redis_server):
+    budget = make(LIMIT)
+    do(client, budget.hold(call(), 60))
+    plain = redis_server.client()
+    plain.hdel(f"{PREFIX}budget:hold:{call().id}", "held_in")
+    plain.hset(f"{PREFIX}budget:program:qa:daily:day1", "held", 60)
+    do(client, budget.settle(call(), Bill(25)))
+    assert account(redis_server) == account(redis_server, "program:qa") == (25, 0)
+
+
+def test_a_call_that_a_worker_of_0_1_settled_is_neither_held_nor_settled_again(client, make, redis_server):
+    budget = make(LIMIT)
+    plain = redis_server.client()
+    plain.hset(f"{PREFIX}budget:hold:{call().id}", "state", "settled")
+    assert do(client, budget.settle(call(), Bill(25))).found == "settled"
+    with pytest.raises(redis.ResponseError, match="is settled"):
+        do(client, budget.hold(call(), 60))
+    assert account(redis_server) == (0, 0)
+
+
+def test_a_limit_that_is_set_while_a_call_is_under_way_counts_it_once_it_is_settled(client, make, redis_server):
+    budget = make()
+    do(client, budget.hold(call(1), 60))
+    Limits(client, settings(), SetCalendar()).override("all", "daily", 100)
+    do(client, budget.hold(call(2), 50))
+    assert account(redis_server) == (0, 50)
+    do(client, budget.settle(call(1), Bill(40)))
+    assert account(redis_server) == (40, 50)
+    assert refused(do(client, budget.hold(call(3), 11))) == ("busy", "all", "daily")
 
 
 def test_while_only_others_holds_stand_in_its_way_a_call_is_busy(client, make):
@@ -101,8 +129,8 @@ def test_what_is_settled_exhausts_a_limit_until_its_period_ends(client, make):
     assert verdict.wait_seconds == pytest.approx(86_400 - seconds % 86_400, abs=5)
 
 
-def test_of_two_exhausted_limits_the_one_that_ends_last_tells_the_wait(client, make):
-    budget = make(LIMIT, LIMIT, calendar=Calendar("UTC"))
+def test_of_two_exhausted_limits_the_one_that_ends_last_sets_the_wait(client, make):
+    budget = make(LIMIT, LIMIT)
     do(client, budget.hold(call(1), 60), budget.settle(call(1), Bill(60)))
     assert refused(do(client, budget.hold(call(2), 41))) == ("exhausted", "all", "monthly")
 
@@ -146,12 +174,12 @@ def test_without_limits_everything_is_held_and_counted(client, make, redis_serve
     assert account(redis_server, "variant:qa.a", "monthly", "month1") == (10**15, 0)
 
 
-def test_looking_tells_what_holding_would_and_holds_nothing(client, make, redis_server):
+def test_a_peek_returns_the_verdict_of_a_hold_and_holds_nothing(client, make, redis_server):
     budget = make(LIMIT)
-    assert do(client, budget.look(call(), 60)).is_held
+    assert do(client, budget.peek(call(), 60)).is_held
     assert not redis_server.keys()
     do(client, budget.hold(call(1), 60))
-    assert refused(do(client, budget.look(call(2), 60))) == ("busy", "all", "daily")
+    assert refused(do(client, budget.peek(call(2), 60))) == ("busy", "all", "daily")
 
 
 def test_a_free_call_is_held_and_settled(client, make, redis_server):
@@ -373,6 +401,15 @@ def test_an_operators_limit_holds_where_none_is_configured(client, make):
     assert do(client, make().hold(call(2, variant="b"), 51)).is_held
 
 
+def test_the_accounts_with_a_limit_are_read_without_those_of_others(client, redis_server):
+    limits = Limits(client, settings(0.001), SetCalendar())
+    limits.override("variant:qa.b", "monthly", 50)
+    with redis_server.counted() as usage:
+        found = limits.limited_accounts()
+    assert {(each.scope, each.period) for each in found} == {("all", "daily"), ("variant:qa.b", "monthly")}
+    assert usage.commands["hmget"] == 3, "the day of all calls, day and month of the variant"
+
+
 def test_each_share_of_a_limit_is_warned_of_once(client, make, redis_server, caplog):
     caplog.set_level(logging.WARNING, "dspyq.budget")
     budget = make(LIMIT)
@@ -405,7 +442,7 @@ def test_a_reset_frees_what_was_settled_and_a_late_settlement_never_frees_more(c
     assert account(redis_server) == (0, 30)
     do(client, budget.settle(call(1), Bill(10)))
     assert account(redis_server) == (0, 30)
-    assert account(redis_server, "program:qa") == (10, 30)
+    assert account(redis_server, "program:qa") == (10, 0)  # it has no limit, and holds nothing
 
 
 def test_settling_and_releasing_work_in_a_redis_that_is_out_of_memory_and_holding_does_not(fresh_redis_server):
@@ -440,10 +477,10 @@ def expire_past(server, budget, held):
         ({"variant_daily": 95}, 10, "dspyq budget set --daily USD --program qa --variant a"),
     ],
 )
-def test_a_refusal_says_which_limit_and_what_to_change(limits, bound, told, client, make):
+def test_a_refusal_names_the_limit_and_the_remedy(limits, bound, told, client, make):
     budget = make(**limits)
     do(client, budget.hold(call(1), 90), budget.settle(call(1), Bill(90)))
-    error = do(client, budget.hold(call(2), bound)).error()
+    error = limit_error(do(client, budget.hold(call(2), bound)))
     assert isinstance(error, BudgetExceeded)
     assert told in str(error)
 
@@ -466,7 +503,8 @@ def spend(seed, calls):
     from concurrent.futures import ThreadPoolExecutor
 
     from dspyq.config.settings import get_settings
-    from dspyq.guards.budget import Bill, BilledCall, Budget
+    from dspyq.guards.billing import Bill, BilledCall
+    from dspyq.guards.budget import Budget
     from dspyq.store.clients import jobs_client
     from dspyq.store.scripts import run_together
 
@@ -540,5 +578,22 @@ def test_a_limit_that_an_operator_set_is_known_where_redis_cannot_be_asked(clien
     do(client, budget.hold(call(2), 1))
     assert budget.is_limited(call())
     Limits(client, settings()).override("program:qa", "daily", None)
-    do(client, budget.look(call(), 1))
+    do(client, budget.peek(call(), 1))
     assert not budget.is_limited(call())
+
+
+@pytest.mark.parametrize("ends", ["settled", "expired", "unheld"])
+def test_a_shadow_run_is_charged_to_its_own_account_however_it_ends(client, make, redis_server, ends):
+    budget, shadow = make(LIMIT), call(1)._replace(is_shadow=True)
+    if ends != "unheld":
+        assert do(client, budget.hold(shadow, 7)).is_held
+    if ends == "expired":
+        expire(client, budget, shadow)
+    else:
+        do(client, budget.settle(shadow, Bill(7)))
+    assert account(redis_server, "shadow:qa") == (7, 0)
+    assert account(redis_server, "program:qa") == (7, 0)
+    assert account(redis_server) == (7, 0)
+    assert account(redis_server, "variant:qa.a") == (0, 0)
+    assert books(redis_server, of="shadow:qa.a m ")["calls"] == 1
+    assert books(redis_server) == {}

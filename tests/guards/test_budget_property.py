@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dspyq.guards.budget import Bill, BilledCall, Budget
+from dspyq.guards.billing import Bill, BilledCall
+from dspyq.guards.budget import Budget
 from dspyq.guards.limits import Limits
+from tests.properties.profiles import examples
 from tests.support.budgets import PREFIX, Calendar, call, do, settings
 
 CALLS = [call(number, variant="ab"[number % 2]) for number in range(5)]
@@ -25,7 +27,7 @@ CALL_OPERATIONS = st.tuples(
 )
 OTHER_OPERATIONS = st.tuples(
     st.sampled_from(["next day", "next month", "limit", "reset"]),
-    st.sampled_from(["all", "program:qa"]),
+    st.sampled_from(["all", "program:qa", "variant:qa.a"]),  # the last has no limit at first
     AMOUNTS,
     st.just(1),
 )
@@ -39,12 +41,13 @@ class Held:
     state: str
     bound: int
     accounts: list[tuple[str, str, str]]
+    held_in: list[tuple[str, str, str]]
     day: str
 
 
 @dataclass
 class Model:
-    """What the budget promises, in plain Python."""
+    """The promises of the budget, in plain Python."""
 
     limits: dict[tuple[str, str], int]
     day: int = 1
@@ -74,7 +77,9 @@ class Model:
     def hold(self, of: BilledCall, bound: int) -> str:
         verdict = self.verdict(of, bound)
         if verdict == "held" and of.id not in self.calls:
-            self.calls[of.id] = Held("held", bound, self.accounts(of), f"day{self.day}")
+            accounts = self.accounts(of)
+            limited = [key for key in accounts if key[:2] in self.limits]
+            self.calls[of.id] = Held("held", bound, accounts, limited, f"day{self.day}")
             self._move(self.calls[of.id], 0, bound)
         return verdict
 
@@ -83,7 +88,7 @@ class Model:
         if held and held.state == "settled":
             return "settled"
         if not held:
-            held = self.calls[of.id] = Held("nothing", 0, self.accounts(of), f"day{self.day}")
+            held = self.calls[of.id] = Held("nothing", 0, self.accounts(of), [], f"day{self.day}")
         found, held.state = held.state, "settled"
         amount = held.bound if bill is None else bill
         if found == "unknown":
@@ -98,7 +103,7 @@ class Model:
     def release(self, of: BilledCall) -> None:
         held = self.calls.get(of.id)
         if held is None:  # what holds it may still come
-            self.calls[of.id] = Held("settled", 0, [], "")
+            self.calls[of.id] = Held("settled", 0, [], [], "")
         elif held.state != "settled":
             self.expire(of)
             self._move(held, -held.bound, 0)
@@ -115,6 +120,7 @@ class Model:
     def _move(self, held: Held, settled: int, reserved: int) -> None:
         for key in held.accounts:
             self.settled[key] = max(0, self.settled[key] + settled)
+        for key in held.held_in:
             self.held[key] += reserved
 
     def _book(self, held: Held, **counters: int) -> None:
@@ -205,9 +211,10 @@ def world(redis_server):
     made.close()
 
 
+@pytest.mark.property
 @given(st.lists(OPERATIONS, min_size=20, max_size=50))
 @hypothesis_settings(
-    max_examples=120,
+    max_examples=examples(40, 120),
     derandomize=True,
     # The fixture is emptied for each example, and made once: its round trips are what takes time.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

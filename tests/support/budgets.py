@@ -1,16 +1,18 @@
-"""What the budget's tests share: settings, calls, and a calendar that is set by hand."""
+"""Parts that the budget's tests share: settings, calls, and a calendar that is set by hand."""
 
 from __future__ import annotations
 
 from dspyq.config.periods import Period, Periods
 from dspyq.config.settings import Settings
-from dspyq.guards.budget import BilledCall
+from dspyq.guards.billing import BilledCall
 from dspyq.store.scripts import run_together
 
 PREFIX = "dspy:v1:"
 NANO = 10**9
 #: Redis's clock is real: a period that holds it, and some that do not.
 ALWAYS = (0, 4_000_000_000)
+#: A month ends after its days.
+ALWAYS_OF_A_MONTH = (0, 4_000_000_001)
 PAST = (0, 1)
 FUTURE = (4_000_000_000, 4_100_000_000)
 
@@ -22,7 +24,7 @@ class Calendar:
         self.set(day, month)
 
     def set(self, day, month):
-        self._periods = Periods(_around(day), _around(month))
+        self._periods = Periods(_around(day, ALWAYS), _around(month, ALWAYS_OF_A_MONTH))
 
     def now(self):
         return self._periods
@@ -31,8 +33,8 @@ class Calendar:
         return self._periods
 
 
-def _around(label):
-    return Period(label, *ALWAYS), Period(f"before {label}", *PAST), Period(f"after {label}", *FUTURE)
+def _around(label, always):
+    return Period(label, *always), Period(f"before {label}", *PAST), Period(f"after {label}", *FUTURE)
 
 
 def settings(daily_usd=None, monthly_usd=None, *, program=None, variant=None, **tables):

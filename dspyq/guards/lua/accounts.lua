@@ -1,111 +1,92 @@
--- Shared by the scripts on budgets. Keys are built inside the scripts, so this is for one Redis, not for Redis Cluster.
+-- Shared by the scripts on budgets.
 -- Amounts are whole nano-dollars, times seconds of Redis's own clock.
 --
 --   dspy:v1:budget:<scope>:<period>:<label>  an account, a hash: settled, held, warned (the highest percentage of its
 --                                            limit that was warned of, and of which limit). The scope is all,
---                                            program:<program> or variant:<program>.<variant>; the period daily or
+--                                            program:<program> or variant:<program>.<variant>, or for a shadow run
+--                                            shadow:<program> in place of its variant's; the period daily or
 --                                            monthly; the label a day or month
 --   dspy:v1:budget:batch:<id>                the account of a batch, a hash: opened (when), its limits (max_nano_usd,
 --                                            budget_share, rate_share), settled, held, and its books' counters
 --   dspy:v1:budget:batch:<id>:daily:<day>    what the batch settled and holds in a day
 --   dspy:v1:budget:batch:<id>:calls          its calls that are on no row yet, a hash by task id: see note
 --   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model, batch
---                                            where it has one. The state is held; unknown, where its lease ran out and
---                                            its bound was charged; or settled, then nothing else is kept
+--                                            where it has one, shadow of a shadow run, held_in. The state is held; or unknown, where its lease ran out
+--                                            and its bound was charged. Of a settled call only the word settled is kept, as a
+--                                            string; by 0.1 as the state
 --   dspy:v1:budget:leases                    the calls that are held: sorted set by the second their lease runs out
 --   dspy:v1:budget-limits                    limits that an operator set in place of the configured ones, a hash by
 --                                            '<scope> <period>'
 --   dspy:v1:budget-statistics                what was unusual, a hash of counters
---   dspy:v1:costs:<day>                      the books of a day, a hash: '<program>.<variant> <model> <counter>'
-local PREFIX = 'dspy:v1:'
-local LIMITS, LEASES = PREFIX .. 'budget-limits', PREFIX .. 'budget:leases'
-local STATISTICS = PREFIX .. 'budget-statistics'
-local SECONDS_AFTER_PERIOD = 7 * 86400
-local SECONDS_OF_BATCH_DAY = 9 * 86400
-local SECONDS_OF_BOOKS = 400 * 86400
--- Longer than any script is repeated after a lost connection.
-local SECONDS_SETTLED = 900
+--   dspy:v1:costs:<day>                      the books of a day, a hash: '<program>.<variant> <model> <counter>',
+--                                            of a shadow run behind 'shadow:'
 -- The most jobs of a batch whose calls are noted: more than are ever in flight, and than workers are killed under.
 local MOST_NOTED = 100000
--- Longer than any worker stays frozen and settles after all.
-local SECONDS_UNKNOWN = 7 * 86400
-
-local function now()
-  local time = redis.call('TIME')
-  return time[1] + time[2] / 1e6
-end
-
-local function whole(amount)
-  return string.format('%.0f', amount + 0) -- + 0 makes 0 of -0, which HINCRBY refuses
-end
+-- The accounts that a call is held in, one digit for each limit of call_limits.lua: those with a limit.
+local HELD_IN_ALL, HELD = '111111', string.byte('1')
 
 local function seconds(time)
   return string.format('%.3f', time)
 end
 
+-- The amount in a field; nil if the field is damaged.
+local function amount_of(text)
+  local amount = tonumber(text or 0)
+  return amount and math.abs(amount) < 1e18 and amount or nil
+end
+
+-- Adds to a counter and returns the sum. A damaged one stays as it is, and is counted: a hold is refused by it, and an
+-- error here would leave a call half settled at each repetition. The amount may be given as a text too.
+local function increment(key, field, amount, text)
+  local sum = redis.pcall('HINCRBY', key, field, text or whole(amount))
+  if type(sum) == 'number' then
+    return sum
+  end
+  redis.pcall('HINCRBY', BUDGET_STATISTICS, 'damaged', 1)
+end
+
 local function hold_key(id)
-  return PREFIX .. 'budget:hold:' .. id
+  return BUDGET_HOLD .. id
+end
+
+-- The narrowest scope of a call.
+local function own_scope(call)
+  return call.shadow and 'shadow:' .. call.program or 'variant:' .. call.program .. '.' .. call.variant
 end
 
 -- The accounts of a call in a period, from the widest.
 local function account_keys(call, period, label)
   local tail = ':' .. period .. ':' .. label
   return {
-    PREFIX .. 'budget:all' .. tail,
-    PREFIX .. 'budget:program:' .. call.program .. tail,
-    PREFIX .. 'budget:variant:' .. call.program .. '.' .. call.variant .. tail,
+    BUDGET .. 'all' .. tail,
+    BUDGET .. 'program:' .. call.program .. tail,
+    BUDGET .. own_scope(call) .. tail,
   }
 end
 
--- Reads a call and its limits from arguments: program, variant, model; the daily limits of all, the program and the
--- variant, then the monthly ones, '' for none; then label, start and end of three days, then of three months; at last
--- its batch, where it has one.
-local function read_call(first)
-  local call = { program = ARGV[first], variant = ARGV[first + 1], model = ARGV[first + 2], batch = ARGV[first + 27] }
-  local scopes = { 'all', 'program:' .. call.program, 'variant:' .. call.program .. '.' .. call.variant }
-  local names, limits = {}, {}
-  for _, period in ipairs({ 'daily', 'monthly' }) do
-    for _, scope in ipairs(scopes) do
-      names[#names + 1] = scope .. ' ' .. period
-      limits[#limits + 1] = { scope = scope, period = period }
-    end
-  end
-  local set = redis.call('HMGET', LIMITS, unpack(names))
-  for index, limit in ipairs(limits) do
-    limit.amount = tonumber(set[index] or ARGV[first + 2 + index])
-  end
-  call.limits = limits
-  return call
+-- Keeps of a call only that it is settled, so that a repetition of its scripts changes nothing.
+local function mark_settled(id)
+  redis.call('SET', hold_key(id), 'settled', 'EX', SECONDS_SETTLED)
 end
 
--- Chooses the call's day and month by Redis's clock and names each limit's account; false where none of the caller's
--- fits.
-local function choose_periods(call, first, time)
-  local function choose(from)
-    for index = from, from + 6, 3 do
-      if tonumber(ARGV[index + 1]) <= time and time < tonumber(ARGV[index + 2]) then
-        return ARGV[index], tonumber(ARGV[index + 2])
-      end
-    end
-  end
-  local day, day_ends_at = choose(first + 9)
-  local month, month_ends_at = choose(first + 18)
-  if not (day and month) then
-    return false
-  end
-  call.day, call.month = day, month
-  local daily, monthly = account_keys(call, 'daily', day), account_keys(call, 'monthly', month)
-  for index = 1, 3 do
-    call.limits[index].key, call.limits[index].ends_at = daily[index], day_ends_at
-    call.limits[index + 3].key, call.limits[index + 3].ends_at = monthly[index], month_ends_at
-  end
-  return true
+local function is_marked_settled(id)
+  return redis.pcall('GET', hold_key(id)) == 'settled'
 end
 
 -- The call as it was held, or nil.
 local function read_hold(id)
   local held =
-    redis.call('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model', 'batch')
+    redis.pcall('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model', 'batch', 'held_in',
+      'shadow')
+  if held.err and is_marked_settled(id) then
+    return { state = 'settled' }
+  end
+  local is_whole = held[2] and amount_of(held[2]) and held[3] and held[4] and held[5] and held[6] and held[7]
+  if held.err or held[1] and held[1] ~= 'settled' and not is_whole then -- damaged
+    redis.call('DEL', hold_key(id))
+    redis.pcall('HINCRBY', BUDGET_STATISTICS, 'damaged', 1)
+    return nil
+  end
   if not held[1] then
     return nil
   end
@@ -118,31 +99,46 @@ local function read_hold(id)
     variant = held[6],
     model = held[7],
     batch = held[8] or nil,
+    shadow = held[10] or nil,
+    held_in = held[9] or HELD_IN_ALL, -- a worker of 0.1 held it in each account
   }
 end
 
-local function add(key, field, amount)
-  if amount ~= 0 and redis.call('HINCRBY', key, field, whole(amount)) < 0 then
-    redis.call('HSET', key, field, 0) -- an operator reset it meanwhile
+-- Adds to the settled or held amount of an account. A new one gets an end, also one that was deleted since the call was
+-- held.
+local function add(key, field, amount, lifetime, text)
+  local sum = amount ~= 0 and increment(key, field, amount, text)
+  if not sum then
+    return
+  end
+  if sum < 0 then
+    redis.call('HSET', key, field, 0) -- reset by an operator meanwhile
+  end
+  if sum < 0 or sum == amount then
+    redis.call('EXPIRE', key, lifetime, 'NX')
   end
 end
 
 local function batch_key(batch)
-  return PREFIX .. 'budget:batch:' .. batch
+  return BATCH_ACCOUNT .. batch
 end
 
 local function batch_day_key(call)
   return batch_key(call.batch) .. ':daily:' .. call.day
 end
 
--- Notes a call of a batch for whoever writes the row of its job: what it came to, and why. The reason is ^ while it is
--- held, = where it was billed, ~ where its bill is unknown, ? where its lease ran out; none forgets the call.
+-- Notes a call of a batch, its amount and the reason, for the row of its job. The reason is ^ while it is held, = if
+-- billed, ~ if its bill is unknown, ? if its lease expired; without a reason the note is deleted.
 -- The calls of a job are one text: '<call><reason><nano-dollars>,<prompt tokens>,<completion tokens>', separated by
 -- spaces.
 local function note(batch, id, reason, amount, prompt_tokens, completion_tokens)
   local key = batch_key(batch) .. ':calls'
   local job, call = string.match(id, '^([^:]*):(.*)$')
-  local noted, others = redis.call('HGET', key, job), {}
+  local noted, others = redis.pcall('HGET', key, job), {}
+  if type(noted) == 'table' then -- damaged
+    redis.pcall('HINCRBY', BUDGET_STATISTICS, 'damaged', 1)
+    return
+  end
   for entry in string.gmatch(noted or '', '%S+') do
     if string.match(entry, '^[^%^=~?]*') ~= call then
       others[#others + 1] = entry
@@ -160,44 +156,49 @@ local function note(batch, id, reason, amount, prompt_tokens, completion_tokens)
   end
 end
 
--- Adds to what is settled and what is held in both accounts of the call's batch.
+-- Adds to the settled and held amounts in both accounts of the call's batch.
 local function move_in_batch(call, settled, held)
   for key, kept in pairs({ [batch_key(call.batch)] = SECONDS_OF_BOOKS, [batch_day_key(call)] = SECONDS_OF_BATCH_DAY }) do
-    add(key, 'settled', settled)
-    add(key, 'held', held)
+    add(key, 'settled', settled, kept)
+    add(key, 'held', held, kept)
     redis.call('EXPIRE', key, kept)
   end
 end
 
--- Adds to what is settled and what is held in each account that the call was held in.
+-- Adds to the settled amounts in each account of the call, and to the held ones in each that it was held in.
 local function move(call, settled, held)
   if call.batch then
     move_in_batch(call, settled, held)
   end
-  for period, label in pairs({ daily = call.day, monthly = call.month }) do
-    for _, key in ipairs(account_keys(call, period, label)) do
-      add(key, 'settled', settled)
-      add(key, 'held', held)
+  local text = whole(settled) -- once: it takes as long as writing it
+  local function move_in(keys, first, lifetime)
+    for index, key in ipairs(keys) do
+      add(key, 'settled', settled, lifetime, text)
+      if held ~= 0 and string.byte(call.held_in, first + index) == HELD then
+        add(key, 'held', held, lifetime)
+      end
     end
   end
+  move_in(account_keys(call, 'daily', call.day), 0, SECONDS_OF_DAY)
+  move_in(account_keys(call, 'monthly', call.month), 3, SECONDS_OF_MONTH)
 end
 
 -- Writes into the books of the call's day, and its batch's, given as a table of counters and amounts.
 local function book(call, counters)
-  for counter, amount in pairs(call.batch and counters or {}) do
-    if amount ~= 0 then
-      redis.call('HINCRBY', batch_key(call.batch), counter, whole(amount))
+  local function enter(key, prefix)
+    for counter, amount in pairs(counters) do
+      if amount ~= 0 and increment(key, prefix .. counter, amount) == amount then -- it may be a new one
+        redis.call('EXPIRE', key, SECONDS_OF_BOOKS)
+      end
     end
   end
-  local key = PREFIX .. 'costs:' .. call.day
-  local prefix = call.program .. '.' .. call.variant .. ' ' .. call.model .. ' '
-  for counter, amount in pairs(counters) do
-    if amount ~= 0 and redis.call('HINCRBY', key, prefix .. counter, whole(amount)) == amount then
-      redis.call('EXPIRE', key, SECONDS_OF_BOOKS)
-    end
+  if call.batch then
+    enter(batch_key(call.batch), '')
   end
+  local line = call.program .. '.' .. call.variant .. ' ' .. call.model .. ' '
+  enter(COSTS .. call.day, call.shadow and 'shadow:' .. line or line)
 end
 
 local function count(counter)
-  redis.call('HINCRBY', STATISTICS, counter, 1)
+  increment(BUDGET_STATISTICS, counter, 1)
 end

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- Charges calls whose lease ran out their bound, as unknown: what became of them nobody knows.
--- Arguments: the most to charge in one go.
--- Reply: how many leases had run out.
-local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', seconds(now()), 'LIMIT', 0, ARGV[1])
+-- Charges the bounds of calls whose lease expired, as unknown, because their outcome is unknown.
+-- Libraries: guards/accounts.
+-- Arguments:
+--   limit  the most to charge in one go
+-- Reply: the number of expired leases.
+local expired = redis.call('ZRANGEBYSCORE', BUDGET_LEASES, '-inf', seconds(now_seconds()), 'LIMIT', 0, limit)
 
 for _, id in ipairs(expired) do
   local held = read_hold(id)
@@ -16,6 +18,6 @@ for _, id in ipairs(expired) do
     end
     count('expired_holds')
   end
-  redis.call('ZREM', LEASES, id)
+  redis.call('ZREM', BUDGET_LEASES, id)
 end
 return #expired

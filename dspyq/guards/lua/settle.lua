@@ -1,7 +1,11 @@
 #!lua flags=allow-oom
--- Charges a call what it cost, frees the rest of its hold, and writes it into the books; once, however often it runs.
--- Arguments: id of the call; its bill in nano-dollars, '' where it is unknown: then its bound is charged; prompt tokens;
---   completion tokens; then those of read_call.
+-- Charges a call its cost, frees the rest of its hold, and writes it into the books. A repetition changes nothing.
+-- Libraries: guards/call_limits.
+-- Arguments:
+--   id                        of the call
+--   bill:number               nano-dollars, '' where it is unknown: then its bound is charged
+--   prompt_tokens:number      that were sent
+--   completion_tokens:number  that were generated
 -- Reply: {what was found, charged nano-dollars, held nano-dollars}, then for each percentage of a limit that it crossed
 --   scope, period, percentage, settled nano-dollars, limit in nano-dollars. Found was one of
 --   held     its hold
@@ -9,17 +13,18 @@
 --   nothing  no hold, as where Redis lost its data: it was charged to the current day and month
 --   settled  that it is settled: nothing was changed
 --   clock    no hold, and none of the caller's periods fits Redis's clock: nothing was changed
-local id, bill, prompt_tokens, completion_tokens = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local FIRST = 5
 local PERCENTAGES = { 50, 80, 100 }
 
 -- Warns of a limit once for each percentage; once more where the limit was changed.
 local function crossed(limit, reply)
-  if not limit.amount or limit.amount == 0 then
+  if limit.is_damaged or not limit.amount or limit.amount == 0 then
     return
   end
-  local account = redis.call('HMGET', limit.key, 'settled', 'warned')
-  local settled = tonumber(account[1] or 0)
+  local account = redis.pcall('HMGET', limit.key, 'settled', 'warned')
+  local settled = not account.err and amount_of(account[1])
+  if not settled then -- damaged, and it is counted
+    return
+  end
   local percentage, of = string.match(account[2] or '', '^(%d+) (%d+)$')
   local warned = of == whole(limit.amount) and tonumber(percentage) or 0
   local highest = warned
@@ -41,12 +46,11 @@ local held = read_hold(id)
 if held and held.state == 'settled' then
   return { 'settled', '0', '0' }
 end
-local call = read_call(FIRST)
-local time = now()
+local call = read_call()
 local found, bound = 'nothing', 0
 if held then
   found, bound = held.state == 'held' and 'held' or 'expired', held.bound
-elseif not choose_periods(call, FIRST, time) then
+elseif not choose_periods(call, now_seconds()) then
   return { 'clock', '0', '0' }
 end
 local amount = bill or bound
@@ -84,17 +88,11 @@ if found ~= 'nothing' and amount > bound then
   count('bills_above_hold')
 end
 
-local key = hold_key(id)
-redis.call('DEL', key)
-redis.call('HSET', key, 'state', 'settled')
-redis.call('EXPIRE', key, SECONDS_SETTLED)
-redis.call('ZREM', LEASES, id)
+mark_settled(id)
+redis.call('ZREM', BUDGET_LEASES, id)
 
 local reply = { found, whole(amount), whole(bound) }
-local daily, monthly = account_keys(held, 'daily', held.day), account_keys(held, 'monthly', held.month)
-for index = 1, 3 do
-  call.limits[index].key, call.limits[index + 3].key = daily[index], monthly[index]
-end
+name_accounts(call.limits, held)
 for _, limit in ipairs(call.limits) do
   crossed(limit, reply)
 end
