@@ -1,4 +1,4 @@
-"""How the application speaks: what its messages and events tell of a task, and what its connections call themselves."""
+"""Celery AMQP, event and connection classes that keep content out of messages' descriptions and events."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from celery.events import dispatcher
 from kombu import connection
 
 from dspyq.config.privacy import HIDDEN, exception_type, hides_content
+from dspyq.config.secrets import scrub
+from dspyq.config.settings import get_settings
+from dspyq.core.redis_address import parse_address
 
-#: How long a worker's task events wait for others to be sent with, and how many do.
+#: Longest time for which a worker buffers task events, and the most of them, to send them together.
 _EVENTS_INTERVAL_SECONDS = 0.25
 _MOST_BUFFERED_EVENTS = 1_000
-#: Fields of a task's events that hold what users wrote or models answered.
+#: Fields of a task's events with content of users or models.
 _CONTENT = frozenset({"args", "kwargs", "result"})
 
 
 class Connection(connection.Connection):
-    """Names its scheme as the URL does: Flower and the banner read it to know the broker is Redis."""
+    """Connection that shows the address its channels use: Flower and the banner detect Redis by its scheme."""
 
-    def as_uri(self, *args: Any, **kwargs: Any) -> str:
-        """Return the URL, with the scheme it was given."""
-        uri: str = super().as_uri(*args, **kwargs)
-        return uri.replace(str(self.transport_cls), "redis", 1)
+    def as_uri(self, *_: Any, **__: Any) -> str:
+        """Return the address, without user and password."""
+        return str(parse_address(get_settings().jobs_url))
 
 
 class AMQP(amqp.AMQP):  # type: ignore[misc]  # celery ships no types
-    """Describes a task's arguments in its message, for events, logs and remote control, only where that may be seen."""
+    """AMQP that describes a task's arguments in its message (for events, logs and remote control) only if allowed."""
 
     Connection = Connection
 
@@ -39,10 +41,10 @@ class AMQP(amqp.AMQP):  # type: ignore[misc]  # celery ships no types
         return super().as_task_v2(*args, **options)
 
 
-class Dispatcher(dispatcher.EventDispatcher):  # type: ignore[misc]  # celery ships no types
+class QuietEventDispatcher(dispatcher.EventDispatcher):  # type: ignore[misc]  # celery ships no types
     """Sends task events without content; of an exception they name the type.
 
-    A worker's go in batches: Celery would send them after almost every task, a fifth of a busy worker's processor time.
+    A worker's events are sent in batches; sent after each task they would take a fifth of a busy worker's CPU time.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -53,7 +55,7 @@ class Dispatcher(dispatcher.EventDispatcher):  # type: ignore[misc]  # celery sh
             self.buffer_limit = _MOST_BUFFERED_EVENTS
 
     def _flush_soon(self) -> None:
-        if self._timer is None:  # two threads may both start one: then there are two, and the second finds nothing
+        if self._timer is None:  # two threads may both start one; then the second finds no events
             self._timer = threading.Timer(_EVENTS_INTERVAL_SECONDS, self._flush_batch)
             self._timer.daemon = True
             self._timer.start()
@@ -76,12 +78,14 @@ class Dispatcher(dispatcher.EventDispatcher):  # type: ignore[misc]  # celery sh
 class Events(events.Events):  # type: ignore[misc]  # celery ships no types
     """Dispatches events without content."""
 
-    dispatcher_cls = Dispatcher
+    dispatcher_cls = QuietEventDispatcher
 
 
 def _without_content(event_type: str, fields: dict[str, Any]) -> dict[str, Any]:
-    if not event_type.startswith("task-") or not hides_content():
+    if not event_type.startswith("task-"):
         return fields
+    if not hides_content():
+        return fields | {name: scrub(str(fields[name])) for name in ("exception", "traceback") if fields.get(name)}
     shown = fields | dict.fromkeys(_CONTENT & fields.keys(), HIDDEN)
     shown.pop("traceback", None)
     if "exception" in shown:

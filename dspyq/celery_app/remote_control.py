@@ -1,4 +1,4 @@
-"""Remote control, with a revocation that outlives the workers that heard it."""
+"""Remote control with durable revocation, which outlives the workers that received it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from celery.app import control
 from celery.utils.functional import maybe_list
 
 from dspyq.celery_app.revocation import revoke
+from dspyq.core.runtime import Runtime, in_own_runtime
 from dspyq.errors import InvalidOption
 
 
 class Control(control.Control):  # type: ignore[misc]  # celery ships no types
-    """Celery's own, but that revoking is durable and terminating is refused."""
+    """Celery's remote control, with durable revocation and without termination."""
 
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of its application."""
+        runtime: Runtime = self.app.runtime
+        return runtime
+
+    @in_own_runtime
     def revoke(self, task_id: Any, destination: Any = None, terminate: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """End a job, or a list of them, for everyone, also while no worker is up.
 

@@ -1,4 +1,4 @@
-"""Ends jobs from outside, durably: also while no worker is up."""
+"""Durable revocation of jobs, which works even while no worker is up."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterable
 import redis
 from celery.app.task import Context
 
-from dspyq.cache.claims import Run, process_claims
-from dspyq.celery_app.application import HEADER, app
+from dspyq.cache.claim import Run
+from dspyq.cache.claims import process_claims
+from dspyq.celery_app.application import process_app
 from dspyq.core.events import Event
+from dspyq.core.names import HEADER
 from dspyq.delivery.dead import DeadJob, dead_jobs
-from dspyq.delivery.job_messages import read_request
+from dspyq.delivery.job_messages import request_of_message
+from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.request import Header
 
@@ -20,41 +23,44 @@ logger = logging.getLogger(__name__)
 
 
 def revoke(task_ids: Iterable[str]) -> None:
-    """End jobs for everyone: what waits does not run, what runs stores nothing, and who waits is told."""
+    """End jobs for all callers: waiting jobs never run, running ones store nothing, waiting callers get an error."""
     ids = list(task_ids)
-    for task_id, message in zip(ids, dead_jobs().end(ids), strict=True):
-        request = read_request(message) if message else None
+    for task_id, message in zip(ids, process_leases().records.end(ids), strict=True):
+        request = request_of_message(message) if message else None
         _release(task_id, request)
-        if message:  # an answer that Redis has forgotten must not become an error that the cache serves
-            app.backend.mark_as_revoked(task_id, "revoked", request=request)
+        if message:  # an evicted answer must not become an error that the cache serves
+            try:
+                process_app().backend.mark_as_revoked(task_id, "revoked", request=request)
+            except redis.exceptions.NoPermissionError:  # the job has ended all the same
+                logger.warning(Event("revocation_not_stored", task_id=task_id, reason="no right to write results"))
 
 
-def tell(task_ids: Iterable[str]) -> None:
+def notify_callers(task_ids: Iterable[str]) -> None:
     """Answer for jobs that were set aside: their callers, links and chords get ``PoisonedJob``."""
     for job in dead_jobs().find(job_ids=list(task_ids)):
         try:
             _fail(job)
         except redis.RedisError:
             raise
-        except Exception:  # a message as strange as that must not keep others from being told
+        except Exception:  # one malformed message must not keep other callers from being notified
             logger.exception(Event("links_not_told", task_id=job.id, reason="the job was set aside"))
-        dead_jobs().told([job.id])
+        dead_jobs().mark_notified([job.id])
 
 
 def _fail(job: DeadJob) -> None:
-    request = read_request(job.message)
+    request = request_of_message(job.message)
     logger.error(Event("job_set_aside", task_id=job.id, reason=job.reason))
     error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
     _release(job.id, request)
-    app.backend.mark_as_failure(job.id, error, request=request)
+    process_app().backend.mark_as_failure(job.id, error, request=request)
 
 
-def drop(task_ids: Iterable[str]) -> int:
+def drop_dead_jobs(task_ids: Iterable[str]) -> int:
     """Forget jobs that were set aside; return how many."""
     found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
-    if untold := dead_jobs().untold(found):
-        tell(untold)  # or their callers would wait for ever
-    dead_jobs().end(found)
+    if unnotified := dead_jobs().unnotified(found):
+        notify_callers(unnotified)  # or their callers would wait for ever
+    process_leases().records.end(found)
     return len(found)
 
 

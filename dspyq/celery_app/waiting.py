@@ -1,145 +1,201 @@
-"""Waiting for results: one thread and one Redis connection for all that a process waits for.
+"""Waiting for results: one thread and one Redis connection for all waiters of a process.
 
-Celery's own consumer subscribes at each call and wakes every waiting thread at each message. Here nothing is subscribed
-before somebody waits, one message wakes those who wait for it, and threads and event loops wait alike. A result is read
-when it is subscribed to, and once a second after that, so that a message lost with a connection costs a second at most.
+Celery's own consumer subscribes at each call and wakes every waiting thread at each message. Here a message wakes only
+the waiters of its result, and threads and event loops wait alike. The answers to tasks that this process sent come on
+one channel, subscribed to on the first wait: from then on, waiting for such a task costs Redis nothing. Any other task
+has a channel of its own. Its result is read once the subscription is confirmed.
 
-Who has waited for some seconds is told where neither an answer nor its job is left: without that, an answer evicted
-before it was read would be waited for without end.
+All awaited results are read once a second too, so a message lost with a connection costs a second at most. So does the
+first answer of a worker older than the processes' channels: for a minute after it, each task's own channel is used.
+
+After a few seconds, a waiter checks that the job still exists. If both the result and the job are gone (evicted), it
+raises ``AnswerLost`` instead of hanging.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
+import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
-import orjson
 import redis
-from celery.states import READY_STATES
-from kombu.utils.json import loads
 from redis.client import PubSub
 
-from dspyq.cache.claims import RESULT_PREFIX
 from dspyq.cache.lost_result import LOST_RESULT
+from dspyq.celery_app.heard_replies import HeardReplies
+from dspyq.celery_app.lost_jobs import JobCheck, find_jobless
+from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
-from dspyq.store.clients import JOB_PREFIX, connect, jobs_client, which_exist
+from dspyq.core.runtime import current, in_own_runtime, per_runtime
+from dspyq.core.tolerated import tolerate
+from dspyq.prediction.stored import is_ready
+from dspyq.store.clients import connect, jobs_client
+from dspyq.store.content import decode_result
+from dspyq.store.keys import TASK_ID_LENGTH, replies_channel, result_key
 
 logger = logging.getLogger("dspyq.waiting")
 
 Callback = Callable[[bytes], None]
 _READ_AGAIN_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
-#: Channels are left in bulk: each one alone would cost a command per result.
+#: How long each task's own channel is used once an answer did not come on the process's.
+_DISTRUST_SECONDS = 60.0
+#: Channels are unsubscribed in bulk, to save a command for each result.
 _UNSUBSCRIBE_AT = 100
-#: How long a result is waited for before its job is looked for; then twice as long, up to the longest.
-_FIRST_LOOK_SECONDS = 5.0
-_LONGEST_LOOK_SECONDS = 60.0
 _JOBS_A_ROUND_TRIP = 500
-
-
-def read_meta(payload: bytes) -> dict[str, Any]:
-    """Read a stored result. What Celery wrote may hold half a surrogate pair, which orjson refuses."""
-    try:
-        meta: dict[str, Any] = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        meta = loads(payload)
-    return meta
 
 
 @dataclass(slots=True)
 class _Awaited:
-    """A result that is waited for.
+    """An awaited result.
 
     Attributes:
-        callbacks: Who waits.
-        look_at: When to look for its job, by the monotonic clock; None where nobody knows that there was one.
-        pause_seconds: How long to wait after that look.
+        callbacks: The waiters' callbacks.
+        on_states: The callbacks for states before the result, of those waiters that have one.
+        check: The check for its job; None if a job is not known to have existed.
+        is_relied_on: Whether it is to come on the process's channel, and was not looked for.
     """
 
     callbacks: list[Callback] = field(default_factory=list)
-    look_at: float | None = None
-    pause_seconds: float = _FIRST_LOOK_SECONDS
+    on_states: dict[Callback, Callback] = field(default_factory=dict)
+    check: JobCheck | None = None
+    is_relied_on: bool = False
 
 
 class Waiter:
-    """Calls back once for each result that is waited for.
+    """Waiter for results: one callback for each awaited result.
 
     Args:
         client: The Redis of answers.
         jobs: The Redis of jobs.
+
+    Attributes:
+        runtime: What it belongs to.
     """
 
     def __init__(self, client: redis.Redis, jobs: redis.Redis) -> None:
+        self.runtime = current()
         self._client = client
         self._jobs = jobs
         self._lock = threading.Lock()
         self._awaited: dict[str, _Awaited] = {}
         self._added: set[str] = set()
+        own_id = process_task_ids().make()
+        self._channel = replies_channel(own_id)
+        self._own_start = result_key(process_task_ids().start)
+        self._heard = HeardReplies()
+        self._unheard: dict[str, float] = {}
+        self._distrusted_until = 0.0
+        self._is_idle = False
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
-    def add(self, task_id: str, callback: Callback, *, is_sent: bool = False) -> None:
-        """Call ``callback`` with the stored result, from the waiter's thread, once there is one.
+    @in_own_runtime
+    def add(
+        self,
+        task_id: str,
+        callback: Callback,
+        *,
+        is_sent: bool = False,
+        asked_at: float = float("-inf"),
+        on_state: Callback | None = None,
+    ) -> None:
+        """Call ``callback`` with the stored result once there is one: from the waiter's thread, or at once if it came.
 
         Args:
             task_id: The task.
-            callback: Who waits.
+            callback: The waiter's callback.
             is_sent: Whether its job was sent. If it is gone then, and no result is there, the callback gets a failure,
                 ``AnswerLost``; else an unknown id is waited for without end, as Celery does.
+            asked_at: A monotonic second before which its answer was not there; left out where none is known.
+            on_state: Called with what is published before the result, such as the progress of a user's own task.
         """
-        key = RESULT_PREFIX + task_id
+        key = result_key(task_id)
         with self._lock:
-            awaited = self._awaited.setdefault(key, _Awaited())
-            awaited.callbacks.append(callback)
-            if is_sent and awaited.look_at is None:
-                awaited.look_at = time.monotonic() + _FIRST_LOOK_SECONDS
-            self._added.add(key)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dspyq-results", daemon=True)
-                self._thread.start()
-        self._wake()
+            is_heard = self._comes_by_channel(key) and asked_at >= self._heard.complete_since
+            result = self._heard.take(key) if is_heard else None
+            if result is None:
+                awaited = self._awaited.setdefault(key, _Awaited())
+                awaited.callbacks.append(callback)
+                if on_state is not None:
+                    awaited.on_states[callback] = on_state
+                if is_sent and awaited.check is None:
+                    awaited.check = JobCheck()
+                awaited.is_relied_on = is_heard and key not in self._heard
+                if not awaited.is_relied_on:
+                    self._added.add(key)
+                self._start()
+            is_to_wake = self._is_idle or bool(self._added)
+        if result is not None:
+            _call_back(callback, result)
+        elif is_to_wake:
+            self._wake()
 
+    @in_own_runtime
     def remove(self, task_id: str, callback: Callback) -> None:
-        """Call back no more."""
-        key = RESULT_PREFIX + task_id
+        """Remove a callback."""
+        key = result_key(task_id)
         with self._lock:
             awaited = self._awaited.get(key)
             if awaited is None:
                 return
             if callback in awaited.callbacks:
                 awaited.callbacks.remove(callback)
+                awaited.on_states.pop(callback, None)
             if not awaited.callbacks:
                 del self._awaited[key]
 
-    def wait(self, task_id: str, timeout_seconds: float | None, *, is_sent: bool = False) -> bytes | None:
-        """Block until the result is there; return None if it is not within the timeout.
+    def wait(
+        self,
+        task_id: str,
+        timeout_seconds: float | None,
+        *,
+        is_sent: bool = False,
+        asked_at: float = float("-inf"),
+    ) -> bytes | None:
+        """Block until the result is there; return None after the timeout.
 
         Args:
             task_id: The task.
-            timeout_seconds: How long to wait; None for without end.
+            timeout_seconds: The longest wait; None for no limit.
             is_sent: As of ``add``.
+            asked_at: As of ``add``.
         """
-        ready = threading.Event()
-        results: list[bytes] = []
+        results: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.add(task_id, results.put, is_sent=is_sent, asked_at=asked_at)
+        with suppress(queue.Empty):
+            return results.get(timeout=timeout_seconds and max(0.0, timeout_seconds))
+        self.remove(task_id, results.put)
+        with suppress(queue.Empty):  # it may have come meanwhile
+            return results.get_nowait()
+        return None
 
-        def receive(result: bytes) -> None:
-            results.append(result)
-            ready.set()
+    def close(self) -> None:
+        """Stop the thread; remaining waiters are not called back."""
+        self._is_closed = True
+        if self._thread is not None:
+            self._wake()
+            self._thread.join()
 
-        self.add(task_id, receive, is_sent=is_sent)
-        if not ready.wait(timeout_seconds):
-            self.remove(task_id, receive)
-        return results[0] if results else None
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self.runtime.bind(self._run), name="dspyq-results", daemon=True)
+            self._thread.start()
+
+    def _comes_by_channel(self, key: str) -> bool:
+        """Return True if a result comes on the process's channel."""
+        return key.startswith(self._own_start) and time.monotonic() >= self._distrusted_until
 
     def _wake(self) -> None:
         try:
@@ -148,39 +204,49 @@ class Waiter:
             return  # the pipe is full of wake-ups already
 
     def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             try:
                 self._follow()
             except (redis.RedisError, OSError) as error:
                 logger.warning(Event("results_not_heard", error=type(error).__name__))
+            except Exception as error:  # noqa: BLE001 - every wait of this process depends on this thread
+                tolerate("results_thread", error, is_fault=True)
+            if not self._is_closed:
                 time.sleep(_RECONNECT_SECONDS)
 
     def _follow(self) -> None:
-        """Keep the subscriptions at what is waited for, and hand out what arrives."""
-        with self._client.pubsub(ignore_subscribe_messages=True) as channel:
-            channel.subscribe(RESULT_PREFIX)  # without any subscription a connection cannot be read
+        """Subscribe to awaited results, and hand out results that arrive."""
+        with self._client.pubsub() as channel:
+            channel.subscribe(self._channel)
             subscribed: set[str] = set()
+            self._unheard.clear()
             with self._lock:
                 self._added.update(self._awaited)
             read_at = time.monotonic()
-            while True:
-                self._subscribe_added(channel, subscribed)
-                if time.monotonic() - read_at >= _READ_AGAIN_SECONDS:
-                    self._read(list(self._awaited))
-                    self._find_lost()
-                    read_at = time.monotonic()
-                    self._leave(channel, subscribed, at_least=1)
-                self._receive(channel)
-                self._leave(channel, subscribed, at_least=_UNSUBSCRIBE_AT)
+            try:
+                while not self._is_closed:
+                    self._subscribe_added(channel, subscribed)
+                    if time.monotonic() - read_at >= _READ_AGAIN_SECONDS:
+                        self._read(list(self._awaited))
+                        self._find_lost()
+                        self._find_unheard()
+                        read_at = time.monotonic()
+                        self._leave(channel, subscribed, at_least=1)
+                    self._receive(channel, is_subscribed=bool(subscribed))
+                    self._leave(channel, subscribed, at_least=_UNSUBSCRIBE_AT)
+            finally:
+                with self._lock:
+                    self._heard.end()
 
     def _subscribe_added(self, channel: PubSub, subscribed: set[str]) -> None:
+        """Subscribe to results with channels of their own, to read them once that is confirmed; read the others."""
         with self._lock:
             added, self._added = self._added, set()
-        if new := added - subscribed:
+        new = {key for key in added - subscribed if not self._comes_by_channel(key)}
+        if new:
             channel.subscribe(*new)
             subscribed |= new
-        if added:
-            self._read(list(added))
+        self._read(added - new)
 
     def _leave(self, channel: PubSub, subscribed: set[str], *, at_least: int) -> None:
         if len(subscribed) - len(self._awaited) < at_least:
@@ -191,72 +257,127 @@ class Waiter:
             channel.unsubscribe(*gone)
             subscribed -= gone
 
-    def _receive(self, channel: PubSub) -> None:
-        """Wait for a message, a wake-up, or the time to read again."""
+    def _receive(self, channel: PubSub, *, is_subscribed: bool) -> None:
+        """Wait for a message, a wake-up, or the time to read again and to leave channels without waiters."""
         connection = channel.connection
         stream = connection and connection._sock  # noqa: SLF001 - redis-py has no public way to select on it
         if stream is None:
             raise redis.ConnectionError("the connection is closed")
-        timeout_seconds = _READ_AGAIN_SECONDS if self._awaited else None
-        readable, _, _ = select.select([self._wake_reader, stream], [], [], timeout_seconds)
-        if self._wake_reader in readable:
+        poller = select.poll()  # select() takes no file beyond the 1,024th
+        poller.register(self._wake_reader, select.POLLIN)
+        poller.register(stream, select.POLLIN)
+        with self._lock:
+            self._is_idle = not (is_subscribed or self._awaited or self._added)
+        ready = {descriptor for descriptor, _ in poller.poll(None if self._is_idle else _READ_AGAIN_SECONDS * 1000)}
+        self._is_idle = False
+        if self._wake_reader in ready:
             os.read(self._wake_reader, 65536)
-        if stream not in readable:
-            return
-        while connection.can_read(timeout=0):
-            message = channel.get_message(timeout=0)
-            if message is not None and message["type"] == "message":
-                self._hand_out(message["channel"].decode(), message["data"])
+        if stream.fileno() in ready:
+            self._drain(channel)
+
+    def _drain(self, channel: PubSub) -> None:
+        """Read all that has arrived, decrypted or not, so that what is left to wait for is the socket's to announce."""
+        connection = channel.connection
+        try:
+            while connection is not None and connection.can_read(timeout=0):
+                message = channel.get_message(timeout=0)
+                if message is not None:
+                    self._hear(message["type"], message["channel"].decode(errors="replace"), message["data"])
+        except redis.TimeoutError:
+            return  # the rest of a message is on its way, and what there is of it is kept
+
+    def _hear(self, kind: str, name: str, data: bytes) -> None:
+        """Take a message; the confirmation of a subscription, after a lost connection too, has results looked for."""
+        if kind == "message" and name == self._channel:
+            key = result_key(data[:TASK_ID_LENGTH].decode(errors="replace"))
+            self._unheard.pop(key, None)
+            self._hand_out(key, _decoded(key, data[TASK_ID_LENGTH:]))
+        elif kind == "message":
+            self._hand_out(name, _decoded(name, data))
+        elif kind == "subscribe":
+            with self._lock:
+                if name == self._channel:
+                    self._heard.begin()
+                    self._added.update(self._awaited)
+                else:
+                    self._added.add(name)
 
     def _read(self, keys: Collection[str]) -> list[str]:
-        """Hand out what is stored; return the keys of what is not."""
+        """Hand out stored results; return the keys without one."""
         if not keys:
             return []
         missing = []
-        results = cast("list[bytes | None]", self._client.mget(keys))
+        results = cast("list[bytes | None]", self._client.mget(list(keys)))
         for key, result in zip(keys, results, strict=True):
             if result is None:
                 missing.append(key)
             else:
-                self._hand_out(key, result)
+                self._hand_out(key, _decoded(key, result), is_stored=True)
         return missing
 
     def _find_lost(self) -> None:
-        """Tell who waits for a result that no job will bring any more."""
-        now = time.monotonic()
+        """Hand out ``AnswerLost`` for results that have neither an answer nor a job."""
         with self._lock:
-            due = (key for key, one in self._awaited.items() if one.look_at is not None and one.look_at <= now)
-            keys = list(islice(due, _JOBS_A_ROUND_TRIP))  # the others' turn is in a second
-            for key in keys:
-                awaited = self._awaited[key]
-                awaited.look_at = now + awaited.pause_seconds
-                awaited.pause_seconds = min(2 * awaited.pause_seconds, _LONGEST_LOOK_SECONDS)
-        if not keys:
-            return
-        names = {key: key.removeprefix(RESULT_PREFIX) for key in keys}
-        try:
-            with_job = which_exist(self._jobs, JOB_PREFIX, names.values())
-        except redis.RedisError as error:  # answers may live elsewhere, and are heard meanwhile
-            logger.warning(Event("jobs_not_looked_for", error=type(error).__name__))
-            return
-        jobless = [key for key, task_id in names.items() if task_id not in with_job]
+            due = ((key, one.check) for key, one in self._awaited.items() if one.check is not None and one.check.is_due)
+            checked = list(islice(due, _JOBS_A_ROUND_TRIP))  # the others' turn is in a second
+            for _, check in checked:
+                check.postpone()
+        names = {_task_id(key): key for key, _ in checked}
+        jobless = [names[task_id] for task_id in find_jobless(self._jobs, names)]
         for key in self._read(jobless):  # only now: a job ends after its answer is stored
-            logger.warning(Event("answer_lost", task_id=names[key]))
+            logger.warning(Event("answer_lost", task_id=_task_id(key)))
             self._hand_out(key, LOST_RESULT)
 
-    def _hand_out(self, key: str, result: bytes) -> None:
-        if read_meta(result)["status"] not in READY_STATES:
-            return
+    def _hand_out(self, key: str, result: bytes, *, is_stored: bool = False) -> None:
+        """Call the waiters of a result back, if it is final.
+
+        Bytes that are no result end the wait if they are stored; if they only came as a message, the stored result
+        counts, which is read within a second.
+        """
+        is_final = is_ready(result)
+        if is_final is None and not is_stored:
+            tolerate("result", "unreadable_message")
+        callbacks: Iterable[Callback] = ()
         with self._lock:
-            awaited = self._awaited.pop(key, None)
-        for callback in awaited.callbacks if awaited else ():
-            callback(result)
+            if is_final or (is_final is None and is_stored):
+                awaited = self._awaited.pop(key, None)
+                if awaited:
+                    callbacks = awaited.callbacks
+                if awaited and awaited.is_relied_on and is_stored:
+                    self._unheard[key] = time.monotonic()
+                elif not is_stored and key.startswith(self._own_start):
+                    self._heard.put(key, result, is_taken=bool(awaited))
+            elif is_final is False and not is_stored and (awaited := self._awaited.get(key)):
+                callbacks = list(awaited.on_states.values())
+        for callback in callbacks:
+            _call_back(callback, result)
+
+    def _find_unheard(self) -> None:
+        """Distrust the process's channel for a while if an answer was read that it did not bring."""
+        now = time.monotonic()
+        if any(now - at >= _READ_AGAIN_SECONDS for at in self._unheard.values()):
+            self._unheard.clear()
+            self._distrusted_until = now + _DISTRUST_SECONDS
+            with self._lock:
+                self._added.update(self._awaited)
 
 
-@functools.cache
+def _call_back(callback: Callback, result: bytes) -> None:
+    try:
+        callback(result)
+    except BaseException as error:  # noqa: BLE001 - a closed event loop, or whatever a user's callback raises
+        tolerate("callback", error, is_fault=True)
+
+
+def _task_id(key: str) -> str:
+    return key.removeprefix(result_key(""))
+
+
+def _decoded(key: str, stored: bytes) -> bytes:
+    return decode_result(_task_id(key), stored)
+
+
+@per_runtime(close=Waiter.close)
 def process_waiter() -> Waiter:
     """Return this process's waiter; a forked child gets one of its own."""
     return Waiter(connect(get_settings().answers_url), jobs_client())
-
-
-os.register_at_fork(after_in_child=process_waiter.cache_clear)
