@@ -1,23 +1,44 @@
-"""What a producer needs: ``from dspyq import predict``."""
+"""DSPy programs as Celery jobs: ``from dspyq import predict``.
+
+Importing this package reads no configuration and loads no DSPy; the names below are loaded when they are first used.
+"""
+
+from __future__ import annotations
 
 import logging
-import os
+from typing import TYPE_CHECKING, Any
 
-from dspyq.celery_app.application import app as _app
-from dspyq.client.predict import predict
-from dspyq.prediction.prediction import Metadata, Prediction, Usage
+if TYPE_CHECKING:
+    from dspyq.client.configured import Configured, configured
+    from dspyq.client.predict import predict
+    from dspyq.prediction.prediction import Metadata, Prediction, Usage
 
-# A library says nothing on its own account; its host configures logging.
+__all__ = ["Configured", "Metadata", "Prediction", "Usage", "configured", "predict"]
+
+_HOMES = {
+    "Configured": "dspyq.client.configured",
+    "configured": "dspyq.client.configured",
+    "Metadata": "dspyq.prediction.prediction",
+    "Prediction": "dspyq.prediction.prediction",
+    "Usage": "dspyq.prediction.prediction",
+    "predict": "dspyq.client.predict",
+}
+
+# A library logs nothing by itself; its host configures logging.
 logging.getLogger("dspyq").addHandler(logging.NullHandler())
 
-__all__ = ["Metadata", "Prediction", "Usage", "predict"]
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used (PEP 562): commands and tools that need none stay quick."""
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - only the first use of a name needs it
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
 
 
-def _forget_connections() -> None:
-    """Give a forked child connections of its own: web servers fork after they have loaded the application."""
-    _app._after_fork()  # noqa: SLF001 - Celery runs it only for forks by multiprocessing
-    if (backend := _app._backend_cache) is not None:  # noqa: SLF001 - looking must not create one
-        backend.result_consumer._after_fork()  # noqa: SLF001 - as above
-
-
-os.register_at_fork(after_in_child=_forget_connections)
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

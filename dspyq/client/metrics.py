@@ -1,6 +1,6 @@
-"""What Prometheus reads of a process that asks for predictions: where its own calls ended, and its memory cache.
+"""Prometheus metrics of a producer: the outcomes of its own calls, and its memory cache.
 
-Nothing of it is loaded or counted twice before somebody asks for it: the numbers are those that
+Nothing is loaded before it is needed, and nothing is counted twice: the numbers are those that
 ``dspyq.client.call_counters`` and the memory cache keep anyway, read when Prometheus reads.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dspyq.cache.memory import process_totals
 from dspyq.client.call_counters import process_calls
-from dspyq.core.http_server import Reply, WebServer, listen
+from dspyq.core.http_server import Response, WebServer, listen
+from dspyq.core.tolerated import KINDS, tolerated
 from dspyq.errors import ConfigurationError
+from dspyq.tracing.tracing import process_tracing
 
 try:
     import prometheus_client
@@ -25,10 +27,10 @@ except ImportError as error:
 
 logger = logging.getLogger("dspyq.metrics")
 
-#: What Redis says to a call, and where that has its answer from.
+#: Redis's verdict on a call, and the source of its answer.
 _LEVELS = {"hit": "redis", "join": "joined", "urge": "joined"}
 
-# The time at which each series began, as a series of its own, would double their number; nothing here asks for it.
+# The creation time of each series, as a series of its own, would double their number; nothing uses it.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it is not annotated
 
 
@@ -50,6 +52,19 @@ class ProducerCollector(Collector):
         )
         yield _counter("dspy_producer_cache_misses", "This process's calls that began a run.", "model", misses)
         yield _counter("dspy_producer_published", "Predictions this process sent.", "variant", calls.published)
+        yield _counter(
+            "dspy_producer_tolerated_failures",
+            "What went wrong in this process and was survived.",
+            "kind",
+            {kind: number for kind in KINDS if (number := tolerated(kind))},
+        )
+        tracing = process_tracing()
+        if tracing is not None and tracing.export is not None:
+            yield CounterMetricFamily(
+                "dspy_producer_spans_lost",
+                "This process's spans that tracing.endpoint did not take.",
+                tracing.export.lost_spans,
+            )
         yield CounterMetricFamily(
             "dspy_memory_cache_evictions", "Answers that left this process's memory for want of room.", memory.evictions
         )
@@ -61,31 +76,31 @@ def serve(port: int = 0, address: str = "127.0.0.1") -> WebServer:
     """Serve ``/metrics`` of this process, in a thread.
 
     Args:
-        port: Where; 0 picks a free one, which the returned server's ``port`` and ``url`` name.
+        port: The port; 0 picks a free one, which the returned server's ``port`` and ``url`` name.
         address: The address to listen at.
 
     Raises:
-        ConfigurationError: If that cannot be listened at.
+        ConfigurationError: If the address and port are not available.
     """
-    register()
+    register_metrics()
     server = listen(address, port, {"/metrics": metrics_page}, setting="dspyq.client.metrics.serve(port)")
     logger.warning("metrics are served at %s/metrics", server.url)
     return server
 
 
 @functools.cache
-def register() -> None:
-    """Have the process's metrics show its calls of ``predict``, once."""
+def register_metrics() -> None:
+    """Add this process's calls of ``predict`` to its metrics, once."""
     REGISTRY.register(ProducerCollector())
 
 
-def metrics_page(accept: str) -> Reply:
-    """Return everything that Prometheus reads of this process, in the format it asks for."""
+def metrics_page(accept: str) -> Response:
+    """Return all metrics of this process, in a format that the scraper accepts."""
     encode, content_type = choose_encoder(accept)
-    return Reply(encode(REGISTRY), content_type)
+    return Response(encode(REGISTRY), content_type)
 
 
-def _counter(name: str, text: str, label: str, values: dict[str, int]) -> CounterMetricFamily:
+def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
     family = CounterMetricFamily(name, text, labels=[label])
     for value, number in values.items():
         family.add_metric([value], number)

@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
-from typing import Any
+from typing import Any, Unpack
 
 from celery import Task
-from celery.canvas import maybe_signature
 from celery.exceptions import Ignore
-from celery.utils import uuid
-from celery.utils.functional import maybe_list
-from kombu.exceptions import OperationalError
-from redis import RedisError
+from celery.local import Proxy, maybe_evaluate
 
-from dspyq.cache.claims import Claim, Run, process_claims
-from dspyq.cache.memory import process_cache
-from dspyq.celery_app.application import HEADER, TASK_NAME, app
-from dspyq.client.bulk import CHUNK_ROWS, process_bulk
-from dspyq.client.call_counters import process_calls
-from dspyq.client.prediction_log import log_hit
+from dspyq.celery_app.application import App, app, process_app
+from dspyq.client.asking import LEAST_URGENT, MOST_URGENT, OWN_ID_OPTIONS, process_asker
+from dspyq.client.awaiting import Awaitable
+from dspyq.client.off_loop import off_loop
+from dspyq.client.option_values import check_values
 from dspyq.client.result import PredictionResult
-from dspyq.delivery.task import DeliveredTask
-from dspyq.errors import InvalidInputs, InvalidOption, InvalidRequest
-from dspyq.prediction.prediction import CacheLevel, is_prediction
-from dspyq.prediction.request import Request, build_request, find_program
-from dspyq.store.clients import redis_errors
-from dspyq.tracing.propagation import note_shared, publishing, trace_headers
+from dspyq.core.names import TASK_NAME
+from dspyq.core.runtime import DEFAULT, Runtime, current, in_own_runtime, per_runtime
+from dspyq.delivery.task import DeliveredTask, carried
+from dspyq.delivery.task_run import task_run
+from dspyq.errors import InvalidInputs, InvalidOption, InvalidRequest, UnknownProgram
+from dspyq.experiments.feedback import FeedbackOutcome, give_feedback
+from dspyq.prediction.options import MANY_OPTIONS, PREDICT_OPTIONS, ManyOptions, RowOptions
+from dspyq.prediction.prediction import is_prediction
+from dspyq.prediction.request import Request, build_request, build_requests, find_program
 
-MOST_URGENT, LEAST_URGENT = 0, 9
-
-#: Options that give a call an id or a fate of its own. Such a call shares no other's result: it is published like any
-#: Celery task, and its worker looks the answer up.
-_OWN_ID_OPTIONS = frozenset({
-    "task_id", "link", "link_error", "chord", "chain", "group_id", "countdown", "eta", "expires", "retries",
-})  # fmt: skip
-#: What else Celery's users and its canvas pass.
-_CELERY_OPTIONS = _OWN_ID_OPTIONS | {
+#: Further options that Celery's users and its canvas pass.
+_CELERY_OPTIONS = OWN_ID_OPTIONS | {
     "add_to_parent", "argsrepr", "compression", "connection", "group_index", "headers", "ignore_result", "kwargsrepr",
     "origin", "parent_id", "priority", "producer", "publisher", "replaced_task_nesting", "reply_to", "result_cls",
     "retry", "retry_policy", "root_id", "serializer", "shadow", "soft_time_limit", "stamped_headers", "time_limit",
 }  # fmt: skip
-_PREDICTION_OPTIONS = frozenset({"program", "variant", "unit", "refresh", "request_id"})
+#: Further options of Celery's own ``apply``.
+_APPLY_OPTIONS = frozenset({"throw", "logfile", "loglevel"})
 
-Body = Callable[[Task, Mapping[str, Any]], dict[str, Any]]
+PredictBody = Callable[[Task, Mapping[str, Any]], dict[str, Any]]
 
 
-class Predict(DeliveredTask):
-    """Ask a program for a prediction.
+class Predict(Awaitable, DeliveredTask):
+    """Request a prediction from a program.
 
     ``predict.delay(question="…")`` takes the program's input fields and nothing else. How it is answered are options of
     ``apply_async``: ``program``, ``variant``, ``unit``, ``refresh``, ``request_id``, besides Celery's own.
@@ -58,88 +49,135 @@ class Predict(DeliveredTask):
     acks_late = True
     ignore_result = False
 
-    def __call__(self, *args: Any, **inputs: Any) -> Any:
-        """Run the body; what Celery sends on from its answer, it sends only once that is stored.
+    @functools.cached_property
+    def runtime(self) -> Runtime:
+        """The runtime of its application; the default where that is a user's own, for Celery gives tasks to all."""
+        return getattr(self.app, "runtime", DEFAULT)
+
+    def __call__(self, /, *args: Any, **inputs: Any) -> Any:
+        """Run the body, and store its answer before Celery sends it on.
 
         Celery calls links and the chain's next task first and stores then. A worker that dies in between would have
-        sent an answer that nobody else gets: the job would be computed anew.
+        sent an answer that is not stored: the job would be computed again.
 
         Raises:
             Ignore: If the run has lost its job.
         """
         answer = super().__call__(*args, **inputs)
         request = self.request
-        if (request.callbacks or request.chain) and not request.called_directly:
+        if (request.callbacks or request.chain) and not (request.called_directly or request.is_eager):
             if not self.backend.store_answer(request.id, answer, request):
                 raise Ignore
-            request.is_answer_stored = True
+            task_run(request).is_answer_stored = True
         return answer
 
+    @in_own_runtime
     def AsyncResult(self, task_id: str, **options: Any) -> PredictionResult:  # noqa: N802 - Celery's name
         """Return the handle of a prediction by its task id."""
-        return PredictionResult(task_id, **options)
+        return process_asker().result(task_id, **options)
 
-    def delay(self, *args: Any, **inputs: Any) -> PredictionResult:
-        """Ask for a prediction by its input fields.
+    def delay(self, /, *args: Any, **inputs: Any) -> PredictionResult:
+        """Request a prediction by its input fields.
 
         Args:
-            *args: None: inputs are passed by name.
+            *args: Refused: inputs are passed by name.
             **inputs: The program's input fields.
 
         Raises:
             InvalidRequest: If it can never be served; nothing is sent.
             RedisUnavailable: If Redis does not answer.
         """
+        if self.runtime is not current():  # as in_own_runtime has it, without a call of its own
+            with self.runtime.active():
+                return self.delay(*args, **inputs)
         if args:
-            raise InvalidInputs("inputs are passed by name")
-        return self._ask(build_request(inputs), {})
+            raise InvalidInputs("inputs are passed by name: predict.delay(question=…)")
+        try:
+            request = build_request(inputs)
+        except (InvalidInputs, UnknownProgram) as error:
+            raise _with_place_of_options(error, inputs) from None
+        return process_asker().ask(request, {})
 
+    def s(self, /, *args: Any, **inputs: Any) -> Any:
+        """Return the signature of a call, as Celery does, whatever the names of the inputs."""
+        return self.signature(args, inputs)
+
+    def si(self, /, *args: Any, **inputs: Any) -> Any:
+        """Return the signature of a call that takes nothing from the task before it."""
+        return self.signature(args, inputs, immutable=True)
+
+    @in_own_runtime
     def apply_async(
         self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> PredictionResult:
-        """Ask for a prediction, and say how.
+        """Request a prediction, with options.
 
         Args:
             args: In a chain, what the task before returned: a dict of inputs, or a prediction whose outputs are inputs
                 here. Otherwise none.
             kwargs: The program's input fields.
-            **options: ``program``, which may be left out where there is one; ``variant`` forces one; ``unit`` is whom
-                the experiment sticks to; ``refresh=True`` computes a new answer; ``request_id`` is your own id of the
-                call. Further, Celery's own options but for ``queue``, which the variant decides.
+            **options: ``program``, which may be left out if there is one; ``variant`` forces one; ``unit`` is the user
+                or session that keeps its variant; ``refresh=True`` computes a new answer; ``request_id`` is your own
+                id of the call. Also Celery's own options except ``queue``, which the variant decides.
 
         Raises:
             InvalidRequest: If it can never be served; nothing is sent.
             RedisUnavailable: If Redis does not answer.
         """
-        asked = {name: options.pop(name) for name in _PREDICTION_OPTIONS & options.keys()}
+        asked = {name: options.pop(name) for name in PREDICT_OPTIONS & options.keys()}
         options = {name: value for name, value in options.items() if value is not None}
         self._check_options(options)
         inputs = _merge(args, kwargs, asked.get("program"))
-        request = build_request(inputs, **asked)
-        if _OWN_ID_OPTIONS.isdisjoint(options):
-            return self._ask(request, options)
-        with redis_errors("send the prediction"):
-            return self.publish(request, options, options.pop("task_id", None) or uuid(), is_claimed=False)
+        return process_asker().ask(build_request(inputs, **asked), options)
 
-    def many(  # noqa: PLR0913 - the options of a prediction, all by name
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        *,
-        program: str | None = None,
-        variant: str | None = None,
-        unit: object = None,
-        refresh: bool = False,
-        priority: int = MOST_URGENT,
-    ) -> list[PredictionResult]:
-        """Ask for many predictions at once, looked up and published in bulk.
+    @in_own_runtime
+    def apply(self, args: Any = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Answer in this process while ``dspyq.testing`` answers predictions; a producer cannot.
+
+        Celery's canvas calls this under ``task_always_eager``.
+        """
+        if not process_asker().is_local:
+            return super().apply(args, kwargs, **options)
+        for name in _APPLY_OPTIONS & options.keys():
+            del options[name]
+        return self.apply_async(carried(args), kwargs, **options)
+
+    @in_own_runtime
+    def run_here(self, request: Request, **options: Any) -> Any:
+        """Run the task's body in this process, with links and signals, as Celery's own ``apply`` does."""
+        return super().apply((), request.inputs, **options)
+
+    @in_own_runtime
+    def feedback(self, given_for: PredictionResult | str, *, name: str, value: float) -> FeedbackOutcome:
+        """Count a judgement of an answer for the experiment that the call is part of.
+
+        Args:
+            given_for: The handle of the call, or ``metadata.exposure`` of its answer.
+            name: One of the experiment's ``feedback`` tables.
+            value: The judgement, within its range.
+
+        Returns:
+            ``new``; ``same`` if it was given before; ``replaced`` or ``kept`` if another was, as the table states.
+
+        Raises:
+            FeedbackRefused: If it is not counted; the text states the reason.
+            RedisUnavailable: If Redis does not answer.
+        """
+        token = given_for if isinstance(given_for, str) else given_for.exposure
+        return give_feedback(token or "", name, value)
+
+    async def feedback_async(self, given_for: PredictionResult | str, *, name: str, value: float) -> FeedbackOutcome:
+        """As ``feedback``, without blocking the event loop."""
+        return await off_loop(functools.partial(self.feedback, given_for, name=name, value=value))
+
+    @in_own_runtime
+    def many(self, rows: Iterable[Mapping[str, Any]], **options: Unpack[ManyOptions]) -> list[PredictionResult]:
+        """Request many predictions at once, looked up and published in bulk.
 
         Args:
             rows: The inputs of each prediction.
-            program: As of ``apply_async``.
-            variant: As of ``apply_async``.
-            unit: As of ``apply_async``, for all rows; left out, each row's inputs are its unit.
-            refresh: As of ``apply_async``.
-            priority: The turn of all rows, 0 (most urgent) to 9.
+            **options: For all rows: ``program``, ``variant``, ``unit`` and ``refresh``, as of ``apply_async``, and
+                ``priority``, their turn, 0 (most urgent) to 9. Without ``unit``, each row's inputs are its unit.
 
         Returns:
             The handles, in the order of the rows.
@@ -148,120 +186,19 @@ class Predict(DeliveredTask):
             InvalidRequest: If a row can never be served, with its number; then nothing is sent.
             RedisUnavailable: If Redis does not answer; the rows before may have been sent.
         """
-        self._check_options({"priority": priority})
-        requests = []
-        for number, row in enumerate(rows, start=1):
-            try:
-                requests.append(build_request(row, program=program, variant=variant, unit=unit, refresh=refresh))
-            except InvalidInputs as error:
-                raise type(error)(f"row {number}: {error}") from None
-        handles: list[PredictionResult] = []
-        for start in range(0, len(requests), CHUNK_ROWS):
-            handles += self._ask_many(requests[start : start + CHUNK_ROWS], priority)
-        return handles
-
-    def _ask(self, request: Request, options: dict[str, Any]) -> PredictionResult:
-        """Look a plain call up, join its question's run, or begin one."""
-        asked_at = time.monotonic()
-        if (hit := self._look_in_memory(request, asked_at)) is not None:
-            return hit
-        task_id = uuid()
-        with redis_errors("ask for the prediction"):
-            claim = process_claims().claim(request, task_id, priority=options.get("priority", MOST_URGENT))
-            if claim.verdict == "claim":
-                self._publish_claimed(request, options, claim.task_id)
-            elif claim.verdict == "urge":
-                self.publish(request, options, claim.task_id, is_claimed=True, batch=claim.batch)
-        return self._handle(request, claim, asked_at)
-
-    def _ask_many(self, requests: list[Request], priority: int) -> list[PredictionResult]:
-        asked_at = time.monotonic()
-        handles = [self._look_in_memory(request, asked_at) for request in requests]
-        missed = [index for index, handle in enumerate(handles) if handle is None]
-        if missed:
-            wanted = [requests[index] for index in missed]
-            with redis_errors("ask for the predictions"):
-                claims = process_bulk().ask(wanted, [uuid() for _ in wanted], priority=priority)
-            for index, claim in zip(missed, claims, strict=True):
-                handles[index] = self._handle(requests[index], claim, asked_at)
-        return [handle for handle in handles if handle is not None]
-
-    def _look_in_memory(self, request: Request, asked_at: float) -> PredictionResult | None:
-        if request.refresh:
-            return None
-        entry = process_cache().get(request.input_hash, request.queue)
-        if entry is None:
-            return None
-        _tell_of_hit(request, entry.task_id, "memory", asked_at)
-        return PredictionResult.of_request(
-            request, entry.task_id, asked_at=asked_at, cache_level="memory", payload=entry.payload
+        for name in options.keys() - MANY_OPTIONS:
+            raise InvalidOption(f"many has no option {name!r}: it takes {', '.join(sorted(MANY_OPTIONS))}")
+        self._check_options(options)
+        asked = RowOptions(
+            program=options.get("program"),
+            variant=options.get("variant"),
+            unit=options.get("unit"),
+            refresh=options.get("refresh", False),
         )
-
-    def _handle(self, request: Request, claim: Claim, asked_at: float) -> PredictionResult:
-        process_calls().count_claim(claim.verdict, request.variant.model.name)
-        if claim.verdict == "hit":
-            _tell_of_hit(request, claim.task_id, "redis", asked_at)
-            return PredictionResult.of_request(
-                request,
-                claim.task_id,
-                asked_at=asked_at,
-                cache_level="redis",
-                payload=claim.result,
-                milliseconds_left=claim.milliseconds_left,
-            )
-        level: CacheLevel | None = None if claim.verdict == "claim" else "joined"
-        if level is not None:
-            note_shared(level, claim.task_id)
-        return PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level=level)
-
-    def _publish_claimed(self, request: Request, options: dict[str, Any], task_id: str) -> None:
-        try:
-            self.publish(request, options, task_id, is_claimed=True)
-        except (OperationalError, RedisError, OSError):
-            # It may have been sent all the same; then the claim stays. Redis may be gone: then the claim lapses by
-            # itself, after delivery.claim_timeout_seconds.
-            with suppress(RedisError):
-                process_claims().release(request, Run(task_id))
-            raise
-
-    def publish(  # noqa: PLR0913 - what is sent, and in whose name
-        self,
-        request: Request,
-        options: dict[str, Any],
-        task_id: str,
-        *,
-        is_claimed: bool,
-        batch: str = "",
-        is_one_of_many: bool = False,
-    ) -> PredictionResult:
-        """Send a request's message, as Celery sends any task's.
-
-        Args:
-            request: The request.
-            options: Celery's own options of the call.
-            task_id: Its task.
-            is_claimed: Whether that task has claimed the question.
-            batch: The batch that did so; empty for none.
-            is_one_of_many: Whether it is sent with others, whose span is its own.
-        """
-        options = dict(options)
-        for name in {"link", "link_error"} & options.keys():
-            options[name] = [_with_id(signature) for signature in maybe_list(options[name])]
-        header = request.header(is_claimed=is_claimed, batch=batch)._asdict()
-        span = publishing(request.queue, request_id=request.request_id, task_id=task_id)
-        with nullcontext() if is_one_of_many else span:
-            headers = {**(options.get("headers") or {}), **trace_headers(), HEADER: header}
-            result: PredictionResult = super().apply_async(
-                (),
-                request.inputs,
-                task_id=task_id,
-                queue=request.queue,
-                declare=(),  # a worker declares what it takes from; nothing needs declaring to be sent
-                **{**options, "headers": headers},
-            )
-        result.request = request
-        process_calls().count_published(request.queue)
-        return result
+        if isinstance(rows, Mapping | str | bytes):
+            raise InvalidInputs("many takes a list of rows: many([{…}, {…}]); one question is predict.delay(…)")
+        requests = list(build_requests(rows, **asked))
+        return process_asker().ask_many(requests, options.get("priority", MOST_URGENT))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         if options.get("ignore_result"):
@@ -271,37 +208,23 @@ class Predict(DeliveredTask):
         priority = options.get("priority", MOST_URGENT)
         if not isinstance(priority, int) or not MOST_URGENT <= priority <= LEAST_URGENT:
             raise InvalidOption(f"priority is a whole number from {MOST_URGENT} (most urgent) to {LEAST_URGENT}")
-        known = _CELERY_OPTIONS | _PREDICTION_OPTIONS | set(options.get("stamped_headers", ()))
+        known = _CELERY_OPTIONS | PREDICT_OPTIONS | set(options.get("stamped_headers", ()))
         for name in options.keys() - known:
             import difflib  # noqa: PLC0415 - only a mistake needs it
 
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; inputs go into kwargs={…}"
             raise InvalidOption(f"apply_async has no option {name!r}{hint}")
-
-
-def _tell_of_hit(request: Request, task_id: str, level: CacheLevel, asked_at: float) -> None:
-    """Nothing is sent, so that no worker tells of it."""
-    note_shared(level, task_id)
-    log_hit(request, task_id, level, asked_at)
-
-
-def _with_id(signature: Any) -> Any:
-    """Give a link its task id now: a prediction that is delivered twice then links once.
-
-    An error link that takes more than one argument Celery calls as a function, within the run that failed: no id keeps
-    it from being called again.
-    """
-    named = maybe_signature(signature, app=app).clone()
-    named.freeze()
-    return named
+        check_values(options)
 
 
 def _merge(args: Any, kwargs: Mapping[str, Any] | None, program: str | None) -> Mapping[str, Any]:
-    """Put what a chain passes on below the inputs given by name."""
+    """Merge a chain's result with the inputs given by name, which take precedence."""
+    if isinstance(args, Mapping):
+        raise InvalidInputs("inputs are passed as kwargs: predict.apply_async(kwargs={…})")
     if not args:
         return kwargs or {}
-    if len(args) > 1 or not isinstance(args[0], Mapping):
+    if not isinstance(args, (list, tuple)) or len(args) > 1 or not isinstance(args[0], Mapping):
         raise InvalidInputs(
             "inputs are passed by name; in a chain, the task before must return a dict of inputs or a prediction, "
             "or use predict.si(…)"
@@ -313,19 +236,66 @@ def _merge(args: Any, kwargs: Mapping[str, Any] | None, program: str | None) -> 
     return {**previous, **(kwargs or {})}
 
 
-def _run(task: Predict, *args: Any, **inputs: Any) -> dict[str, Any]:
+def _with_place_of_options(error: InvalidRequest, inputs: Mapping[str, Any]) -> InvalidRequest:
+    """Return the error of a ``delay``; with a hint if there are options among the inputs."""
+    options = sorted((PREDICT_OPTIONS | _CELERY_OPTIONS) & inputs.keys())
+    if not options:
+        return error
+    example = ", ".join(f"{name}=…" for name in options)
+    return type(error)(
+        f"{error}; delay takes input fields alone: options go to predict.apply_async(kwargs={{…}}, {example})"
+    )
+
+
+def _run(task: Predict, /, *args: Any, **inputs: Any) -> dict[str, Any]:
     del args  # an apply_async of ours sends none
     if _body is None:
-        raise InvalidRequest("predictions run in workers: start one with 'celery -A dspyq worker'")
+        raise InvalidRequest(
+            "predictions run in workers: start one with 'celery -A dspyq worker'; "
+            "in a test, use dspyq.testing.answers(…)"
+        )
     return _body(task, inputs)
 
 
-def install_body(body: Body) -> None:
-    """Give the task what it does; a worker does so when it starts, a producer never does."""
-    global _body  # noqa: PLW0603 - one task, one body, for the life of the process
-    _body = body
+def install_body(body: PredictBody | None) -> PredictBody | None:
+    """Set the task's body, and return the previous one.
+
+    A worker does so when it starts, ``dspyq.testing`` for a test, a producer never.
+    """
+    global _body
+    before, _body = _body, body
+    return before
 
 
-_body: Body | None = None
-#: Bound to the application, and so to the configuration, when it is first used.
-predict: Predict = app.task(_run, base=Predict, bind=True, name=TASK_NAME)
+_body: PredictBody | None = None
+
+
+def _declare(own: App, *, is_shared: bool) -> Predict:
+    """Declare the task to an application; it is bound to that, and so to its configuration, when it is first used."""
+    task: Predict = own.task(_run, base=Predict, bind=True, name=TASK_NAME, shared=is_shared)
+    return task
+
+
+@per_runtime(is_kept=True)
+def process_predict() -> Predict:
+    """Return the task of the runtime."""
+    own = process_app()
+    task: Predict = maybe_evaluate(_default_predict if own is app else _declare(own, is_shared=False))
+    return task
+
+
+class _CurrentPredict(Proxy):  # type: ignore[misc]  # celery ships no types
+    """Stands for the task of whatever runtime is active."""
+
+    __slots__ = ()
+
+    def _get_current_object(self) -> Predict:
+        return process_predict()
+
+    def __getattr__(self, name: str) -> Any:  # Celery's own takes longer, at each call
+        return getattr(process_predict(), name)
+
+
+#: Shared, as Celery calls it: the user's own applications have it too, so that their workers can send it on.
+_default_predict = _declare(app, is_shared=True)
+predict: Predict = _CurrentPredict(process_predict)

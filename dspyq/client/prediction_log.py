@@ -1,9 +1,10 @@
-"""The log entry of a prediction: the same of a worker that answered it, and of a producer that had it cached."""
+"""Log entry of a prediction, the same for a worker's answer and a producer's cache hit."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
@@ -13,30 +14,35 @@ from dspyq.prediction.request import Header, Request
 logger = logging.getLogger("dspyq.predictions")
 
 
-def prediction_event(  # noqa: PLR0913 - the fields of an entry, all by name
-    header: Header | None,
-    *,
-    task_id: str,
-    model: str | None,
-    status: str,
-    duration_seconds: float,
-    cache_level: CacheLevel | None = None,
-    tokens: int = 0,
-    cost_usd: float | None = 0.0,
-    error: str | None = None,
-) -> Event:
+@dataclass(frozen=True)
+class PredictionOutcome:
+    """Outcome of a prediction, as its entry states it.
+
+    Attributes:
+        status: ``success``, ``fallback`` or ``error``.
+        duration_seconds: Its duration, over all runs.
+        cache_level: Where a cached answer came from.
+        tokens: Tokens used for this prediction: 0 if it was cached.
+        cost_usd: Cost of this prediction; None if unknown.
+        error: The type of its error.
+    """
+
+    status: str
+    duration_seconds: float
+    cache_level: CacheLevel | None = None
+    tokens: int = 0
+    cost_usd: float | None = 0.0
+    error: str | None = None
+
+
+def prediction_event(header: Header | None, outcome: PredictionOutcome, *, task_id: str, model: str | None) -> Event:
     """Return the entry.
 
     Args:
-        header: What was asked; None where it could not be read.
+        header: The request's header; None if it could not be read.
+        outcome: The prediction's outcome.
         task_id: The task that answered.
         model: The model's table in the configuration.
-        status: ``success``, ``fallback`` or ``error``.
-        duration_seconds: How long it took, over all runs.
-        cache_level: Where a cached answer came from.
-        tokens: What this prediction used itself: 0 where it was cached.
-        cost_usd: What it cost itself; None where that is unknown.
-        error: The type of what it failed with.
     """
     asked = header._asdict() if header else {}
     event = Event(
@@ -48,13 +54,13 @@ def prediction_event(  # noqa: PLR0913 - the fields of an entry, all by name
         program=asked.get("program"),
         variant=asked.get("variant"),
         input_hash=asked.get("input_hash"),
-        cache_hit=cache_level is not None,
-        cache_level=cache_level,
-        duration_ms=round(duration_seconds * 1000, 3),
-        tokens=tokens,
-        cost_usd=cost_usd,
-        status=status,
-        error=error,
+        cache_hit=outcome.cache_level is not None,
+        cache_level=outcome.cache_level,
+        duration_ms=round(outcome.duration_seconds * 1000, 3),
+        tokens=outcome.tokens,
+        cost_usd=outcome.cost_usd,
+        status=outcome.status,
+        error=outcome.error,
     )
     if batch := asked.get("batch"):
         event.fields["batch"] = batch
@@ -62,16 +68,14 @@ def prediction_event(  # noqa: PLR0913 - the fields of an entry, all by name
 
 
 def log_hit(request: Request, task_id: str, cache_level: CacheLevel, asked_at: float) -> None:
-    """Log an answer that a producer had from the cache, where ``logging.producer_entries`` says so."""
+    """Log a producer's cache hit, if ``logging.producer_entries`` is set."""
     if not get_settings().logging.producer_entries:
         return
     logger.info(
         prediction_event(
             request.header(is_claimed=False),
+            PredictionOutcome("success", time.monotonic() - asked_at, cache_level),
             task_id=task_id,
             model=request.variant.model.name,
-            status="success",
-            duration_seconds=time.monotonic() - asked_at,
-            cache_level=cache_level,
         )
     )

@@ -1,173 +1,225 @@
-"""Sends many predictions at once: Celery makes one message for each queue, and the others are made after it.
-
-Celery and kombu take ten times as long to make a message as Redis to store it, and of a batch's messages all but a few
-fields are the same. Whatever could make them differ in more is left to Celery.
-"""
+"""Publishing of predictions: from a template where their messages differ only in a few fields, else by Celery."""
 
 from __future__ import annotations
 
-import binascii
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
-import orjson
 from celery import signals
+from celery.canvas import maybe_signature
+from celery.utils.functional import maybe_list
 
-from dspyq.celery_app.application import HEADER, TASK_NAME, app
+from dspyq.celery_app.application import process_app
+from dspyq.client.call_counters import process_calls
+from dspyq.client.message_template import MessageTemplate, Outgoing
+from dspyq.client.result import PredictionResult
 from dspyq.config.privacy import hides_content
+from dspyq.core.names import HEADER, TASK_NAME
+from dspyq.core.runtime import per_runtime
+from dspyq.delivery.kept_jobs import jobs_kept
 from dspyq.delivery.leases import process_leases
-from dspyq.delivery.records import BATCH_SIZE, Job
-from dspyq.delivery.transport import jobs_kept
+from dspyq.delivery.records import BATCH_SIZE, QueuedJob
 from dspyq.prediction.request import Request
-from dspyq.tracing.propagation import publishing
+from dspyq.tracing.propagation import publishing, trace_headers
+from dspyq.tracing.tracing import process_tracing
 
-#: The version of Celery's messages that a template reads.
+#: The version of Celery's messages that a template supports.
 _PROTOCOL = 2
-#: Messages are stored in one round trip up to so many bytes of them.
+#: Raised of another serializer or encoding, compression, half a surrogate pair.
+_NO_TEMPLATE = (ValueError, TypeError, LookupError)
+#: Most bytes of messages in one round trip.
 _MOST_BYTES = 8 * 2**20
 
 
-class Claimed(NamedTuple):
-    """A prediction to send.
+def publish(
+    outgoing: Outgoing, options: Mapping[str, Any], *, is_one_of_many: bool = False, is_sample: bool = False
+) -> PredictionResult:
+    """Send a prediction's message, as Celery sends any task's.
 
-    Attributes:
-        request: What is asked.
-        task_id: The task that has claimed it.
-        batch: The batch that pays; empty for none.
+    Args:
+        outgoing: The prediction.
+        options: Celery's own options of the call.
+        is_one_of_many: Whether it is sent with others, whose span is its own.
+        is_sample: Whether it is made for a template, and kept.
     """
+    request, task_id, batch, is_claimed = outgoing
+    sent: dict[str, Any] = {
+        "result_cls": PredictionResult,
+        "ignore_result": False,
+        "declare": (),  # workers declare their queues; sending needs no declaration
+        **options,
+    }
+    for name in {"link", "link_error"} & sent.keys():
+        sent[name] = [_with_id(signature) for signature in maybe_list(sent[name])]
+    header = request.header(is_claimed=is_claimed, batch=batch).stated()
+    span = publishing(request.queue, request_id=request.request_id, task_id=task_id)
+    with nullcontext() if is_one_of_many else span:
+        sent["headers"] = {**(sent.get("headers") or {}), **trace_headers(), HEADER: header}
+        result: PredictionResult = process_app().send_task(
+            TASK_NAME, (), request.inputs, task_id=task_id, queue=request.queue, **sent
+        )
+    result.request = request
+    if not is_sample:
+        process_calls().count_published(request.queue)
+    return result
 
-    request: Request
-    task_id: str
-    batch: str
 
-
-def publish_many(claimed: Sequence[Claimed], *, priority: int) -> None:
+def publish_many(outgoing: Sequence[Outgoing], *, priority: int) -> None:
     """Send predictions, in their order.
 
     Raises:
         redis.RedisError: If Redis does not answer or refuses; some may have been sent.
         kombu.exceptions.OperationalError: The same, from Celery's own way.
     """
-    if not claimed:
+    if not outgoing:
         return
-    with publishing(claimed[0].request.program.name, count=len(claimed)):
-        jobs = _make_jobs(claimed, priority)
+    with publishing(outgoing[0].request.program.name, count=len(outgoing)):
+        jobs = _make_jobs(outgoing, priority)
         if jobs is None:
-            _publish_by_celery(claimed, priority)
+            _publish_by_celery(outgoing, priority)
             return
         for some in _in_parts(jobs):
             process_leases().records.put_many(some)
+        for queue, number in Counter(each.request.queue for each in outgoing).items():
+            process_calls().count_published(queue, number)
 
 
-class MessageTemplate:
-    """Makes messages that differ from Celery's own in nothing but what is a prediction's own.
+@dataclass
+class _KeptTemplates:
+    """Templates for single predictions, as long as Celery's settings stay as they are.
 
-    Args:
-        sample: A job that Celery made.
-
-    Raises:
-        ValueError: If its message cannot be read.
-        LookupError: If it is in another form.
+    Attributes:
+        changes: Celery's settings that this process has set.
+        are_messages_alike: Whether those settings allow templates.
+        templates: The templates, by queue, scope and priority.
     """
 
-    def __init__(self, sample: Job) -> None:
-        self._sample = sample
-        self._message: dict[str, Any] = orjson.loads(sample.message)
-        args, _, embed = _read_body(self._message)
-        self._body_start = b"[" + orjson.dumps(args) + b","
-        self._body_end = b"," + orjson.dumps(embed) + b"]"
-
-    def make(self, claimed: Claimed) -> Job:
-        """Return the job of a prediction."""
-        request, task_id, batch = claimed
-        message = self._message
-        body = self._body_start + request.canonical_inputs + self._body_end
-        header = request.header(is_claimed=True, batch=batch)._asdict()
-        text = orjson.dumps(
-            {
-                **message,
-                "body": binascii.b2a_base64(body, newline=False).decode(),
-                "headers": {**message["headers"], "id": task_id, "root_id": task_id, HEADER: header},
-                "properties": {**message["properties"], "correlation_id": task_id, "delivery_tag": task_id},
-            }
-        )
-        return self._sample._replace(id=task_id, message=text)
-
-    def makes(self, claimed: Claimed) -> bool:
-        """Whether it makes of the sample's prediction what Celery made of it."""
-        made: dict[str, Any] = orjson.loads(self.make(claimed).message)
-        bodies = [_read_body(message) for message in (made, self._message)]
-        theirs = {**self._message, "body": made["body"]}
-        theirs["properties"] = {**theirs["properties"], "delivery_tag": claimed.task_id}  # random; a run has its own
-        return bodies[0] == bodies[1] and made == theirs
+    changes: dict[str, Any]
+    are_messages_alike: bool
+    templates: dict[tuple[str, str, int], MessageTemplate] = field(default_factory=dict)
 
 
-def _make_jobs(claimed: Sequence[Claimed], priority: int) -> list[Job] | None:
-    """Return the jobs; None where Celery has to make each message itself."""
-    if not _are_messages_alike():
+@per_runtime
+def _kept() -> list[_KeptTemplates]:
+    return []
+
+
+def make_job(request: Request, task_id: str, priority: int) -> QueuedJob | None:
+    """Return the job of one prediction that claims its question; None if Celery must make its message.
+
+    Raises:
+        InputsTooLarge: If the message is larger than it may be.
+    """
+    outgoing = Outgoing(request, task_id)
+    template = find_template(outgoing, priority)
+    if template is None:
         return None
-    templates: dict[str, MessageTemplate] = {}
+    try:
+        job = template.make(outgoing)
+    except _NO_TEMPLATE:
+        return None
+    process_leases().records.check_size(job.message)
+    return job
+
+
+def find_template(outgoing: Outgoing, priority: int) -> MessageTemplate | None:
+    """Return the template of predictions that claim their questions; None if Celery must make their messages.
+
+    So it is where calls are traced: the span of a message begins before it is made, and not every call sends one.
+
+    Args:
+        outgoing: The first of them.
+        priority: Their turn.
+    """
+    if process_tracing() is not None or not _are_messages_alike_now():
+        return None
+    kept, changes = _kept(), process_app().conf.changes
+    if not kept or kept[0].changes != changes:
+        kept[:] = [_KeptTemplates(dict(changes), _do_settings_allow_templates())]
+    if not kept[0].are_messages_alike:
+        return None
+    templates, kind = kept[0].templates, (outgoing.request.queue, outgoing.request.scope, priority)
+    template = templates.get(kind)
+    if template is None:
+        try:
+            template = templates[kind] = _make_template(outgoing, priority)
+        except _NO_TEMPLATE:
+            return None
+    return template
+
+
+def _make_jobs(outgoing: Sequence[Outgoing], priority: int) -> list[QueuedJob] | None:
+    """Return the jobs; None if Celery must make each message itself."""
+    if not (_are_messages_alike_now() and _do_settings_allow_templates()):
+        return None
+    templates: dict[tuple[str, str], MessageTemplate] = {}
     jobs = []
     try:
-        for each in claimed:
-            template = templates.get(each.request.queue)
+        for each in outgoing:
+            kind = each.request.queue, each.request.scope
+            template = templates.get(kind)
             if template is None:
-                template = templates[each.request.queue] = _make_template(each, priority)
+                template = templates[kind] = _make_template(each, priority)
             jobs.append(template.make(each))
-    except (ValueError, TypeError, LookupError):  # another serializer or encoding, compression, half a surrogate pair
+    except _NO_TEMPLATE:
         return None
     return jobs
 
 
-def _are_messages_alike() -> bool:
-    """Whether nothing sees or changes each message on its way, and none shows its inputs or is another task's child."""
-    conf = app.conf
+def _are_messages_alike_now() -> bool:
+    """Return True if no signal and no running task makes messages differ."""
     watchers = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+    return not any(signal.receivers for signal in watchers) and process_app().current_worker_task is None
+
+
+def _do_settings_allow_templates() -> bool:
+    """Return True if no route or setting makes messages differ, or shows their inputs."""
+    conf = process_app().conf
     return (
         hides_content()
         and conf.task_protocol == _PROTOCOL
         and not (conf.task_send_sent_event or conf.task_always_eager or conf.task_routes)
-        and not any(signal.receivers for signal in watchers)
-        and app.current_worker_task is None
     )
 
 
-def _make_template(claimed: Claimed, priority: int) -> MessageTemplate:
-    """Have Celery make one message.
+def _make_template(outgoing: Outgoing, priority: int) -> MessageTemplate:
+    """Return a template from one message made by Celery.
 
     Raises:
-        ValueError: If a template makes another one of it, or cannot read it; or one of the other errors.
+        ValueError: If the template does not reproduce it, or cannot read it; or one of the other errors.
     """
     with jobs_kept() as jobs:
-        _publish(claimed, {"priority": priority})
+        publish(outgoing, {"priority": priority}, is_one_of_many=True, is_sample=True)
     template = MessageTemplate(jobs[0])
-    if not template.makes(claimed):
+    if not template.makes(outgoing):
         raise ValueError("a template makes another message")
     return template
 
 
-def _publish_by_celery(claimed: Sequence[Claimed], priority: int) -> None:
-    with app.producer_or_acquire() as producer, producer.batch(BATCH_SIZE):
+def _publish_by_celery(outgoing: Sequence[Outgoing], priority: int) -> None:
+    with process_app().producer_or_acquire() as producer, producer.batch(BATCH_SIZE):
         options = {"producer": producer, "priority": priority}
-        for each in claimed:
-            _publish(each, options)
+        for each in outgoing:
+            publish(each, options, is_one_of_many=True)
 
 
-def _publish(claimed: Claimed, options: dict[str, Any]) -> None:
-    request, task_id, batch = claimed
-    app.tasks[TASK_NAME].publish(request, options, task_id, is_claimed=True, batch=batch, is_one_of_many=True)
+def _with_id(signature: Any) -> Any:
+    """Give a link its task id now, so that a prediction delivered twice links once.
+
+    An error link that takes more than one argument Celery calls as a function, within the run that failed: no id keeps
+    it from being called again.
+    """
+    named = maybe_signature(signature, app=process_app()).clone()
+    named.freeze()
+    return named
 
 
-def _read_body(message: dict[str, Any]) -> list[Any]:
-    if message["properties"]["body_encoding"] != "base64":
-        raise ValueError("the body is in another encoding")
-    body: list[Any] = orjson.loads(binascii.a2b_base64(message["body"]))
-    return body
-
-
-def _in_parts(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Cut jobs where they get too many or too large for one round trip."""
-    part: list[Job] = []
+def _in_parts(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
+    """Split jobs into parts that fit one round trip."""
+    part: list[QueuedJob] = []
     part_bytes = 0
     for job in jobs:
         if part and (len(part) == BATCH_SIZE or part_bytes + len(job.message) > _MOST_BYTES):

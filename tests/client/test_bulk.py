@@ -6,6 +6,7 @@ import json
 import orjson
 import pytest
 import redis
+from celery.signals import before_task_publish
 
 from dspyq.batch.account import BatchAccount
 from tests.support.processes import eventually
@@ -47,9 +48,9 @@ def ask(bulk):
 @pytest.fixture
 def answer(claims):
     def answer(question, task_id, serve_seconds=60):
-        from dspyq.cache.claims import Run, Stored
+        from dspyq.cache.claim import Run, Stored
 
-        payload = orjson.dumps({"status": "SUCCESS", "result": question})
+        payload = orjson.dumps({"status": "SUCCESS", "result": question, "input_hash": request(question).input_hash})
         stored = Stored(payload, serve_seconds, 60, {"successes": 1}, cost_nano_usd=7)
         assert claims.answer(request(question), Run(task_id), stored)
         return payload
@@ -80,8 +81,12 @@ def message(client, task_id):
 
 
 def counts(client):
-    """Every count of the variant and of the books."""
-    keys = ["dspy:v1:statistics:qa.control", *client.scan_iter("dspy:v1:costs:*")]
+    """Every count of the variant, of the savings and of the books."""
+    keys = [
+        "dspy:v1:statistics:qa.control",
+        *client.scan_iter("dspy:v1:savings:*"),
+        *client.scan_iter("dspy:v1:costs:*"),
+    ]
     return [{field: value for field, value in client.hgetall(key).items() if value != "0"} for key in keys]
 
 
@@ -100,38 +105,84 @@ def take():
 @pytest.mark.parametrize(
     "question", ["plain", 'ä "quoted" \u2028 \U0001f600\n', '{"__type__": "uuid", "__value__": 1}']
 )
-def test_a_message_is_the_one_that_delay_publishes(question, priority, predict, ask, client):
-    handle = predict.apply_async(kwargs={"question": question}, priority=priority)
+def test_a_message_is_the_one_that_celery_publishes(question, priority, predict, ask, client):
+    def watch(**_):
+        """Keep messages from being made without Celery, which calls this of its own alone."""
+
+    predict.apply_async(kwargs={"question": "warm"}, priority=priority)  # makes a template
+    before_task_publish.connect(watch)
+    try:
+        handle = predict.apply_async(kwargs={"question": question}, priority=priority)
+    finally:
+        before_task_publish.disconnect(watch)
     single = message(client, handle.id)
     score = client.hget(f"dspy:v1:job:{handle.id}", "score")
     record = client.hgetall(f"dspy:v1:job:{handle.id}").keys()
     client.flushall()
+    delayed = predict.apply_async(kwargs={"question": question}, priority=priority)
+    made = message(client, delayed.id)
+    for of_one in (made["headers"], made["properties"]):
+        of_one.update({name: handle.id for name, value in of_one.items() if value == delayed.id})
+    assert len(made["headers"]["dspyq"].pop("request_id")) == 32
+    assert client.hget(f"dspy:v1:job:{delayed.id}", "message").startswith('{"body":"'), "kombu's have spaces"
+    client.flushall()
     other, ours = ask("another", question, ids=["other", handle.id], batch="", priority=priority)
     assert client.hget(f"dspy:v1:job:{ours.task_id}", "message").startswith('{"body":"'), "kombu's have spaces"
-    made = message(client, ours.task_id)
+    of_many = message(client, ours.task_id)
     assert other.task_id != ours.task_id
-    for each in (single, made):
+    for each in (single, of_many):
         assert len(each["headers"]["dspyq"].pop("request_id")) == 32
-    assert made == single
+    assert made == of_many == single
     assert client.hgetall(f"dspy:v1:job:{handle.id}").keys() == record
-    assert int(client.hget(f"dspy:v1:job:{handle.id}", "score")) == int(score) + 1  # it was put second
+    assert int(client.hget(f"dspy:v1:job:{handle.id}", "score")) == int(score)  # each was put second
     assert made["headers"]["kwargsrepr"] == made["headers"]["argsrepr"] == "..."
 
 
-def test_a_chunk_takes_two_round_trips_and_a_look_one(ask, bulk, answer, redis_server):
-    questions = [f"q{number}" for number in range(8)]  # so few that Redis reads each pipeline at once
+def scripts(commands):
+    sent = [command for command in commands if not command.is_in_script and command.name != "PING"]
+    assert len({command.client for command in sent}) == 1
+    return [command.name for command in sent]
+
+
+def test_a_chunk_takes_one_round_trip_where_most_is_new_and_so_does_a_look(ask, bulk, answer, redis_server):
+    questions = [f"q{number}" for number in range(8)]
     ask("warm the connections")
     with redis_server.monitored() as commands:
         ask(*questions)
-    sent = [command for command in commands if not command.is_in_script and command.name != "PING"]
-    assert [command.name for command in sent] == ["EVALSHA"] * 16
-    assert len({command.client for command in sent}) == 1
+    assert scripts(commands) == ["EVALSHA"]
     for question in questions:
         answer(question, f"{BATCH}-{question}")
-    bulk.look(requests("none"))
+    bulk.peek(requests("none"))
     with redis_server.counted() as usage:
-        assert all(bulk.look(requests(*questions)))
+        assert all(bulk.peek(requests(*questions)))
     assert usage.round_trips == 1
+
+
+def test_messages_are_not_made_in_vain_where_the_last_rows_were_mostly_known(ask, redis_server):
+    questions = [f"q{number}" for number in range(8)]  # so few that Redis reads each pipeline at once
+    ask(*questions)
+    assert {claim.verdict for claim in ask(*questions, batch="another")} == {"join"}
+    with redis_server.monitored() as commands:
+        assert {claim.verdict for claim in ask(*(f"new {question}" for question in questions))} == {"claim"}
+    assert scripts(commands) == ["EVALSHA"] * 16  # to claim, then to send
+    with redis_server.monitored() as commands:
+        ask(*(f"newer {question}" for question in questions))
+    assert scripts(commands) == ["EVALSHA"]
+
+
+def test_of_a_question_that_a_chunk_asks_twice_the_second_joins_the_first(bulk, client):
+    found = bulk.ask(requests("a", "b", "a"), ["first", "other", "second"], priority=0)
+    assert verdicts(found) == [("claim", "first"), ("claim", "other"), ("join", "first")]
+    assert client.zrange(QUEUE, 0, -1) == ["first", "other"]
+    assert counts(client) == [{"misses": "2", "joined": "1"}]
+
+
+def test_rows_beyond_one_script_keep_their_order_and_each_has_a_bell(bulk, client):
+    asked = requests(*(f"q{number}" for number in range(230)))
+    ids = [f"id-{number}" for number in range(230)]
+    assert verdicts(bulk.ask(asked, ids, priority=3)) == [("claim", task_id) for task_id in ids]
+    assert client.zrange(QUEUE, 0, -1) == ids
+    assert client.llen("qa.control") == 230
 
 
 def test_processes_that_ask_overlapping_chunks_claim_each_question_once(bulk, client, start_producer):
@@ -175,7 +226,7 @@ def test_a_chunk_counts_what_single_calls_count(predict, bulk, answer, client):
     bulk.ask(requests(*asked), [f"t{number}" for number in range(5)], priority=0)
     assert counts(client) == single
     prepare()
-    found = bulk.look(requests(*asked))
+    found = bulk.peek(requests(*asked))
     assert [claim is not None for claim in found] == [True, True, False, False, False]
     missed = [question for question, claim in zip(asked, found, strict=True) if claim is None]
     bulk.ask(requests(*missed), [f"t{number}" for number in range(3)], priority=0)
@@ -187,21 +238,23 @@ def test_a_chunk_counts_what_single_calls_count(predict, bulk, answer, client):
 
 
 def test_a_look_passes_over_no_answer_but_to_a_refresh_and_goes_on_after_large_results(ask, bulk, claims, redis_server):
-    from dspyq.cache.claims import Run, Stored
+    from dspyq.cache.claim import Run, Stored
 
-    large = b"x" * 5 * 2**20  # two of them are all that one look returns
+    def own(question):  # two of them are all that one look returns
+        return b'"input_hash":"%s"' % request(question).input_hash.encode() + b"x" * 5 * 2**20
+
     questions = [f"q{number}" for number in range(4)]
     for question, claim in zip(questions, ask(*questions), strict=True):
-        claims.answer(request(question), Run(claim.task_id), Stored(large, 60, 60, {}))
+        claims.answer(request(question), Run(claim.task_id), Stored(own(question), 60, 60, {}))
     asked = [*requests(*questions[:3]), request("q3", refresh=True), *requests("unknown", "q3")]
     with redis_server.monitored() as commands:
-        found = bulk.look(asked)
+        found = bulk.peek(asked)
     assert [command.name for command in commands].count("EVALSHA") == 2
     assert [claim and (claim.verdict, claim.task_id, len(claim.result)) for claim in found] == [
-        *(("hit", f"{BATCH}-q{number}", len(large)) for number in range(3)),
+        *(("hit", f"{BATCH}-q{number}", len(own("q0"))) for number in range(3)),
         None,
         None,
-        ("hit", f"{BATCH}-q3", len(large)),
+        ("hit", f"{BATCH}-q3", len(own("q0"))),
     ]
     assert all(0 < claim.milliseconds_left <= 60_000 for claim in found if claim)
 
@@ -241,7 +294,7 @@ def test_what_was_asked_in_bulk_is_answered_once_also_when_it_is_asked_again(bul
     again = bulk.ask(asked, ids, priority=9, batch=BATCH)
     assert verdicts(again) == [("hit", task_id) for task_id in ids]
     stored = bulk.collect(ids)
-    assert [claim.result for claim in bulk.look(asked)] == stored
+    assert [claim.result for claim in bulk.peek(asked)] == stored
     assert [orjson.loads(meta)["result"]["metadata"]["cost_usd"] > 0 for meta in stored] == [True] * 20
     assert bulk.collect(["unknown"]) == [None]
 
@@ -254,7 +307,7 @@ def test_claims_that_cannot_be_sent_are_released(ask, client):
     assert {verdict for verdict, _ in verdicts(ask("a", "b", batch="another"))} == {"claim"}
 
 
-def test_whoever_listens_to_publishing_hears_of_each_message(ask, client):
+def test_receivers_of_publishing_signals_get_each_message(ask, client):
     from celery import signals
 
     heard = []
@@ -306,36 +359,34 @@ def test_what_is_configured_otherwise_is_left_to_celery(setting, run_producer, c
 
 
 def test_answers_of_another_redis_are_read_there_and_those_it_has_evicted_are_misses(
-    run_producer, redis_server, settings_file
+    configure, redis_server, settings_file
 ):
+    from dspyq.cache.claim import Run, Stored
+    from dspyq.cache.claims import process_claims
+    from dspyq.client.bulk import process_bulk
+    from dspyq.prediction.request import build_request
+    from dspyq.store.clients import answers_client, jobs_client
+    from dspyq.store.keys import savings_key, statistics_key
+
     answers_url = redis_server.url.removesuffix("/0") + "/1"
+    configure(settings_file({"result_url": answers_url}, challenger=0.5))
+    bulk, client = process_bulk(), jobs_client()
+    asked = [build_request({"question": f"q{n}"}, variant=("control", "challenger")[n % 2]) for n in range(6)]
+    for request, claim in zip(asked, bulk.ask(asked, list("012345"), priority=0), strict=True):
+        answer = {"result": claim.task_id, "input_hash": request.input_hash}
+        stored = Stored(orjson.dumps(answer), 60, 60, {}, cost_nano_usd=5)
+        process_claims().answer(request, Run(claim.task_id), stored)
+    answers_client().delete("celery-task-meta-0", "celery-task-meta-1", "celery-task-meta-2")
+    looked = [claim and orjson.loads(claim.result)["result"] for claim in bulk.peek(asked)]
+    (savings,) = client.keys(savings_key("*"))
 
-    def ask():
-        from dspyq.cache.claims import COSTS_PREFIX, STATISTICS_PREFIX, Run, Stored, process_claims
-        from dspyq.client.bulk import process_bulk
-        from dspyq.prediction.request import build_request
-        from dspyq.store.clients import answers_client, jobs_client
+    def counted(queue):
+        hits, misses = client.hmget(statistics_key(queue), "hits_redis", "misses")
+        return [int(hits), int(misses), int(client.hget(savings, f"{queue} avoided_nano_usd"))]
 
-        bulk, client = process_bulk(), jobs_client()
-        asked = [build_request({"question": f"q{n}"}, variant=("control", "challenger")[n % 2]) for n in range(6)]
-        for request, claim in zip(asked, bulk.ask(asked, list("012345"), priority=0), strict=True):
-            stored = Stored(claim.task_id.encode(), 60, 60, {}, cost_nano_usd=5)
-            process_claims().answer(request, Run(claim.task_id), stored)
-        answers_client().delete("celery-task-meta-0", "celery-task-meta-1", "celery-task-meta-2")
-        looked = [claim and claim.result.decode() for claim in bulk.look(asked)]
-        (book,) = client.keys(COSTS_PREFIX + "*")
-
-        def counted(queue):
-            hits, misses = client.hmget(STATISTICS_PREFIX + queue, "hits_redis", "misses")
-            return [int(hits), int(misses), int(client.hget(book, f"{queue} avoided_nano_usd"))]
-
-        after_look = [counted("qa.control"), counted("qa.challenger")]
-        verdicts = [claim.verdict for claim in bulk.ask(asked, list("abcdef"), priority=0)]
-        return [looked, after_look, verdicts, [counted("qa.control"), counted("qa.challenger")]]
-
-    looked, after_look, verdicts, after_ask = run_producer(
-        ask, settings_file(challenger=0.5), env={"DSPYQ_RESULT_URL": answers_url}
-    )
+    after_look = [counted("qa.control"), counted("qa.challenger")]
+    verdicts = [claim.verdict for claim in bulk.ask(asked, list("abcdef"), priority=0)]
+    after_ask = [counted("qa.control"), counted("qa.challenger")]
     assert looked == [None, None, None, "3", "4", "5"]
     assert after_look == [[1, 3, 5], [2, 3, 10]]
     assert verdicts == ["claim"] * 3 + ["hit"] * 3
@@ -345,7 +396,7 @@ def test_answers_of_another_redis_are_read_there_and_those_it_has_evicted_are_mi
 # Withdrawing
 
 
-def test_what_nobody_began_is_recalled_as_if_it_had_not_been_asked(ask, bulk, client):
+def test_a_question_without_a_run_is_recalled_without_a_trace(ask, bulk, client):
     asked = ask("a", "b")
     rows = [(question, claim.task_id) for question, claim in zip(requests("a", "b"), asked, strict=True)]
     assert bulk.recall(rows, batch=BATCH) == [True, True]
@@ -365,7 +416,7 @@ def test_what_a_run_holds_or_has_paid_for_or_answered_is_not_recalled(ask, bulk,
     client.hset(f"dspy:v1:calls:{BATCH}-paid", "a model call", "its reply")
     client.hset(f"dspy:v1:job:{BATCH}-lost", "lost", 1)  # its lease ran out: its worker may have called the model
     answer("answered", f"{BATCH}-answered")
-    from dspyq.cache.claims import Run
+    from dspyq.cache.claim import Run
 
     claims.release(request("failed"), Run(f"{BATCH}-failed"), {"failures": 1})
     claims.invalidate([request("forgotten").input_hash])
@@ -374,6 +425,21 @@ def test_what_a_run_holds_or_has_paid_for_or_answered_is_not_recalled(ask, bulk,
     assert bulk.recall(rows, batch=BATCH) == [False] * 6 + [True]
     assert client.zcard(QUEUE) == before
     assert client.exists(f"dspy:v1:job:{BATCH}-leased")
+
+
+def test_a_batch_that_leaves_a_question_to_others_pays_nothing_for_it(predict, ask, bulk, worker):
+    from dspyq.batch.account import BatchAccount
+    from dspyq.store.clients import jobs_client
+
+    account = BatchAccount(jobs_client(), BATCH)
+    account.open()
+    left, _ = ask("left", "kept")
+    waiting = predict.delay(question="left")
+    assert bulk.recall([(request("left"), left.task_id)], batch=BATCH) == [True]
+    worker()
+    assert waiting.get(timeout=20).answer
+    predict.AsyncResult(f"{BATCH}-kept").get(timeout=20)
+    assert account.read().calls == 1
 
 
 @pytest.mark.parametrize("way", ["recall", "withdraw"])
@@ -385,8 +451,9 @@ def test_what_others_wait_for_stays_and_the_batch_that_leaves_it_does_not_pay(wa
     found = getattr(bulk, way)(rows, batch=BATCH)
     assert found == ([True, True, True] if way == "recall" else 1)
     assert client.zrange(QUEUE, 0, -1) == [waiting.id, "another-theirs"]
-    batches = [message(client, task_id)["headers"]["dspyq"]["batch"] for task_id in (waiting.id, "another-theirs")]
-    assert batches == ["", "another"]
+    disowned = client.hget(f"dspy:v1:job:{waiting.id}", "disowned_by")
+    assert disowned == message(client, waiting.id)["headers"]["dspyq"]["batch"] == BATCH
+    assert not client.hexists("dspy:v1:job:another-theirs", "disowned_by")
     alias = client.hgetall(f"dspy:v1:prediction:{request('a').input_hash}")
     assert (alias["pending"], alias["joined"], alias.get("batch")) == (waiting.id, "0", None)
     assert waiting.cancel(), "its caller is the last"

@@ -1,0 +1,299 @@
+"""The path of a request: every form of a call of ``predict`` ends in this process's asker.
+
+In production that looks a question up, joins its run, or sends a job. ``dspyq.testing`` puts another one in its place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+from dspyq.cache.claim import Claim, Run
+from dspyq.cache.claims import process_claims
+from dspyq.cache.memory import process_cache
+from dspyq.celery_app.application import process_app
+from dspyq.celery_app.task_ids import process_task_ids
+from dspyq.client.bulk import CHUNK_ROWS, process_bulk
+from dspyq.client.call_counters import process_calls
+from dspyq.client.message_template import Outgoing
+from dspyq.client.prediction_log import log_hit
+from dspyq.client.publishing import make_job, publish
+from dspyq.client.result import PredictionResult
+from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
+from dspyq.errors import InputsTooLarge, InvalidOption, RedisUnavailable
+from dspyq.experiments.exposure import Exposure
+from dspyq.experiments.known import process_states
+from dspyq.experiments.tally import process_tally
+from dspyq.prediction.enrolment import ANY_STATE
+from dspyq.prediction.prediction import CacheLevel
+from dspyq.prediction.request import Request, check_task_id, enrol_again
+from dspyq.store.clients import redis_errors
+from dspyq.tracing.propagation import note_shared
+from dspyq.tracing.tracing import process_tracing
+
+MOST_URGENT, LEAST_URGENT = 0, 9
+
+#: Changes of an experiment during one call that are followed.
+_MOST_CHANGES = 5
+
+#: Options that make a call unique. It shares no other call's result: it is published like any
+#: Celery task, and its worker looks the answer up.
+OWN_ID_OPTIONS = frozenset({
+    "task_id", "link", "link_error", "chord", "chain", "group_id", "countdown", "eta", "expires", "retries",
+})  # fmt: skip
+
+
+class Asker(Protocol):
+    """Protocol of the object that answers requests, or sends them to be answered.
+
+    Attributes:
+        is_local: Whether it answers at once in the caller's thread, so that nothing needs to be kept off an event loop.
+    """
+
+    is_local: bool
+
+    def find(self, request: Request, /) -> PredictionResult | None:
+        """Return an answer that is available at once, if there is one."""
+
+    def ask(self, request: Request, options: Mapping[str, Any]) -> PredictionResult:
+        """Ask one question; the options are Celery's own."""
+
+    def ask_many(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
+        """Ask many questions; return their handles in the same order."""
+
+    def result(self, task_id: str, **options: Any) -> PredictionResult:
+        """Return the handle of a task; the options are those of Celery's ``AsyncResult``."""
+
+
+class QueueAsker:
+    """The caches, then the workers' queues.
+
+    A message is made and sent with the look-up, in one round trip, unless the variant's last question was answered in
+    Redis already: then the next may well be, and would not need it.
+    """
+
+    is_local = False
+
+    def __init__(self) -> None:
+        self._last_was_hit: dict[str, bool] = {}
+
+    def find(self, request: Request) -> PredictionResult | None:
+        """Return the answer in this process's memory cache, if any."""
+        return _look_in_memory(request, time.monotonic())
+
+    def ask(self, request: Request, options: Mapping[str, Any]) -> PredictionResult:
+        """Look a plain call up, join its question's run, or begin one; send a call with an id of its own."""
+        if OWN_ID_OPTIONS.isdisjoint(options):
+            return self._ask_plain(request, options)
+        _refuse_eager()
+        options = dict(options)
+        task_id = options.pop("task_id", None)
+        with redis_errors("send the prediction"):
+            request = _enrolled_by_the_latest(request)
+            if task_id is not None:
+                process_claims().check_id(request, check_task_id(task_id))
+            task_id = task_id or process_task_ids().make()
+            return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
+
+    def ask_many(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
+        """Look questions up, and claim and send those without an answer or a run, in bulk."""
+        handles: list[PredictionResult] = []
+        for start in range(0, len(requests), CHUNK_ROWS):
+            handles += self._ask_chunk(requests[start : start + CHUNK_ROWS], priority)
+        return handles
+
+    def result(self, task_id: str, **options: Any) -> PredictionResult:
+        """Return the handle of a task."""
+        return PredictionResult(task_id, **options)
+
+    def _ask_plain(self, request: Request, options: Mapping[str, Any]) -> PredictionResult:
+        asked_at = time.monotonic()
+        if (hit := _look_in_memory(request, asked_at)) is not None:
+            return hit
+        _refuse_eager()
+        with redis_errors("ask for the prediction"):
+            for _ in range(_MOST_CHANGES):
+                task_id = process_task_ids().make()
+                claim = self._claim(request, task_id, options)
+                if claim.verdict != "stale":
+                    break
+                request = _enrolled_again(request, claim)
+            else:
+                raise _changes_too_often(request)
+        process_calls().count_claim(claim.verdict, request.variant.model.name)
+        return _handle(request.noted(task_id), claim, asked_at)
+
+    def _claim(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
+        """Claim a question for a task, and send its job where that is its."""
+        priority = options.get("priority", MOST_URGENT)
+        queue = request.queue
+        job = None
+        if not self._last_was_hit.get(queue) and options.keys() <= {"priority"}:
+            job = make_job(request, task_id, priority)
+        if job is not None:
+            claim = process_claims().ask(request, job)
+        else:
+            claim = process_claims().claim(request, task_id, priority=priority)
+        self._last_was_hit[queue] = claim.verdict == "hit"
+        if claim.verdict == "claim" and job is not None:
+            process_calls().count_published(queue)
+        elif claim.verdict == "claim":
+            _publish_claimed(request, options, claim.task_id)
+        elif claim.verdict == "urge":
+            publish(Outgoing(request, claim.task_id, claim.batch), options)
+        return claim
+
+    def _ask_chunk(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
+        asked_at = time.monotonic()
+        handles = [_look_in_memory(request, asked_at) for request in requests]
+        missed = [index for index, handle in enumerate(handles) if handle is None]
+        if missed:
+            _refuse_eager()
+            wanted = [requests[index] for index in missed]
+            with redis_errors("ask for the predictions"):
+                wanted, claims = _claim_many(wanted, priority)
+            calls = Counter(
+                (claim.verdict, request.variant.model.name) for claim, request in zip(claims, wanted, strict=True)
+            )
+            for (verdict, model), number in calls.items():
+                process_calls().count_claim(verdict, model, number)
+            for index, request, claim in zip(missed, wanted, claims, strict=True):
+                handles[index] = _handle(request, claim, asked_at)
+        return [handle for handle in handles if handle is not None]
+
+
+def _claim_many(requests: Sequence[Request], priority: int) -> tuple[list[Request], list[Claim]]:
+    """Claim questions, and send the jobs of those that are theirs; return the calls with the variants they have now."""
+    make_id = process_task_ids().make
+    ids = [make_id() for _ in requests]
+    asked = [request.noted(task_id) for request, task_id in zip(requests, ids, strict=True)]
+    claims = process_bulk().ask(asked, ids, priority=priority)
+    for _ in range(_MOST_CHANGES):
+        stale = [index for index, claim in enumerate(claims) if claim.verdict == "stale"]
+        if not stale:
+            return asked, claims
+        ids = [make_id() for _ in stale]
+        for index, task_id in zip(stale, ids, strict=True):
+            asked[index] = _enrolled_again(asked[index], claims[index]).noted(task_id)
+        again = process_bulk().ask([asked[index] for index in stale], ids, priority=priority)
+        for index, claim in zip(stale, again, strict=True):
+            claims[index] = claim
+    raise _changes_too_often(requests[0])
+
+
+def _enrolled_by_the_latest(request: Request) -> Request:
+    """Return a call that no claim checks, with the variant that the latest state gives it."""
+    if request.seen == ANY_STATE:
+        return request
+    process_states().refresh(request.program.name)
+    return enrol_again(request)
+
+
+def _enrolled_again(request: Request, claim: Claim) -> Request:
+    """Return a call with the variant of the state that its claim was refused with."""
+    program, states = request.program.name, process_states()
+    if not claim.task_id:
+        states.forget(program)
+    elif not states.learn(program, claim.task_id, claim.result):
+        return enrol_again(request, is_by_weight=True)
+    return enrol_again(request)
+
+
+def _changes_too_often(request: Request) -> Exception:
+    return RedisUnavailable(
+        f"cannot ask for the prediction: the experiment of {request.program.name} changed {_MOST_CHANGES} times "
+        "meanwhile; ask again"
+    )
+
+
+def process_asker() -> Asker:
+    """Return this process's asker."""
+    return _asker
+
+
+def replace_asker(asker: Asker) -> Asker:
+    """Replace this process's asker, in all of its threads; return the previous one."""
+    global _asker
+    before, _asker = _asker, asker
+    return before
+
+
+def _refuse_eager() -> None:
+    """Refuse to send a job where Celery is to run tasks at once: a producer has no program to run."""
+    # The settings changed in this process, not Celery's merged view, which would make each hit a tenth slower.
+    if process_app().conf.changes.get("task_always_eager"):
+        raise InvalidOption(
+            "task_always_eager runs no prediction: wrap the test in dspyq.testing.answers(…), or in "
+            "dspyq.testing.running_programs(lm=…) to run the real program in this process"
+        )
+
+
+def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | None:
+    if request.refresh:
+        return None
+    entry = process_cache().get(request.input_hash, request.queue)
+    if entry is None:
+        return None
+    if request.exposure is not None:
+        _count_hit(request, request.exposure, entry.task_id, asked_at)
+    if _are_hits_noted():
+        _note_hit(request, entry.task_id, "memory", asked_at)
+    handle = PredictionResult.of_request(request, entry.task_id, asked_at=asked_at, cache_level="memory")
+    return handle.with_answer(entry.payload)
+
+
+def _handle(request: Request, claim: Claim, asked_at: float) -> PredictionResult:
+    if claim.verdict == "hit":
+        if request.exposure is not None and not claim.batch:
+            _count_hit(request, request.exposure, claim.task_id, asked_at)
+        if _are_hits_noted():
+            _note_hit(request, claim.task_id, "redis", asked_at)
+        handle = PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level="redis")
+        return handle.with_answer(claim.result, claim.milliseconds_left)
+    if claim.verdict == "damaged":
+        return PredictionResult.of_request(request, claim.task_id, asked_at=asked_at).with_answer(claim.result)
+    level: CacheLevel | None = None if claim.verdict == "claim" else "joined"
+    if level is not None:
+        note_shared(level, claim.task_id)
+    return PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level=level)
+
+
+def _publish_claimed(request: Request, options: Mapping[str, Any], task_id: str) -> None:
+    try:
+        publish(Outgoing(request, task_id), options)
+    except (OperationalError, RedisError, OSError, InputsTooLarge):
+        # It may have been sent despite the error; then the claim stays. Redis may be down: then the claim expires by
+        # itself, after delivery.claim_timeout_seconds.
+        with suppress(RedisError):
+            process_claims().release(request, Run(task_id))
+        raise
+
+
+def _note_hit(request: Request, task_id: str, level: CacheLevel, asked_at: float) -> None:
+    """Log and trace a cache hit here: no worker sees it."""
+    note_shared(level, task_id)
+    log_hit(request, task_id, level, asked_at)
+
+
+def _count_hit(request: Request, exposure: Exposure, task_id: str, asked_at: float) -> None:
+    """Count a hit for the experiment of its program."""
+    waited_seconds = time.monotonic() - asked_at
+    state = process_states().get(request.program.name)
+    longest = state.slow_wait_seconds if state else None
+    is_slow = longest is not None and waited_seconds > longest
+    process_tally().count(exposure, task_id, waited_seconds, is_slow=is_slow)
+
+
+@per_runtime(is_kept=True)
+def _are_hits_noted() -> bool:
+    return process_tracing() is not None or get_settings().logging.producer_entries
+
+
+_asker: Asker = QueueAsker()
