@@ -1,7 +1,7 @@
-"""A wall clock for blocking sockets. Knows nothing of DSPy.
+"""A wall-clock deadline for blocking sockets, independent of DSPy.
 
 A socket's own timeout starts anew with every byte, so a reply that trickles never ends. Here every read and write waits
-for what is left of the running call's deadline at most.
+at most for the rest of the running call's deadline.
 """
 
 from __future__ import annotations
@@ -9,52 +9,81 @@ from __future__ import annotations
 import socket
 import time
 from contextvars import ContextVar
+from typing import Self
 
-#: A socket is armed anew where its timeout is wrong by more; each time is a system call.
+from dspyq.core.kernel_timeouts import READ, WRITE, can_wait_in_kernel, set_kernel_timeout
+
+#: A socket's timeout is set again if it is off by more; each time costs a system call.
 TOLERANCE_SECONDS = 0.01
-#: Python sets aside what a read may bring before it waits for it: at DSPy's 64 KiB, 13 MB for two hundred threads.
+#: Python allocates a read's buffer before it waits: DSPy's 64 KiB would take 13 MB for two hundred threads.
 _READ_BYTES = 16 * 1024
+#: What the kernel takes in few steps.
+_SENT_AT_ONCE_BYTES = 64 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_deadline: ContextVar[deadline | None] = ContextVar("deadline", default=None)
 
 
 class deadline:  # noqa: N801 - as the standard library's context managers
-    """Bound everything this context does on ``DeadlineSocket``s together."""
+    """Bound all work of this context on ``DeadlineSocket``s together.
 
-    __slots__ = ("_seconds", "_token")
+    Attributes:
+        seconds: Its length.
+        has_written: Whether anything was written to one of them.
+    """
+
+    __slots__ = ("_ends_at", "_token", "has_written", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        self.has_written = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         """Begin."""
-        self._token = _deadline.set(time.monotonic() + self._seconds)
+        self._ends_at = time.monotonic() + self.seconds
+        self._token = _deadline.set(self)
+        return self
+
+    def remaining_seconds(self) -> float:
+        """Return the seconds left; negative once it has passed."""
+        return self._ends_at - time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        """Let the one around it count again."""
+        """Restore the deadline around it."""
         _deadline.reset(self._token)
 
 
 def remaining_seconds() -> float:
-    """Return what is left of the running deadline, infinite where none runs; negative once it has passed."""
-    end = _deadline.get()
-    return float("inf") if end is None else end - time.monotonic()
+    """Return the seconds left of the running deadline: infinite if none runs, negative once it has passed."""
+    running = _deadline.get()
+    return float("inf") if running is None else running.remaining_seconds()
+
+
+def _note_writing() -> None:
+    running = _deadline.get()
+    if running is not None:
+        running.has_written = True
 
 
 class DeadlineSocket:
-    """A socket whose reads and writes end with the deadline of whoever makes them.
+    """A socket whose reads and writes end with the deadline of the context that makes them.
 
     The head of a request is sent with its body: one packet instead of two.
+
+    Args:
+        connected: The socket; the kernel keeps its timeouts unless it speaks TLS.
     """
 
-    __slots__ = ("_armed_seconds", "_head", "_socket", "_timeout_seconds")
+    __slots__ = ("_armed_seconds", "_head", "_is_kept_by_kernel", "_socket", "_timeout_seconds")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._timeout_seconds = float("inf")
-        self._armed_seconds: float | None = None
+        self._armed_seconds: dict[int, float] = {}
         self._head = b""
+        self._is_kept_by_kernel = can_wait_in_kernel(connected)
+        if self._is_kept_by_kernel:
+            connected.settimeout(None)
 
     def settimeout(self, seconds: float) -> None:
         """Bound each single read and write, as on any socket."""
@@ -66,9 +95,12 @@ class DeadlineSocket:
         Raises:
             TimeoutError: When the deadline has passed or the timeout of this read.
         """
-        self._arm()
         self._send_head()
-        return self._socket.recv(min(size, _READ_BYTES))
+        self._arm(READ, self._seconds_left())
+        try:
+            return self._socket.recv(min(size, _READ_BYTES))
+        except BlockingIOError:
+            raise _timed_out() from None
 
     def sendall(self, data: bytes) -> None:
         """Write everything; ``sendall``'s timeout bounds all its writes together.
@@ -79,9 +111,8 @@ class DeadlineSocket:
         if not self._head and data.endswith(_END_OF_HEAD):
             self._head = data
             return
-        self._arm()
         head, self._head = self._head, b""
-        self._socket.sendall(head + data)
+        self._send(head + data)
 
     def fileno(self) -> int:
         """Return the file descriptor, for ``select``."""
@@ -91,17 +122,54 @@ class DeadlineSocket:
         """Close the connection."""
         self._socket.close()
 
-    def _arm(self) -> None:
-        seconds = min(self._timeout_seconds, remaining_seconds())
+    def _seconds_left(self) -> float:
+        return min(self._timeout_seconds, remaining_seconds())
+
+    def _arm(self, direction: int, seconds: float) -> None:
+        """Bound the next read or write; ``settimeout`` bounds both."""
         if seconds <= 0:
             raise TimeoutError("the deadline has passed")
-        armed = self._armed_seconds
-        if armed is None or not -TOLERANCE_SECONDS < seconds - armed < TOLERANCE_SECONDS:
+        if not self._is_kept_by_kernel:
+            direction = READ
+        armed = self._armed_seconds.get(direction)
+        if armed is not None and (armed == seconds or abs(seconds - armed) < TOLERANCE_SECONDS):
+            return
+        if self._is_kept_by_kernel:
+            set_kernel_timeout(self._socket, seconds, direction)
+        else:
             self._socket.settimeout(None if seconds == float("inf") else seconds)
-            self._armed_seconds = seconds
+        self._armed_seconds[direction] = seconds
 
     def _send_head(self) -> None:
         """Send a head that no body followed."""
         if self._head:
             head, self._head = self._head, b""
-            self._socket.sendall(head)
+            self._send(head)
+
+    def _send(self, data: bytes) -> None:
+        seconds = self._seconds_left()
+        self._arm(WRITE, seconds)
+        _note_writing()
+        if not self._is_kept_by_kernel:
+            self._socket.sendall(data)
+            return
+        if len(data) > _SENT_AT_ONCE_BYTES:  # the kernel may wait for room again and again within one write
+            self._socket.settimeout(None if seconds == float("inf") else seconds)
+            try:
+                self._socket.sendall(data)
+            finally:
+                self._socket.settimeout(None)
+            return
+        ends_at, left = time.monotonic() + seconds, memoryview(data)
+        try:
+            while sent := self._socket.send(left):
+                if sent == len(left):
+                    return
+                left = left[sent:]
+                self._arm(WRITE, ends_at - time.monotonic())  # the kernel's timeout is that of each write
+        except BlockingIOError:
+            raise _timed_out() from None
+
+
+def _timed_out() -> TimeoutError:
+    return TimeoutError("timed out")

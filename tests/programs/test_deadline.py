@@ -6,16 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from dspyq.programs.deadline import DeadlineSocket, deadline, remaining_seconds
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+class LikeTls(socket.socket):
+    """A socket whose timeouts Python keeps, as those of TLS."""
+
+
+@pytest.fixture(params=[socket.socket, LikeTls], ids=["kept by the kernel", "kept by Python"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[DeadlineSocket, socket.socket]]:
+    connected, theirs = socket.socketpair()
+    with request.param(fileno=connected.detach()) as ours, theirs:
         bounded = DeadlineSocket(ours)
         bounded.settimeout(5)
         yield bounded, theirs
@@ -45,6 +50,27 @@ def test_a_peer_that_does_not_read_ends_a_write(pair: tuple[DeadlineSocket, sock
     with pytest.raises(TimeoutError), deadline(0.2):
         ours.sendall(bytes(10_000_000))
     assert 0.2 <= time.monotonic() - started < 2
+
+
+def test_a_peer_that_reads_slowly_does_not_prolong_a_write(pair: tuple[DeadlineSocket, socket.socket]) -> None:
+    ours, theirs = pair
+    is_over = threading.Event()
+
+    def read_slowly() -> None:
+        theirs.settimeout(0.1)
+        while not is_over.wait(0.02):
+            with suppress(TimeoutError):
+                theirs.recv(100_000)
+
+    thread = threading.Thread(target=read_slowly)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(TimeoutError), deadline(0.3):
+        ours.sendall(bytes(50_000_000))
+    took_seconds = time.monotonic() - started
+    is_over.set()
+    thread.join()
+    assert 0.3 <= took_seconds < 2
 
 
 def test_nothing_is_read_or_written_once_it_has_passed(pair: tuple[DeadlineSocket, socket.socket]) -> None:
