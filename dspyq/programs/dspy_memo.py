@@ -1,7 +1,7 @@
-"""What DSPy works out anew for each call though it comes out the same; here it is worked out once.
+"""Caches for results that DSPy computes anew on each call although they stay the same.
 
-All of it touches the inside of DSPy, which is why its version is pinned, and ``tests/programs/test_dspy_memo.py``
-compares each with what DSPy does by itself.
+All of it patches private parts of DSPy. Therefore the range of DSPy's versions is narrow, and
+``tests/programs/test_dspy_memo.py`` compares each cache with plain DSPy.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any
 import dspy
 from dspy.adapters import utils
 from dspy.clients.engines.lm15_engine import LM15Engine
+from dspy.signatures.signature import SignatureMeta
 from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
-#: Programs that make a signature, or a type, for each call shall not have all of them kept.
+#: Bound for programs that make a new signature or type on each call.
 _MOST_KEPT = 64
-#: What an adapter says of a signature, whatever the inputs are.
+#: An adapter's methods whose text depends on the signature alone.
 _TEXTS = ("format_system_message", "user_message_output_requirements")
 
 
-def texts_of_signatures(adapter: dspy.Adapter) -> None:
-    """Have one of DSPy's own adapters write what it says of a signature once; a user's may say what it likes."""
+def cache_signature_texts(adapter: dspy.Adapter) -> None:
+    """Cache the texts of a signature in DSPy's own adapters; a user's adapter may vary them."""
     if not type(adapter).__module__.startswith("dspy."):
         return
     for name in _TEXTS:
@@ -29,14 +31,33 @@ def texts_of_signatures(adapter: dspy.Adapter) -> None:
             setattr(adapter, name, lru_cache(_MOST_KEPT)(write))
 
 
-def routes(engine: LM15Engine) -> None:
-    """Have an engine find the way to a model once."""
+def cache_fields() -> None:
+    """Cache the input and output fields of signatures: DSPy filters them anew eighteen times in one call."""
+    SignatureMeta._get_fields_with_type = _fields_of_kind  # noqa: SLF001 - DSPy has no public way
+
+
+def cache_routes(engine: LM15Engine) -> None:
+    """Cache an engine's resolution of a model's route."""
     engine.resolve = lru_cache(_MOST_KEPT)(engine.resolve)
 
 
-def type_adapters() -> None:
-    """Have DSPy build what turns a class's values into JSON once; other annotations it goes on building each time."""
+def cache_type_adapters() -> None:
+    """Cache DSPy's type adapters of classes; those of other annotations are still built each time."""
     utils.TypeAdapter = _type_adapter
+
+
+def _fields_of_kind(signature: type[dspy.Signature], kind: str) -> dict[str, FieldInfo]:
+    kept = _find_fields(signature, kind)  # type: ignore[arg-type]  # mypy takes classes for unhashable
+    return kept.copy()  # some callers change what they get
+
+
+_plain_fields = SignatureMeta._get_fields_with_type  # noqa: SLF001 - as above
+
+
+@lru_cache(_MOST_KEPT)
+def _find_fields(signature: type[dspy.Signature], kind: str) -> dict[str, FieldInfo]:
+    fields: dict[str, FieldInfo] = _plain_fields(signature, kind)
+    return fields
 
 
 def _type_adapter(annotation: Any) -> TypeAdapter[Any]:

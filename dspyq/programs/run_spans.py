@@ -1,4 +1,4 @@
-"""A run's span, and one for each attempt to call a model, by OpenTelemetry's conventions. No content is in them."""
+"""Spans of a run and of each attempt at a model call, by OpenTelemetry's conventions and without content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from celery.app.task import Context
 
 from dspyq.config.models import Model
 from dspyq.core.events import Event
-from dspyq.guards.call import Reply
+from dspyq.delivery.task_run import delivery_of
+from dspyq.guards.call import CallReply
 from dspyq.prediction.request import Header
 from dspyq.tracing.propagation import TRACE_HEADERS
 from dspyq.tracing.tracing import process_tracing
@@ -20,10 +21,10 @@ from dspyq.tracing.tracing import process_tracing
 if TYPE_CHECKING:
     from dspyq.tracing.spans import Tracing
 
-#: Providers that the conventions name otherwise than DSPy does, which names the interface too, as in ``openai-chat``.
+#: The conventions' names of providers where DSPy's differ; DSPy's include the API, as in ``openai-chat``.
 _PROVIDERS = {"azure": "azure.ai.openai", "bedrock": "aws.bedrock", "gemini": "gcp.gemini", "xai": "x_ai"}
 _INTERFACE = re.compile(r"-(?:chat|responses)$")
-#: What a prediction's entry says that its span says too.
+#: Fields of a prediction's log entry that its span has too.
 _OUTCOME = {
     "model": "dspyq.model",
     "cache_level": "dspyq.cache.level",
@@ -54,7 +55,7 @@ class ProcessSpan:
             "messaging.message.conversation_id": header.request_id,
             "dspyq.program": header.program,
             "dspyq.variant": header.variant,
-            "dspyq.run": (context.properties or {}).get("run_count", 1),
+            "dspyq.run": delivery_of(context).run_count,
         }
         parent = tracing.context_of(carried)
         self._span, self._token = tracing.begin(f"process {header.queue}", "consumer", attributes, parent)
@@ -65,7 +66,7 @@ class ProcessSpan:
         self._tracing.note(f"dspyq.{event.name}", attributes, self._span)
 
     def finish(self, entry: Event) -> None:
-        """Say what the prediction's entry says."""
+        """Add the outcome from the prediction's log entry."""
         self._tracing.add(self._span, {name: entry.fields[field] for field, name in _OUTCOME.items()})
         if entry.fields["error"]:
             self._tracing.fail(self._span, entry.fields["error"])
@@ -82,7 +83,7 @@ def begin_process(context: Context, header: Header) -> ProcessSpan | None:
 
 
 def run_context() -> Any:
-    """Return what model calls of this run belong to: not every thread that makes them inherits it."""
+    """Return the trace context for model calls of this run; not every thread that makes them inherits it."""
     tracing = process_tracing()
     return tracing.current_context() if tracing else None
 
@@ -93,8 +94,8 @@ class ChatSpans:
     Args:
         tracing: What makes them.
         model: The model's table.
-        provider: Who serves it, as DSPy names it.
-        requested: What of the request the conventions name, but for its content.
+        provider: DSPy's name of its provider.
+        requested: Attributes of the request by the conventions, without content.
         run: As of ``run_context``.
     """
 
@@ -115,12 +116,12 @@ class ChatSpans:
             **requested,
         }
 
-    def attempt(self, make: Callable[[], Reply], code_of: Callable[[BaseException], str]) -> Reply:
+    def attempt(self, make: Callable[[], CallReply], code_of: Callable[[BaseException], str]) -> CallReply:
         """Make an attempt in a span of its own.
 
         Args:
-            make: Makes it.
-            code_of: Names what it raised.
+            make: Function that makes it.
+            code_of: Function that names its exception.
         """
         self._attempts += 1
         attributes = {
@@ -138,7 +139,7 @@ class ChatSpans:
             self._free_since = time.monotonic()
 
 
-def _answered(reply: Reply) -> dict[str, Any]:
+def _answered(reply: CallReply) -> dict[str, Any]:
     response = reply.response
     return {
         "gen_ai.response.id": response.id,

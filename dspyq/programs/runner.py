@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
+import functools
 import inspect
 import logging
-import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import dspy
 from dspy.predict import best_of_n, refine
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import JsonValue
 
-from dspyq.config.codec import decode_inputs, decode_outputs, encode_outputs, find_type_faults
-from dspyq.config.models import DSPY_VERSION, Program, Variant
+from dspyq.config.codec import Encoded, decode_inputs, encode_outputs, find_type_notes
+from dspyq.config.programs import Program
+from dspyq.config.secrets import scrub
 from dspyq.config.settings import Settings
+from dspyq.config.variants import Variant
+from dspyq.core.depth import is_too_deep
 from dspyq.errors import (
     ConfigurationError,
     InvalidOutputs,
-    NotAPrediction,
     PredictionFailed,
     TransientPredictionFailure,
 )
-from dspyq.guards.ledger import Answer, Ledger
+from dspyq.guards.call_records import ProgramAnswer
+from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
-from dspyq.programs import dspy_memo as reuse
-from dspyq.programs.engine import LEDGER_SETTING, build_lm
-from dspyq.programs.state import read_state
+from dspyq.programs import dspy_memo, dspy_shortcuts
+from dspyq.programs.class_signature import derive_signature, forward_of, signature_notes
+from dspyq.programs.foreign_models import REFUSING_SETTING, refuse_foreign_models
+from dspyq.programs.language_models import build_lm
+from dspyq.programs.own_models import find_unmatched, model_paths
+from dspyq.programs.parts import build_parts, module_of_class
+from dspyq.programs.repair import readable_texts
+from dspyq.programs.running_ledger import LEDGER_SETTING
 
-__all__ = ["Answer", "Runner", "build_programs"]
+__all__ = ["Runner", "build_programs", "check_notes"]
 
-#: These count down on themselves while they run, so every run gets a copy. All others are shared between threads.
+logger = logging.getLogger("dspyq.programs")
+
+#: These modules change themselves while they run, so every run gets a copy. All others are shared by threads.
 _STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
-#: A predictor takes these for itself, so an input of that name would never reach the prompt.
-_PREDICTOR_ARGUMENTS = frozenset({"self", "signature", "new_signature", "demos", "config", "lm"})
 _LONGEST_MESSAGE = 2000
 
 _Argument = TypeVar("_Argument")
@@ -46,40 +52,57 @@ _Built = TypeVar("_Built")
 
 
 class Runner:
-    """One variant of a program, ready to run."""
+    """One variant of a program, ready to run.
+
+    Attributes:
+        is_async: Whether the program runs in an event loop, which the runner begins and ends.
+        disables_history: Whether models keep no list of their calls: a worker's would grow without end.
+        refuses_foreign_models: Whether models are refused that the program makes while it runs.
+    """
+
+    disables_history = True
+    refuses_foreign_models = True
 
     def __init__(
         self, program: Program, module: dspy.Module, lm: dspy.LM, adapter: dspy.Adapter, max_parse_attempts: int = 1
     ) -> None:
         self._max_parse_attempts = max_parse_attempts
         self._program = program
+        self.is_async = not hasattr(type(module), "forward")
+        parameters = inspect.signature(forward_of(module)).parameters
+        self._left_out = {  # None, where the program's own code requires a value
+            field.name: None
+            for field in program.signature.inputs
+            if field.may_be_left_out
+            and field.name in parameters
+            and parameters[field.name].default is inspect.Parameter.empty
+        }
         self._module = module
         self._lm = lm
         self._adapter = adapter
         self._keeps_state = any(isinstance(part, _STATEFUL_MODULES) for _, part in module.named_sub_modules())
-        module.set_lm(lm)
         for _, predictor in module.named_sub_modules(dspy.Predict):  # also compiled ones, which set_lm passes over
-            predictor.lm = lm
+            predictor.lm = predictor.lm or lm
 
-    def run(self, inputs: Mapping[str, JsonValue], ledger: Ledger | None = None) -> Answer:
+    def run(self, inputs: Mapping[str, JsonValue], ledger: Ledger | None = None) -> ProgramAnswer:
         """Run the program, from any thread.
 
         Args:
             inputs: Its input fields as JSON values.
-            ledger: What writes down its model calls, and says whose they are; one of no job where left out.
+            ledger: The ledger of its model calls; one without a job where left out.
 
         Raises:
             InvalidInputs: If they do not fit its signature.
-            Interruption: If a guard, or its deadline, ended it, whatever the program made of that.
-            PredictionFailed: If it raised or returned something unfit; holds the calls made up to there.
+            Interruption: If a guard or the deadline ended it, even if the program swallowed the interruption.
+            PredictionFailed: If it raised or returned unfit outputs; holds the calls made until then.
         """
-        arguments = decode_inputs(self._program, inputs)
+        arguments = self._left_out | decode_inputs(self._program, inputs)
         ledger = ledger or Ledger()
         try:
-            outputs = self._outputs(self._call_until_parsed(arguments, ledger))
+            encoded = self._outputs(self._call_until_parsed(arguments, ledger))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a program may raise what it likes
+        except BaseException as error:  # noqa: BLE001 - a program may raise anything
             if ledger.interruption is not None:
                 raise ledger.interruption from None
             failure = error if isinstance(error, PredictionFailed) else _failure(error)
@@ -89,14 +112,19 @@ class Runner:
             ledger.close()
         if ledger.interruption is not None:  # the program swallowed it: its answer is a worse one
             raise ledger.interruption
-        return Answer(outputs, ledger.calls)
+        return ProgramAnswer(encoded.plain, ledger.calls, encoded.exact)
+
+    @property
+    def model_paths(self) -> set[str]:
+        """The paths of its parts that may have a model of their own."""
+        return model_paths(self._module, self._adapter)
 
     def close(self) -> None:
         """Close the connections of the variant's model, other variants' too. Not to be used again."""
         self._lm.engine.close()
 
     def _call_until_parsed(self, arguments: dict[str, Any], ledger: Ledger) -> Any:
-        """Run the program anew where the latest reply could not be parsed, on the replies it had before that one."""
+        """Run the program again if its latest reply could not be parsed; earlier replies are replayed."""
         for _ in range(self._max_parse_attempts - 1):
             try:
                 return self._call(arguments, ledger)
@@ -110,17 +138,21 @@ class Runner:
             "lm": self._lm,
             "adapter": self._adapter,
             "trace": [],  # a list of its own: the process-wide one grows, and BestOfN needs one
-            "disable_history": True,
+            "disable_history": self.disables_history,
             "warn_on_type_mismatch": False,  # the inputs have just been checked
             LEDGER_SETTING: ledger,
+            REFUSING_SETTING: ledger if self.refuses_foreign_models else None,
         }
         with dspy.context(**settings):
+            if self.is_async:
+                return asyncio.run(module.acall(**arguments))
             return module(**arguments)
 
-    def _outputs(self, returned: Any) -> dict[str, JsonValue]:
+    def _outputs(self, returned: Any) -> Encoded:
         if not isinstance(returned, dspy.Example | Mapping):
             raise InvalidOutputs(f"{self._program.name} returned a {type(returned).__name__}, not a dspy.Prediction")
-        return encode_outputs(self._program, dict(returned.items()))
+        outputs = dict(returned.items())
+        return encode_outputs(self._program, outputs if is_too_deep(outputs) else readable_texts(outputs))
 
 
 def build_programs(
@@ -131,7 +163,7 @@ def build_programs(
     Args:
         settings: The configuration.
         queues: The names of the queues that are served; all where left out.
-        guards: What stands before their models; nothing where left out.
+        guards: The guards of their models; none where left out.
 
     Returns:
         The runners by program and variant name.
@@ -139,14 +171,19 @@ def build_programs(
     Raises:
         ConfigurationError: With every fault.
     """
-    if dspy.__version__ != DSPY_VERSION:
+    installed, stated = dspy.__version__, settings.dspy_version
+    if installed != stated:
         raise ConfigurationError(
-            f"dspy {dspy.__version__} is installed, but answers depend on {DSPY_VERSION}: pip install "
-            f"dspy=={DSPY_VERSION}"
+            f"dspy {installed} is installed, but dspy_version is {stated}: pip install dspy=={stated}, or set "
+            f'dspy_version = "{installed}" in the configuration file of producers and workers (answers cached under '
+            f"{stated} are then not served)"
         )
     _silence(include_content=settings.logging.include_content)
-    reuse.type_adapters()
-    # Its keys leave out the endpoint, and it would replay a reply that did not parse.
+    dspy_memo.cache_type_adapters()
+    dspy_memo.cache_fields()
+    dspy_shortcuts.take_shortcuts()
+    refuse_foreign_models()
+    # The keys of DSPy's cache omit the endpoint, and it would replay a reply that did not parse.
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     faults: list[str] = []
 
@@ -157,32 +194,78 @@ def build_programs(
             faults.extend(error.faults)
             return None
 
-    served = list(_served(settings, queues))
-    lms = {variant.model.name: variant.model for _, variant in served}
-    built_lms = {name: collecting(lambda model: build_lm(model, guards), model) for name, model in lms.items()}
+    collecting(_complete_signatures, settings)
+    served = [(program, variant) for program, variant in _served(settings, queues) if not program.unstated]
+    models = [model for program, variant in served for model in (variant.model, *program.models.values())]
+    lms = {model.distinction: model for model in models}
+    built_lms = {of: collecting(lambda model: build_lm(model, guards), model) for of, model in lms.items()}
     runners = {}
     for program, variant in served:
-        module, adapter = collecting(_build_module, program), collecting(_build_adapter, program)
-        lm = built_lms[variant.model.name]
-        if module is not None and adapter is not None and lm is not None:
+        own = {path: built_lms[model.distinction] for path, model in program.models.items()}
+        own_lms = {path: lm for path, lm in own.items() if lm is not None}
+        parts = collecting(functools.partial(build_parts, own_lms=own_lms), program)
+        lm = built_lms[variant.model.distinction]
+        if parts is not None and lm is not None:
+            module, adapter = parts
             attempts = settings.retry.max_parse_attempts if guards else 1
             runners[program.name, variant.name] = Runner(program, module, lm, adapter, attempts)
+    faults.extend(_models_of_no_variant(settings, runners))
     if faults:
         raise ConfigurationError(dict.fromkeys(faults))
     return runners
 
 
+def _models_of_no_variant(settings: Settings, runners: Mapping[tuple[str, str], Runner]) -> Iterator[str]:
+    """Yield a fault for each key of ``[programs.<name>.models]`` that no variant has a part for, if all are built."""
+    for program in settings.programs.values():
+        built = [runners.get((program.name, variant)) for variant in program.variants]
+        if program.models and not program.has_one_structure and None not in built:
+            paths = {path for runner in built if runner is not None for path in runner.model_paths}
+            for name in find_unmatched(program.models, paths):
+                yield f"programs.{program.name}.models.{name}: no variant has a predictor or a model of this path"
+
+
+def _complete_signatures(settings: Settings) -> None:
+    """Derive each signature that is left out from its class, also of programs that are not served here.
+
+    Raises:
+        ConfigurationError: With each one that cannot be derived.
+    """
+    faults: list[str] = []
+    for program in settings.programs.values():
+        if program.unstated:
+            try:
+                program.complete(derive_signature(program, module_of_class(program)))
+            except ConfigurationError as error:
+                faults.extend(error.faults)
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def check_notes(settings: Settings) -> list[str]:
+    """Return warnings about built programs: lines that producers lack, values that JSON cannot carry."""
+    notes: list[str] = []
+    for program in (served for stated in settings.programs.values() for served in stated.served.values()):
+        if program.class_path:
+            notes += signature_notes(program, module_of_class(program))
+        notes += find_type_notes(program)
+    return list(dict.fromkeys(notes))
+
+
 def _served(settings: Settings, queues: Container[str] | None) -> Iterator[tuple[Program, Variant]]:
     for program in settings.programs.values():
         served = [variant for variant in program.variants.values() if queues is None or variant.queue in queues]
-        fallback = program.variants.get(program.fallback_variant or "")
-        if served and fallback is not None and fallback not in served:
-            served.append(fallback)
-        yield from ((program, variant) for variant in served)
+        others = [program.fallback_variant or ""]
+        if program.experiment and any(variant.name in program.experiment.arms for variant in served):
+            others.append(program.experiment.control)  # it answers the jobs of an arm that is killed
+        for fallback in map(program.variants.get, others):
+            if served and fallback is not None and fallback not in served:
+                served.append(fallback)
+        yield from ((program.served[variant.name], variant) for variant in served)
 
 
 def _silence(*, include_content: bool) -> None:
-    """Keep DSPy off standard output and error; what it logs quotes inputs and replies."""
+    """Keep DSPy from writing to standard output and error, and logs without inputs and replies."""
     dspy.disable_logging()
     warnings.filterwarnings("ignore", "Field name .* shadows an attribute", module="dspy")  # harmless in a signature
     if include_content:
@@ -197,148 +280,14 @@ def _discard(*_: object) -> None:
 
 
 def _failure(error: BaseException) -> PredictionFailed:
-    """What leaves this module in place of an exception that a producer may not know and Celery cannot rebuild."""
+    """Return an error of ours for an exception that a producer may not have and Celery cannot rebuild."""
     try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of the user's own may fail to say what it is
-        text = "(it does not say why)"
+        text = scrub(" ".join(str(error).split()))  # before it is cut: a part of a secret would not be found
+    except Exception:  # noqa: BLE001 - a user's own exception may fail in __str__
+        text = "(its message cannot be read)"
     message = f"{type(error).__name__}: {text}"[:_LONGEST_MESSAGE]
     if not isinstance(error, Exception) or not dspy.is_retryable_lm_error(error):
         return PredictionFailed(message)
     failure = TransientPredictionFailure(message)
     failure.retry_after_seconds = getattr(error, "retry_after", None)
     return failure
-
-
-def _build_adapter(program: Program) -> dspy.Adapter:
-    setting = f"programs.{program.name}.adapter"
-    path = program.adapter if ":" in program.adapter else f"dspy:{program.adapter}"
-    adapter: dspy.Adapter = _construct(_import_class(path, dspy.Adapter, setting), setting)
-    reuse.texts_of_signatures(adapter)
-    return adapter
-
-
-def _build_module(program: Program) -> dspy.Module:
-    faults = [*find_type_faults(program), *_fallback_faults(program)]
-    if faults:
-        raise ConfigurationError(faults)
-    module = _module_of_class(program) if program.class_path else _module_of_signature(program)
-    if program.state:
-        _load_state(program, program.state, module)
-    return module
-
-
-def _fallback_faults(program: Program) -> Iterator[str]:
-    if program.fallback_outputs is not None:
-        try:
-            decode_outputs(program, program.fallback_outputs)
-        except NotAPrediction:
-            yield f"programs.{program.name}.fallback_outputs: they do not fit the signature {program.signature_text!r}"
-
-
-def _module_of_signature(program: Program) -> dspy.Module:
-    setting = f"programs.{program.name}.signature"
-    inputs = {field.name: (field.resolve(), dspy.InputField()) for field in program.signature.inputs}
-    outputs = {field.name: (field.resolve(), dspy.OutputField()) for field in program.signature.outputs}
-    fields = inputs | outputs
-    of_signatures = {name for name in fields if isinstance(getattr(type(dspy.Signature), name, None), property)}
-    reserved = sorted(_PREDICTOR_ARGUMENTS & inputs.keys() | of_signatures)
-    if reserved:
-        raise ConfigurationError(f"{setting}: DSPy has a use of its own for the name {', '.join(reserved)}; rename it")
-    try:
-        signature = dspy.make_signature(fields, program.instructions)
-        return getattr(dspy, program.module)(signature)
-    except Exception as error:
-        raise ConfigurationError(f"{setting}: {type(error).__name__}: {error}") from error
-
-
-def _module_of_class(program: Program) -> dspy.Module:
-    setting = f"programs.{program.name}.class"
-    program_class = _import_class(str(program.class_path), dspy.Module, setting)
-    if not hasattr(program_class, "forward"):
-        raise ConfigurationError(f"{setting}: {program_class.__name__} has no method forward")
-    module = _construct(program_class, setting)
-    faults = [*_models_of_its_own(program, module), *_differences_from_signature(program, module)]
-    if faults:
-        raise ConfigurationError(faults)
-    return module
-
-
-def _models_of_its_own(program: Program, module: dspy.Module) -> Iterator[str]:
-    """Name the models that a program brings along: their calls would pass breaker, rate limit and budget by."""
-    setting = f"programs.{program.name}.class"
-    for path, part in module.named_sub_modules():
-        for name, value in vars(part).items():
-            if name == "lm" and isinstance(part, dspy.Predict):
-                continue  # a predictor's is replaced
-            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
-            if any(isinstance(one, dspy.BaseLM) for one in held):
-                where = f"{path}.{name}".removeprefix("self").lstrip(".")
-                yield (
-                    f"{setting}: {type(module).__name__} holds a model of its own, {where}, whose calls would pass the "
-                    "guards by; leave it out: [models] and variants say what a program runs on"
-                )
-
-
-def _differences_from_signature(program: Program, module: dspy.Module) -> Iterator[str]:
-    setting = f"programs.{program.name}.signature"
-    name = type(module).__name__
-    arguments = dict.fromkeys(field.name for field in program.signature.inputs)
-    try:
-        inspect.signature(type(module).forward).bind(module, **arguments)
-    except TypeError as error:
-        yield f"{setting}: {name}.forward does not take these inputs: {error}"
-    for field in program.signature.outputs:
-        predicted = [
-            predictor.signature.output_fields[field.name].annotation
-            for _, predictor in module.named_sub_modules(dspy.Predict)
-            if field.name in predictor.signature.output_fields
-        ]
-        if predicted and _normal_form(field.resolve()) not in map(_normal_form, predicted):
-            found = getattr(predicted[-1], "__name__", predicted[-1])
-            yield f"{setting}: the output {field.name} is stated as {field.type_text}, but {name} predicts {found}"
-
-
-def _normal_form(annotation: Any) -> Any:
-    """Equal for annotations of the same type: ``List[str]`` and ``list[str]``, ``Optional[int]`` and ``int | None``."""
-    origin = get_origin(annotation)
-    if origin in (None, Literal):
-        return annotation
-    if origin is Annotated:
-        return _normal_form(get_args(annotation)[0])
-    parts = tuple(_normal_form(part) for part in get_args(annotation))
-    if origin in (Union, UnionType):
-        return Union, frozenset(parts)
-    return (origin, parts) if parts else origin
-
-
-def _import_class(path: str, base: type, setting: str) -> type:
-    module_path, _, name = path.partition(":")
-    try:
-        found = operator.attrgetter(name)(importlib.import_module(module_path))
-    except Exception as error:
-        raise ConfigurationError(f"{setting}: {path} does not import: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigurationError(f"{setting}: {path} is no subclass of dspy.{base.__name__}")
-    return found
-
-
-def _construct(class_: type, setting: str) -> Any:
-    try:
-        return class_()
-    except Exception as error:
-        raise ConfigurationError(
-            f"{setting}: {class_.__name__}() raised {type(error).__name__}: {error}; it is built without arguments"
-        ) from error
-
-
-def _load_state(program: Program, path: Path, module: dspy.Module) -> None:
-    parameters = dict(module.named_parameters())
-    state = read_state(program, path, {name: parameter.dump_state() for name, parameter in parameters.items()})
-    try:
-        for name, parameter in parameters.items():
-            parameter.load_state(state[name])
-    except Exception as error:
-        raise ConfigurationError(
-            f"programs.{program.name}.state: {path} does not load: {type(error).__name__}: {error}"
-        ) from error

@@ -1,4 +1,4 @@
-"""Reads what an optimizer saved of a program; DSPy itself would load another program's state without a word."""
+"""Load a program's state saved by an optimizer, with a check; DSPy would silently load another program's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 from dspyq.errors import ConfigurationError
 
-#: What DSPy writes beside the predictors: the versions it was saved with.
+#: The entry beside the predictors, with the versions that saved it.
 _METADATA = "metadata"
 
 
@@ -26,7 +26,7 @@ def read_state(program: Program, path: Path, fresh: dict[str, Any]) -> dict[str,
     Raises:
         ConfigurationError: If the file is unreadable, changed since the settings were read, or another program's.
     """
-    setting = f"programs.{program.name}.state"
+    setting = program.setting("state")
     try:
         content = path.read_bytes()
         state = json.loads(content)
@@ -37,21 +37,32 @@ def read_state(program: Program, path: Path, fresh: dict[str, Any]) -> dict[str,
     if hashlib.sha256(content).hexdigest() != program.state_sha256:
         raise ConfigurationError(f"{setting}: {path} changed after the settings were read; start again")
     saved = _by_predictor(state)
-    differences = list(_differences(fresh, saved))
-    if differences:
-        raise ConfigurationError(f"{setting}: {path} is of another program: {'; '.join(differences)}")
+    if differences := "; ".join(_differences(fresh, saved)):
+        raise ConfigurationError(f"{setting}: {path} is of another program{_as_served(program)}: {differences}")
     return {name: {**predictor, "lm": None} for name, predictor in saved.items()}
+
+
+def _as_served(program: Program) -> str:
+    """Return which variant's program it is, and what to do, where the variant has the state from its program."""
+    variant = program.variant_served
+    if variant is None or program.replaces("state"):
+        return ""
+    table = f"programs.{program.name}.variants.{variant}"
+    return f' than that of variant {variant} (state = "" in {table} leaves it out there)'
 
 
 def _by_predictor(state: Any) -> dict[str, Any]:
     if not isinstance(state, dict):
         return {}
     saved = {name: value for name, value in state.items() if name != _METADATA}
-    # A program that is a predictor itself is saved without the name DSPy has for it.
+    # A program that is itself a predictor is saved without DSPy's name for it.
     return {"self": saved} if isinstance(saved.get("demos"), list) else saved
 
 
 def _differences(fresh: dict[str, Any], saved: dict[str, Any]) -> Iterator[str]:
+    if not fresh:
+        yield "the program has no predictors, and so no state: leave it out"
+        return
     if saved.keys() != fresh.keys():
         yield f"it has the predictors {', '.join(sorted(saved)) or '(none)'}, the program {', '.join(sorted(fresh))}"
         return
@@ -63,7 +74,7 @@ def _differences(fresh: dict[str, Any], saved: dict[str, Any]) -> Iterator[str]:
 
 
 def _has_fields(saved: dict[str, Any], fields: list[dict[str, str]]) -> bool:
-    """Whether a saved predictor has these fields.
+    """Return True if a saved predictor has these fields.
 
     It holds no field names, only a prefix and a description of each; optimizers rewrite one of the two, never both.
     """

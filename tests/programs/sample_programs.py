@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from typing import Any
 
@@ -18,6 +19,15 @@ class Echo(dspy.Module):
 
     def forward(self, question: str) -> dspy.Prediction:
         return self.answer(question=question)
+
+
+class Loud(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.predict(question=question.upper())
 
 
 class Searcher(dspy.Module):
@@ -134,6 +144,8 @@ class Mute(Exception):
 
 class Returning(Echo):
     def forward(self, question: str) -> Any:
+        if question == "deep":
+            return dspy.Prediction(answer="a", steps=functools.reduce(lambda inner, _: [inner], range(5000), 1))
         returned = {"text": "a text", "nothing": None, "other": dspy.Prediction(reply=1), "dict": {"answer": "a dict"}}
         return returned.get(question, dspy.Prediction(answer=5))
 
@@ -174,3 +186,17 @@ class Lists(dspy.Module):
 
     def forward(self, question: str) -> dspy.Prediction:
         return self.part(question=question)
+
+
+class AwaitsAlone(dspy.Module):
+    """Has no forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str, hint: str | None) -> dspy.Prediction:
+        """Ask, and await it."""
+        del hint
+        answered: dspy.Prediction = await self.part.acall(question=question)
+        return answered

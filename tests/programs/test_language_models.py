@@ -13,7 +13,7 @@ import dspy
 import pytest
 
 from dspyq.errors import ConfigurationError, PredictionFailed, TransientPredictionFailure
-from dspyq.guards.ledger import Answer, CallRecord, total_cost_usd
+from dspyq.guards.call_records import CallRecord, ProgramAnswer, total_cost_usd
 from dspyq.programs.runner import Runner
 from tests.support.endpoint import Endpoint
 from tests.support.processes import wait_until
@@ -65,7 +65,7 @@ def test_a_failed_call_beside_answered_ones_leaves_the_cost_known() -> None:
         CallRecord("m", "ok", 1.0, 10, 5, 0.25),
         CallRecord("m", "ok", 1.0, 1, 1, 0.5),
     )
-    answer = Answer({}, calls)
+    answer = ProgramAnswer({}, calls)
     assert (answer.prompt_tokens, answer.completion_tokens, answer.cost_usd) == (11, 6, 0.75)
     assert total_cost_usd([CallRecord("m", "ok", 1.0)]) is None
 
@@ -207,7 +207,7 @@ def test_what_does_not_pass_is_a_lasting_failure_and_recorded(
     assert [call.outcome for call in raised.value.calls] == [outcome]
 
 
-def test_a_rate_limit_says_when_to_try_again(build: Callable[..., Runner], endpoint: Endpoint) -> None:
+def test_a_rate_limit_states_the_time_of_the_next_try(build: Callable[..., Runner], endpoint: Endpoint) -> None:
     endpoint.script(times=1, status=429, headers={"retry-after": "7"})
     with pytest.raises(TransientPredictionFailure, match=r"^LMRateLimitError: ") as raised:
         build().run(QUESTION)
@@ -219,7 +219,7 @@ def test_more_calls_run_at_once_than_lm15_has_connections_by_itself(
 ) -> None:
     runner = build()
     endpoint.hold()
-    answers: list[Answer] = []
+    answers: list[ProgramAnswer] = []
     threads = [threading.Thread(target=lambda: answers.append(runner.run(QUESTION))) for _ in range(130)]
     for thread in threads:
         thread.start()
