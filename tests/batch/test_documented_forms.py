@@ -1,4 +1,4 @@
-"""The examples of docs/batches-files.md are read as the page says."""
+"""The examples of docs/batches-files.md are read as the page states."""
 
 import json
 import re
@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from dspyq.batch.files.source import open_source
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 
-PAGE = Path(__file__).parents[3] / "docs" / "batches-files.md"
+PAGE = Path(__file__).parents[2] / "docs" / "batches-files.md"
 EXAMPLE = re.compile(r"<!-- example: (\w+) \| (.+?) \| (.+?) -->\n```\w+\n(.*?)```", re.DOTALL)
 EXAMPLES = EXAMPLE.findall(PAGE.read_text())
 
 
 @pytest.mark.parametrize(("form", "signature", "expected", "text"), EXAMPLES)
-def test_an_example_is_read_as_the_page_says(tmp_path, form, signature, expected, text):
+def test_an_example_is_read_as_the_page_states(tmp_path, form, signature, expected, text):
     variant = {"name": "control", "queue": "qa.control", "model": {"name": "fast", "model": "openai/fast"}}
     program = Program(name="qa", signature=signature.replace(" or None", " | None"), variants={"control": variant})
     path = tmp_path / f"rows.{form}"

@@ -1,9 +1,9 @@
-"""Each form of a row is read for its program, and a bad one says where and why without quoting it."""
+"""Each form of a row is read for its program, and a bad one has a place and a reason without a quote."""
 
 import pytest
 
 from dspyq.batch.files.rows import RowReader
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 
 
 def program(signature="question -> answer", **options):
@@ -35,7 +35,7 @@ def openai(value, signature="question -> answer", **options):
         ('{"question": "x"}', "17"),
     ],
 )
-def test_nested_and_flat_rows_say_the_same(text, custom_id):
+def test_nested_and_flat_rows_are_equal(text, custom_id):
     row = read(text)
     assert (row.custom_id, row.inputs, row.fault, row.number, row.where) == (
         custom_id,
@@ -68,7 +68,7 @@ def test_a_field_of_the_program_named_like_a_part_of_a_row_comes_first():
         ('{"question": "x", "custom_id": ""}', "InvalidRow", "custom_id is a text of 1 to 512"),
     ],
 )
-def test_a_bad_row_says_its_line_and_why_and_quotes_nothing(text, kind, reason):
+def test_a_bad_row_states_its_line_and_reason_and_quotes_nothing(text, kind, reason):
     row = read(text)
     assert row.inputs is None
     assert row.fault.type == kind
@@ -76,7 +76,7 @@ def test_a_bad_row_says_its_line_and_why_and_quotes_nothing(text, kind, reason):
     assert "secret" not in row.fault.message
 
 
-def test_text_that_is_no_utf_8_is_told_with_its_byte():
+def test_text_that_is_no_utf_8_is_reported_with_its_byte():
     row = RowReader(program()).from_json(b'{"question": "\xff"}', 3, 17)
     assert row.fault == ("NotUtf8", "line 17: not UTF-8 (byte 15 of the line)")
 
@@ -97,7 +97,7 @@ def test_a_chat_request_with_one_user_message_is_the_programs_one_text():
         (chat(("user", "x"), ("assistant", "y"), ("user", "z")), "question -> answer", "only one user message"),
         (chat(("assistant", "x")), "question -> answer", "only one user message"),
         (chat(("user", [{"type": "image_url"}])), "question -> answer", "parts that are not text"),
-        (chat(("user", "x"), body={"tools": []}), "question -> answer", "asks for more than messages"),
+        (chat(("user", "x"), body={"tools": []}), "question -> answer", "contains more than messages"),
         (chat(("user", "x"), url="/v1/embeddings"), "question -> answer", "only a POST to /v1/chat/completions"),
         (chat(body={"messages": "x"}), "question -> answer", "not a list of messages"),
     ],
@@ -106,3 +106,14 @@ def test_a_chat_request_that_the_program_cannot_serve_is_a_faulty_row_under_its_
     row = openai(value, signature)
     assert (row.custom_id, row.inputs, row.fault.type) == ("a", None, "UnsupportedRequest")
     assert reason in row.fault.message
+
+
+def test_a_system_message_is_that_of_the_variant_for_which_rows_are_read():
+    model = {"name": "fast", "model": "openai/fast"}
+    variants = {name: {"name": name, "queue": f"qa.{name}", "model": model} for name in ("control", "brief")}
+    variants["brief"]["instructions"] = "Be brief."
+    asked = Program(name="qa", signature="question -> answer", instructions="Answer.", variants=variants)
+    row = chat(("system", "Be brief."), ("user", "x"))
+    assert RowReader(asked.as_served("brief")).from_object(row, 1, 1).inputs == {"question": "x"}
+    for reader in (RowReader(asked), RowReader(asked.as_served("control"))):
+        assert reader.from_object(row, 1, 1).fault.type == "UnsupportedRequest"

@@ -14,7 +14,7 @@ import pytest
 from backports import zstd
 
 from dspyq.batch.files.source import open_source
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 from dspyq.errors import InvalidFile
 
 QUESTIONS = [f"question {number}: é\nsecond line" for number in range(1, 6)]
@@ -131,7 +131,7 @@ def test_rows_before_a_torn_compressed_tail_are_kept(write, suffix, name):
     assert last.line == last.number == len(rows)
 
 
-def test_a_damaged_gzip_stream_is_told_too(write):
+def test_a_damaged_gzip_stream_is_reported_too(write):
     packed = bytearray(gzip.compress(as_jsonl(QUESTIONS)))
     packed[-6] ^= 1  # of the checksum
     rows = list(write("a.jsonl.gz", bytes(packed)).rows(program()))
@@ -208,11 +208,14 @@ def test_a_quote_that_is_not_closed_costs_its_own_row_alone(write):
         ("a.csv", "question,question\nx,x\n", "repeats 'question'"),
         ("a.parquet", "{}", "is not a Parquet file"),
         ("a.jsonl", CONTENTS["parquet"], "is Parquet, not jsonl"),
-        ("a.jsonl.gz", "{}", "is not gzip, as its name says"),
+        ("a.jsonl.gz", "{}", "is not gzip, as its name states"),
         ("a.parquet.gz", gzip.compress(CONTENTS["parquet"]), "decompress it first"),
         ("a.parquet", CONTENTS["parquet"][:40], "is not a Parquet file that can be read"),
         ("a.jsonl", "{}".encode("utf-16"), "is UTF-16"),
-        ("a.txt", "{}", "does not say its format; say --format jsonl, csv, parquet"),
+        ("a.jsonl", '[{"question": "x"}]', r"^[^\n]*a.jsonl: the file is a JSON array: [^\n]*jq[^\n]*$"),
+        ("a.jsonl", '\ufeff [\n  {"question": "x"}]', "is a JSON array"),
+        ("a.jsonl", "[]", "is a JSON array"),
+        ("a.txt", "{}", "does not show its format; use --format jsonl, csv, parquet"),
     ],
 )
 def test_a_file_that_does_not_fit_as_a_whole_is_one_clear_error(write, name, content, reason):

@@ -1,1 +1,1 @@
-"""What a batch reads: files of rows, in whatever form."""
+"""Input files of a batch: rows in any supported form."""

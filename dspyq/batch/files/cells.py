@@ -1,4 +1,4 @@
-"""What the text of a CSV cell stands for, by the type that the program's signature states."""
+"""Values of CSV cells, parsed by the type that the program's signature states."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CellReader = Callable[[str], Any]
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
-#: Beyond, orjson writes no integer.
+#: Largest integer that orjson writes.
 _INTEGER_RANGE = range(-(2**63), 2**64)
 
 
 class Misread(ValueError):
-    """A cell's text stands for no value of its type; the message says what it should be and does not quote it."""
+    """A cell's text is no value of its type; the message states the expected form and does not quote the cell."""
 
 
 def cell_reader(field: Field) -> CellReader | None:
-    """Return what reads the cells of an input field; None where a cell's text is its value.
+    """Return the parser of an input field's cells; None if a cell's text is its value.
 
     Whole numbers, numbers and booleans (``true``, ``false``, ``1``, ``0``) are read as such, lists and dicts as JSON,
     an empty cell of an optional field as None, and a ``Literal`` by the text of its values. Any other type's cell is
@@ -110,7 +110,7 @@ def _literal(values: tuple[Any, ...]) -> CellReader:
 
 
 def _union(members: tuple[Any, ...]) -> CellReader:
-    """The first member that a cell reads as: None where it is empty, text only where nothing else fits."""
+    """Return the first member that a cell parses as: None if empty, text only if nothing else fits."""
     readers = [_reader(member) for member in members if member is not types.NoneType]
     readers.sort(key=lambda reader: reader in (_text, _json_or_text))
     is_optional = types.NoneType in members

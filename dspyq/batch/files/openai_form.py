@@ -2,17 +2,17 @@
 
 One fits where it is a ``POST`` to ``/v1/chat/completions`` with one user message, and the program takes one input, a
 text: that message's. A system message must be the program's instructions word for word: the program writes its own
-prompts, and would drop any other. Model and sampling are the variant's, whatever the body says of them.
+prompts, and would drop any other. Model and sampling are the variant's; those in the body are ignored.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 
 _URL = "/v1/chat/completions"
-#: What a body may state besides its messages: the variant decides it, and no answer is of another kind for it.
+#: Fields that a body may have besides messages: the variant decides them, and they do not change the kind of answer.
 _VARIANTS_OWN = frozenset(
     {
         "messages",
@@ -30,7 +30,7 @@ _VARIANTS_OWN = frozenset(
 
 
 class Misfit(Exception):
-    """What a row holds is none of the program's inputs.
+    """A row that does not fit the program's inputs.
 
     Attributes:
         type: The type of the row's fault.
@@ -42,7 +42,7 @@ class Misfit(Exception):
 
 
 def is_openai_form(value: dict[str, Any]) -> bool:
-    """Whether an object is meant as a request of that API."""
+    """Return True if an object looks like a request of that API."""
     return "body" in value and "url" in value
 
 
@@ -50,20 +50,20 @@ def read_openai_form(value: dict[str, Any], program: Program) -> dict[str, Any]:
     """Return the inputs that a request states.
 
     Raises:
-        Misfit: If the program cannot serve it; the message says why.
+        Misfit: If the program cannot serve it; the message gives the reason.
     """
     fields = program.signature.inputs
     if len(fields) != 1 or fields[0].type_text != "str":
-        raise _misfit(f"{program.name} takes more than one text, so a chat request does not say its inputs")
+        raise _misfit(f"{program.name} takes more than one text, so a chat request does not state its inputs")
     body = value["body"]
     if value.get("method") != "POST" or value["url"] != _URL or type(body) is not dict:
         raise _misfit(f"only a POST to {_URL} with a body can be served")
     if not body.keys() <= _VARIANTS_OWN:
-        raise _misfit("the body asks for more than messages and sampling (tools, response_format, n, stream, …)")
+        raise _misfit("the body contains more than messages and sampling (tools, response_format, n, stream, …)")
     messages = body.get("messages")
     if type(messages) is not list or not all(type(message) is dict for message in messages):
         raise _misfit("body.messages is not a list of messages")
-    if messages and messages[0].get("role") in {"system", "developer"}:
+    if messages and messages[0].get("role") in ("system", "developer"):  # of any type: no set
         if _text(messages[0]) != (program.instructions or ""):
             raise _misfit(f"its system message is not the instructions of {program.name}, which would take its place")
         messages = messages[1:]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,15 +14,8 @@ from dspyq.batch.files.csv_rows import CsvRows
 from dspyq.batch.files.parquet_rows import ParquetRows
 from dspyq.batch.files.rows import Row, RowReader, faulty
 from dspyq.batch.files.spool import spool_if_streamed
-from dspyq.batch.files.streams import (
-    BrokenStream,
-    ByteStream,
-    Compression,
-    bounded_lines,
-    buffered,
-    compression_of,
-)
-from dspyq.config.models import Program
+from dspyq.batch.files.streams import BrokenStream, ByteStream, Compression, Lines, buffered, compression_of
+from dspyq.config.programs import Program
 from dspyq.errors import InvalidFile
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -30,10 +24,14 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _COMPRESSED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_BLANK = b" \t\r\n"
+#: Encodings by their byte order mark, or by the first two ASCII letters.
+_UTF_16 = re.compile(rb"\xff\xfe|\xfe\xff|[\x01-\x7f]\0[\x01-\x7f]\0|\0[\x01-\x7f]\0[\x01-\x7f]")
 _PARQUET = b"PAR1"
+#: The start of an array of rows; an array of anything else is one faulty row.
+_JSON_ARRAY = re.compile(rb"\s*\[\s*(?:\{|\]?\s*\Z)")
 _SNIFFED_BYTES = 4096
-#: A row may be larger than its inputs: escaped, a letter of two bytes takes six; beside them it has an id.
+#: A row may be larger than its inputs: an escaped letter of two bytes takes six, and it has an id.
 _ESCAPED, _BESIDE_BYTES = 3, 64 * 1024
 
 
@@ -50,7 +48,7 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
         InvalidFile: If there is no such file, it cannot be read, or its format is unknown or another one.
     """
     if format is not None and format not in FORMATS:
-        raise InvalidFile(f"there is no format {format!r}; say {', '.join(FORMATS)}")
+        raise InvalidFile(f"there is no format {format!r}; use {', '.join(FORMATS)}")
     file = spool_if_streamed(path, spool)
     is_spooled = file == spool
     start = _start_of(file)
@@ -58,7 +56,7 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
     suffixes = [suffix.lower() for suffix in file.suffixes] if not is_spooled else []
     stated = _COMPRESSED.get(suffixes[-1]) if suffixes else None
     if stated and stated != compression and start:
-        raise InvalidFile(f"{file} is not {stated}, as its name says")
+        raise InvalidFile(f"{file} is not {stated}, as its name states")
     head = _head(file, compression)
     found = next((name for name in FORMATS if name == format), None) or _format_of(
         file, suffixes, head, is_spooled=is_spooled
@@ -68,8 +66,11 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
         raise InvalidFile(f"{file} is Parquet, not {found}" if is_parquet else f"{file} is not a Parquet file")
     if found == "parquet" and compression:
         raise InvalidFile(f"{file}: decompress it first; Parquet is compressed in itself")
-    if head.startswith(_UTF_16):
+    if _UTF_16.match(head):
         raise InvalidFile(f"{file} is UTF-16; save it as UTF-8")
+    if found == "jsonl" and _JSON_ARRAY.match(head.removeprefix(_BOM)):
+        named = "standard input" if is_spooled else f"{file}: the file"
+        raise InvalidFile(f"{named} is a JSON array: write a line of JSON for each row, as jq -c '.[]' does")
     return Source(file, found, compression)
 
 
@@ -77,9 +78,9 @@ class Source:
     """A file of rows.
 
     Attributes:
-        path: The file: where standard input was spooled, that one.
+        path: The file, or the spool of standard input.
         format: Its format, without the compression.
-        compression: What it is compressed with.
+        compression: Its compression.
         size_bytes: Its size.
     """
 
@@ -92,7 +93,7 @@ class Source:
 
     @property
     def bytes_read(self) -> int:
-        """How many of its bytes the latest ``rows`` has read, for progress."""
+        """Number of bytes read by the latest call of ``rows``, for progress."""
         return self._bytes_read()
 
     def digest(self) -> str:
@@ -103,58 +104,63 @@ class Source:
                 hasher.update(piece)
         return hasher.hexdigest()
 
-    def rows(self, program: Program) -> Iterator[Row]:
+    def rows(self, program: Program, cluster: str | None = None) -> Iterator[Row]:
         """Return its rows for a program, the bad ones too; memory does not grow with their number.
+
+        Args:
+            program: The program.
+            cluster: The field that names a row's cluster, which may stand beside the inputs; None for none.
 
         Raises:
             InvalidFile: If the file as a whole does not fit, as when a column is missing.
         """
         if self.size_bytes == 0:
             return iter(())
+        max_bytes = _ESCAPED * program.max_input_bytes + _BESIDE_BYTES
         if self.format == "parquet":
-            parquet = ParquetRows(self.path, program)
+            parquet = ParquetRows(self.path, program, max_bytes, cluster)
             self._bytes_read = lambda: int(parquet.share_read * self.size_bytes)
-            return _until_broken(iter(parquet), None)
+            return iter(parquet)
         stream = ByteStream(self.path, self.compression)
         self._bytes_read = lambda: self.size_bytes if stream.closed else stream.bytes_read
-        max_bytes = _ESCAPED * program.max_input_bytes + _BESIDE_BYTES
-        lines = bounded_lines(buffered(stream), max_bytes)
+        lines = Lines(buffered(stream), max_bytes)
         if self.format == "csv":
             try:
-                rows = iter(CsvRows(self.path, lines, program, max_bytes))
+                rows = iter(CsvRows(self.path, lines, program, max_bytes, cluster))
             except BrokenStream as broken:
                 raise InvalidFile(f"{self.path}: {broken}, within its header") from None
         else:
-            rows = _json_rows(lines, RowReader(program), max_bytes)
+            rows = _json_rows(lines, RowReader(program, cluster), max_bytes)
         return _until_broken(rows, stream)
 
 
-def _json_rows(lines: Iterator[bytes | None], reader: RowReader, max_bytes: int) -> Iterator[Row]:
+def _json_rows(lines: Lines, reader: RowReader, max_bytes: int) -> Iterator[Row]:
     number = 0
     from_json = reader.from_json
-    for line_number, line in enumerate(lines, start=1):
+    for line in lines:
         if line is None:
             number += 1
-            yield faulty(number, line_number, "RowTooLarge", f"larger than {max_bytes:,} bytes")
+            yield faulty(number, lines.number, "RowTooLarge", f"larger than {max_bytes:,} bytes")
             continue
-        text = line.removeprefix(_BOM) if line_number == 1 else line
-        if not text.isspace() and text:
+        text = line.removeprefix(_BOM) if lines.number == 1 else line
+        if text.isspace() or not text:
+            lines.skip_blank(_BLANK)
+        else:
             number += 1
-            yield from_json(text, number, line_number)
+            yield from_json(text, number, lines.number)
 
 
-def _until_broken(rows: Iterator[Row], stream: ByteStream | None) -> Iterator[Row]:
-    """Rows, and where they cannot be read further, one that says so."""
-    row = Row(0, "", None, None, 0 if stream else None)
+def _until_broken(rows: Iterator[Row], stream: ByteStream) -> Iterator[Row]:
+    """Yield the rows; if they cannot be read further, yield a faulty row last."""
+    row = Row(0, "", None, None, 0)
     try:
         for row in rows:
             yield row
     except BrokenStream as broken:
-        line = None if row.line is None else row.line + 1
+        line = (row.line or 0) + 1
         yield faulty(row.number + 1, line, "BrokenFile", f"{broken}: this row and those after it are lost")
     finally:
-        if stream:
-            stream.close()
+        stream.close()
 
 
 def _start_of(path: Path) -> bytes:
@@ -170,13 +176,13 @@ def _start_of(path: Path) -> bytes:
 
 
 def _head(path: Path, compression: Compression | None) -> bytes:
-    """The first bytes, decompressed."""
+    """Return the first bytes, decompressed."""
     with ByteStream(path, compression) as stream:
-        buffer = bytearray(_SNIFFED_BYTES)
-        try:
-            return bytes(buffer[: io.BufferedReader(stream).readinto(buffer)])
-        except BrokenStream:
-            return b""
+        head = b""
+        with suppress(BrokenStream):
+            while len(head) < _SNIFFED_BYTES and (piece := stream.read(_SNIFFED_BYTES)):
+                head += piece
+        return head[:_SNIFFED_BYTES]
 
 
 def _format_of(file: Path, suffixes: list[str], head: bytes, *, is_spooled: bool) -> Format:
@@ -184,7 +190,7 @@ def _format_of(file: Path, suffixes: list[str], head: bytes, *, is_spooled: bool
         named = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
         found = _SUFFIXES.get(named[-1]) if named else None
         if found is None:
-            raise InvalidFile(f"the name of {file} does not say its format; say --format {', '.join(FORMATS)}")
+            raise InvalidFile(f"the name of {file} does not show its format; use --format {', '.join(FORMATS)}")
         return found
     text = head.removeprefix(_BOM).lstrip()
     if text.startswith(b"["):

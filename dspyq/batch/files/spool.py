@@ -1,4 +1,4 @@
-"""Standard input and pipes are kept in a file first: a batch that is taken up again must find its rows."""
+"""Spool of standard input and pipes into a file, so that a resumed batch finds its rows."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
+from dspyq.core.private import open_private
 from dspyq.errors import InvalidFile
 
 _PIECE_BYTES = 1024 * 1024
 
 
 def spool_if_streamed(path: Path | None, spool: Path) -> Path:
-    """Return the file to read: the path itself, or where what streams through it is kept.
+    """Return the file to read: the path itself, or the spool of a stream.
 
-    A spool that an earlier run finished serves again, where nothing is sent this time or the same bytes are.
+    A complete spool of an earlier run is used again if the stream is empty or the same.
 
     Args:
         path: A file, a pipe, or None for standard input.
-        spool: Where to keep what streams.
+        spool: The file in which a stream is kept.
 
     Raises:
-        InvalidFile: If nothing streams and nothing is kept, or it differs from what is kept.
+        InvalidFile: If the stream is empty and no spool exists, or it differs from the spool.
     """
     if path is None:
         is_sent = not sys.stdin.buffer.isatty()
@@ -33,7 +34,7 @@ def spool_if_streamed(path: Path | None, spool: Path) -> Path:
     try:
         is_pipe = stat.S_ISFIFO(path.stat().st_mode)
     except OSError:
-        return path  # told by whoever opens it
+        return path  # opening it reports the error
     if not is_pipe:
         return path
     with path.open("rb") as pipe:
@@ -64,7 +65,7 @@ def _spool(stream: BinaryIO | None, spool: Path) -> Path:
 
 def _write(stream: BinaryIO, path: Path) -> tuple[str, int]:
     hasher, size_bytes = blake3(), 0
-    with path.open("wb") as file:
+    with open(path, "wb", opener=open_private) as file:
         while piece := stream.read(_PIECE_BYTES):
             file.write(piece)
             hasher.update(piece)
@@ -83,7 +84,7 @@ def _digest(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last: it is the folder's content."""
+    """Make a rename durable: it is part of the folder's content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
