@@ -1,7 +1,7 @@
-"""What a batch may spend, what it has spent, and which of its calls are on no row yet.
+"""Account of a batch: its limits, its spending, and its calls whose cost is on no row yet.
 
 Workers hold and settle the calls of a batch in its account, in the same scripts as in the day's and the month's
-(``dspyq/guards/lua/accounts.lua``). At any moment, to the nano-dollar::
+(``dspyq/guards/lua/budget_library.lua``). At any moment, to the nano-dollar::
 
     settled = the costs of the receipts that were collected + the charges of the calls in the statement
 """
@@ -16,41 +16,34 @@ from typing import Literal, NamedTuple, cast
 import redis
 
 from dspyq.core.money import to_nano_usd
-from dspyq.store.clients import KEY_PREFIX
+from dspyq.store.keys import batch_account_key
 from dspyq.store.scripts import load_script
 
-#: As long as a day's books are kept.
-_KEEP_SECONDS = 400 * 86_400
 _COUNTERS = (
     "settled", "held", "calls", "billed_nano_usd", "unknown_calls", "unknown_nano_usd", "prompt_tokens",
     "completion_tokens",
 )  # fmt: skip
-#: A noted call: its name within its job, why it was charged, its amount and its tokens.
+#: A noted call: its name within its job, the reason for the charge, its amount and its tokens.
 _NOTED = re.compile(r"([^\s^=~?]+)([\^=~?])(\d+),(\d+),(\d+)")
 
 CallState = Literal["billed", "unknown", "lost", "held"]
 _STATES: dict[str, CallState] = {"=": "billed", "~": "unknown", "?": "lost", "^": "held"}
-#: What the run of a job knows of, and its row tells.
+#: States of calls that are in the run's ledger and so in its row.
 _ON_ROWS = frozenset({"billed", "unknown"})
-
-
-def account_key(batch_id: str) -> str:
-    """Return the key of a batch's account."""
-    return f"{KEY_PREFIX}budget:batch:{batch_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchBooks:
-    """What a batch spent.
+    """The spending of a batch.
 
     Attributes:
-        settled_nano_usd: What its calls came to, those of unknown cost at the most they may have.
-        held_nano_usd: What calls under way may come to at most.
-        max_nano_usd: What it may spend; None for no limit of its own.
+        settled_nano_usd: Cost of its settled calls, with the highest possible cost for those of unknown cost.
+        held_nano_usd: Highest possible cost of calls in progress.
+        max_nano_usd: Its limit; None for no limit of its own.
         calls: Calls that providers served, or may have.
-        billed_nano_usd: What those of known cost came to.
-        unknown_calls: Calls whose cost nobody knows.
-        unknown_nano_usd: The most that those can have cost, which they were charged.
+        billed_nano_usd: Cost of those of known cost.
+        unknown_calls: Calls of unknown cost.
+        unknown_nano_usd: Highest possible cost of those, which they were charged.
         prompt_tokens: Tokens sent, as far as providers counted them.
         completion_tokens: Tokens generated, as far as providers counted them.
     """
@@ -73,10 +66,10 @@ class UncollectedCall:
     Attributes:
         call_id: ``<task id>:<run>:<variant>:<number>``.
         task_id: Its job.
-        state: ``billed``; ``unknown``: its run went on without knowing its bill; ``lost``: its worker died, and it was
+        state: ``billed``; ``unknown``: its run continued without its bill; ``lost``: its worker died, and it was
             charged its bound when its lease had run out; ``held``: under way, or its worker died a moment ago.
-        bound_nano_usd: What it may come to, where it is held; else 0.
-        charged_nano_usd: What it was charged; 0 where it is held.
+        bound_nano_usd: Its bound while it is held; else 0.
+        charged_nano_usd: Its charge; 0 while it is held.
     """
 
     call_id: str
@@ -87,13 +80,13 @@ class UncollectedCall:
 
 
 class JobCost(NamedTuple):
-    """What a job's calls came to, but for those that its runs know nothing of: they were lost, or are under way.
+    """The cost of a job's calls, without those that its runs have no record of: lost ones, and ones under way.
 
     Attributes:
         nano_usd: The sum.
         prompt_tokens: Tokens sent, as far as providers counted them.
         completion_tokens: Tokens generated, as far as providers counted them.
-        receipt: Which calls these are: what ``collected`` takes.
+        receipt: Receipt of these calls, for ``collected``.
     """
 
     nano_usd: int
@@ -103,7 +96,7 @@ class JobCost(NamedTuple):
 
 
 class BatchAccount:
-    """A batch's money.
+    """Account of a batch.
 
     Args:
         client: The Redis of jobs.
@@ -112,7 +105,7 @@ class BatchAccount:
 
     def __init__(self, client: redis.Redis, batch_id: str) -> None:
         self._client = client
-        self._key = account_key(batch_id)
+        self._key = batch_account_key(batch_id)
         self._calls = f"{self._key}:calls"
         self._open = load_script(client, "dspyq.batch", "open")
         self._collected = load_script(client, "dspyq.batch", "collected")
@@ -125,51 +118,55 @@ class BatchAccount:
         rate_share: float | None = None,
         spent_nano_usd: int = 0,
     ) -> None:
-        """Say what the batch may spend, in place of what was said before. What it has spent stays.
+        """Open the account, or replace its limits. Its spending stays.
 
-        Before this its calls are refused.
+        Its calls are refused until the account is open.
 
         Args:
-            max_usd: In all; None for no limit of its own.
-            budget_share: Of what the daily limit of all calls leaves once others' calls are paid, up to 1.
-            rate_share: Of each model's ``requests_per_second`` and ``tokens_per_minute``, up to 1.
-            spent_nano_usd: What its rows are known to have cost: its limit holds also where Redis has lost its data.
+            max_usd: Limit of the batch in all; None for no limit of its own.
+            budget_share: Share of what others' calls leave of the daily limit of all calls, up to 1.
+            rate_share: Share of each model's ``requests_per_second`` and ``tokens_per_minute``, up to 1.
+            spent_nano_usd: Known cost of its rows, so that the limit holds even if Redis has lost its data.
         """
-        limits = (None if max_usd is None else to_nano_usd(max_usd), budget_share, rate_share)
-        stated = ["" if limit is None else limit for limit in limits]
-        self._open(keys=[self._key], args=[_KEEP_SECONDS, spent_nano_usd, *stated])
+        limits = {
+            "max_nano_usd": None if max_usd is None else to_nano_usd(max_usd),
+            "budget_share": budget_share,
+            "rate_share": rate_share,
+        }
+        stated = {name: "" if limit is None else limit for name, limit in limits.items()}
+        self._open([self._key], spent=spent_nano_usd, **stated)
 
     def exists(self) -> bool:
-        """Whether it was opened, or anything was charged to it."""
+        """Return True if the account was opened, or anything was charged to it."""
         return bool(self._client.exists(self._key))
 
     def read(self) -> BatchBooks:
-        """Return what the batch has spent."""
+        """Return the spending of the batch."""
         return _books(cast("list[bytes | None]", self._client.hmget(self._key, *_COUNTERS, "max_nano_usd")))
 
     def costs(self, task_ids: Sequence[str]) -> list[JobCost]:
-        """Return what jobs have cost so far, beyond what was collected; they may come to more while they run."""
+        """Return the uncollected cost of jobs so far; it may grow while they run."""
         if not task_ids:
             return []
         noted = cast("list[bytes | None]", self._client.hmget(self._calls, list(task_ids)))
         return [_cost(note or b"") for note in noted]
 
     def collected(self, receipts: Mapping[str, str]) -> int:
-        """Forget calls whose cost is on rows now, for good: written, and in the journal.
+        """Forget calls whose cost is durably on rows now: written, and in the journal.
 
-        To say so again, after a crash, changes nothing.
+        A repeated call, after a crash, changes nothing.
 
         Args:
-            receipts: By task id.
+            receipts: The receipts, by task id.
 
         Returns:
-            How many calls were forgotten.
+            Number of calls forgotten.
         """
         pairs = [part for task_id, receipt in receipts.items() if receipt for part in (task_id, receipt)]
-        return int(self._collected(keys=[self._calls], args=pairs)) if pairs else 0
+        return int(self._collected([self._calls], receipts=pairs)) if pairs else 0
 
     def statement(self) -> tuple[BatchBooks, list[UncollectedCall]]:
-        """Return what the batch has spent and the calls that are on no row, both of one moment."""
+        """Return a consistent snapshot of the batch's spending and its calls that are on no row."""
         pipeline = self._client.pipeline()
         pipeline.hmget(self._key, *_COUNTERS, "max_nano_usd")
         pipeline.hgetall(self._calls)
@@ -201,7 +198,7 @@ def _calls(task_id: str, note: bytes) -> Iterator[UncollectedCall]:
 
 
 class _Noted(NamedTuple):
-    """A call of a job, as it stands in the note, and what that says."""
+    """A call of a job: its text in the note, and the parsed values."""
 
     text: str
     name: str

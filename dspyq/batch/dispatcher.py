@@ -1,4 +1,4 @@
-"""Entries on their way: looked up, asked, collected, taken back. What lands is handed to OUT."""
+"""Entries in flight: looked up, sent, collected, recalled. Finished ones are handed to OUT."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 from celery.states import READY_STATES, REVOKED
-from celery.utils import uuid
 
-from dspyq.batch.account import BatchAccount
-from dspyq.batch.entry import Entry, State
-from dspyq.batch.events import Counts
-from dspyq.batch.journal import Journal, Leader
-from dspyq.batch.output import Output
-from dspyq.batch.output_lines import Asked, Line, line_of_copy, line_of_result
-from dspyq.batch.redis_retry import Patience
-from dspyq.batch.registry import Registry
-from dspyq.cache.claims import Claim
-from dspyq.celery_app.waiting import read_meta
-from dspyq.client.bulk import Bulk
+from dspyq.batch.entry import Entry, EntryState
+from dspyq.batch.journal import Leader
+from dspyq.batch.output_lines import OutputLine, answers_entry, line_of_copy, line_of_result
+from dspyq.batch.parts import BatchParts
+from dspyq.batch.scorers import Scorers
+from dspyq.cache.claim import Claim
+from dspyq.core.ids import uuids
+from dspyq.core.runtime import bound
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request
-from dspyq.store.clients import JOB_PREFIX, which_exist
+from dspyq.prediction.stored import read_meta
+from dspyq.store.clients import which_exist
+from dspyq.store.keys import job_key
 
-#: After this without an answer, an entry's job is looked for.
+#: Time without an answer after which an entry's job is looked up.
 LOOK_FOR_JOB_SECONDS = 30.0
 _ENTRIES_AT_ONCE = 500
 
@@ -38,80 +36,52 @@ _LIMITED = "BatchLimitReached"
 _SHARE_USED = "BatchShareUsed"
 
 
-class Servers(NamedTuple):
-    """Redis, as a batch uses it.
+class Dispatcher:
+    """The entries of a batch in flight.
 
-    Attributes:
-        bulk: Questions.
-        account: The batch's money.
-        registry: What other hosts see of it.
-        jobs: The Redis of jobs.
-    """
-
-    bulk: Bulk
-    account: BatchAccount
-    registry: Registry
-    jobs: redis.Redis
-
-
-class Asking:
-    """The entries of a batch that are on their way.
-
-    A crash at any point leaves the journal and OUT as of their last commit, and that is before anything was asked that
-    they do not know of. Not for threads.
+    A crash at any point leaves the journal and OUT as of their last commit, and every entry sent is recorded in a
+    commit before it is sent. Not thread-safe.
 
     Args:
-        servers: Redis.
-        patience: Waits for Redis.
-        journal: The journal.
-        output: OUT.
-        asked: The batch.
-        counts: What landed.
+        parts: The batch's parts.
         priority: The turn of its jobs.
+        scorers: Scores its answers; None where it does not ask for that.
 
     Attributes:
-        in_flight: The entries that were asked, by their tasks.
-        again: Entries that were taken back, or that the batch had no money for.
-        is_limited: Whether the batch's limit has refused one.
-        is_share_used: Whether its share of the day's budget has.
+        in_flight: The entries sent and not yet answered, by their tasks.
+        again: Entries to send again: recalled, or refused by the batch's limits.
+        is_limited: True if the batch's limit has refused one.
+        is_share_used: True if its share of the day's budget has refused one.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a batch
-        self,
-        servers: Servers,
-        patience: Patience,
-        journal: Journal,
-        output: Output,
-        asked: Asked,
-        counts: Counts,
-        priority: int,
-    ) -> None:
-        self._servers = servers
-        self._patience = patience
-        self._journal = journal
-        self._output = output
-        self._asked = asked
-        self._counts = counts
+    def __init__(self, parts: BatchParts, priority: int, scorers: Scorers | None = None) -> None:
+        self._servers = parts.servers
+        self._retry = parts.retry
+        self._journal = parts.journal
+        self._output = parts.output
+        self._batch = parts.batch
+        self._counts = parts.counts
         self._priority = priority
+        self._scorers = scorers
         self._thread = ThreadPoolExecutor(1, "dspyq-look")
         self._settled: list[str] = []
-        self._may_wait = journal.has_waiting()
+        self._may_wait = parts.journal.has_waiting()
         self.in_flight: dict[str, Entry] = {}
         self.again: deque[Entry] = deque()
         self.is_limited = False
         self.is_share_used = False
 
     def close(self) -> None:
-        """Look nothing up any more."""
+        """Stop looking entries up."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def look_ahead(self, entries: Sequence[Entry]) -> LookedUp | None:
-        """Begin to look entries up: Redis works while those before them are written."""
+        """Begin to look entries up, while previous ones are written."""
         requests = [_request(entry) for entry in entries if entry.task_id is None]
-        return self._thread.submit(self._servers.bulk.look, requests) if requests else None
+        return self._thread.submit(bound(self._servers.bulk.peek), requests) if requests else None
 
     def take(self, entries: Sequence[Entry], looked_up: LookedUp | None = None) -> None:
-        """Answer entries as far as the cache and the batch itself can; ask the others.
+        """Answer entries from the cache and the batch itself; send the others.
 
         Args:
             entries: The entries.
@@ -130,12 +100,12 @@ class Asking:
                 lines.append(self._line(entry, read_meta(claim.result), "redis"))
         self._journal.put(waiting)
         self._may_wait |= bool(waiting)
-        self._land(lines)
+        self._write(lines)
         if misses:
             self._ask(misses)
 
     def _found(self, entries: Sequence[Entry], looked_up: LookedUp | None) -> dict[int, Claim]:
-        """Return what the cache has, by the entries' numbers."""
+        """Return cached answers by the entries' numbers."""
         if not entries:
             return {}
         try:
@@ -144,26 +114,26 @@ class Asking:
             claims = None
         if claims is None:
             requests = [_request(entry) for entry in entries]
-            claims = self._patience(lambda: self._servers.bulk.look(requests))
+            claims = self._retry(lambda: self._servers.bulk.peek(requests))
         return {entry.number: claim for entry, claim in zip(entries, claims, strict=True) if claim is not None}
 
     def collect(self) -> int:
-        """Take in the answers that have come; return how many."""
+        """Collect answers that have arrived; return their number."""
         return sum(self._collect(chunk) for chunk in _chunks(list(self.in_flight.values())))
 
     def look_for_jobs(self) -> None:
-        """Ask again what has waited for long and whose job is gone, as after a Redis that lost its memory."""
+        """Send entries again that have waited long and whose job is gone, as after data loss in Redis."""
         long_ago = time.monotonic() - LOOK_FOR_JOB_SECONDS
         waited = [entry for entry in self.in_flight.values() if entry.asked_at < long_ago]
         for chunk in _chunks(waited):
             self._look_for_jobs(chunk)
 
     def recall(self) -> int:
-        """Take back what no run has begun; return how many entries that were."""
+        """Recall entries that no run has begun; return their number."""
         recalled = 0
         for chunk in _chunks(list(self.in_flight.values())):
-            recall = functools.partial(self._servers.bulk.recall, _asked(chunk), batch=self._asked.batch_id)
-            taken = self._patience(recall)
+            recall = functools.partial(self._servers.bulk.recall, _asked(chunk), batch=self._batch.batch_id)
+            taken = self._retry(recall)
             back = [entry for entry, is_back in zip(chunk, taken, strict=True) if is_back]
             self._reopen(back)
             self.again.extend(back)
@@ -172,72 +142,72 @@ class Asking:
         return recalled
 
     def withdraw(self) -> None:
-        """Take this batch's interest off everything."""
+        """Withdraw this batch from all entries in flight."""
         for chunk in _chunks(list(self.in_flight.values())):
-            withdraw = functools.partial(self._servers.bulk.withdraw, _asked(chunk), batch=self._asked.batch_id)
+            withdraw = functools.partial(self._servers.bulk.withdraw, _asked(chunk), batch=self._batch.batch_id)
             self._reopen(chunk)
             self.again.extend(chunk)
             self.commit()
-            self._patience(withdraw)
+            self._retry(withdraw)
 
     def commit(self) -> None:
-        """Bring what landed to the disk; then tell the ledger which costs are on rows now."""
+        """Commit finished lines to the disk, then clear their costs from the ledger."""
         self._output.commit()
         if receipts := self._journal.receipts():
-            self._patience(lambda: self._servers.account.collected(receipts))
+            self._retry(lambda: self._servers.account.collected(receipts))
             self._journal.drop_receipts(receipts)
         settled, self._settled = self._settled, []
         if settled:
-            self._patience(lambda: self._servers.registry.drop_claims(self._asked.batch_id, settled))
+            self._retry(lambda: self._servers.registry.drop_claims(self._batch.batch_id, settled))
 
     def _resume(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Go on with entries that an earlier process has asked; return those that are to be asked anew."""
+        """Resume entries that an earlier process has sent; return those that must be sent again."""
         if not entries:
             return []
         for entry in entries:
             self.in_flight[str(entry.task_id)] = entry
         results = self._results(entries)
-        # Of a batch that was cancelled while nobody ran it.
+        # Jobs revoked because the batch was cancelled while no runner was alive.
         revoked = [entry for entry, meta in results if meta["status"] == REVOKED]
         self._finish([(entry, meta) for entry, meta in results if meta["status"] != REVOKED])
         self._reopen(revoked)
         self._look_for_jobs([entry for entry in entries if self._is_in_flight(entry)])
         return revoked
 
-    def _sorted_out(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry], list[Line]]:
-        """Tell the first of each question from those that wait for it, and answer those whose first one is done."""
+    def _sorted_out(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry], list[OutputLine]]:
+        """Split entries into the first of each question, those that wait for a first one, and lines copied from one."""
         leaders = self._journal.leaders(entry.input_hash for entry in entries if entry.input_hash)
         first: dict[bytes, Entry] = {}
         waiting: list[Entry] = []
-        lines: list[Line] = []
+        lines: list[OutputLine] = []
         for entry in entries:
             assert entry.input_hash is not None  # noqa: S101 - those without are no questions
             leader = leaders.get(entry.input_hash)
-            if leader is not None and leader.number < entry.number and leader.state >= State.OK:
+            if leader is not None and leader.number < entry.number and leader.state >= EntryState.OK:
                 lines.append(self._copy(entry, leader))
             elif entry.input_hash in first or (leader is not None and leader.number < entry.number):
-                entry.state = State.WAITING
+                entry.state = EntryState.WAITING
                 waiting.append(entry)
             else:
                 first[entry.input_hash] = entry
         return list(first.values()), waiting, lines
 
-    def _copy(self, entry: Entry, leader: Leader) -> Line:
-        return line_of_copy(entry, self._output.line_of(leader), self._asked, "redis")
+    def _copy(self, entry: Entry, leader: Leader) -> OutputLine:
+        return line_of_copy(entry, self._output.line_of(leader), self._batch, "redis")
 
     def _ask(self, entries: Sequence[Entry]) -> None:
-        """Ask questions; their task ids are on the disk before."""
-        for entry in entries:
+        """Send questions; their task ids are on disk before."""
+        for entry, own_id in zip(entries, uuids(), strict=False):
             if entry.task_id is None:
-                entry.task_id, entry.is_claimed = uuid(), True
-            entry.state = State.ASKED
+                entry.task_id, entry.is_claimed = own_id, True
+            entry.state = EntryState.ASKED
         self._journal.put(entries)
         self.commit()
-        batch_id, servers = self._asked.batch_id, self._servers
-        self._patience(lambda: servers.registry.note_claims(batch_id, entries))
+        batch_id, servers = self._batch.batch_id, self._servers
+        self._retry(lambda: servers.registry.note_claims(batch_id, entries))
         requests = [_request(entry) for entry in entries]
         ids = [str(entry.task_id) for entry in entries]
-        claims = self._patience(lambda: servers.bulk.ask(requests, ids, priority=self._priority, batch=batch_id))
+        claims = self._retry(lambda: servers.bulk.ask(requests, ids, priority=self._priority, batch=batch_id))
         asked_at = time.monotonic()
         moved, found = [], []
         for entry, claim in zip(entries, claims, strict=True):
@@ -247,20 +217,20 @@ class Asking:
                 self.in_flight.pop(str(entry.task_id), None)
                 entry.task_id, entry.is_claimed = claim.task_id, False
                 moved.append(entry)
-            if claim.verdict == "hit":
+            if claim.verdict in ("hit", "damaged"):
                 found.append((entry, claim))
             else:
                 self.in_flight[claim.task_id] = entry
         self._journal.put(moved)
-        self._land_hits(found)
+        self._write_hits(found)
 
-    def _land_hits(self, found: Sequence[tuple[Entry, Claim]]) -> None:
+    def _write_hits(self, found: Sequence[tuple[Entry, Claim]]) -> None:
         own = [(entry, read_meta(claim.result)) for entry, claim in found if entry.is_claimed]
         others = [(entry, read_meta(claim.result)) for entry, claim in found if not entry.is_claimed]
         for entry, _ in found:
             self.in_flight.pop(str(entry.task_id), None)
         self._finish(own)
-        self._land([self._line(entry, meta, "redis") for entry, meta in others])
+        self._write([self._line(entry, meta, "redis") for entry, meta in others])
 
     def _collect(self, entries: Sequence[Entry]) -> int:
         done = self._results(entries)
@@ -268,14 +238,14 @@ class Asking:
         return len(done)
 
     def _results(self, entries: Sequence[Entry]) -> list[tuple[Entry, Mapping[str, Any]]]:
-        """Return the entries whose tasks have ended, each with what Celery stored."""
+        """Return the entries whose tasks have ended, each with its stored result."""
         ids = [str(entry.task_id) for entry in entries]
-        stored = self._patience(lambda: self._servers.bulk.collect(ids))
+        stored = self._retry(lambda: self._servers.bulk.collect(ids))
         metas = ((entry, read_meta(result)) for entry, result in zip(entries, stored, strict=True) if result)
-        return [(entry, meta) for entry, meta in metas if meta["status"] in READY_STATES]
+        return [(entry, meta) for entry, meta in metas if meta["status"] in READY_STATES and answers_entry(entry, meta)]
 
     def _finish(self, done: Sequence[tuple[Entry, Mapping[str, Any]]]) -> None:
-        """Land what has a result, but for entries that the batch had no money for: they are to be asked again."""
+        """Write entries with a result. Those refused because the batch had no money stay open, to be asked again."""
         if not done:
             return
         self._pay([entry for entry, _ in done])
@@ -286,7 +256,7 @@ class Asking:
                 unpaid.append(entry)
             else:
                 lines.append(self._line(entry, meta, None if entry.is_claimed else "joined"))
-        self._land(lines)
+        self._write(lines)
         self._forget_tasks(unpaid)
         self.again.extend(unpaid)
 
@@ -298,11 +268,11 @@ class Asking:
         return refusal in {_LIMITED, _SHARE_USED}
 
     def _pay(self, entries: Sequence[Entry]) -> None:
-        """Put what the batch's own tasks have paid on their entries."""
+        """Add the cost of the batch's own tasks to their entries."""
         own = [entry for entry in entries if entry.is_claimed]
         if not own:
             return
-        costs = self._patience(lambda: self._servers.account.costs([str(entry.task_id) for entry in own]))
+        costs = self._retry(lambda: self._servers.account.costs([str(entry.task_id) for entry in own]))
         receipts = {}
         for entry, cost in zip(own, costs, strict=True):
             entry.paid_nano_usd += cost.nano_usd
@@ -317,7 +287,7 @@ class Asking:
         self._journal.keep_receipts(receipts)
 
     def _reopen(self, entries: Sequence[Entry]) -> None:
-        """Let entries be asked anew; what their tasks have paid stays theirs."""
+        """Reset entries so that they can be sent again; their cost so far stays on them."""
         self._pay(entries)
         for entry in entries:
             self.in_flight.pop(str(entry.task_id), None)
@@ -326,13 +296,13 @@ class Asking:
     def _forget_tasks(self, entries: Iterable[Entry]) -> None:
         entries = list(entries)
         for entry in entries:
-            entry.state, entry.task_id, entry.is_claimed = State.OPEN, None, False
+            entry.state, entry.task_id, entry.is_claimed = EntryState.OPEN, None, False
         self._journal.put(entries)
 
     def _look_for_jobs(self, entries: Sequence[Entry]) -> None:
-        """Ask again those whose job is gone, though they have no answer."""
+        """Send entries again whose job is gone without an answer."""
         task_ids = [str(entry.task_id) for entry in entries]
-        with_job = self._patience(lambda: which_exist(self._servers.jobs, JOB_PREFIX, task_ids))
+        with_job = self._retry(lambda: which_exist(self._servers.jobs, job_key(""), task_ids))
         now = time.monotonic()
         suspects = []
         for entry, task_id in zip(entries, task_ids, strict=True):
@@ -353,18 +323,20 @@ class Asking:
     def _is_in_flight(self, entry: Entry) -> bool:
         return self.in_flight.get(str(entry.task_id)) is entry
 
-    def _line(self, entry: Entry, meta: Mapping[str, Any], level: CacheLevel | None) -> Line:
-        return line_of_result(entry, meta, self._asked, level)
+    def _line(self, entry: Entry, meta: Mapping[str, Any], level: CacheLevel | None) -> OutputLine:
+        if self._scorers is not None:
+            meta = self._scorers.scored(_request(entry), meta)
+        return line_of_result(entry, meta, self._batch, level)
 
-    def land_faults(self, lines: Sequence[Line]) -> None:
-        """Land rows that cannot be asked."""
-        self._land(lines)
+    def write_faults(self, lines: Sequence[OutputLine]) -> None:
+        """Write the lines of rows that cannot be asked."""
+        self._write(lines)
 
-    def _land(self, lines: Sequence[Line]) -> None:
+    def _write(self, lines: Sequence[OutputLine]) -> None:
         """Write lines, and those of the entries that waited for them."""
         if not lines:
             return
-        self._output.land(lines)
+        self._output.write(lines)
         self._count(lines)
         if not self._may_wait:
             return
@@ -372,12 +344,12 @@ class Asking:
         for input_hash in self._journal.awaited(answers):
             after = 0
             while waiting := self._journal.waiting(input_hash, after, _ENTRIES_AT_ONCE):
-                copies = [line_of_copy(entry, answers[input_hash], self._asked, "joined") for entry in waiting]
-                self._output.land(copies)
+                copies = [line_of_copy(entry, answers[input_hash], self._batch, "joined") for entry in waiting]
+                self._output.write(copies)
                 self._count(copies)
                 after = waiting[-1].number
 
-    def _count(self, lines: Iterable[Line]) -> None:
+    def _count(self, lines: Iterable[OutputLine]) -> None:
         for line in lines:
             self._counts.add(line.state, line.outcome)
 

@@ -1,4 +1,4 @@
-"""One row asked of one variant: what a batch keeps of it while it is on its way."""
+"""State of one row and variant while it is in flight."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import IntEnum
 from dspyq.prediction.request import Request
 
 
-class State(IntEnum):
-    """Where an entry is. Those from ``OK`` on are done: their lines are written, or wait for their turn."""
+class EntryState(IntEnum):
+    """State of an entry. Those from ``OK`` on are done: their lines are written, or wait for their turn."""
 
     OPEN = 0
     """To be asked: read, or taken back."""
@@ -31,16 +31,16 @@ class Entry:
     Attributes:
         number: From 1, in the order of the input.
         row: Its row's number, from 1.
-        custom_id: What the row is called.
+        custom_id: The row's own id.
         variant: Its variant's position in the program; None where the row cannot be asked.
-        input_hash: The first 16 bytes of what identifies the question; None where the row cannot be asked.
+        input_hash: The first 16 bytes of the question's hash; None if the row cannot be asked.
         request: The question, while this process may have to ask it.
-        state: Where it is.
+        state: Its state.
         task_id: The task that answers, once it was asked.
         is_claimed: Whether that task is this batch's own, and its cost this entry's.
-        paid_nano_usd: What its tasks have paid, as far as it is collected.
-        prompt_tokens: What was sent for that.
-        completion_tokens: What was generated for that.
+        paid_nano_usd: Cost of its tasks, as far as it is collected.
+        prompt_tokens: Tokens sent for that.
+        completion_tokens: Tokens generated for that.
         asked_at: The monotonic second at which it was asked or found alive.
     """
 
@@ -50,7 +50,7 @@ class Entry:
     variant: int | None = None
     input_hash: bytes | None = None
     request: Request | None = None
-    state: State = State.OPEN
+    state: EntryState = EntryState.OPEN
     task_id: str | None = None
     is_claimed: bool = False
     paid_nano_usd: int = 0

@@ -1,16 +1,16 @@
-"""What a running batch tells whoever shows it, and what it came to."""
+"""Events that a running batch emits for its display, and its outcome."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dspyq.batch.account import UncollectedCall
-from dspyq.batch.entry import State
-from dspyq.batch.journal import Totals
-from dspyq.core.money import dollars
+from dspyq.batch.entry import EntryState
+from dspyq.batch.journal import EntryTotals
+from dspyq.core.money import exact_dollars
 
 PauseReason = Literal["asked", "window", "share"]
 RunState = Literal["running", "paused", "stopped", "limited", "cancelled", "finished"]
@@ -19,19 +19,19 @@ _LEVELS = frozenset({"memory", "redis", "joined"})
 
 
 @dataclass
-class Counts:
-    """What the entries of a batch came to so far.
+class EntryCounts:
+    """Counts of a batch's entries so far.
 
     Attributes:
-        done: Entries whose lines are there.
+        done: Entries whose lines are written or ready.
         ok: Those with an answer.
         computed: Those that a run of this batch answered.
-        cached: Those answered before they asked.
-        joined: Those that shared another's run.
+        cached: Those answered from the cache.
+        joined: Those that shared another caller's run.
         failed_by_type: The others, by the type of their error.
-        cost_nano_usd: What all of them cost.
-        prompt_tokens: Sent by the batch's own runs.
-        completion_tokens: Generated for them.
+        cost_nano_usd: Total cost of all of them.
+        prompt_tokens: Tokens sent by the batch's own runs.
+        completion_tokens: Tokens generated for them.
     """
 
     done: int = 0
@@ -50,21 +50,21 @@ class Counts:
         return self.done - self.ok
 
     @classmethod
-    def of(cls, totals: Iterable[Totals]) -> Counts:
-        """Return what a journal says."""
+    def of(cls, totals: Iterable[EntryTotals]) -> EntryCounts:
+        """Return the counts of a journal's totals."""
         counts = cls()
         for total in totals:
             counts.cost_nano_usd += total.cost_nano_usd
             counts.prompt_tokens += total.prompt_tokens
             counts.completion_tokens += total.completion_tokens
-            if total.outcome is not None and total.state >= State.OK:
+            if total.outcome is not None and total.state >= EntryState.OK:
                 counts.add(total.state, total.outcome, total.entries)
         return counts
 
-    def add(self, state: State, outcome: str, entries: int = 1) -> None:
+    def add(self, state: EntryState, outcome: str, entries: int = 1) -> None:
         """Count entries that are done."""
         self.done += entries
-        if state != State.OK:
+        if state != EntryState.OK:
             self.failed_by_type[outcome] += entries
             return
         self.ok += entries
@@ -78,23 +78,24 @@ class Counts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a batch is.
+    """Progress of a batch.
 
     Attributes:
-        state: What it does.
-        rows_read: Rows it has read.
-        is_read: Whether those are all.
-        entries: Rows, times variants where each row is asked of all: what is done of ``rows_read``.
-        done: As of ``Counts``.
-        ok: As of ``Counts``.
-        failed: As of ``Counts``.
-        cached: As of ``Counts``.
-        joined: As of ``Counts``.
-        in_flight: Entries that were asked and are not answered.
-        spent_usd: What it has cost.
-        share_read: How much of the input was read, from 0 to 1.
-        rows_per_second: How many were done a second, since this process began.
-        seconds_left: How long it takes at that rate; None where that is not known yet.
+        state: The state of its run.
+        rows_read: Rows read so far.
+        is_read: True if those are all rows.
+        entries: Entries of ``rows_read``: one for each row, or with ``--paired`` for each row and variant.
+        done: As of ``EntryCounts``.
+        ok: As of ``EntryCounts``.
+        failed: As of ``EntryCounts``.
+        cached: As of ``EntryCounts``.
+        joined: As of ``EntryCounts``.
+        in_flight: Entries that are sent and not answered yet.
+        spent_usd: Cost so far.
+        share_read: Share of the input read, from 0 to 1.
+        rows_per_second: Entries done per second, since this process began.
+        seconds_left: Remaining time at that rate; None while unknown.
+        waits_for: The reason for which rows in flight wait, if none was done for some seconds; else empty.
     """
 
     state: RunState
@@ -111,6 +112,7 @@ class Snapshot:
     share_read: float
     rows_per_second: float
     seconds_left: float | None
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """It goes on.
+    """Periodic progress of a batch.
 
     Attributes:
         batch_id: Its id.
-        snapshot: How far it is.
+        snapshot: The progress.
     """
 
     batch_id: str
@@ -145,7 +147,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Paused:
-    """It asks nothing until something else happens; what runs is collected.
+    """The batch sends nothing until it resumes; running jobs are still collected.
 
     Attributes:
         batch_id: Its id.
@@ -161,7 +163,7 @@ class Paused:
 
 @dataclass(frozen=True)
 class Resumed:
-    """It asks again.
+    """The batch sends rows again.
 
     Attributes:
         batch_id: Its id.
@@ -176,7 +178,7 @@ class RedisAway:
 
     Attributes:
         batch_id: Its id.
-        message: What Redis said.
+        message: The error of the Redis client.
     """
 
     batch_id: str
@@ -185,12 +187,12 @@ class RedisAway:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Whether OUT and the ledger agree on what a batch cost, to the nano-dollar.
+    """Comparison of a batch's cost in OUT and in the ledger, to the nano-dollar.
 
     Attributes:
         output_nano_usd: The sum over OUT.
-        ledger_nano_usd: What the ledger has settled for the batch.
-        uncollected: Calls whose cost is on no row, as those of runs that were killed.
+        ledger_nano_usd: The amount that the ledger has settled for the batch.
+        uncollected: Calls whose cost is on no row, such as those of runs that were killed.
     """
 
     output_nano_usd: int
@@ -199,43 +201,43 @@ class Reconciliation:
 
     @property
     def uncollected_nano_usd(self) -> int:
-        """What those calls cost."""
+        """Cost of those calls."""
         return sum(call.charged_nano_usd for call in self.uncollected)
 
     @property
     def difference_nano_usd(self) -> int:
-        """What nothing explains; 0 where the books are right."""
+        """The unexplained difference; 0 if OUT and the ledger agree."""
         return self.ledger_nano_usd - self.output_nano_usd - self.uncollected_nano_usd
 
     def __str__(self) -> str:
-        """Say it in one line."""
-        sides = f"OUT {dollars(self.output_nano_usd)}"
+        """Return the comparison in one line."""
+        sides = f"OUT {exact_dollars(self.output_nano_usd)}"
         if self.uncollected:
-            sides += f" + {len(self.uncollected):,} calls on no row {dollars(self.uncollected_nano_usd)}"
-        ledger = f"the ledger {dollars(self.ledger_nano_usd)}"
+            sides += f" + {len(self.uncollected):,} calls on no row {exact_dollars(self.uncollected_nano_usd)}"
+        ledger = f"the ledger {exact_dollars(self.ledger_nano_usd)}"
         if not self.difference_nano_usd:
             return f"{sides} = {ledger}"
         more = "more" if self.difference_nano_usd > 0 else "less"
-        return f"{sides}, but {ledger}: {dollars(abs(self.difference_nano_usd))} {more}"
+        return f"{sides}, but {ledger}: {exact_dollars(abs(self.difference_nano_usd))} {more}"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run of a batch came to.
+class BatchOutcome:
+    """Outcome of a run of a batch.
 
     Attributes:
         batch_id: Its id.
-        state: How it ended.
+        state: The state in which it ended.
         rows: Entries of all rows that were read.
         ok: Those with an answer.
         failed_by_type: Those with an error, by its type.
-        cached: Those answered before they asked.
-        joined: Those that shared another's run.
+        cached: Those answered from the cache.
+        joined: Those that shared another caller's run.
         left: Entries that are not done, of the rows that were read.
-        is_read: Whether those are all rows.
-        spent_usd: What the batch cost.
-        reconciliation: Whether that agrees with the ledger; None where Redis could not be asked.
-        remark: What to do, where there is something.
+        is_read: True if those are all rows.
+        spent_usd: Cost of the batch.
+        reconciliation: Comparison of that with the ledger; None if Redis did not answer.
+        remark: Advice on what to do next; empty if there is none.
     """
 
     batch_id: str
@@ -253,7 +255,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 where every row has an answer, 1 where some failed or are left."""
+        """Exit code: 0 if every row has an answer, 1 if some failed or are left."""
         return int(self.state != "finished" or bool(self.failed_by_type))
 
 
@@ -262,10 +264,11 @@ class Finished:
     """A run of it ended.
 
     Attributes:
-        outcome: What it came to.
+        outcome: Its outcome.
     """
 
-    outcome: Outcome
+    outcome: BatchOutcome
 
 
-Event = Started | Progress | Paused | Resumed | RedisAway | Finished
+BatchEvent = Started | Progress | Paused | Resumed | RedisAway | Finished
+ReportEvent = Callable[[BatchEvent], None]

@@ -1,4 +1,4 @@
-"""What makes a batch this batch: its rows, and whatever decides what OUT says of them."""
+"""Identity of a batch: its rows, and every setting that affects OUT."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import orjson
 
 from dspyq.batch.journal import Journal
 from dspyq.batch.options import BatchOptions
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 from dspyq.errors import BatchRefused
 
-#: How a refusal names what differs, in the order of how much it explains.
+#: Names of differences in a refusal, the most informative first.
 _NAMES = {
     "input": "IN has changed",
     "program": "--program",
     "variant": "--variant",
     "is_paired": "--paired",
     "is_ordered": "--ordered",
+    "cluster": "--cluster",
+    "is_scored": "--score",
     "format": "--format",
     "experiment": "the program, its variants or their weights in the configuration have changed",
 }
 
 
 def identity_of(options: BatchOptions, program: Program, digest: str) -> dict[str, str]:
-    """Return what makes a batch this batch.
+    """Return the identity of a batch.
 
     Args:
-        options: What is asked of it.
+        options: Its options.
         program: The program.
-        digest: That of its input.
+        digest: The hash of its input.
     """
     variants = program.variants.values() if options.variant is None else [program.variants[options.variant]]
     experiment = [[variant.name, program.fingerprints[variant.name], variant.weight] for variant in variants]
@@ -37,24 +39,26 @@ def identity_of(options: BatchOptions, program: Program, digest: str) -> dict[st
         "variant": options.variant or "",
         "is_paired": str(options.is_paired),
         "is_ordered": str(options.is_ordered),
+        "cluster": options.cluster or "",
+        "is_scored": "True" if options.is_scored else "",
         "format": options.format or "",
         "experiment": orjson.dumps([program.salt, experiment]).decode(),
     }
 
 
 def check_identity(journal: Journal, identity: dict[str, str]) -> None:
-    """Refuse to go on with a batch as another one.
+    """Refuse to resume a batch as another one.
 
     Raises:
-        BatchRefused: If anything differs; it names that.
+        BatchRefused: If anything differs; the message names it.
     """
     before = journal.identity()
-    differing = [name for name in _NAMES if before.get(name) != identity[name]]
+    differing = [name for name in _NAMES if before.get(name, "") != identity[name]]  # older ones lack some
     if not differing:
         return
     said = [_said(name, before.get(name, ""), identity[name]) for name in differing]
     raise BatchRefused(
-        f"{journal.path} is of another batch: {'; '.join(said)}. Choose another --output, or ask as before"
+        f"{journal.path} is of another batch: {'; '.join(said)}. Choose another --output, or use the same options"
     )
 
 

@@ -1,8 +1,8 @@
 """OUT.journal: everything durable about a batch's progress, in SQLite beside OUT.
 
-It holds ids, hashes and positions; of what users wrote only custom ids and, with ``--ordered``, lines that wait for
-their turn. How many rows were read, how long OUT is and what was spent are read off the entries, so that they cannot
-disagree with them. Not for threads.
+It holds ids, hashes and positions; of users' content only custom ids and, with ``--ordered``, lines that wait for
+their turn. The number of rows read, the length of OUT and the spending are derived from the entries, so that they
+cannot disagree with them. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from dspyq.batch.entry import Entry, State
-from dspyq.batch.output_lines import Line
+from dspyq.batch.entry import Entry, EntryState
+from dspyq.batch.output_lines import OutputLine
+from dspyq.core.private import open_private
 from dspyq.errors import BatchRefused, OutputInUse
 
 _VERSION = "1"
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
--- Which row has a custom id: the first that stated it.
+-- The row of each custom id: the first that stated it.
 CREATE TABLE ids (custom_id TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
--- state: see State. start, length: where in OUT its line is; NULL where that waits in lines, or there is none yet.
--- cost_nano_usd and tokens: what was paid for it, also while it is not done. done_at: seconds since 1970. outcome: see
--- Line.
+-- state: see EntryState. start, length: position of its line in OUT; NULL if that waits in lines, or does not exist.
+-- cost_nano_usd and tokens: paid for it so far, also while it is not done. done_at: seconds since 1970. outcome: see
+-- OutputLine.
 CREATE TABLE entries (
   number INTEGER PRIMARY KEY, row INTEGER NOT NULL, custom_id TEXT NOT NULL, variant INTEGER, input_hash BLOB,
   state INTEGER NOT NULL, task_id TEXT, is_claimed INTEGER NOT NULL, cost_nano_usd INTEGER NOT NULL,
@@ -37,7 +38,7 @@ CREATE TABLE entries (
 );
 CREATE INDEX questions ON entries (input_hash) WHERE input_hash IS NOT NULL;
 CREATE INDEX to_take ON entries (number) WHERE state < 2;
--- What the ledger is to be told: the costs of these tasks are on rows now.
+-- Receipts for the ledger: the costs of these tasks are on rows now.
 CREATE TABLE receipts (task_id TEXT PRIMARY KEY, receipt TEXT NOT NULL) WITHOUT ROWID;
 -- Lines that wait for their turn.
 CREATE TABLE lines (number INTEGER PRIMARY KEY, line BLOB NOT NULL);
@@ -48,7 +49,7 @@ PRAGMA synchronous = FULL;
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -16384;
 """
-#: Questions are looked up by so many: one statement, which is prepared once; NULL, for none, is no question's hash.
+#: Questions in one look-up: one prepared statement, padded with NULL, which is no question's hash.
 _QUESTIONS_AT_ONCE = 500
 _WANTED = f"WITH wanted (input_hash) AS (VALUES {', '.join(['(?)'] * _QUESTIONS_AT_ONCE)})"
 _LEADERS = f"""
@@ -57,7 +58,7 @@ _LEADERS = f"""
 """  # noqa: S608 - a constant
 _AWAITED = f"""
 {_WANTED} SELECT input_hash FROM wanted WHERE EXISTS
-(SELECT 1 FROM entries WHERE entries.input_hash = wanted.input_hash AND state = {State.WAITING:d})
+(SELECT 1 FROM entries WHERE entries.input_hash = wanted.input_hash AND state = {EntryState.WAITING:d})
 """  # noqa: S608 - a constant
 _COLUMNS = (
     "number, row, custom_id, variant, input_hash, state, task_id, is_claimed, cost_nano_usd, prompt_tokens, "
@@ -70,7 +71,7 @@ ON CONFLICT (number) DO UPDATE SET
   is_claimed = excluded.is_claimed, cost_nano_usd = excluded.cost_nano_usd, prompt_tokens = excluded.prompt_tokens,
   completion_tokens = excluded.completion_tokens
 """  # noqa: S608 - a constant
-_LAND = f"""
+_WRITE_DONE = f"""
 INSERT INTO entries ({_COLUMNS}, outcome, start, length, done_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
@@ -82,11 +83,11 @@ ON CONFLICT (number) DO UPDATE SET
 
 
 class Place(NamedTuple):
-    """Where in OUT a line is.
+    """Position of a line in OUT.
 
     Attributes:
-        start: Its first byte.
-        length: Its bytes.
+        start: Offset of its first byte.
+        length: Its length in bytes.
     """
 
     start: int
@@ -98,28 +99,28 @@ class Leader(NamedTuple):
 
     Attributes:
         number: Its number.
-        state: Where it is.
-        place: Where its line is in OUT; None where there is none yet, or it waits for its turn.
+        state: Its state.
+        place: Position of its line in OUT; None if there is none yet, or it waits for its turn.
     """
 
     number: int
-    state: State
+    state: EntryState
     place: Place | None
 
 
-class Totals(NamedTuple):
-    """What the entries of a batch came to, by state and outcome.
+class EntryTotals(NamedTuple):
+    """Totals of a batch's entries with one state and outcome.
 
     Attributes:
-        state: How they ended, or where they are.
-        outcome: As of ``Line``; None of those under way.
-        entries: How many.
-        cost_nano_usd: What they cost.
-        prompt_tokens: What their own runs sent.
-        completion_tokens: What their own runs generated.
+        state: Their state.
+        outcome: As of ``OutputLine``; None for entries in progress.
+        entries: Number of entries.
+        cost_nano_usd: Their cost.
+        prompt_tokens: Tokens sent by their own runs.
+        completion_tokens: Tokens generated by their own runs.
     """
 
-    state: State
+    state: EntryState
     outcome: str | None
     entries: int
     cost_nano_usd: int
@@ -128,7 +129,7 @@ class Totals(NamedTuple):
 
 
 def journal_path(output: Path) -> Path:
-    """Return where the journal of an output is."""
+    """Return the path of an output's journal."""
     return output.with_name(f"{output.name}.journal")
 
 
@@ -162,34 +163,34 @@ class Journal:
             raise BatchRefused(f"{self.path} was written by another version of dspyq: choose another --output")
 
     def close(self) -> None:
-        """Forget what is not committed, and let another process work on it."""
+        """Roll back uncommitted changes, and release the lock."""
         self._database.close()  # before the lock: closing a file gives SQLite's own locks on it up
         os.close(self._lock)
 
     def commit(self) -> None:
-        """Make everything up to here last; OUT must be on the disk before."""
+        """Commit all changes; OUT must be on disk before."""
         self._database.execute("COMMIT")
         self._database.execute("BEGIN")
 
     def meta(self, name: str) -> str | None:
-        """Return one of the batch's own facts."""
+        """Return a fact of the batch."""
         found = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def set_meta(self, **facts: str) -> None:
-        """State facts of the batch."""
+        """Store facts of the batch."""
         self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
     def begin(self, identity: dict[str, str], *, batch_id: str) -> None:
-        """State what the batch is; a journal says so for good."""
+        """Write the batch's identity, which never changes."""
         self.set_meta(version=_VERSION, batch_id=batch_id, identity=orjson.dumps(identity).decode(), **self.runner())
 
     def work_on(self) -> None:
-        """Say which process works on it now."""
+        """Record this process as the batch's runner."""
         self.set_meta(**self.runner())
 
     def runner(self) -> dict[str, str]:
-        """Return which process that is."""
+        """Return the host and process id of this process."""
         return {"host": socket.gethostname(), "pid": str(os.getpid())}
 
     def batch_id(self) -> str:
@@ -197,25 +198,25 @@ class Journal:
         return self.meta("batch_id") or ""
 
     def identity(self) -> dict[str, str]:
-        """Return what the batch is."""
+        """Return the batch's identity."""
         identity: dict[str, str] = orjson.loads(self.meta("identity") or "{}")
         return identity
 
     def rows_read(self) -> int:
-        """Return how many rows have entries."""
+        """Return the number of rows with entries."""
         return int(self._scalar("SELECT coalesce(max(row), 0) FROM entries"))
 
     def output_bytes(self) -> int:
-        """Return how much of OUT it vouches for."""
+        """Return the length of OUT that it covers."""
         return int(self._scalar("SELECT coalesce(max(start + length), 0) FROM entries"))
 
-    def totals(self) -> list[Totals]:
-        """Return what the entries came to."""
+    def totals(self) -> list[EntryTotals]:
+        """Return the totals of the entries, by state and outcome."""
         rows = self._database.execute(
             "SELECT state, outcome, count(*), total(cost_nano_usd), total(prompt_tokens), total(completion_tokens) "
             "FROM entries GROUP BY state, outcome"
         )
-        return [Totals(State(row[0]), row[1], *map(int, row[2:])) for row in rows]
+        return [EntryTotals(EntryState(row[0]), row[1], *map(int, row[2:])) for row in rows]
 
     def take_ids(self, rows: Sequence[tuple[str, int]]) -> dict[str, int]:
         """Note custom ids of rows; return those that an earlier row has, with its number."""
@@ -230,18 +231,18 @@ class Journal:
         return taken
 
     def leaders(self, input_hashes: Iterable[bytes]) -> dict[bytes, Leader]:
-        """Return of these questions those that have entries, each with its first."""
+        """Return the first entry of each of these questions that has entries."""
         return {
-            row[0]: Leader(row[1], State(row[2]), None if row[3] is None else Place(row[3], row[4]))
+            row[0]: Leader(row[1], EntryState(row[2]), None if row[3] is None else Place(row[3], row[4]))
             for row in self._of_questions(_LEADERS, input_hashes)
         }
 
     def has_waiting(self) -> bool:
-        """Return whether any entry waits for another."""
-        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM entries WHERE state = ?)", State.WAITING))
+        """Return True if any entry waits for another."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM entries WHERE state = ?)", EntryState.WAITING))
 
     def awaited(self, input_hashes: Iterable[bytes]) -> set[bytes]:
-        """Return of these questions those that entries wait for."""
+        """Return those of these questions that entries wait for."""
         return {row[0] for row in self._of_questions(_AWAITED, input_hashes)}
 
     def waiting(self, input_hash: bytes, after: int, limit: int) -> list[Entry]:
@@ -249,7 +250,7 @@ class Journal:
         rows = self._database.execute(
             f"SELECT {_COLUMNS} FROM entries WHERE input_hash = ? AND number > ? AND state = ? "  # noqa: S608 - a constant
             "ORDER BY number LIMIT ?",
-            (input_hash, after, State.WAITING, limit),
+            (input_hash, after, EntryState.WAITING, limit),
         )
         return [_entry(row) for row in rows]
 
@@ -265,23 +266,23 @@ class Journal:
         """Note entries that are not done, as they are."""
         self._database.executemany(_PUT, [_columns(entry, entry.state) for entry in entries])
 
-    def land(self, lines: Sequence[Line], starts: Sequence[int | None], done_at: float) -> None:
+    def write(self, lines: Sequence[OutputLine], starts: Sequence[int | None], done_at: float) -> None:
         """Note entries as done.
 
         Args:
             lines: Their lines.
-            starts: Where in OUT each is; None where it waits for its turn.
+            starts: Offset of each in OUT; None if it waits for its turn.
             done_at: Seconds since 1970.
         """
         self._database.executemany(
-            _LAND,
+            _WRITE_DONE,
             [
                 (*_columns(entry, state), outcome, start, None if start is None else len(text), done_at)
                 for (entry, state, outcome, text), start in zip(lines, starts, strict=True)
             ],
         )
 
-    def keep_lines(self, lines: Iterable[Line]) -> None:
+    def keep_lines(self, lines: Iterable[OutputLine]) -> None:
         """Keep lines until it is their turn."""
         self._database.executemany(
             "INSERT OR REPLACE INTO lines VALUES (?, ?)", [(line.entry.number, line.text) for line in lines]
@@ -300,14 +301,14 @@ class Journal:
         return rows.fetchall()
 
     def placed(self, places: Sequence[tuple[int, Place]]) -> None:
-        """Note where in OUT lines are that waited."""
+        """Record the positions in OUT of lines that waited."""
         self._database.executemany("DELETE FROM lines WHERE number = ?", [(number,) for number, _ in places])
         self._database.executemany(
             "UPDATE entries SET start = ?, length = ? WHERE number = ?", [(*place, number) for number, place in places]
         )
 
     def places(self) -> int:
-        """Return how many lines are in OUT."""
+        """Return the number of lines in OUT."""
         return self._scalar("SELECT count(start) FROM entries")
 
     def keep_receipts(self, receipts: Mapping[str, str]) -> None:
@@ -315,12 +316,16 @@ class Journal:
         self._database.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?)", receipts.items())
 
     def receipts(self) -> dict[str, str]:
-        """Return those that the ledger was not told of yet."""
+        """Return the receipts that the ledger has not cleared yet."""
         return dict(self._database.execute("SELECT task_id, receipt FROM receipts"))
 
     def drop_receipts(self, task_ids: Iterable[str]) -> None:
-        """Forget those that the ledger was told of."""
+        """Forget the receipts that the ledger has cleared."""
         self._database.executemany("DELETE FROM receipts WHERE task_id = ?", [(each,) for each in task_ids])
+
+    def execute(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement within what is not committed yet and return its rows; for statements of a single caller."""
+        return self._database.execute(statement, parameters).fetchall()
 
     def _of_questions(self, statement: str, input_hashes: Iterable[bytes]) -> Iterator[tuple[Any, ...]]:
         questions: list[bytes | None] = list(dict.fromkeys(input_hashes))
@@ -330,8 +335,7 @@ class Journal:
             yield from self._database.execute(statement, some)
 
     def _scalar(self, statement: str, *parameters: str | int) -> int:
-        value: int = self._database.execute(statement, parameters).fetchone()[0]
-        return value
+        return int(self.execute(statement, *parameters)[0][0])
 
 
 def _locked(path: Path) -> int:
@@ -341,7 +345,7 @@ def _locked(path: Path) -> int:
         BatchRefused: If another process holds it, which is named, or it cannot be opened.
     """
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = open_private(path, os.O_RDWR | os.O_CREAT)  # SQLite's files beside it get its mode
     except OSError as error:
         raise BatchRefused(f"{path} cannot be written: {error.strerror}; choose another --output") from None
     try:
@@ -357,12 +361,12 @@ def _holder(path: Path) -> str:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         facts = dict(database.execute("SELECT name, value FROM meta WHERE name IN ('host', 'pid')"))
         database.close()
-    except sqlite3.Error:  # it has only just begun
+    except sqlite3.Error:  # it has only just started
         return ""
     return f" (process {facts['pid']} on {facts['host']})" if len(facts) == 2 else ""  # noqa: PLR2004 - both
 
 
-def _columns(entry: Entry, state: State) -> tuple[str | int | bytes | None, ...]:
+def _columns(entry: Entry, state: EntryState) -> tuple[str | int | bytes | None, ...]:
     return (
         entry.number,
         entry.row,
@@ -387,7 +391,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         custom_id,
         variant,
         input_hash,
-        state=State(state),
+        state=EntryState(state),
         task_id=task_id,
         is_claimed=bool(is_claimed),
         paid_nano_usd=paid_nano_usd,

@@ -1,4 +1,4 @@
-"""What a batch is asked to do."""
+"""Options of a batch."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from dspyq.core.window import Window
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What a batch is asked to do.
+    """Options of a batch.
 
     Attributes:
         input: IN; None for standard input.
         output: OUT.
-        program: The program; may be left out where there is one.
+        program: The program; optional if only one is configured.
         variant: The variant that answers all rows; else each row's own.
-        is_ordered: Whether OUT is in the order of IN.
-        is_paired: Whether every row is asked of every variant.
-        in_flight_rows: The most entries that are asked and not answered.
+        is_ordered: True to write OUT in the order of IN.
+        is_paired: True to run every row with every variant.
+        cluster: The field of a row that names its cluster, for comparisons; None for the question itself.
+        is_scored: True to have the program's scorers score every answer.
+        in_flight_rows: The most entries that are sent and not answered yet.
         max_usd: The most the batch may cost, over all its runs.
         budget_share: The most it may take of what the day's budget has left, from 0 to 1.
         rate_share: The most it may take of each model's rate limit, from 0 to 1.
-        window: The hours in which it asks.
-        priority: Its turn, 0 (most urgent) to 9.
-        name: What it is called.
-        format: The form of IN, where its name does not say.
+        window: The hours in which it sends rows.
+        priority: Its priority, 0 (most urgent) to 9.
+        name: Its name, for people.
+        format: The form of IN, if its file name does not show it.
     """
 
     input: Path | None
@@ -38,6 +40,8 @@ class BatchOptions:
     variant: str | None = None
     is_ordered: bool = False
     is_paired: bool = False
+    cluster: str | None = None
+    is_scored: bool = False
     in_flight_rows: int = 2000
     max_usd: float | None = None
     budget_share: float | None = None
@@ -48,7 +52,7 @@ class BatchOptions:
     format: str | None = None
 
     def to_json(self) -> str:
-        """Return them as a journal keeps them, for who retries a batch: paths absolute, no input where it streamed."""
+        """Return the options as JSON for the journal, for retries: paths are absolute, streamed input is null."""
         window = self.window
         kept = asdict(replace(self, window=None)) | {
             "input": str(self.input.absolute()) if self.input is not None and self.input.is_file() else None,

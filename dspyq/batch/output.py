@@ -1,4 +1,4 @@
-"""OUT: the file of lines, and the order in which they go there."""
+"""OUT: the file of lines, in order or as they come."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dspyq.batch.journal import Journal, Leader, Place
-from dspyq.batch.output_lines import Line
+from dspyq.batch.output_lines import OutputLine
+from dspyq.core.private import open_private
 from dspyq.errors import BatchRefused
 
 #: Lines that waited for their turn, written at a time.
@@ -17,22 +18,22 @@ _LINES_AT_ONCE = 500
 
 
 class Output:
-    """OUT and its journal: what lands is in both, or after a crash in neither.
+    """OUT and its journal: a line is in both, or after a crash in neither.
 
     Args:
         path: OUT.
         journal: Its journal.
-        is_ordered: Whether lines go there in the order of the input.
+        is_ordered: Whether lines are written in the order of the input.
 
     Raises:
-        BatchRefused: If the file cannot be used, or holds less than the journal vouches for.
+        BatchRefused: If the file cannot be used, or is shorter than the journal states.
     """
 
     def __init__(self, path: Path, journal: Journal, *, is_ordered: bool) -> None:
         self._journal = journal
         self._is_ordered = is_ordered
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = open_private(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise BatchRefused(f"{path} cannot be written: {error.strerror}; choose another --output") from None
         found_bytes = os.fstat(self._file).st_size
@@ -43,7 +44,7 @@ class Output:
                 f"{path} holds {found_bytes:,} bytes, less than the {self._size_bytes:,} written there: restore it, or "
                 "choose another --output"
             )
-        os.ftruncate(self._file, self._size_bytes)  # a torn line: what it said is stored still, or asked again
+        os.ftruncate(self._file, self._size_bytes)  # a torn line: its answer is still stored, or asked for again
         self._next = journal.places() + 1 if is_ordered else 0
         if not is_ordered:
             self._place_kept()
@@ -53,25 +54,25 @@ class Output:
         with suppress(OSError):
             os.close(self._file)
 
-    def land(self, lines: Sequence[Line]) -> None:
+    def write(self, lines: Sequence[OutputLine]) -> None:
         """Write lines, or keep them until it is their turn, and note their entries as done."""
         if not self._is_ordered:
-            self._journal.land(lines, self._write([line.text for line in lines]), time.time())
+            self._journal.write(lines, self._append([line.text for line in lines]), time.time())
             return
         lines = sorted(lines, key=lambda line: line.entry.number)
         due = 0
         while due < len(lines) and lines[due].entry.number == self._next:
             due += 1
             self._next += 1
-        starts: list[int | None] = [*self._write([line.text for line in lines[:due]])]
+        starts: list[int | None] = [*self._append([line.text for line in lines[:due]])]
         starts += [None] * (len(lines) - due)
-        self._journal.land(lines, starts, time.time())
+        self._journal.write(lines, starts, time.time())
         self._journal.keep_lines(lines[due:])
         if due:
             self._place_kept()
 
     def commit(self) -> None:
-        """Bring everything up to here to the disk: OUT first, so that the journal vouches for no line that is not."""
+        """Sync to disk: OUT first, so that the journal never names a line that is missing."""
         os.fsync(self._file)
         self._journal.commit()
 
@@ -85,7 +86,7 @@ class Output:
         return line
 
     def _place_kept(self) -> None:
-        """Write lines that waited: with an order those whose turn it is, otherwise all."""
+        """Write waiting lines: in ordered mode those whose turn it is, otherwise all."""
         while True:
             due = []
             for number, text in self._journal.kept_lines(self._next - 1, _LINES_AT_ONCE):
@@ -93,13 +94,13 @@ class Output:
                     break
                 due.append((number, text))
                 self._next = number + 1
-            starts = self._write([text for _, text in due])
+            starts = self._append([text for _, text in due])
             places = [(number, Place(start, len(text))) for (number, text), start in zip(due, starts, strict=True)]
             self._journal.placed(places)
             if len(due) < _LINES_AT_ONCE:
                 return
 
-    def _write(self, texts: Sequence[bytes]) -> list[int]:
+    def _append(self, texts: Sequence[bytes]) -> list[int]:
         """Append lines; return where each starts."""
         starts = []
         for text in texts:

@@ -1,4 +1,4 @@
-"""Waits for a Redis that is away, and says so."""
+"""Retry of Redis calls while Redis is down, with a report of each outage."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ Result = TypeVar("Result")
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
-#: What Redis refuses for good: the same call fails again.
+#: Permanent errors: the same call fails again.
 _LASTING = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
 
 
 class StoppedWaiting(Exception):
-    """Redis was away when the batch was told to stop."""
+    """The batch was stopped while Redis was down."""
 
 
-class Patience:
-    """Makes calls of Redis, again and again while it is away.
+class RetryUntilStopped:
+    """Retries calls while Redis is down.
 
     Args:
-        stop: Set when there is no time left to wait.
-        tell: Called with what Redis said, once for each time it is away.
+        stop: Set when the batch must end.
+        report: Called with the error, once for each outage.
     """
 
-    def __init__(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
+    def __init__(self, stop: threading.Event, report: Callable[[str], None]) -> None:
         self._stop = stop
-        self._tell = tell
+        self._report = report
 
     def __call__(self, call: Callable[[], Result]) -> Result:
-        """Return what a call returns; it must bear to be made again.
+        """Return the result of a call, which must be safe to repeat.
 
         Raises:
-            StoppedWaiting: If the batch was told to stop meanwhile.
+            StoppedWaiting: If the batch is stopped meanwhile.
             redis.RedisError: If Redis refuses it for good.
         """
         pause_seconds = _FIRST_PAUSE_SECONDS
@@ -48,7 +48,7 @@ class Patience:
                 raise
             except (redis.RedisError, OperationalError, OSError) as error:
                 if pause_seconds == _FIRST_PAUSE_SECONDS:
-                    self._tell(f"{type(error).__name__}: {error}".splitlines()[0])
+                    self._report(f"{type(error).__name__}: {error}".splitlines()[0])
                 if self._stop.wait(pause_seconds):
                     raise StoppedWaiting from error
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)

@@ -1,12 +1,11 @@
-"""The batches that every host sees: what each has done, whether its runner lives, and what is wanted of it.
+"""Registry of batches in Redis, for every host: each one's progress, its runner's liveness and its requested state.
 
 A batch is the hash ``dspy:v1:batch:<id>``; ``dspy:v1:batch:<id>:claims`` holds what it has claimed and not collected,
-so that anybody can free that when its runner is dead; ``dspy:v1:batches`` lists all by their start.
+so that any host can free them when its runner is dead; ``dspy:v1:batches`` lists all by their start.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -14,29 +13,30 @@ import redis
 
 from dspyq.batch.entry import Entry
 from dspyq.client.bulk import Bulk
+from dspyq.core.runtime import per_runtime
+from dspyq.core.tolerated import read_number, read_text
 from dspyq.errors import BatchRefused
-from dspyq.store.clients import KEY_PREFIX, jobs_client
+from dspyq.store.clients import jobs_client
+from dspyq.store.keys import SECONDS_OF_BATCH, key
 from dspyq.store.scripts import load_script
 
 Wanted = Literal["run", "pause", "cancel"]
 
-LIST = f"{KEY_PREFIX}batches"
-BATCH_PREFIX = f"{KEY_PREFIX}batch:"
-KEEP_SECONDS = 90 * 86_400
-#: A runner that has said nothing for so long is dead, or cannot reach Redis.
+_LIST = "batches"
+#: Silence after which a runner counts as dead or without Redis.
 LEASE_SECONDS = 30
-#: The states a batch does not leave by itself.
+#: States that a batch does not leave by itself.
 ENDED = ("finished", "cancelled")
 _CLAIMS_AT_ONCE = 500
 
 
-class Batch(NamedTuple):
+class RegisteredBatch(NamedTuple):
     """A batch as other hosts see it.
 
     Attributes:
         id: Its id.
-        facts: What its runner said last: state, name, program, input, output, host, pid, counts.
-        silent_seconds: How long ago that was.
+        facts: The latest facts from its runner: state, name, program, input, output, host, pid, counts.
+        silent_seconds: Their age.
     """
 
     id: str
@@ -45,26 +45,26 @@ class Batch(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Its state; ``not running`` where its runner said nothing for too long."""
+        """Its state; ``not running`` if its runner has sent no heartbeat for too long."""
         state = self.facts.get("state", "")
         return state if self.is_alive or self.has_ended or state == "stopped" else "not running"
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes of it by itself."""
+        """Return True if the batch is in a final state."""
         return self.facts.get("state") in ENDED
 
     @property
     def is_alive(self) -> bool:
-        """Whether its runner lives."""
+        """Return True if its runner is alive."""
         return self.silent_seconds < LEASE_SECONDS
 
 
 class ClaimedJob(NamedTuple):
-    """A job that a batch has claimed, as the claims name it.
+    """A job that a batch has claimed.
 
     Attributes:
-        input_hash: What identifies its question.
+        input_hash: The hash of its question.
         queue: Its variant's queue.
     """
 
@@ -85,24 +85,27 @@ class Registry:
         self._want = load_script(client, "dspyq.batch", "want")
 
     def beat(self, batch_id: str, facts: Mapping[str, str | int | float], *, is_first: bool = False) -> Wanted:
-        """Say how far a batch is; return what is wanted of it."""
+        """Publish a batch's progress; return the state that operators have requested."""
         pairs = [part for pair in facts.items() for part in pair]
-        keys = (_key(batch_id), LIST, _claims_key(batch_id))
-        wanted: bytes = self._beat(keys=keys, args=(batch_id, KEEP_SECONDS, "1" if is_first else "", *pairs))
+        keys = (_key(batch_id), key(_LIST), _claims_key(batch_id))
+        wanted: bytes = self._beat(keys, id=batch_id, is_first="1" if is_first else "", facts=pairs)
         return cast("Wanted", wanted.decode())
 
     def note_claims(self, batch_id: str, entries: Iterable[Entry]) -> None:
-        """Note what a batch is about to claim."""
+        """Record jobs that a batch is about to claim."""
         claims = {
             str(entry.task_id): f"{entry.request.input_hash} {entry.request.queue}"
             for entry in entries
             if entry.request and entry.is_claimed
         }
         if claims:
-            self._client.hset(_claims_key(batch_id), mapping=cast("Any", claims))
+            pipeline = self._client.pipeline()  # its runner may die before it beats again
+            pipeline.hset(_claims_key(batch_id), mapping=cast("Any", claims))
+            pipeline.expire(_claims_key(batch_id), SECONDS_OF_BATCH)
+            pipeline.execute()
 
     def drop_claims(self, batch_id: str, task_ids: Sequence[str]) -> None:
-        """Forget claims that were collected or given back."""
+        """Delete claims that were collected or released."""
         if task_ids:
             self._client.hdel(_claims_key(batch_id), *task_ids)
 
@@ -110,18 +113,18 @@ class Registry:
         """Forget all claims of a batch."""
         self._client.delete(_claims_key(batch_id))
 
-    def all(self) -> list[Batch]:
+    def all(self) -> list[RegisteredBatch]:
         """Return every batch, the latest first."""
-        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(LIST, 0, -1, desc=True))]
+        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(key(_LIST), 0, -1, desc=True))]
         return [batch for batch in map(self._read, ids) if batch.facts]
 
-    def find(self, stated: str) -> Batch:
+    def find(self, stated: str) -> RegisteredBatch:
         """Return a batch by its id, or by an id's beginning that no other one has.
 
         Raises:
             BatchRefused: If there is not exactly one.
         """
-        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(LIST, 0, -1))]
+        ids = [each.decode() for each in cast("list[bytes]", self._client.zrange(key(_LIST), 0, -1))]
         found = [each for each in ids if each.startswith(stated)]
         if stated in ids:
             found = [stated]
@@ -133,51 +136,54 @@ class Registry:
             raise BatchRefused(f"there is no batch {stated!r}: see dspyq batch list")
         return batch
 
-    def want(self, batch_id: str, wanted: Wanted) -> Batch:
-        """Say what is wanted of a batch.
+    def want(self, batch_id: str, wanted: Wanted) -> RegisteredBatch:
+        """Request a state for a batch.
 
         Raises:
             BatchRefused: If it has ended.
         """
-        state, _ = self._want(keys=[_key(batch_id)], args=(wanted, LEASE_SECONDS, *ENDED))
+        state, _ = self._want([_key(batch_id)], wanted=wanted, dead_seconds=LEASE_SECONDS, ended=ENDED)
         if state.decode() in ENDED:
             raise BatchRefused(f"batch {batch_id} has {state.decode()} already")
         return self._read(batch_id)
 
     def free(self, batch_id: str, bulk: Bulk) -> int:
-        """Withdraw what a batch without a runner has claimed; return how many jobs that ended."""
+        """Withdraw the claims of a batch without a runner; return the number of jobs that this ended."""
         ended = 0
         key = _claims_key(batch_id)
         while claims := cast("dict[bytes, bytes]", self._some_claims(key)):
             asked = [(ClaimedJob(*value.decode().split(" ", 1)), task_id.decode()) for task_id, value in claims.items()]
             ended += bulk.withdraw(asked)
             self._client.hdel(key, *claims)
-        self._client.hset(_key(batch_id), "state", "cancelled")
+        pipeline = self._client.pipeline()
+        pipeline.hset(_key(batch_id), "state", "cancelled")
+        pipeline.expire(_key(batch_id), SECONDS_OF_BATCH)
+        pipeline.execute()
         return ended
 
     def _some_claims(self, key: str) -> dict[Any, Any]:
         _, claims = cast("tuple[int, dict[Any, Any]]", self._client.hscan(key, 0, count=_CLAIMS_AT_ONCE))
         return claims or cast("dict[Any, Any]", self._client.hgetall(key))
 
-    def _read(self, batch_id: str) -> Batch:
+    def _read(self, batch_id: str) -> RegisteredBatch:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hgetall(_key(batch_id))
         pipeline.time()
         facts, (seconds, microseconds) = pipeline.execute()
-        known = {name.decode(): value.decode() for name, value in facts.items()}
-        silent_seconds = seconds + microseconds / 1e6 - float(known.get("seen_at", 0))
-        return Batch(batch_id, known, silent_seconds)
+        known = {read_text(name): read_text(value) for name, value in facts.items()}
+        silent_seconds = seconds + microseconds / 1e6 - read_number(known.get("seen_at"))
+        return RegisteredBatch(batch_id, known, silent_seconds)
 
 
-@functools.cache
+@per_runtime
 def process_registry() -> Registry:
     """Return this process's registry."""
     return Registry(jobs_client())
 
 
 def _key(batch_id: str) -> str:
-    return BATCH_PREFIX + batch_id
+    return key(f"batch:{batch_id}")
 
 
 def _claims_key(batch_id: str) -> str:
-    return f"{BATCH_PREFIX}{batch_id}:claims"
+    return key(f"batch:{batch_id}:claims")

@@ -1,12 +1,11 @@
-"""The times of scheduled batches: found by whoever looks, claimed once, leased while they run.
+"""Times of scheduled batches: found by any process that checks, claimed once, leased while they run.
 
-All of it stands in Redis, by Redis's clock. Whoever looks at a batch adds the times that have come since anybody last
-looked, so a night in which nothing ran is made good by the first look after it. Any number may look at once.
+All state is in Redis, by Redis's clock. Each check of a batch adds the times that have come since the last check, so a
+night without any worker is made up for by the first check after it. Any number of processes may check at once.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import uuid
@@ -14,22 +13,25 @@ from typing import Any, Literal, NamedTuple
 
 import redis
 
-from dspyq.config.batches import Batch
+from dspyq.config.batches import ScheduledBatch
 from dspyq.config.settings import get_settings
-from dspyq.store.clients import KEY_PREFIX, jobs_client
+from dspyq.core.runtime import per_runtime
+from dspyq.core.tolerated import read_number, read_text
+from dspyq.store.clients import jobs_client
+from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 
-State = Literal["pending", "running", "done", "failed", "skipped"]
+ScheduleState = Literal["pending", "running", "done", "failed", "skipped"]
 End = Literal["done", "failed", "pending", "lost"]
 
 
 class ClaimedTime(NamedTuple):
-    """A time of a batch that is the caller's to run.
+    """A scheduled time that the caller has claimed to run.
 
     Attributes:
-        name: The batch's.
-        label: The time's, as ``2026-11-24T22:00``.
-        token: Says whose it is; no other claim has it.
+        name: The batch's name.
+        label: The time's label, as ``2026-11-24T22:00``.
+        token: Token of the claim; unique.
     """
 
     name: str
@@ -38,24 +40,24 @@ class ClaimedTime(NamedTuple):
 
 
 class ScheduledTime(NamedTuple):
-    """What is known of a time.
+    """State of a scheduled time.
 
     Attributes:
-        label: Its name, as ``2026-11-24T22:00``.
-        due_at: In seconds since 1970, as are the others.
+        label: Its label, as ``2026-11-24T22:00``.
+        due_at: Its time in seconds since 1970, like the other times.
         state: ``pending``, ``running``, ``done``, ``failed``, or ``skipped`` for later ones.
-        is_lost: Whether it is running and nobody renews its lease.
-        runner: Who ran it last, as host and process id.
-        started_at: When that was.
-        ended_at: When it ended.
-        exit_code: How.
-        losses: How often its runner was lost.
-        note: Why it ended, in one line.
+        is_lost: True if it is running but its lease is not renewed.
+        runner: Its latest runner, as host and process id.
+        started_at: Start of that run.
+        ended_at: End of that run.
+        exit_code: Exit code of that run.
+        losses: Number of runners lost.
+        note: Reason of its end, in one line.
     """
 
     label: str
     due_at: int
-    state: State
+    state: ScheduleState
     is_lost: bool = False
     runner: str = ""
     started_at: float | None = None
@@ -70,8 +72,8 @@ class Schedule:
 
     Args:
         client: The Redis of jobs.
-        lease_seconds: How long a time stays with a runner that does not renew it.
-        max_losses: How often the runner of a time may be lost before it has failed.
+        lease_seconds: Time for which a runner keeps a scheduled time without renewal.
+        max_losses: Number of lost runners after which a scheduled time has failed.
     """
 
     def __init__(self, client: redis.Redis, *, lease_seconds: float, max_losses: int) -> None:
@@ -79,51 +81,53 @@ class Schedule:
         self._client = client
         self._max_losses = max_losses
         names = ("look", "claim", "renew", "end", "again")
-        self._scripts = {
-            name: load_script(client, "dspyq.batch", f"schedule_{name}", library="schedule") for name in names
-        }
+        self._scripts = {name: load_script(client, "dspyq.batch", f"schedule_{name}") for name in names}
 
-    def claim(self, batch: Batch) -> ClaimedTime | None:
-        """Add the times that have come and lease the oldest one that waits; None where none does, or one is running."""
-        now, seen = map(float, self._scripts["look"](args=(batch.name,)))
-        # One more than may wait, so that the oldest of too many is seen to be skipped.
+    def claim(self, batch: ScheduledBatch) -> ClaimedTime | None:
+        """Add times that have come and lease the oldest waiting one; None if none waits, or one is running."""
+        now, seen = map(float, self._scripts["look"](name=batch.name))
+        # One more than may wait, so that the oldest of too many is recorded as skipped.
         come = batch.crontab.latest(batch.catch_up + 1, after=seen, until=now)
         token = uuid.uuid4().hex
         label = self._scripts["claim"](
-            args=(
-                *(batch.name, token, f"{platform.node()}:{os.getpid()}", self.lease_seconds, batch.catch_up),
-                *(self._max_losses, f"{now:.3f}"),
-                *(part for each in come for part in (each.label, each.due_at)),
-            )
+            name=batch.name,
+            token=token,
+            runner=f"{platform.node()}:{os.getpid()}",
+            lease_seconds=self.lease_seconds,
+            catch_up=batch.catch_up,
+            max_losses=self._max_losses,
+            seen=f"{now:.3f}",
+            come=[part for each in come for part in (each.label, each.due_at)],
         )
         return ClaimedTime(batch.name, label.decode(), token) if label else None
 
     def renew(self, claimed: ClaimedTime) -> bool:
-        """Lease a time for as long again; return False where it is another's now."""
-        return bool(self._scripts["renew"](args=(*claimed, self.lease_seconds)))
+        """Renew the lease of a time; return False if another runner has it."""
+        return bool(self._scripts["renew"](**claimed._asdict(), lease_seconds=self.lease_seconds))
 
     def end(self, claimed: ClaimedTime, end: End, *, exit_code: int | None = None, note: str = "") -> bool:
-        """End the run of a time; return False where it is another's now.
+        """End the run of a time; return False if another runner has it.
 
         Args:
             claimed: The time.
-            end: ``pending`` where another is to go on, ``lost`` where the runner died, which is counted.
-            exit_code: What it ended with, where it ended.
-            note: Why, in one line and without content.
+            end: ``pending`` if another runner should continue, ``lost`` if the runner died, which is counted.
+            exit_code: Its exit code, if it ended.
+            note: The reason, in one line and without content.
         """
         code = "" if exit_code is None else exit_code
-        return bool(self._scripts["end"](args=(*claimed, end, code, note, self._max_losses)))
+        outcome = {"state": end, "exit_code": code, "note": note, "max_losses": self._max_losses}
+        return bool(self._scripts["end"](**claimed._asdict(), **outcome))
 
     def again(self, name: str, label: str) -> bool:
-        """Let a time that has failed or was skipped have its turn again; return False where it is neither."""
-        return bool(self._scripts["again"](args=(name, label)))
+        """Queue a failed or skipped time again; return False if it is neither."""
+        return bool(self._scripts["again"](name=name, label=label))
 
     def times(self, name: str, count: int = 1) -> list[ScheduledTime]:
         """Return the last times of a batch, the latest first."""
-        times: Any = self._client.zrevrange(f"{KEY_PREFIX}batch-schedule:{name}", 0, count - 1, withscores=True)
+        times: Any = self._client.zrevrange(key(f"batch-schedule:{name}"), 0, count - 1, withscores=True)
         pipeline = self._client.pipeline(transaction=False)
         for label, _ in times:
-            pipeline.hgetall(f"{KEY_PREFIX}batch-scheduled:{name}:{label.decode()}")
+            pipeline.hgetall(key(f"batch-scheduled:{name}:{label.decode()}"))
         pipeline.time()
         *hashes, (seconds, _) = pipeline.execute()
         return [
@@ -133,7 +137,7 @@ class Schedule:
         ]
 
 
-@functools.cache
+@per_runtime
 def process_schedule() -> Schedule:
     """Return this process's view of the schedule."""
     delivery = get_settings().delivery
@@ -143,21 +147,21 @@ def process_schedule() -> Schedule:
 
 
 def _decode(fields: dict[bytes, bytes]) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in fields.items()}
+    return {read_text(name): read_text(value) for name, value in fields.items()}
 
 
 def _read(label: str, due_at: int, fields: dict[str, str], now: float) -> ScheduledTime:
     started, ended, exit_code = (fields.get(name) for name in ("started", "ended", "exit_code"))
-    state: Any = fields["state"]
+    state: Any = fields.get("state", "failed")
     return ScheduledTime(
         label=label,
         due_at=due_at,
         state=state,
-        is_lost=state == "running" and float(fields["lease"]) <= now,
+        is_lost=state == "running" and read_number(fields.get("lease")) <= now,
         runner=fields.get("runner", ""),
-        started_at=float(started) if started else None,
-        ended_at=float(ended) if ended else None,
-        exit_code=int(exit_code) if exit_code else None,
-        losses=int(fields.get("losses", 0)),
+        started_at=read_number(started) if started else None,
+        ended_at=read_number(ended) if ended else None,
+        exit_code=int(read_number(exit_code)) if exit_code else None,
+        losses=int(read_number(fields.get("losses"))),
         note=fields.get("note", ""),
     )

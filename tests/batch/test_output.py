@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspyq.batch.entry import Entry, State
-from dspyq.batch.events import Counts
+from dspyq.batch.entry import Entry, EntryState
+from dspyq.batch.events import EntryCounts
 from dspyq.batch.journal import Journal, Place
 from dspyq.batch.output import Output
-from dspyq.batch.output_lines import Asked, Line, line_of_copy, line_of_fault, line_of_result
+from dspyq.batch.output_lines import BatchContext, OutputLine, line_of_copy, line_of_fault, line_of_result
 from dspyq.errors import BatchRefused
 
-ASKED = Asked("qa", ("control",), "b" * 16)
+ASKED = BatchContext("qa", ("control",), "b" * 16)
 
 
 def line_of(number):
-    entry = Entry(number, number, f"id {number}", 0, number.to_bytes(16, "big"), state=State.ASKED)
+    entry = Entry(number, number, f"id {number}", 0, number.to_bytes(16, "big"), state=EntryState.ASKED)
     text = json.dumps({"number": number, "text": "x" * (number % 7)}).encode() + b"\n"
-    return Line(entry, State.OK, "computed", text)
+    return OutputLine(entry, EntryState.OK, "computed", text)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_every_line_is_there_once_and_in_order_however_often_the_process_dies(se
                     left = numbers - done_in(journal)
                     for _ in range(random.randint(1, 4)):
                         chunk = random.sample(sorted(left), random.randint(0, min(12, len(left))))
-                        output.land([line_of(number) for number in chunk])
+                        output.write([line_of(number) for number in chunk])
                         left -= set(chunk)
                         if random.random() < 0.5:
                             output.commit()
@@ -84,11 +84,11 @@ def done_in(journal):
 
 def test_lines_that_wait_for_their_turn_can_be_read(opened):
     journal, output = opened(is_ordered=True)
-    output.land([line_of(2)])
+    output.write([line_of(2)])
     leader = journal.leaders([line_of(2).entry.input_hash])[line_of(2).entry.input_hash]
     assert leader.place is None
     assert output.line_of(leader) == line_of(2).text
-    output.land([line_of(1)])
+    output.write([line_of(1)])
     leader = journal.leaders([line_of(2).entry.input_hash])[line_of(2).entry.input_hash]
     assert leader.place == Place(len(line_of(1).text), len(line_of(2).text))
     assert output.line_of(leader) == line_of(2).text
@@ -98,8 +98,8 @@ def test_what_was_counted_is_read_off_the_entries(opened):
     journal, output = opened()
     paid = line_of(1)
     paid.entry.paid_nano_usd, paid.entry.prompt_tokens, paid.entry.completion_tokens = 7, 3, 2
-    output.land([paid, line_of_fault(Entry(2, 2, "b"), "NotJson", "line 2: not JSON", ASKED)])
-    counts = Counts.of(journal.totals())
+    output.write([paid, line_of_fault(Entry(2, 2, "b"), "NotJson", "line 2: not JSON", ASKED)])
+    counts = EntryCounts.of(journal.totals())
     assert (counts.done, counts.ok, counts.computed, counts.cost_nano_usd) == (2, 1, 1, 7)
     assert (counts.prompt_tokens, counts.completion_tokens) == (3, 2)
     assert dict(counts.failed_by_type) == {"NotJson": 1}
@@ -131,7 +131,7 @@ def test_the_journal_holds_no_answer_unless_it_waits_for_its_turn(opened, tmp_pa
         "outputs": {"answer": "a secret"},
         "metadata": {"cache_level": None, "usage": {"prompt_tokens": 1, "completion_tokens": 1}},
     }
-    output.land([line_of_result(line_of(1).entry, {"status": "SUCCESS", "result": result}, ASKED, None)])
+    output.write([line_of_result(line_of(1).entry, {"status": "SUCCESS", "result": result}, ASKED, None)])
     output.commit()
     assert "a secret" in (tmp_path / "out.jsonl").read_text()
     dump = "\n".join(sqlite3.connect(tmp_path / "out.jsonl.journal").iterdump())
@@ -150,7 +150,7 @@ def test_the_journal_holds_no_answer_unless_it_waits_for_its_turn(opened, tmp_pa
         ("ValueError", "builtins", False),
     ],
 )
-def test_an_error_says_whether_asking_again_may_help(exc_type, module, retryable):
+def test_an_error_states_if_a_retry_may_help(exc_type, module, retryable):
     failure = {"exc_type": exc_type, "exc_module": module, "exc_message": ["half a pair: \ud800"]}
     line = line_of_result(line_of(1).entry, {"status": "FAILURE", "result": failure}, ASKED, None)
     assert json.loads(line.text)["error"] == {
@@ -158,7 +158,7 @@ def test_an_error_says_whether_asking_again_may_help(exc_type, module, retryable
         "message": "half a pair: ?",
         "retryable": retryable,
     }
-    assert line.state == (State.RETRYABLE if retryable else State.FAILED)
+    assert line.state == (EntryState.RETRYABLE if retryable else EntryState.FAILED)
 
 
 def test_a_duplicate_of_a_failed_row_fails_as_it_did_at_no_cost():

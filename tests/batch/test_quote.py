@@ -1,11 +1,12 @@
-"""A quote counts what is to be paid, says what it may cost, and leaves Redis as it found it."""
+"""A quote counts the questions to pay, estimates their cost, and changes nothing in Redis."""
 
+import json
 import random
 from types import SimpleNamespace
 
 from dspyq.batch.files.rows import Fault, Row
 from dspyq.batch.quotes.estimate import Interval, Rows, add_up, bootstrap, from_mean
-from dspyq.batch.quotes.quote import Allowance, take_quote
+from dspyq.batch.quotes.quote import Allowance, QuoteOptions, take_quote
 from dspyq.store.clients import jobs_client
 from tests.support.processes import wait_until
 
@@ -14,14 +15,14 @@ def rows(*questions):
     return [Row(number, f"r{number}", {"question": text}) for number, text in enumerate(questions, start=1)]
 
 
-def quote(settings, given, **options):
-    return take_quote(given, settings.programs["qa"], **options)
+def quote(settings, given, allowances=(), **options):
+    return take_quote(given, settings.programs["qa"], QuoteOptions(**options), allowances)
 
 
 def everything_in_redis():
     """All keys of ours and all answers, with their values, but what workers write on their own as time goes by."""
     client = jobs_client()
-    own = (b"dspy:v1:swept", b"dspy:v1:worker")
+    own = (b"dspy:v1:swept", b"dspy:v1:served", b"dspy:v1:queues")
     keys = [*client.keys("dspy:v1:*"), *client.keys("celery-task-meta-*")]
     return {key: client.dump(key) for key in keys if not key.startswith(own)}
 
@@ -64,6 +65,30 @@ def test_without_past_runs_a_quote_is_bounded_by_what_a_reply_may_be(configured)
     assert [(fit.name, fit.verdict) for fit in found.fits] == [("--max-usd", "may not hold")]
 
 
+def test_the_bound_of_a_variant_is_that_of_its_own_max_tokens_instructions_and_state(
+    configure, settings_file, tmp_path
+):
+    demonstrations = [{"question": "a saved question", "answer": "an answer " * 100}]
+    (tmp_path / "qa.json").write_text(json.dumps({"demos": demonstrations}))
+    variants = {
+        "control": {"weight": 0.25},
+        "long": {"model": "control", "weight": 0.25, "max_tokens": 2_000},
+        "worded": {"model": "control", "weight": 0.25, "instructions": "x" * 500},
+        "compiled": {"model": "control", "weight": 0.25, "state": "qa.json"},
+    }
+    settings = configure(settings_file({"programs": {"qa": {"variants": variants}}}))
+    (control, *others) = quote(settings, rows("x"), is_paired=True).variants
+    more = [
+        (
+            other.estimate.prompt_tokens.high - control.estimate.prompt_tokens.high,
+            other.estimate.completion_tokens.high - control.estimate.completion_tokens.high,
+        )
+        for other in others
+    ]
+    assert more[:2] == [(0, 976), (500, 0)]
+    assert more[2][0] > 1_000
+
+
 def test_limits_and_window_are_held_against_the_whole_interval(predict, configured, shared_worker):
     del shared_worker
     for job in predict.many([{"question": f"past {number}"} for number in range(6)]):
@@ -84,12 +109,12 @@ def test_a_run_under_way_is_not_paid_again_and_variants_are_quoted_apart(run_pro
     def ask_and_quote():
         from dspyq import predict
         from dspyq.batch.files.rows import Row
-        from dspyq.batch.quotes.quote import take_quote
+        from dspyq.batch.quotes.quote import QuoteOptions, take_quote
         from dspyq.prediction.request import find_program
 
         predict.delay(question="x")
         given = [Row(1, "1", {"question": "x"}), Row(2, "2", {"question": "y"})]
-        paired = take_quote(given, find_program(None), is_paired=True)
+        paired = take_quote(given, find_program(None), QuoteOptions(is_paired=True))
         return [[part.variant, part.new, part.running] for part in paired.variants]
 
     parts = run_producer(ask_and_quote, settings_file(challenger=0.5))
@@ -98,7 +123,7 @@ def test_a_run_under_way_is_not_paid_again_and_variants_are_quoted_apart(run_pro
     assert sum(part[2] for part in parts) == 1
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says():
+def test_an_interval_holds_the_truth_about_as_often_as_it_states():
     numbers = random.Random(7)  # noqa: S311 - no secret
     held = 0
     for trial in range(100):

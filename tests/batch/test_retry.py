@@ -1,4 +1,4 @@
-"""A retry asks again what failed on something that passes, keeps every other line, and survives a crash."""
+"""A retry runs transiently failed rows again, keeps every other line, and survives a crash."""
 
 import json
 import threading
@@ -72,7 +72,7 @@ def test_a_retry_that_dies_before_it_runs_loses_no_line(failed_batch, is_ordered
     assert sorted(int(line["custom_id"]) for line in read(options.output)) == list(range(1, 9))
 
 
-def test_a_retry_elsewhere_asks_the_failed_rows_alone_under_their_own_ids(failed_batch, endpoint, tmp_path):
+def test_a_retry_elsewhere_runs_the_failed_rows_alone_under_their_own_ids(failed_batch, endpoint, tmp_path):
     options = failed_batch(is_ordered=False)
     written = options.output.read_bytes()
     called = endpoint.calls()

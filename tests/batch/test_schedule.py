@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dspyq.batch.schedule import Schedule
-from dspyq.config.batches import Batch
+from dspyq.cli.batch.scheduled import _options
+from dspyq.config.batches import ScheduledBatch
 from tests.support.processes import wait_until
 
 HOUR = 3600
@@ -17,7 +18,7 @@ MINUTE = (time.gmtime().tm_min + 30) % 60
 
 def hourly(**changes):
     files = {"input": Path("in"), "output": Path("out-{date}-{time}")}
-    return Batch(**{"name": "hourly", "schedule": f"{MINUTE} * * * *", **files, **changes})
+    return ScheduledBatch(**{"name": "hourly", "schedule": f"{MINUTE} * * * *", **files, **changes})
 
 
 @pytest.fixture
@@ -81,9 +82,7 @@ def test_a_time_is_claimed_once_by_any_number_of_runners_at_once(runner, nothing
     assert len([claimed for claimed in claims if claimed]) == 1
 
 
-def test_the_time_of_a_runner_that_died_is_resumed_by_another_and_the_first_has_no_say_any_more(
-    runner, nothing_ran_for
-):
+def test_the_time_of_a_dead_runner_is_resumed_by_another_and_the_first_cannot_change_it(runner, nothing_ran_for):
     nothing_ran_for(1)
     dead = runner(0.05).claim(hourly())
     wait_until(lambda: runner().times("hourly")[0].is_lost, 5, "the lease to run out")
@@ -95,7 +94,7 @@ def test_the_time_of_a_runner_that_died_is_resumed_by_another_and_the_first_has_
     assert runner().times("hourly")[0].losses == 1
 
 
-def test_a_runner_that_was_slow_keeps_its_time_if_nobody_looked(runner, nothing_ran_for):
+def test_a_slow_runner_keeps_its_time_if_no_other_checked(runner, nothing_ran_for):
     nothing_ran_for(1)
     slow = runner(0.05).claim(hourly())
     wait_until(lambda: runner().times("hourly")[0].is_lost, 5, "the lease to run out")
@@ -140,3 +139,10 @@ def test_old_times_are_forgotten_but_not_those_that_wait(runner, redis_server, n
     runner().claim(hourly(catch_up=1))
     assert len(redis_server.keys("dspy:v1:batch-scheduled:*")) == 201  # with the one that is running
     assert list(states(runner()).values()).count("skipped") == 99
+
+
+def test_a_cluster_is_for_paired_batches_and_reaches_the_run():
+    options = _options(hourly(paired=True, score=True, cluster="document"), "2026-11-24T22:00")
+    assert (options.is_paired, options.is_scored, options.cluster) == (True, True, "document")
+    with pytest.raises(ValueError, match="cluster is for comparisons: set paired too"):
+        hourly(cluster="document")

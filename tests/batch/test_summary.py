@@ -1,20 +1,21 @@
-"""A summary agrees with OUT to the nano-dollar, tells variants apart, and holds nothing that users wrote but ids."""
+"""A summary agrees with OUT to the nano-dollar, separates variants, and holds no content of users but ids."""
 
 import random
 
 import pytest
 
+from dspyq.batch.clusters import note_clusters
 from dspyq.batch.entry import Entry
+from dspyq.batch.files.rows import Row
 from dspyq.batch.journal import Journal
 from dspyq.batch.output import Output
-from dspyq.batch.output_lines import Asked, line_of_fault, line_of_result
-from dspyq.batch.reports.comparison import share_of
+from dspyq.batch.output_lines import BatchContext, line_of_fault, line_of_result
 from dspyq.batch.reports.histogram import Histogram
 from dspyq.batch.reports.summary import summarize
 from dspyq.errors import InvalidFile
 
 VARIANTS = ("control", "challenger")
-ASKED = Asked("qa", VARIANTS, "0123456789abcdef")
+ASKED = BatchContext("qa", VARIANTS, "0123456789abcdef")
 
 
 class Written:
@@ -38,7 +39,10 @@ class Written:
         entry.paid_nano_usd = cost_nano_usd
         return entry
 
-    def answer(self, row, variant, answer, *, cost_nano_usd=1000, seconds=1.0, level=None, fallback=None):
+    def cluster(self, row, cluster):
+        note_clusters(self.journal, [Row(row, str(row), {}, cluster=cluster)])
+
+    def answer(self, row, variant, answer, *, cost_nano_usd=1000, seconds=1.0, level=None, fallback=None, scores=None):
         metadata = {
             "program": "qa",
             "model": f"openai/{VARIANTS[variant]}",
@@ -47,18 +51,19 @@ class Written:
             "cached": False,
             "cache_level": None,
             "fallback": fallback,
+            **({} if scores is None else {"scores": scores}),
         }
         result = {"dspyq": 1, "outputs": {"answer": answer}, "metadata": metadata}
         entry = self._entry(row, variant, cost_nano_usd)
-        self.output.land([line_of_result(entry, {"status": "SUCCESS", "result": result}, ASKED, level)])
+        self.output.write([line_of_result(entry, {"status": "SUCCESS", "result": result}, ASKED, level)])
 
     def fail(self, row, variant, name, *, cost_nano_usd=0):
         error = {"exc_type": name, "exc_message": ["secret"], "exc_module": "dspyq.errors"}
         entry = self._entry(row, variant, cost_nano_usd)
-        self.output.land([line_of_result(entry, {"status": "FAILURE", "result": error}, ASKED, None)])
+        self.output.write([line_of_result(entry, {"status": "FAILURE", "result": error}, ASKED, None)])
 
     def fault(self, row):
-        self.output.land([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)", ASKED)])
+        self.output.write([line_of_fault(self._entry(row, None), "NotJson", "line 1: not JSON (secret)", ASKED)])
 
     def close(self):
         self.output.commit()
@@ -71,7 +76,7 @@ def write(tmp_path):
     return lambda *, is_paired=False: Written(tmp_path / "out.jsonl", is_paired=is_paired)
 
 
-def test_costs_errors_hits_and_tokens_are_told_by_variant(write):
+def test_costs_errors_hits_and_tokens_are_reported_by_variant(write):
     batch = write()
     for row in range(1, 11):
         batch.answer(row, row % 2, "secret", cost_nano_usd=1_000_001 * row, seconds=row / 10)
@@ -117,11 +122,46 @@ def test_pairs_are_compared_row_by_row(write):
     assert (comparison.control, comparison.variant, comparison.rows) == ("control", "challenger", 100)
     agreement = comparison.agreement["answer"]
     assert agreement.value == 0.8
-    assert agreement.low < 0.8 < agreement.high
+    assert agreement.interval.low < 0.8 < agreement.interval.high
     cost = comparison.cost_difference_usd
     assert cost.value == pytest.approx(2050.5e-9)
-    assert cost.low < cost.value < cost.high
+    assert cost.interval.low < cost.value < cost.interval.high
     assert comparison.duration_difference_seconds.value == pytest.approx(0.5)
+    assert comparison.duration_difference_seconds.interval is None  # all alike
+
+
+def scored_pairs(write, documents, rows_a_document):
+    """Write pairs whose score differs by document alone."""
+    batch, numbers = write(is_paired=True), random.Random(3)  # noqa: S311 - no secret
+    for document in range(documents):
+        differs = numbers.gauss(0, 1)
+        for each in range(rows_a_document):
+            row = document * rows_a_document + each + 1
+            batch.cluster(row, document)
+            batch.answer(row, 0, "x", scores={"judge": 0.5, "fails": None})
+            batch.answer(row, 1, "x", scores={"judge": 0.5 + differs, "fails": 1.0})
+    batch.close()
+    (comparison,) = summarize(batch.path).comparisons
+    return comparison.score_differences
+
+
+def test_rows_of_one_document_count_as_little_as_one_of_them(write, tmp_path):
+    few = scored_pairs(write, 100, 1)["judge"]
+    (tmp_path / "out.jsonl").unlink()
+    (tmp_path / "out.jsonl.journal").unlink()
+    many = scored_pairs(write, 100, 8)["judge"]
+    assert (few.rows, many.rows) == (100, 800)
+    assert few.clusters == many.clusters == 100
+    assert many.value == pytest.approx(few.value)
+    assert many.interval.low == pytest.approx(few.interval.low)
+    assert many.interval.high == pytest.approx(few.interval.high)
+
+
+def test_few_documents_have_a_difference_and_no_interval(write):
+    found = scored_pairs(write, 10, 20)
+    assert found["judge"].rows == 200
+    assert found["judge"].interval is None
+    assert "fails" not in found  # no row has it of both variants
 
 
 def test_a_batch_that_runs_can_be_summarized_and_a_line_being_written_is_left_out(write):
@@ -153,8 +193,3 @@ def test_percentiles_are_one_percent_exact():
         assert histogram.percentile(share) == pytest.approx(values[int(share * 5_000) - 1], rel=0.011)
     assert histogram.mean == pytest.approx(sum(values) / 5_000)
     assert sum(histogram.bins([0.1, 1.0, 10.0])) == 5_000
-
-
-def test_a_share_of_all_has_an_interval_all_the_same():
-    assert share_of(10, 10).low == pytest.approx(0.72, abs=0.01)
-    assert share_of(10, 10).high == 1.0

@@ -1,21 +1,22 @@
 #!lua flags=allow-oom
--- Says that a batch's runner lives and how far it is.
--- Keys: the batch; the list of batches; the claims of the batch.
--- Arguments: batch id; seconds to keep all of it; '1' where a run begins, which ends an earlier wish to cancel; then
---   pairs of field and value.
--- Reply: what is wanted of it: run, pause or cancel.
-local batch, list, claims = KEYS[1], KEYS[2], KEYS[3]
-local id, keep, is_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-
-local time = redis.call('TIME')
-local now = string.format('%.3f', time[1] + time[2] / 1e6)
+-- Records that a batch's runner is alive, with its progress.
+-- Keys:
+--   batch     BATCH: its facts
+--   list      BATCHES: all of them
+--   claims    BATCH: what it has claimed
+-- Arguments:
+--   id        of the batch
+--   is_first  '1' where a run begins, which ends an earlier request to cancel, else ''
+--   facts...  pairs of field and value
+-- Reply: the requested state: run, pause or cancel.
+local now = string.format('%.3f', now_seconds())
 redis.call('HSETNX', batch, 'started_at', now)
-redis.call('HSET', batch, 'seen_at', now, unpack(ARGV, 4))
-if is_first and redis.call('HGET', batch, 'wanted') == 'cancel' then
+redis.call('HSET', batch, 'seen_at', now, unpack(facts))
+if is_first == '1' and redis.call('HGET', batch, 'wanted') == 'cancel' then
   redis.call('HDEL', batch, 'wanted')
 end
 redis.call('ZADD', list, 'NX', now, id)
-redis.call('ZREMRANGEBYSCORE', list, '-inf', now - keep)
-redis.call('EXPIRE', batch, keep)
-redis.call('EXPIRE', claims, keep)
+redis.call('ZREMRANGEBYSCORE', list, '-inf', now - SECONDS_OF_BATCH)
+redis.call('EXPIRE', batch, SECONDS_OF_BATCH)
+redis.call('EXPIRE', claims, SECONDS_OF_BATCH)
 return redis.call('HGET', batch, 'wanted') or 'run'

@@ -1,13 +1,16 @@
 #!lua flags=allow-oom
--- Forgets calls of a batch that stand on rows now; as often as it likes, for no call has another's name.
--- Keys: the batch's calls, a hash by task id (its values are told in dspyq/guards/lua/accounts.lua, at note).
--- Arguments: pairs of task id and receipt: the noted calls that the task's row carries, separated by spaces.
--- Reply: how many calls were forgotten.
+-- Deletes calls of a batch whose costs are on rows now. A repetition is harmless: names of calls are unique.
+-- Keys:
+--   calls        BATCH_ACCOUNT: the batch's calls, a hash by task id (values: see dspyq/guards/lua/accounts.lua, at note)
+-- Arguments:
+--   receipts...  pairs of task id and receipt: the noted calls that the task's row carries, separated by spaces
+-- Reply: the number of calls deleted.
 local forgotten = 0
-for index = 1, #ARGV, 2 do
-  local job, noted = ARGV[index], redis.call('HGET', KEYS[1], ARGV[index]) or ''
+for index = 1, #receipts, 2 do
+  local job = receipts[index]
+  local noted = redis.call('HGET', calls, job) or ''
   local carried, left, found = {}, {}, 0
-  for call in string.gmatch(ARGV[index + 1], '%S+') do
+  for call in string.gmatch(receipts[index + 1], '%S+') do
     carried[call] = true
   end
   for call in string.gmatch(noted, '%S+') do
@@ -18,9 +21,9 @@ for index = 1, #ARGV, 2 do
     end
   end
   if found > 0 and #left > 0 then
-    redis.call('HSET', KEYS[1], job, table.concat(left, ' '))
+    redis.call('HSET', calls, job, table.concat(left, ' '))
   elseif found > 0 then
-    redis.call('HDEL', KEYS[1], job)
+    redis.call('HDEL', calls, job)
   end
   forgotten = forgotten + found
 end

@@ -1,8 +1,10 @@
--- Lets a time that has failed or was skipped wait for its turn again.
--- Keys: see schedule.lua.
--- Arguments: name; label.
--- Reply: 1, or 0 where it is in another state, or unknown.
-local time = time_key(ARGV[1], ARGV[2])
+-- Queues a failed or skipped time again.
+-- Libraries: batch/schedule.
+-- Arguments:
+--   name   of the batch
+--   label  of the time
+-- Reply: 1, or 0 if it is in another state, or unknown.
+local time = time_key(name, label)
 local state = redis.call('HGET', time, 'state')
 
 if state ~= 'failed' and state ~= 'skipped' then

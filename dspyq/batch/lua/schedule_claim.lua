@@ -1,22 +1,26 @@
--- Adds the times of a batch that have come, and leases the oldest one that waits, if none is running.
--- Keys: see schedule.lua.
--- Arguments: name; token, which no other claim has; runner, for people; lease, seconds; how many may wait; how often a
---   time may be lost; the second up to which times are known now; then label and second of each that is new.
--- Reply: the label of the time that is the caller's now, or nil.
-local name, token, runner = ARGV[1], ARGV[2], ARGV[3]
-local lease_seconds, catch_up, max_losses, seen = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-local FIRST = 8
-local present = now()
+-- Adds times of a batch that have come, and leases the oldest waiting one if none is running.
+-- Libraries: batch/schedule.
+-- Arguments:
+--   name                  of the batch
+--   token                 which no other claim has
+--   runner                for people
+--   lease_seconds:number  of the claim
+--   catch_up:number       how many may wait
+--   max_losses:number     how often a time may be lost
+--   seen:number           the second up to which times are known now
+--   come...               label and second of each time that is new
+-- Reply: the label of the leased time, or nil.
+local present = now_seconds()
 
 local known_until = tonumber(redis.call('GET', seen_key(name)) or 0)
-for index = FIRST, #ARGV, 2 do
-  local label, due = ARGV[index], tonumber(ARGV[index + 1])
+for index = 1, #come, 2 do
+  local label, due = come[index], tonumber(come[index + 1])
   if due > known_until and redis.call('ZADD', times_key(name), 'NX', due, label) == 1 then
     redis.call('HSET', time_key(name, label), 'state', 'pending')
   end
 end
-if tonumber(seen) > known_until then
-  redis.call('SET', seen_key(name), seen)
+if seen > known_until then
+  redis.call('SET', seen_key(name), seconds(seen))
 end
 
 local waiting, is_running = {}, false

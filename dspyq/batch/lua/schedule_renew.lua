@@ -1,11 +1,15 @@
--- Leases a time for as long again. A lease that ran out is taken back as long as nobody else looked at it since.
--- Keys: see schedule.lua.
--- Arguments: name; label; token; lease, seconds.
--- Reply: 1, or 0 where the time is the caller's no more.
-local time = time_key(ARGV[1], ARGV[2])
+-- Renews the lease of a time. An expired lease is renewed too, if no other process has found it since.
+-- Libraries: batch/schedule.
+-- Arguments:
+--   name                  of the batch
+--   label                 of the time
+--   token                 of the claim
+--   lease_seconds:number  from now on
+-- Reply: 1, or 0 if the caller has lost the time.
+local time = time_key(name, label)
 
-if not is_of(time, ARGV[3]) or redis.call('HGET', time, 'state') ~= 'running' then
+if not is_of(time, token) or redis.call('HGET', time, 'state') ~= 'running' then
   return 0
 end
-redis.call('HSET', time, 'lease', seconds(now() + ARGV[4]))
+redis.call('HSET', time, 'lease', seconds(now_seconds() + lease_seconds))
 return 1

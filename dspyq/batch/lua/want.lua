@@ -1,21 +1,23 @@
 #!lua flags=allow-oom
--- Says what is wanted of a batch, unless it has ended.
--- Keys: the batch.
--- Arguments: run, pause or cancel; seconds after which a runner that says nothing is dead; then the states in which a
---   batch has ended.
--- Reply: {its state, '' where there is no such batch; 1 where its runner lives, else 0}.
-local batch = KEYS[1]
+-- Requests a state of a batch, unless it has ended.
+-- Keys:
+--   batch                BATCH: its facts
+-- Arguments:
+--   wanted               run, pause or cancel
+--   dead_seconds:number  after which a silent runner counts as dead
+--   ended...             the states in which a batch has ended
+-- Reply: {its state, '' without such a batch; 1 if its runner is alive, else 0}.
 
 local held = redis.call('HMGET', batch, 'state', 'seen_at')
 local state, seen_at = held[1] or '', tonumber(held[2] or 0)
 if state == '' then
   return { '', 0 }
 end
-for index = 3, #ARGV do
-  if state == ARGV[index] then
+for _, final in ipairs(ended) do
+  if state == final then
     return { state, 0 }
   end
 end
-redis.call('HSET', batch, 'wanted', ARGV[1])
-local is_alive = redis.call('TIME')[1] - seen_at < tonumber(ARGV[2])
+redis.call('HSET', batch, 'wanted', wanted)
+local is_alive = now_seconds() - seen_at < dead_seconds
 return { state, is_alive and 1 or 0 }

@@ -1,1 +1,1 @@
-"""What a batch would cost and take, before it is run."""
+"""Quotes: the cost and duration of a batch, estimated before it runs."""

@@ -1,27 +1,27 @@
-"""What rows yet to run come to, from a sample of past runs: a figure and the interval that holds it 95 times in 100."""
+"""Estimate for rows yet to run, from a sample of past runs: an expected value and its 95 % interval."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _DRAWS = 400
 _LOW, _HIGH = 0.025, 0.975
 _NORMAL_95 = 1.96
-#: With fewer runs, or sizes that are all alike, a line through them says nothing.
+#: With fewer runs, or equal sizes, a regression line through them means nothing.
 _LEAST_FOR_A_LINE = 20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure that is not known yet.
+    """An estimated figure with its 95 % interval.
 
     Attributes:
-        low: What it hardly falls below.
-        expected: What to expect; None where nothing is known but the ends.
-        high: What it hardly exceeds.
+        low: Lower end.
+        expected: Expected value; None if only the ends are known.
+        high: Upper end.
     """
 
     low: float
@@ -52,16 +52,16 @@ class Rows:
 
 
 def bootstrap(values: Sequence[float], sizes: Sequence[int] | None, rows: Rows, seed: int = 0) -> Interval:
-    """Return what rows come to in all, from what past runs came to.
+    """Estimate the total of rows from the values of past runs.
 
-    The interval is of two parts: how well the sample tells the mean (it is drawn again and again from itself), and how
-    much the rows themselves differ.
+    The interval covers two sources of error: the uncertainty of the sample's mean (by bootstrap resampling), and the
+    variation between the rows themselves.
 
     Args:
-        values: What each past run came to.
-        sizes: The bytes of each one's inputs, where known: what grows with the inputs is then scaled to the rows'.
+        values: The value of each past run.
+        sizes: The input bytes of each past run, if known: the part that grows with the inputs is scaled to the rows'.
         rows: The rows yet to run.
-        seed: Decides what is drawn.
+        seed: Seed of the resampling.
     """
     numbers = random.Random(seed)  # noqa: S311 - no secret
     fit = _line if sizes and len(values) >= _LEAST_FOR_A_LINE and len(set(sizes)) > 1 else _mean
@@ -80,9 +80,9 @@ def bootstrap(values: Sequence[float], sizes: Sequence[int] | None, rows: Rows, 
 
 
 def from_mean(mean: float, runs: int, rows: Rows) -> Interval:
-    """Return what rows come to in all, where only the mean of past runs is known.
+    """Estimate the total of rows if only the mean of past runs is known.
 
-    Runs are taken to differ as much as their mean is large, as waiting times do.
+    The standard deviation of runs is assumed equal to their mean, as for waiting times.
     """
     expected = mean * rows.number
     half = _NORMAL_95 * mean * math.sqrt(rows.number + rows.number**2 / runs)
@@ -90,7 +90,7 @@ def from_mean(mean: float, runs: int, rows: Rows) -> Interval:
 
 
 def add_up(parts: Sequence[Interval]) -> Interval:
-    """Return the interval of a sum of figures that do not depend on each other."""
+    """Return the interval of a sum of independent figures."""
     if any(part.expected is None for part in parts):
         return Interval(sum(part.low for part in parts), None, sum(part.high for part in parts))
     expected = sum(part.expected or 0.0 for part in parts)
@@ -108,15 +108,12 @@ def _high(part: Interval) -> float:
     return part.high
 
 
-_Fit = Callable[[Sequence[tuple[int, float]]], tuple[float, float]]
-
-
 def _mean(pairs: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return sum(value for _, value in pairs) / len(pairs), 0.0
 
 
 def _line(pairs: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Least squares; a line that falls, or would start below nothing, is noise: then the mean."""
+    """Return the least-squares line; if it falls or starts below zero, it is noise, and the mean is returned."""
     number = len(pairs)
     mean_size = sum(size for size, _ in pairs) / number
     mean_value = sum(value for _, value in pairs) / number

@@ -1,15 +1,17 @@
-"""What past runs of a variant say about runs to come."""
+"""Estimate of future runs from a variant's past runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dspyq.batch.quotes.cache_probe import find_answers, read_metadata
 from dspyq.batch.quotes.estimate import NOTHING, Interval, Rows, bootstrap, from_mean
 from dspyq.cache.statistics import VariantStatistics
-from dspyq.config.models import Program, Variant
+from dspyq.config.programs import Program
+from dspyq.config.variants import Variant
 from dspyq.prediction.prediction import Metadata
 
 Basis = Literal["answers", "statistics", "bound"]
@@ -17,16 +19,18 @@ Basis = Literal["answers", "statistics", "bound"]
 SAMPLED_ANSWERS = 200
 _LEAST_ANSWERS = 5
 _TOKENS_PER_PRICE = 1_000_000
-#: What an adapter writes around the inputs, at most about.
+#: Approximate upper bound of the text that an adapter adds to the inputs.
 _PROMPT_BYTES = 2_000
+#: What an adapter writes around a field of a demonstration is no longer than the field with its name in JSON.
+_ADAPTED = 2
 
 
 class PastRun(NamedTuple):
     """A run that was paid for.
 
     Attributes:
-        metadata: How its answer came about.
-        input_bytes: The bytes of its inputs, where they are known: those of the batch's own rows.
+        metadata: Metadata of its answer.
+        input_bytes: The bytes of its inputs; known only for the batch's own rows.
     """
 
     metadata: Metadata
@@ -35,16 +39,16 @@ class PastRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the new rows of a variant come to.
+    """Estimate for the new rows of a variant.
 
     Attributes:
-        basis: What it rests on: answers in the cache, the variant's mean over all its runs, or nothing but what each
-            row can come to at most.
-        runs: How many past runs that were.
+        basis: Its source: answers in the cache, the variant's mean over all its runs, or only the upper bound of each
+            row.
+        runs: Number of past runs used.
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
-        cost_usd: What they cost; None where no price is known.
-        run_seconds: How long they run, added up; None where nothing has run yet.
+        cost_usd: Cost; None if no price is known.
+        run_seconds: Total running time; None if nothing has run yet.
     """
 
     basis: Basis
@@ -58,14 +62,14 @@ class Estimate:
 def estimate_variant(
     program: Program, variant: Variant, rows: Rows, own: Sequence[tuple[str, int]], statistics: VariantStatistics
 ) -> Estimate:
-    """Return what the new rows of a variant come to.
+    """Estimate the new rows of a variant.
 
     Args:
         program: Its program.
         variant: The variant.
         rows: Its new rows.
         own: Tasks that answered other rows of the batch, and the bytes of their inputs.
-        statistics: What the variant did so far.
+        statistics: The variant's statistics.
     """
     if not rows.number:
         return Estimate("bound", 0, NOTHING, NOTHING, NOTHING, NOTHING)
@@ -116,8 +120,10 @@ def _from_statistics(variant: Variant, rows: Rows, statistics: VariantStatistics
 
 
 def _bound(program: Program, variant: Variant, rows: Rows) -> Estimate:
-    """What one call a row comes to at most: a token is a byte or more of the prompt, and the reply is bounded."""
-    around = _PROMPT_BYTES + len((program.instructions or "").encode()) + variant.model.prompt_overhead_tokens
+    """Return the upper bound with one call a row: a token is at least a byte of the prompt, the reply is bounded."""
+    served = program.served[variant.name]
+    around = _PROMPT_BYTES + len((served.instructions or "").encode()) + _bytes_of_state(served.state)
+    around += variant.model.prompt_overhead_tokens
     prompt_tokens = Interval(0.0, None, float(rows.input_bytes + rows.number * around))
     completion_tokens = Interval(0.0, None, float(rows.number * variant.model.max_tokens))
     return Estimate(
@@ -125,8 +131,18 @@ def _bound(program: Program, variant: Variant, rows: Rows) -> Estimate:
     )
 
 
+def _bytes_of_state(path: Path | None) -> int:
+    """Return the most bytes that a state adds to a prompt: its demonstrations, with an adapter's names of fields."""
+    if path is None:
+        return 0
+    try:
+        return _ADAPTED * path.stat().st_size
+    except OSError:  # it was removed after the settings were read
+        return 0
+
+
 def _priced(variant: Variant, prompt_tokens: Interval, completion_tokens: Interval) -> Interval | None:
-    """Tokens at the configured prices; the two rise together, so the ends are added."""
+    """Return the cost of tokens at the configured prices; both kinds rise together, so the ends are added."""
     model = variant.model
     if model.input_usd_per_million_tokens is None or model.output_usd_per_million_tokens is None:
         return None

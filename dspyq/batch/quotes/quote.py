@@ -1,6 +1,6 @@
-"""What a batch would come to, before it is run: rows, tokens, money and time, and whether limits and window hold it.
+"""Quote of a batch before it runs: rows, tokens, cost and time, compared with its limits and window.
 
-A quote pays nothing and changes nothing.
+A quote costs nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import functools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 from dspyq.batch.files.rows import Row
 from dspyq.batch.quotes.estimate import NOTHING, Interval, add_up
 from dspyq.batch.quotes.history import Estimate, estimate_variant
-from dspyq.batch.quotes.row_counts import Tally, tally
+from dspyq.batch.quotes.row_counts import RowCounts, count_rows
 from dspyq.cache.statistics import variant_statistics
-from dspyq.celery_app.application import app
-from dspyq.config.models import Program
+from dspyq.celery_app.application import process_app
+from dspyq.config.programs import Program
 from dspyq.store.clients import redis_errors
 
-Verdict = Literal["holds", "may not hold", "does not hold", "unknown"]
+FitVerdict = Literal["holds", "may not hold", "does not hold", "unknown"]
 _ASK_WORKERS_SECONDS = 1.0
 
 
@@ -29,20 +29,20 @@ class Hours(Protocol):
     """The hours in which a batch may run."""
 
     def seconds_until_open(self, now: float) -> float:
-        """Return how long they are closed yet; 0 while they are open."""
+        """Return the seconds until they open; 0 while they are open."""
 
     def seconds_until_close(self, now: float) -> float:
-        """Return how long they stay open."""
+        """Return the seconds until they close."""
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a limit leaves to be spent.
+    """Remaining amount of a budget limit.
 
     Attributes:
-        name: Whose and when, for people.
+        name: Its owner and period, for people.
         scope: ``all``, ``program:<program>`` or ``variant:<program>.<variant>``.
-        free_usd: What is left.
+        free_usd: The remaining amount.
     """
 
     name: str
@@ -52,24 +52,24 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a limit holds the batch.
+    """Comparison of the batch's interval with a limit.
 
     Attributes:
         name: The limit, for people.
-        unit: What it counts, ``usd`` or ``seconds``.
-        available: What there is of it; None for hours without an end.
-        verdict: Whether that holds the whole interval, only a part, or nothing of it.
+        unit: Its unit, ``usd`` or ``seconds``.
+        available: The available amount; None for hours without an end.
+        verdict: The amount covers the whole interval, only a part, or nothing of it.
     """
 
     name: str
     unit: Literal["usd", "seconds"]
     available: float | None
-    verdict: Verdict
+    verdict: FitVerdict
 
 
 @dataclass(frozen=True)
 class VariantQuote:
-    """What a variant's part comes to.
+    """A variant's part of a quote.
 
     Attributes:
         variant: The variant's name.
@@ -77,7 +77,7 @@ class VariantQuote:
         new: Questions to be paid.
         cached: Questions that are answered.
         running: Questions that another caller's run is about to answer.
-        estimate: What the new ones come to.
+        estimate: Estimate for the new ones.
     """
 
     variant: str
@@ -90,23 +90,23 @@ class VariantQuote:
 
 @dataclass(frozen=True)
 class Quote:
-    """What a batch comes to.
+    """Quote of a batch.
 
     Attributes:
         program: The program's name.
-        rows: Rows of the input, the faulty ones too.
+        rows: Rows of the input, including faulty ones.
         faults: The faulty ones, by type.
-        duplicates: Questions asked a further time.
+        duplicates: Repeated questions.
         cached: Questions that are answered.
         running: Questions that another caller's run is about to answer.
         new: Questions to be paid.
-        variants: What each variant's part comes to.
+        variants: Each variant's part.
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
-        cost_usd: The cost; None where a price is not known.
-        threads: How many predictions the workers run at once that serve the variants now.
-        seconds: How long it takes from when it starts; None where nothing tells.
-        fits: Whether limits and window hold it.
+        cost_usd: The cost; None if a price is unknown.
+        threads: Number of concurrent predictions of the workers that serve the variants now.
+        seconds: Duration from its start; None if it cannot be estimated.
+        fits: Comparison with each limit and the window.
     """
 
     program: str
@@ -120,41 +120,53 @@ class Quote:
     prompt_tokens: Interval
     completion_tokens: Interval
     cost_usd: Interval | None
-    threads: int
-    seconds: Interval | None
-    fits: tuple[Fit, ...]
+    threads: int = 0
+    seconds: Interval | None = None
+    fits: tuple[Fit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
 
 
-def take_quote(  # noqa: PLR0913 - the options of a batch, all by name
+@dataclass(frozen=True)
+class QuoteOptions:
+    """Options of a batch that its quote depends on.
+
+    Attributes:
+        variant: A variant to force.
+        is_paired: True to run every row with every variant.
+        max_usd: The batch's own limit.
+        window: The hours in which it may run.
+        cluster: The field that names a row's cluster.
+    """
+
+    variant: str | None = None
+    is_paired: bool = False
+    max_usd: float | None = None
+    window: Hours | None = None
+    cluster: str | None = None
+
+
+def take_quote(
     rows: Iterable[Row],
     program: Program,
-    *,
-    variant: str | None = None,
-    is_paired: bool = False,
-    max_usd: float | None = None,
-    window: Hours | None = None,
+    options: QuoteOptions = QuoteOptions(),
     allowances: Sequence[Allowance] = (),
 ) -> Quote:
-    """Read a batch's input once and say what it would come to.
+    """Read a batch's input once and return its quote.
 
     Args:
         rows: The input's rows.
-        program: The program asked.
-        variant: A variant to force.
-        is_paired: Whether every row asks every variant.
-        max_usd: The batch's own limit.
-        window: The hours in which it may run.
-        allowances: What the budgets leave.
+        program: The program.
+        options: The batch's options.
+        allowances: The remaining amounts of the budgets.
 
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("look the questions up"):
-        counted = tally(rows, program, variant=variant, is_paired=is_paired)
+        counted = count_rows(rows, program, variant=options.variant, is_paired=options.is_paired)
         statistics = {each.variant: each for each in variant_statistics() if each.program == program.name}
         parts = tuple(
             VariantQuote(
@@ -169,18 +181,20 @@ def take_quote(  # noqa: PLR0913 - the options of a batch, all by name
             if of.new or of.cached or of.running
         )
         threads = threads_serving({f"{program.name}.{part.variant}" for part in parts if part.new})
+    if options.max_usd is not None:
+        allowances = [Allowance("--max-usd", "all", options.max_usd), *allowances]
     seconds = _seconds(program, parts, threads)
-    limits = [*allowances] if max_usd is None else [Allowance("--max-usd", "all", max_usd), *allowances]
-    fits = [_fit_usd(limit, program, parts) for limit in limits]
-    if window is not None:
-        fits.append(_fit_window(window, seconds))
-    return _quote(program, counted, parts, threads, seconds, tuple(fits))
+    fits = [_fit_usd(limit, program, parts) for limit in allowances]
+    if options.window is not None:
+        fits.append(_fit_window(options.window, seconds))
+    return replace(_quote(program, counted, parts), threads=threads, seconds=seconds, fits=tuple(fits))
 
 
 def threads_serving(queues: set[str]) -> int:
-    """Return how many predictions run at once on the workers that serve any of these queues now."""
+    """Return the number of concurrent predictions of the workers that serve any of these queues now."""
     if not queues:
         return 0
+    app = process_app()
     with app.connection_for_read() as connection:  # a new one: a pooled one may have died unnoticed
         inspect = functools.partial(app.control.inspect, timeout=_ASK_WORKERS_SECONDS, connection=connection)
         serving = inspect().active_queues() or {}
@@ -191,14 +205,9 @@ def threads_serving(queues: set[str]) -> int:
     return sum(int(stats["pool"]["max-concurrency"]) for stats in replies.values())
 
 
-def _quote(  # noqa: PLR0913, PLR0917 - what a quote is made of
-    program: Program,
-    counted: Tally,
-    parts: tuple[VariantQuote, ...],
-    threads: int,
-    seconds: Interval | None,
-    fits: tuple[Fit, ...],
-) -> Quote:
+def _quote(program: Program, counted: RowCounts, parts: tuple[VariantQuote, ...]) -> Quote:
+    """Return a quote, but for its duration and what it fits."""
+
     def sum_of(name: str) -> int:
         return sum(getattr(of, name) for of in counted.variants.values())
 
@@ -214,9 +223,6 @@ def _quote(  # noqa: PLR0913, PLR0917 - what a quote is made of
         prompt_tokens=add_up([part.estimate.prompt_tokens for part in parts]),
         completion_tokens=add_up([part.estimate.completion_tokens for part in parts]),
         cost_usd=_cost_usd(parts),
-        threads=threads,
-        seconds=seconds,
-        fits=fits,
     )
 
 
@@ -227,7 +233,7 @@ def _cost_usd(parts: Iterable[VariantQuote]) -> Interval | None:
 
 
 def _seconds(program: Program, parts: Sequence[VariantQuote], threads: int) -> Interval | None:
-    """The longest of what the workers' threads, each model's requests and each model's tokens take."""
+    """Return the longest of the times set by workers' threads, by each model's requests and by each model's tokens."""
     paid = [part for part in parts if part.new]
     if not paid:
         return NOTHING
@@ -264,7 +270,7 @@ def _fit_window(window: Hours, seconds: Interval | None) -> Fit:
     return Fit(name, "seconds", available if math.isfinite(available) else None, _verdict(seconds, available))
 
 
-def _verdict(need: Interval | None, available: float) -> Verdict:
+def _verdict(need: Interval | None, available: float) -> FitVerdict:
     if need is None:
         return "unknown"
     if need.high <= available:

@@ -1,4 +1,4 @@
-"""One pass over a batch's input that asks for nothing: how many rows there are, and what is to be paid among them."""
+"""Dry pass over a batch's input: counts its rows, and those that would have to be paid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspyq.batch.files.rows import Row
 from dspyq.batch.quotes.cache_probe import peek
 from dspyq.batch.quotes.estimate import Rows
 from dspyq.batch.quotes.history import SAMPLED_ANSWERS
-from dspyq.config.models import Program
+from dspyq.config.programs import Program
 from dspyq.errors import InvalidRequest
 from dspyq.prediction.request import Request, build_request
 
@@ -23,7 +23,7 @@ _HASH_BYTES = 16
 
 
 @dataclass
-class VariantTally:
+class VariantRowCounts:
     """The questions of a batch that a variant answers.
 
     Attributes:
@@ -47,36 +47,38 @@ class VariantTally:
 
 
 @dataclass
-class Tally:
-    """What an input holds.
+class RowCounts:
+    """Counts of an input's rows.
 
     Attributes:
-        rows: Its rows, the faulty ones too.
+        rows: All rows, including faulty ones.
         faults: The faulty ones, by type.
-        duplicates: Questions that the batch asks a further time; those cost nothing.
+        duplicates: Repeated questions, which cost nothing.
         variants: The others, by variant.
     """
 
     rows: int
     faults: Counter[str]
     duplicates: int
-    variants: dict[str, VariantTally]
+    variants: dict[str, VariantRowCounts]
 
 
-def tally(rows: Iterable[Row], program: Program, *, variant: str | None, is_paired: bool, seed: int = 0) -> Tally:
-    """Count an input's rows, streamed; ids and hashes are on the disk.
+def count_rows(
+    rows: Iterable[Row], program: Program, *, variant: str | None, is_paired: bool, seed: int = 0
+) -> RowCounts:
+    """Count an input's rows in a stream; ids and hashes are kept on disk.
 
     Args:
         rows: The input's rows.
-        program: The program asked.
+        program: The program.
         variant: A variant to force.
-        is_paired: Whether every row asks every variant.
-        seed: Decides which answers are sampled.
+        is_paired: True to run every row with every variant.
+        seed: Seed of the sampling of answers.
     """
     asked: Sequence[str | None] = list(program.variants) if is_paired else [variant]
-    counted = Tally(0, Counter(), 0, {name: VariantTally() for name in program.variants})
+    counted = RowCounts(0, Counter(), 0, {name: VariantRowCounts() for name in program.variants})
     numbers = random.Random(seed)  # noqa: S311 - no secret
-    seen = _Seen()
+    seen = _SeenTexts()
     iterator = iter(rows)
     while chunk := list(islice(iterator, _CHUNK_ROWS)):
         counted.rows += len(chunk)
@@ -95,9 +97,9 @@ def tally(rows: Iterable[Row], program: Program, *, variant: str | None, is_pair
 
 
 def _requests(
-    chunk: Sequence[Row], program: Program, asked: Sequence[str | None], seen: _Seen, counted: Tally
+    chunk: Sequence[Row], program: Program, asked: Sequence[str | None], seen: _SeenTexts, counted: RowCounts
 ) -> Iterator[Request]:
-    """The questions that these rows ask first."""
+    """Yield the questions that occur first in these rows."""
     for row in chunk:
         if row.fault or row.inputs is None:
             counted.faults[row.fault.type if row.fault else "InvalidRow"] += 1
@@ -117,16 +119,16 @@ def _requests(
                 counted.duplicates += 1
 
 
-def _sample(of: VariantTally, answer: tuple[str, int], numbers: random.Random) -> None:
-    """Keep each of the answers with the same chance."""
+def _sample(of: VariantRowCounts, answer: tuple[str, int], numbers: random.Random) -> None:
+    """Keep a uniform random sample of the answers."""
     if len(of.answers) < SAMPLED_ANSWERS:
         of.answers.append(answer)
     elif (place := numbers.randrange(of.cached)) < SAMPLED_ANSWERS:
         of.answers[place] = answer
 
 
-class _Seen:
-    """What was seen before, kept in a file that is gone with this process."""
+class _SeenTexts:
+    """Set of texts seen before, in a temporary file that ends with this process."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -136,6 +138,6 @@ class _Seen:
         )
 
     def is_new(self, kind: bytes, text: bytes) -> bool:
-        """Whether this is seen for the first time."""
+        """Add a text; return True if it was not seen before."""
         digest = blake2b(text, digest_size=_HASH_BYTES, person=kind).digest()
         return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1

@@ -1,1 +1,1 @@
-"""What a batch came to."""
+"""Reports of batches."""

@@ -1,36 +1,59 @@
-"""Two variants row by row: how often they agree, and what the second costs and takes more than the first."""
+"""Comparison of two variants row by row: agreement, and differences in scores, cost and duration.
+
+Rows of one document or user, and rows that ask the same question, depend on each other, and a report is read while rows
+land. So each interval is clustered, and holds at every look (``dspyq.experiments.mixture.paired_radius``).
+"""
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
-_NORMAL_95 = 1.96
+from dspyq.batch.files.rows import CLUSTERS, cluster_of
+from dspyq.experiments.burn_in import LEAST_EFFECTIVE_CLUSTERS, LEAST_ROWS
+from dspyq.experiments.effects import paired_effect
+from dspyq.experiments.mixture import paired_radius
+from dspyq.experiments.sums import ClusterSums
+
+#: The chance that an interval ever leaves out the true figure.
+_ALPHA = 0.05
 _HASH_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A figure measured on some rows, and the interval that holds the true one 95 times in 100.
+class LastingInterval:
+    """An interval that holds the true figure at every look, 95 times in 100.
 
     Attributes:
-        rows: How many rows.
-        value: The figure.
-        low: The interval's lower end.
+        low: Its lower end.
         high: Its upper end.
     """
 
-    rows: int
-    value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure measured on some rows.
+
+    Attributes:
+        rows: Number of rows.
+        clusters: Number of their clusters: documents, users or questions.
+        value: The figure.
+        interval: Its interval; None where too few rows are independent, or all are equal.
+    """
+
+    rows: int
+    clusters: int
+    value: float
+    interval: LastingInterval | None
 
 
 @dataclass(frozen=True)
@@ -38,95 +61,126 @@ class Comparison:
     """A variant beside the control, on the rows that both answered.
 
     Attributes:
-        control: The variant that others are held against.
+        control: The variant that others are compared with.
         variant: The other one.
         rows: Rows that both answered.
-        agreement: By output, how often both say the same; in texts, case and spaces do not count.
-        cost_difference_usd: What a row costs more, where both ran for this batch; None where none did.
-        duration_difference_seconds: How much longer a run takes.
+        agreement: Share of equal answers by output; texts are compared without case and spaces.
+        score_differences: Extra score, by the scorer's import path, over rows that it scored for both.
+        cost_difference_usd: Extra cost of a row, over rows that both ran for this batch; None if there are none.
+        duration_difference_seconds: Extra duration of a run.
     """
 
     control: str
     variant: str
     rows: int
-    agreement: dict[str, Measured]
-    cost_difference_usd: Measured | None
-    duration_difference_seconds: Measured | None
+    agreement: dict[str, Measurement]
+    score_differences: dict[str, Measurement]
+    cost_difference_usd: Measurement | None
+    duration_difference_seconds: Measurement | None
 
 
 class Pairs:
-    """The answers of each row by variant, kept in a file that is gone with this process."""
+    """Answers of each row by variant, in a temporary file that ends with this process.
 
-    def __init__(self) -> None:
+    Args:
+        clusters: The number of each row's cluster, where the batch named a field for that; other rows are clustered by
+            the control's question.
+    """
+
+    def __init__(self, clusters: Iterable[tuple[int, int]] = ()) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768;"
-            "CREATE TABLE answers (row INTEGER, variant TEXT, outputs BLOB, cost_usd REAL, duration_seconds REAL, "
-            "PRIMARY KEY (row, variant)) WITHOUT ROWID; BEGIN"
+            "CREATE TABLE answers (row INTEGER, variant TEXT, question INTEGER, outputs BLOB, scores BLOB, "
+            "cost_usd REAL, duration_seconds REAL, PRIMARY KEY (row, variant)) WITHOUT ROWID;"
+            "CREATE TABLE clusters (row INTEGER PRIMARY KEY, cluster INTEGER); BEGIN"
         )
+        self._database.executemany("INSERT INTO clusters VALUES (?, ?)", clusters)
 
     def add(self, outputs: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         """Add an answer."""
         cost_usd = None if metadata["cached"] else metadata["cost_usd"]
         said = orjson.dumps({name: _digest(value) for name, value in outputs.items()})
-        row = (metadata["row"], metadata["variant"], said, cost_usd, metadata["duration_seconds"])
-        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+        question = cluster_of(metadata.get("input_hash", metadata["row"]))
+        scores = orjson.dumps(metadata.get("scores") or {})
+        answer = (metadata["row"], metadata["variant"], question, said, scores, cost_usd, metadata["duration_seconds"])
+        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", answer)
 
     def compare(self, control: str, variant: str) -> Comparison:
-        """Return what a variant is beside the control."""
-        same: Counter[str] = Counter()
-        both: Counter[str] = Counter()
-        costs, durations, rows = _Differences(), _Differences(), 0
-        for mine, theirs, my_cost, their_cost, my_duration, their_duration in self._pairs(control, variant):
+        """Compare a variant with the control."""
+        same: defaultdict[str, _Clustered] = defaultdict(_Clustered)
+        scores: defaultdict[str, _Clustered] = defaultdict(_Clustered)
+        costs, durations, rows = _Clustered(), _Clustered(), 0
+        for cluster, *of_both in self._pairs(control, variant):
+            mine, theirs, my_scores, their_scores, my_cost, their_cost, my_duration, their_duration = of_both
             rows += 1
-            first, second = orjson.loads(mine), orjson.loads(theirs)
-            for name in first.keys() & second.keys():
-                both[name] += 1
-                same[name] += first[name] == second[name]
-            durations.add(their_duration - my_duration)
+            for name, first, second in _in_both(mine, theirs):
+                same[name].add(cluster, float(first == second))
+            for name, first, second in _in_both(my_scores, their_scores):
+                if first is not None and second is not None:
+                    scores[name].add(cluster, second - first)
+            durations.add(cluster, their_duration - my_duration)
             if my_cost is not None and their_cost is not None:
-                costs.add(their_cost - my_cost)
-        agreement = {name: share_of(same[name], number) for name, number in sorted(both.items())}
-        return Comparison(control, variant, rows, agreement, costs.measured(), durations.measured())
+                costs.add(cluster, their_cost - my_cost)
+        return Comparison(
+            control,
+            variant,
+            rows,
+            agreement=_measured(same, least=0.0, most=1.0),
+            score_differences=_measured(scores),
+            cost_difference_usd=costs.measured(),
+            duration_difference_seconds=durations.measured(),
+        )
 
     def _pairs(self, control: str, variant: str) -> Iterator[tuple[Any, ...]]:
         return self._database.execute(
-            "SELECT a.outputs, b.outputs, a.cost_usd, b.cost_usd, a.duration_seconds, b.duration_seconds "
-            "FROM answers AS a JOIN answers AS b ON a.row = b.row WHERE a.variant = ? AND b.variant = ?",
+            "SELECT coalesce(clusters.cluster, a.question), a.outputs, b.outputs, a.scores, b.scores, a.cost_usd, "
+            "b.cost_usd, a.duration_seconds, b.duration_seconds FROM answers AS a JOIN answers AS b ON a.row = b.row "
+            "LEFT JOIN clusters ON clusters.row = a.row WHERE a.variant = ? AND b.variant = ?",
             (control, variant),
         )
 
 
-def share_of(number: int, total: int) -> Measured:
-    """Return a share, with Wilson's interval, which also holds near nothing and near all."""
-    share, square = number / total, _NORMAL_95**2 / total
-    middle = (share + square / 2) / (1 + square)
-    half = _NORMAL_95 / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
-    return Measured(total, share, max(0.0, middle - half), min(1.0, middle + half))
-
-
 @dataclass
-class _Differences:
-    """Differences of pairs, added up."""
+class _Clustered:
+    """Sums of figures of rows by cluster."""
 
-    number: int = 0
-    mean: float = 0.0
-    squares: float = field(default=0.0)
+    rows: int = 0
+    totals: list[float] = field(default_factory=lambda: [0.0] * CLUSTERS)
+    numbers: list[float] = field(default_factory=lambda: [0.0] * CLUSTERS)
 
-    def add(self, value: float) -> None:
-        """Add one, by Welford's way, which loses no digits."""
-        self.number += 1
-        before = value - self.mean
-        self.mean += before / self.number
-        self.squares += before * (value - self.mean)
+    def add(self, cluster: int, value: float) -> None:
+        """Add a row."""
+        self.rows += 1
+        self.totals[cluster] += value
+        self.numbers[cluster] += 1
 
-    def measured(self) -> Measured | None:
-        """Return their mean."""
-        if not self.number:
+    def measured(self, least: float | None = None, most: float | None = None) -> Measurement | None:
+        """Return their mean, within what it can be; None without a row."""
+        effect = paired_effect(ClusterSums(tuple(self.totals), tuple(self.numbers)))
+        if effect is None:
             return None
-        deviation = math.sqrt(self.squares / (self.number - 1)) if self.number > 1 else math.inf
-        half = _NORMAL_95 * deviation / math.sqrt(self.number)
-        return Measured(self.number, self.mean, self.mean - half, self.mean + half)
+        clusters = sum(map(bool, self.numbers))
+        interval = None
+        if self.rows >= LEAST_ROWS and effect.effective_clusters >= LEAST_EFFECTIVE_CLUSTERS:
+            half = paired_radius(effect.variance, clusters, _ALPHA)
+            low, high = effect.value - half, effect.value + half
+            interval = LastingInterval(
+                low if least is None else max(least, low), high if most is None else min(most, high)
+            )
+        return Measurement(self.rows, clusters, effect.value, interval)
+
+
+def _measured(
+    found: Mapping[str, _Clustered], *, least: float | None = None, most: float | None = None
+) -> dict[str, Measurement]:
+    measured = ((name, found[name].measured(least, most)) for name in sorted(found))
+    return {name: measurement for name, measurement in measured if measurement is not None}
+
+
+def _in_both(mine: bytes, theirs: bytes) -> Iterator[tuple[str, Any, Any]]:
+    first, second = orjson.loads(mine), orjson.loads(theirs)
+    return ((name, first[name], second[name]) for name in first.keys() & second.keys())
 
 
 def _digest(value: Any) -> str:

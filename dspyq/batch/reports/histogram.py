@@ -1,4 +1,4 @@
-"""Durations by the million in little memory: buckets that grow with the value, so that percentiles are 1 % exact."""
+"""Histogram of millions of durations in little memory: buckets grow with the value, so percentiles are exact to 1 %."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 _GROWTH = math.log(1.02)
-#: Anything shorter counts as this.
+#: Shorter durations count as this.
 _LEAST = 1e-6
 
 
 @dataclass
 class Histogram:
-    """Values above nothing.
+    """Histogram of positive values.
 
     Attributes:
-        buckets: How many values each bucket holds; a bucket's values differ by 2 % at most.
-        number: How many values there are.
+        buckets: Number of values in each bucket; a bucket's values differ by 2 % at most.
+        number: Number of values.
         total: Their sum.
     """
 
@@ -37,7 +37,7 @@ class Histogram:
         return self.total / self.number if self.number else None
 
     def percentile(self, share: float) -> float | None:
-        """Return what a share of the values does not exceed, 1 % exact; None where there are none."""
+        """Return the value that a share of the values does not exceed, exact to 1 %; None without values."""
         wanted = share * self.number
         below = 0
         for bucket in sorted(self.buckets):
@@ -47,7 +47,7 @@ class Histogram:
         return None
 
     def bins(self, edges: list[float]) -> list[int]:
-        """Return how many values lie between each two of these, those beyond the ends in the first and last."""
+        """Return the number of values between each two edges; those beyond the ends count in the first and last."""
         counts = [0] * (len(edges) - 1)
         for bucket, number in self.buckets.items():
             middle = _middle(bucket)

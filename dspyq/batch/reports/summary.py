@@ -1,6 +1,6 @@
-"""What a batch came to, from OUT and its journal: read once, in flat memory, also while the batch runs.
+"""Summary of a batch from OUT and its journal: read once, in constant memory, even while the batch runs.
 
-It holds no inputs, no answers and no error's text; of what users wrote, only custom ids of rows that failed.
+It contains no inputs, no answers and no error texts; of users' data, only the custom ids of failed rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from dspyq.batch.entry import State
+from dspyq.batch.clusters import read_clusters
+from dspyq.batch.entry import EntryState
 from dspyq.batch.journal import journal_path
 from dspyq.batch.reports.comparison import Comparison, Pairs
 from dspyq.batch.reports.histogram import Histogram
@@ -28,20 +29,21 @@ _BAR_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 2
 
 @dataclass
 class VariantSummary:
-    """What became of a variant's rows.
+    """Results of a variant's rows.
 
     Attributes:
         variant: The variant's name.
         model: Its model as the provider names it; empty where no row was answered.
         computed: Rows that runs of this batch answered.
-        cached: Rows answered before they asked.
-        joined: Rows that shared another's run.
+        cached: Rows answered from the cache.
+        joined: Rows that shared another caller's run.
         fallbacks: Rows of these whose answer is a fallback's, not the variant's own.
+        truncated: Rows of these whose answer was cut off at its model's max_tokens.
         failed_by_type: The others, by the type of their error.
-        cost_nano_usd: What all of them cost.
-        prompt_tokens: Sent by the batch's own runs.
-        completion_tokens: Generated for them.
-        durations: How long the batch's own runs took, in seconds.
+        cost_nano_usd: Total cost of all of them.
+        prompt_tokens: Tokens sent by the batch's own runs.
+        completion_tokens: Tokens generated for them.
+        durations: Durations of the batch's own runs, in seconds.
     """
 
     variant: str
@@ -50,6 +52,7 @@ class VariantSummary:
     cached: int = 0
     joined: int = 0
     fallbacks: int = 0
+    truncated: int = 0
     failed_by_type: Counter[str] = field(default_factory=Counter)
     cost_nano_usd: int = 0
     prompt_tokens: int = 0
@@ -72,8 +75,8 @@ class VariantSummary:
         return (self.cached + self.joined) / self.ok if self.ok else None
 
 
-class Bar(NamedTuple):
-    """What landed in a span of time.
+class TimelineBar(NamedTuple):
+    """Rows finished in one span of time.
 
     Attributes:
         starts_at: Its first second, since 1970.
@@ -90,25 +93,25 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """What landed over time.
+    """Rows finished over time.
 
     Attributes:
-        bar_seconds: How long each span is.
+        bar_seconds: Length of each span.
         bars: The spans, without gaps.
     """
 
     bar_seconds: int
-    bars: tuple[Bar, ...]
+    bars: tuple[TimelineBar, ...]
 
 
 class FailedRow(NamedTuple):
     """A row that failed.
 
     Attributes:
-        custom_id: What it is called.
+        custom_id: The row's own id.
         variant: Its variant; None where it could not be asked.
         error_type: The type of its error.
-        is_retryable: Whether asking again can help.
+        is_retryable: Whether a retry can help.
     """
 
     custom_id: str
@@ -119,20 +122,20 @@ class FailedRow(NamedTuple):
 
 @dataclass
 class Summary:
-    """What a batch came to.
+    """Summary of a batch.
 
     Attributes:
         output: OUT.
-        batch_id: The batch's id; empty where its journal is gone.
+        batch_id: The batch's id; empty if its journal is gone.
         program: The program's name.
         lines: Lines of OUT: one for each row, or for each row and variant.
         left: Rows that are read and have no line yet.
-        unasked_by_type: Rows that could not be asked, by the type of their error.
-        retryable: Failed rows that asking again can help.
-        variants: What became of each variant's rows, the control first.
-        timeline: What landed over time; None where no journal says.
-        failed_rows: Some of those that failed.
-        comparisons: With ``--paired``, each other variant beside the control.
+        unasked_by_type: Rows that could not be sent, by the type of their error.
+        retryable: Failed rows for which a retry can help.
+        variants: Results of each variant's rows, the control first.
+        timeline: Rows finished over time; None without a journal.
+        failed_rows: Some of the failed rows.
+        comparisons: With ``--paired``, each other variant compared with the control.
     """
 
     output: Path
@@ -164,7 +167,7 @@ class Summary:
 
     @property
     def cost_nano_usd(self) -> int:
-        """What all rows cost."""
+        """Total cost of all rows."""
         return sum(variant.cost_nano_usd for variant in self.variants)
 
     @property
@@ -181,11 +184,10 @@ def summarize(output: Path) -> Summary:
     """
     summary = Summary(output)
     names: tuple[str, ...] = ()
-    is_paired = False
+    pairs = None
     if (path := journal_path(output)).exists():
-        names, is_paired = _read_journal(path, summary)
+        names, pairs = _read_journal(path, summary)
     variants = {name: VariantSummary(name) for name in names}
-    pairs = Pairs() if is_paired else None
     for line in _lines(output):
         _add(line, summary, variants, pairs)
     summary.variants = [variant for variant in variants.values() if variant.ok or variant.failed]
@@ -233,6 +235,7 @@ def _add(line: Mapping[str, Any], summary: Summary, variants: dict[str, VariantS
         return
     is_fallback = bool(metadata.get("fallback"))
     variant.fallbacks += is_fallback
+    variant.truncated += bool(metadata.get("is_truncated"))
     variant.model = variant.model or metadata["model"]
     if not metadata["cached"]:
         variant.computed += 1
@@ -245,21 +248,24 @@ def _add(line: Mapping[str, Any], summary: Summary, variants: dict[str, VariantS
         pairs.add(line["outputs"], metadata)
 
 
-def _read_journal(path: Path, summary: Summary) -> tuple[tuple[str, ...], bool]:
-    """Read what only the journal knows; return the variants in their order, and whether the batch is paired."""
+def _read_journal(path: Path, summary: Summary) -> tuple[tuple[str, ...], Pairs | None]:
+    """Read the facts that only the journal holds; return the variants in their order, and the pairs if it has some."""
     try:
         database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         facts = dict(database.execute("SELECT name, value FROM meta"))
-        (summary.left,) = database.execute("SELECT count(*) FROM entries WHERE state < ?", (State.OK,)).fetchone()
+        (summary.left,) = database.execute("SELECT count(*) FROM entries WHERE state < ?", (EntryState.OK,)).fetchone()
         summary.timeline = _timeline(database)
+        identity = orjson.loads(facts.get("identity", "{}"))
+        pairs = None
+        if identity.get("is_paired") == "True":
+            pairs = Pairs(read_clusters(database))
         database.close()
     except sqlite3.Error as error:
         raise InvalidFile(f"cannot read {path}: {error}") from None
-    identity = orjson.loads(facts.get("identity", "{}"))
     summary.batch_id = facts.get("batch_id", "")
     summary.program = identity.get("program", "")
     _, experiment = orjson.loads(identity.get("experiment", "[null, []]"))
-    return tuple(name for name, *_ in experiment), identity.get("is_paired") == "True"
+    return tuple(name for name, *_ in experiment), pairs
 
 
 def _timeline(database: sqlite3.Connection) -> Timeline | None:
@@ -270,8 +276,8 @@ def _timeline(database: sqlite3.Connection) -> Timeline | None:
     counts = database.execute(
         "SELECT CAST(done_at / ? AS INTEGER) AS bar, sum(state = ? AND outcome = 'computed'), "
         "sum(state = ? AND outcome != 'computed'), sum(state > ?) FROM entries WHERE done_at IS NOT NULL GROUP BY bar",
-        (width, State.OK, State.OK, State.OK),
+        (width, EntryState.OK, EntryState.OK, EntryState.OK),
     )
     found = {bar: numbers for bar, *numbers in counts}
     bars = range(int(first // width), int(last // width) + 1)
-    return Timeline(width, tuple(Bar(bar * width, *found.get(bar, (0, 0, 0))) for bar in bars))
+    return Timeline(width, tuple(TimelineBar(bar * width, *found.get(bar, (0, 0, 0))) for bar in bars))
