@@ -1,8 +1,8 @@
-"""``dspyq breaker``: what stands before the models, and an operator's say in it."""
+"""``dspyq breaker``: show and control the models' circuit breakers and gates."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.errors import DspyqError
 from dspyq.store.clients import jobs_client, redis_errors
 
-app = typer.Typer(help="See and steer what stands before the models: circuit breakers and gates.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from dspyq.guards.breaker_state import Command
+
+app = typer.Typer(help="Show and control the models' circuit breakers and gates.", no_args_is_help=True)
 
 ModelArgument = Annotated[
     str | None,
@@ -30,7 +33,7 @@ def show(
 ) -> None:
     """Show each model's breaker, gate and rate limit, as all workers see them.
 
-    A gate is closed for everyone while a provider asks to wait (`retry_after`) or refuses the account (`account`).
+    A gate is closed for all workers after a 429 of the provider (`retry_after`) or a refused account (`account`).
 
     Example: `dspyq breaker show` or `dspyq breaker show fast --json`
     """
@@ -46,17 +49,17 @@ def show(
 
 @app.command()
 def reset(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
-    """Forget a model's troubles: its breaker closes with all counts at zero, and its gate opens.
+    """Reset a model: its breaker closes with all counts at zero, and its gate opens.
 
-    For when the provider is known to be well again, or the account was put right.
+    Use it when the provider works again, or the account is in order again.
 
     Example: `dspyq breaker reset fast`
     """
     models = _chosen(model, everything=everything)
-    with redis_errors("reset the breaker"):
+    _command("reset", models)
+    with redis_errors("open the gate"):
         for each in models:
-            _breaker(each).command("reset")
-            _limiter(each).reset()
+            _gate(each).reset()
     _print_done("reset", models, as_json=as_json)
 
 
@@ -64,27 +67,23 @@ def reset(model: ModelArgument = None, everything: AllOption = False, as_json: J
 def open_(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
     """Keep every worker from calling a model until its breaker is closed or reset.
 
-    Its jobs do then what their program's `when_unavailable` says. Calls under way are not cut off.
+    Until then, its jobs follow their program's `when_unavailable`. Calls in progress are not interrupted.
 
     Example: `dspyq breaker open fast`
     """
     models = _chosen(model, everything=everything)
-    with redis_errors("open the breaker"):
-        for each in models:
-            _breaker(each).command("open")
+    _command("open", models)
     _print_done("opened", models, as_json=as_json)
 
 
 @app.command()
 def close(model: ModelArgument = None, everything: AllOption = False, as_json: JsonOption = False) -> None:
-    """Let a model be called at once, without a probe; it opens again on failures as ever.
+    """Close a model's breaker at once, without a probe; it opens again on failures as usual.
 
     Example: `dspyq breaker close fast`
     """
     models = _chosen(model, everything=everything)
-    with redis_errors("close the breaker"):
-        for each in models:
-            _breaker(each).command("close")
+    _command("close", models)
     _print_done("closed", models, as_json=as_json)
 
 
@@ -93,11 +92,11 @@ def _chosen(name: str | None, *, everything: bool) -> list[Model]:
     if everything and name is None:
         return list(models.values())
     if everything:
-        raise typer.BadParameter("say a MODEL or --all, not both")
+        raise typer.BadParameter("name a MODEL or use --all, not both")
     if name is None and len(models) == 1:
         return list(models.values())
     if name is None:
-        raise DspyqError(f"say which model, or --all; there is {', '.join(models)}")
+        raise DspyqError(f"name a model or use --all; there is {', '.join(models)}")
     if name not in models:
         raise DspyqError(f"there is no model {name!r}; there is {', '.join(models)}")
     return [models[name]]
@@ -109,10 +108,10 @@ def _breaker(model: Model) -> Any:
     return FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(get_settings(), model))
 
 
-def _limiter(model: Model) -> Any:
-    from dspyq.guards.rate_limit import RateLimiter, RateLimitPolicy
+def _gate(model: Model) -> Any:
+    from dspyq.guards.provider_gate import GatePolicy, ProviderGate
 
-    return RateLimiter(jobs_client(), model.name, RateLimitPolicy.of(get_settings(), model))
+    return ProviderGate(jobs_client(), model.name, GatePolicy.of(get_settings()))
 
 
 def _described(model: Model) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _described(model: Model) -> dict[str, Any]:
     from dspyq.store.scripts import run_together
 
     (state,) = run_together(jobs_client(), [_breaker(model).read()])
-    gate = _limiter(model).gate()
+    gate = _gate(model).read()
     return {
         "model": model.name,
         "state": state.name,
@@ -154,6 +153,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{rate:g}" if rate else "–",
         f"{pace:,}" if pace else "–",
     ]
+
+
+def _command(command: Command, models: list[Model]) -> None:
+    with redis_errors(f"{command} the breaker"):
+        for each in models:
+            _breaker(each).command(command)
 
 
 def _print_done(what: str, models: list[Model], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``dspyq budget``: limits of what may be spent."""
+"""``dspyq budget``: spending limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dspyq.cli.costs_commands import account_in_usd, remaining
 from dspyq.config.models import LARGEST_LIMIT_USD
 from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
-from dspyq.core.money import dollars, to_nano_usd
+from dspyq.core.money import exact_dollars, to_nano_usd
 from dspyq.errors import InvalidOption
 from dspyq.store.clients import jobs_client, redis_errors
 
@@ -23,13 +23,14 @@ app = typer.Typer(
 
 OfProgram = Annotated[str | None, typer.Option("--program", help="A program's limit, not that of all calls.")]
 OfVariant = Annotated[str | None, typer.Option("--variant", help="That of one of its variants.")]
+OfShadow = Annotated[bool, typer.Option("--shadow", help="That of its shadow runs.")]
 
 _NONE = "none"
 
 
 @app.command()
 def show(as_json: JsonOption = False) -> None:
-    """Show limits, what is settled, what calls under way hold, and what is free, of the current day and month.
+    """Show limits, settled and held amounts, and the rest, of the current day and month.
 
     Example: `dspyq budget show --json`
     """
@@ -52,6 +53,7 @@ def set_limits(
     monthly: Annotated[str | None, typer.Option(help="Dollars a month, or none.")] = None,
     program: OfProgram = None,
     variant: OfVariant = None,
+    shadow: OfShadow = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set limits in place of the configuration file's, for every worker; `none` goes back to the file's.
@@ -65,8 +67,8 @@ def set_limits(
     stated: dict[PeriodKind, str | None] = {"daily": daily, "monthly": monthly}
     amounts = {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
     if not amounts:
-        raise InvalidOption("say --daily, --monthly or both")
-    scope = scope_of(get_settings(), program, variant)
+        raise InvalidOption("use --daily, --monthly or both")
+    scope = scope_of(get_settings(), program, variant, is_shadow=shadow)
     with redis_errors("set the limits"):
         limits = _limits()
         for period, amount in amounts.items():
@@ -76,7 +78,7 @@ def set_limits(
         print_json([account_in_usd(account) for account in changed])
         return
     for account in changed:
-        limit = "none" if account.limit_nano_usd is None else dollars(account.limit_nano_usd)
+        limit = "none" if account.limit_nano_usd is None else exact_dollars(account.limit_nano_usd)
         source = "set here" if account.is_override else "the configuration's"
         console.print(f"{account.period} limit of {account.scope}: {limit} ({source})")
 
@@ -87,18 +89,19 @@ def reset(
     monthly: Annotated[bool, typer.Option("--monthly", help="The month's alone.")] = False,
     program: OfProgram = None,
     variant: OfVariant = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    shadow: OfShadow = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget what was spent in the current day and month, so that the whole limit is free again.
+    """Reset the spending of the current day and month, so that the whole limit is free again.
 
-    The books that `dspyq costs` shows stay as they are, and so does what calls under way hold.
+    The books of `dspyq costs` and the holds of calls in progress stay.
 
     Example: `dspyq budget reset --daily --program qa`
     """
     from dspyq.guards.limits import scope_of
 
-    scope = scope_of(get_settings(), program, variant)
+    scope = scope_of(get_settings(), program, variant, is_shadow=shadow)
     meant: dict[PeriodKind, bool] = {"daily": daily, "monthly": monthly}
     with redis_errors("read the budgets"):
         limits = _limits()
@@ -108,7 +111,7 @@ def reset(
             if account.scope == scope and (meant[account.period] or not any(meant.values()))
         ]
     if not yes:
-        amounts = " and ".join(f"{dollars(account.settled_nano_usd)} of {account.label}" for account in spent)
+        amounts = " and ".join(f"{exact_dollars(account.settled_nano_usd)} of {account.label}" for account in spent)
         typer.confirm(f"Forget that {scope} has spent {amounts}?", abort=True)
     with redis_errors("reset the budgets"):
         for account in spent:
@@ -117,7 +120,7 @@ def reset(
         print_json([account_in_usd(account) for account in spent])
         return
     for account in spent:
-        console.print(f"{account.label}: {dollars(account.settled_nano_usd)} forgotten of {scope}")
+        console.print(f"{account.label}: {exact_dollars(account.settled_nano_usd)} forgotten of {scope}")
 
 
 def _limits() -> Limits:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,7 @@ _WARM_ROWS = 200
 
 @app.command()
 def stats(as_json: JsonOption = False) -> None:
-    """Show what the cache holds, and its hits by level, over all producers and workers."""
+    """Show the cache's size, and its hits by level, over all producers and workers."""
     from dspyq.cache.admin import cache_statistics
 
     statistics = cache_statistics()
@@ -42,14 +41,14 @@ def warm(
     form: Annotated[str | None, typer.Option("--format", help="jsonl, csv or parquet; else by the name.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask every question of a file, so that later callers find the answers in the cache.
+    """Answer every question of a file, so that later callers find the answers in the cache.
 
-    Questions whose answers are there cost nothing. Warming goes behind other predictions.
+    Questions with a cached answer cost nothing. Warming has a lower priority than other predictions.
 
     Example: `dspyq cache warm questions.jsonl --program qa`
     """
     from dspyq import predict
-    from dspyq.client.predict import LEAST_URGENT
+    from dspyq.client.asking import LEAST_URGENT
 
     rows = list(_read_rows(file, program, form))
     counts = {"rows": len(rows), "computed": 0, "cached": 0, "failed": 0}
@@ -105,16 +104,17 @@ def clear(
     from dspyq.cache.admin import clear as forget
 
     if everything == bool(program or variant):
-        raise typer.BadParameter("say --program, with or without --variant, or --all")
+        raise typer.BadParameter("use --program, with or without --variant, or --all")
     print_count("forgotten", forget(program=program, variant=variant), as_json=as_json)
 
 
 def _read_rows(file: Path, program: str | None, form: str | None) -> Iterator[dict[str, Any]]:
     from dspyq.batch.files.source import open_source
+    from dspyq.core.scratch import scratch_folder
     from dspyq.prediction.request import find_program
 
-    with TemporaryDirectory(prefix="dspyq-") as folder:
-        for row in open_source(file, spool=Path(folder) / "input", format=form).rows(find_program(program)):
+    with scratch_folder() as folder:
+        for row in open_source(file, spool=folder / "input", format=form).rows(find_program(program)):
             if row.inputs is None:
                 raise InvalidInputs(f"{file}, {row.fault.message if row.fault else row.where}")
             yield row.inputs

@@ -1,4 +1,4 @@
-"""``dspyq costs``: what calls of models cost, and what is left to spend."""
+"""``dspyq costs``: the cost of model calls, and the remaining budgets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from dspyq.batch.account import BatchAccount
 from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
-from dspyq.core.money import dollars, to_usd
+from dspyq.core.money import exact_dollars, to_usd
 from dspyq.errors import InvalidOption
 from dspyq.store.clients import jobs_client, redis_errors
 
@@ -29,9 +29,9 @@ def costs(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the days' lines as CSV.")] = False,
     batch: Annotated[str, typer.Option(help="Show what this batch cost instead, by its id.")] = "",
 ) -> None:
-    """Show what calls cost by day, program, variant and model, what the cache saved, and what is left of each limit.
+    """Show the cost of calls by day, program, variant and model, the cache's savings, and the rest of each limit.
 
-    Unknown is the most that calls may have cost of which nobody knows: timeouts, cut connections, workers that died.
+    Unknown is the highest possible cost of calls without a known cost: timeouts, cut connections, workers that died.
 
     Example: `dspyq costs --days 30 --csv > costs.csv`
     """
@@ -39,7 +39,7 @@ def costs(
     from dspyq.guards.limits import Limits
 
     if as_json and as_csv:
-        raise InvalidOption("say --json or --csv, not both")
+        raise InvalidOption("use --json or --csv, not both")
     if batch:
         if as_csv:
             raise InvalidOption("a batch's costs are printed as a table or with --json")
@@ -71,13 +71,15 @@ def _show_batch(batch_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_in_usd(asdict(books)) | {"calls_on_no_row": [_in_usd(asdict(call)) for call in calls]})
         return
-    limit = "–" if books.max_nano_usd is None else dollars(books.max_nano_usd)
+    limit = "–" if books.max_nano_usd is None else exact_dollars(books.max_nano_usd)
     counts = [f"{count:,}" for count in (books.calls, books.prompt_tokens, books.completion_tokens)]
-    amounts = [dollars(amount) for amount in (books.billed_nano_usd, books.unknown_nano_usd, books.held_nano_usd)]
+    amounts = [exact_dollars(amount) for amount in (books.billed_nano_usd, books.unknown_nano_usd, books.held_nano_usd)]
     columns = ["calls", "tokens in", "out", "billed", "unknown", "held", "limit"]
     print_table(f"Batch {batch_id}", columns, [[*counts, *amounts, limit]])
     if calls:
-        rows = [[call.call_id, call.state, dollars(call.charged_nano_usd or call.bound_nano_usd)] for call in calls]
+        rows = [
+            [call.call_id, call.state, exact_dollars(call.charged_nano_usd or call.bound_nano_usd)] for call in calls
+        ]
         print_table("Calls on no row", ["call", "state", "at most"], rows)
 
 
@@ -87,10 +89,10 @@ def account_in_usd(account: Account) -> dict[str, Any]:
 
 
 def remaining(account: Account) -> list[str]:
-    """Return what a table shows of an account: limit, settled, held and free."""
-    limit = "–" if account.limit_nano_usd is None else dollars(account.limit_nano_usd)
-    free = "–" if account.free_nano_usd is None else dollars(account.free_nano_usd)
-    return [limit, dollars(account.settled_nano_usd), dollars(account.held_nano_usd), free]
+    """Return the cells of an account: limit, settled, held and free."""
+    limit = "–" if account.limit_nano_usd is None else exact_dollars(account.limit_nano_usd)
+    free = "–" if account.free_nano_usd is None else exact_dollars(account.free_nano_usd)
+    return [limit, exact_dollars(account.settled_nano_usd), exact_dollars(account.held_nano_usd), free]
 
 
 def _in_usd(fields: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def _amounts(lines: list[Costs]) -> list[str]:
         sum(getattr(line, name) for line in lines)
         for name in ("billed_nano_usd", "unknown_nano_usd", "avoided_nano_usd")
     ]
-    return [*(f"{count:,}" for count in counts), *map(dollars, amounts)]
+    return [*(f"{count:,}" for count in counts), *map(exact_dollars, amounts)]
 
 
 def _print_limits(limited: list[Account]) -> None:

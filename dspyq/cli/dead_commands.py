@@ -1,4 +1,4 @@
-"""``dspyq dead``: jobs that were set aside."""
+"""``dspyq dead``: dead-lettered jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspyq.errors import DspyqError
 from dspyq.store.clients import redis_errors
 
 app = typer.Typer(
-    help="Look after jobs that were set aside: whose workers died under them too often, or that nobody can run.",
+    help="Manage dead-lettered jobs: their workers died too often, or no worker can run them.",
     no_args_is_help=True,
 )
 
@@ -26,7 +26,7 @@ def show_all(
     limit: Annotated[int, typer.Option(help="The most jobs to show, the latest first.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the jobs that were set aside, the latest first."""
+    """List dead-lettered jobs, the latest first."""
     from dspyq.delivery.dead import dead_jobs
 
     with redis_errors("read the dead jobs"):
@@ -45,20 +45,20 @@ def show_all(
 @app.command()
 def show(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
-    content: Annotated[bool, typer.Option("--content", help="Its inputs too: what a user wrote.")] = False,
+    content: Annotated[bool, typer.Option("--content", help="Show its inputs too, which users wrote.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one of them."""
+    """Show a dead-lettered job."""
     from dspyq.delivery.dead import dead_jobs
-    from dspyq.delivery.job_messages import read_request
+    from dspyq.delivery.job_messages import request_of_message
 
     with redis_errors("read the dead job"):
         found = dead_jobs().find(job_ids=[job_id])
     if not found:
-        raise DspyqError(f"there is no dead job {job_id}")
+        _refuse([job_id])
     (job,) = found
     row: dict[str, Any] = _described(job)
-    request = read_request(job.message)
+    request = request_of_message(job.message)
     row |= {"task": request.task, "origin": request.origin} if request else {"task": "(its message cannot be read)"}
     if content:
         row["content"] = to_jsonable_python(request.kwargs) if request else job.message.decode(errors="replace")
@@ -75,18 +75,35 @@ def replay(job_ids: IdsArgument, as_json: JsonOption = False) -> None:
     from dspyq.delivery.dead import dead_jobs
 
     with redis_errors("replay the jobs"):
+        missing = _missing(job_ids)
         number = dead_jobs().replay(job_ids)
     print_count("replayed", number, as_json=as_json)
+    _refuse(missing)
 
 
 @app.command()
 def drop(job_ids: IdsArgument, as_json: JsonOption = False) -> None:
-    """Forget jobs for good; their callers were told when they were set aside."""
-    from dspyq.celery_app import revocation as ending
+    """Delete jobs for good; their callers got an error when the jobs were dead-lettered."""
+    from dspyq.celery_app import revocation
 
     with redis_errors("drop the jobs"):
-        number = ending.drop(job_ids)
+        missing = _missing(job_ids)
+        number = revocation.drop_dead_jobs(job_ids)
     print_count("dropped", number, as_json=as_json)
+    _refuse(missing)
+
+
+def _missing(job_ids: list[str]) -> list[str]:
+    """Return those of these jobs that were not set aside, or are gone."""
+    from dspyq.delivery.dead import dead_jobs
+
+    found = {job.id for job in dead_jobs().find(job_ids=job_ids)}
+    return [job_id for job_id in job_ids if job_id not in found]
+
+
+def _refuse(missing: list[str]) -> None:
+    if missing:
+        raise DspyqError(f"there is no dead job {', '.join(missing)}: see dspyq dead list")
 
 
 def _described(job: Any) -> dict[str, Any]:

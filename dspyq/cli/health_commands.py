@@ -1,4 +1,4 @@
-"""``dspyq health``: what a container asks of the worker in it."""
+"""``dspyq health``: health check of a container's worker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dspyq.console.output import JsonOption
+from dspyq.console.output import JsonOption, print_json, print_text
 from dspyq.errors import ConfigurationError, DspyqError
 
-#: What listens at every address is asked at the machine's own.
+#: A server that listens at every address is called at the loopback address.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -20,16 +20,16 @@ def health(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 3.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say in a line how a worker is; exit with 0 where it is healthy or degraded, else with 1.
+    """Print a worker's health in one line; exit with 0 if it is healthy or degraded, else with 1.
 
     Example: `dspyq health --port 9100` or `dspyq health --url http://10.0.0.7:9100 --json`
     """
     report = _ask(_url(url, port), timeout)
     if as_json:
-        typer.echo(json.dumps(report))
+        print_json(report)
     else:
         troubled = [name for name, check in report["checks"].items() if check["status"] != "healthy"]
-        typer.echo(": ".join((report["status"], ", ".join(troubled))) if troubled else report["status"])
+        print_text(": ".join((report["status"], ", ".join(troubled))) if troubled else report["status"])
     if report["status"] == "unhealthy":
         raise typer.Exit(1)
 
@@ -42,7 +42,7 @@ def _url(url: str | None, port: int | None) -> str:
     metrics = get_settings().metrics
     if port is None and not metrics.port:
         raise ConfigurationError(
-            "metrics.port: not set, or 0 for any; say --port or --url, or set it so that a worker serves its health"
+            "metrics.port: not set, or 0 for any; use --port or --url, or set it so that a worker serves its health"
         )
     address = _EVERYWHERE.get(metrics.address, metrics.address)
     return f"http://{f'[{address}]' if ':' in address else address}:{port or metrics.port}"
@@ -52,7 +52,7 @@ def _ask(url: str, timeout_seconds: float) -> dict[str, Any]:
     """Return the worker's report.
 
     Raises:
-        DspyqError: If there is none to be had.
+        DspyqError: If there is none.
     """
     from http.client import HTTPConnection, HTTPException
     from urllib.parse import urlsplit

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +17,32 @@ from dspyq.cli import (
     cache_commands,
     costs_commands,
     dead_commands,
+    experiment_commands,
+    feedback_commands,
+    forget_commands,
     health_commands,
+    init_commands,
     program_commands,
+    queue_commands,
+    worker_commands,
 )
 from dspyq.cli.batch import commands as batch
-from dspyq.console.output import JsonOption
+from dspyq.config.settings import require_configuration
+from dspyq.console.output import JsonOption, prepare_streams, print_error, print_faults, print_text
 from dspyq.errors import ConfigurationError, DspyqError
+
+#: Commands that read no configuration, or report its faults themselves.
+_WITHOUT_CONFIGURATION = {
+    ("batch", "report"),
+    ("check",),
+    ("demo",),
+    ("health",),
+    ("init",),
+    ("up",),
+    ("version",),
+}
+#: Click's, or that of the copy that newer versions of typer have.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="dspyq",
@@ -35,29 +57,45 @@ app.add_typer(breaker_commands.app, name="breaker")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
+app.add_typer(experiment_commands.app, name="experiment")
+app.add_typer(queue_commands.app, name="queues")
 app.command()(program_commands.predict)
 app.command()(program_commands.check)
 app.command()(program_commands.variants)
 app.command()(costs_commands.costs)
+app.command()(feedback_commands.feedback)
+app.command()(forget_commands.forget)
 app.command()(health_commands.health)
+app.command()(init_commands.init)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker_commands.worker)
 
 
-@app.command()
+@app.command(context_settings={"allow_interspersed_args": False})
 def demo(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="A command of the project here, to run on its own programs.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A real model, as DSPy names it, instead of the small bundled one.")
     ] = None,
-    api_base: Annotated[str | None, typer.Option(help="Its endpoint; the provider's own where left out.")] = None,
+    api_base: Annotated[str | None, typer.Option(help="Its endpoint; by default the provider's own.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="The environment variable that holds its key.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole way of a prediction on this machine: Redis, a model, a worker, two variants.
+    """Show the full path of a prediction on this machine: Redis, a model, a worker, two variants.
 
-    Example: `dspyq demo --model openai/gpt-4o-mini --api-base https://api.openai.com/v1`
+    Examples: `dspyq demo --model openai/gpt-4o-mini --api-base https://api.openai.com/v1`;
+    `dspyq demo python producer.py`, in a project: its own programs, each on the small model, while the command runs.
     """
+    if command:
+        from dspyq.stack.project_demo import run_project_demo
+
+        if model or api_base or api_key_env or as_json:
+            raise ConfigurationError("options of the demo do not go with a command: its project states the models")
+        return run_project_demo(command)
     from dspyq.stack.demo import run_demo
 
-    run_demo(model=model, api_base=api_base, api_key_env=api_key_env, as_json=as_json)
+    return run_demo(model=model, api_base=api_base, api_key_env=api_key_env, as_json=as_json)
 
 
 @app.command()
@@ -71,19 +109,60 @@ def up() -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(f"dspyq {installed_version('dspyq')}")
+    print_text(f"dspyq {installed_version('dspyq')}")
 
 
 def main() -> None:
     """Run the command; a user's mistake is one line and a non-zero exit."""
-    if (folder := str(Path.cwd())) not in sys.path:  # where the programs and types of the configuration live
+    prepare_streams()
+    if (folder := str(Path.cwd())) not in sys.path:  # the folder of the configuration's programs and types
         sys.path.insert(0, folder)
     try:
-        app()
-    except ConfigurationError as error:
-        for fault in error.faults:
-            typer.secho(f"dspyq: {fault}", fg="red", err=True)
-        sys.exit(1)
+        sys.exit(_command()(prog_name="dspyq", standalone_mode=False))
     except DspyqError as error:
-        typer.secho(f"dspyq: {error}", fg="red", err=True)
-        sys.exit(1)
+        print_faults(error)
+    except typer.Abort:
+        print_error("Aborted")
+    except _CommandLineError as error:
+        _explain(error)
+        sys.exit(error.exit_code)
+    sys.exit(1)
+
+
+def _command() -> Any:
+    """Return the command, whose parts look for the configuration before they run."""
+    command = typer.main.get_command(app)
+    for path, part in _parts(command, ()):
+        if path not in _WITHOUT_CONFIGURATION:
+            part.callback = _with_configuration(part.callback)
+    return command
+
+
+def _parts(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    parts = getattr(command, "commands", None)
+    if parts is None:
+        yield path, command
+        return
+    for name, part in parts.items():
+        yield from _parts(part, (*path, name))
+
+
+def _with_configuration(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse to run without a configuration: in a wrong folder, everything would count as removed from it."""
+
+    @functools.wraps(run)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        require_configuration()
+        return run(*arguments, **options)
+
+    return checked
+
+
+def _explain(error: Any) -> None:
+    """Print what is wrong with a command line as one line; of a group without a command, its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print_text(error.ctx.get_help())
+        return
+    context = error.ctx
+    hint = f"; see {context.command_path} --help" if context else ""
+    print_error(f"{' '.join(error.format_message().split()).rstrip('.')}{hint}")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from pydantic_core import to_jsonable_python
 from rich.text import Text
 
-from dspyq.config.settings import DEFAULT_FILE, get_settings
+from dspyq.config.differences import find_differences, find_equals
+from dspyq.config.secrets import scrub
+from dspyq.config.settings import get_settings, require_configuration
 from dspyq.console.output import JsonOption, console, dollars, percent, print_json, print_table, seconds
+from dspyq.delivery.queues import stray_queues
 from dspyq.errors import ConfigurationError, DspyqError, InvalidInputs
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.server import Finding, look_at_servers
+
+#: `dspyq predict` prints the reason for the wait after this time.
+_SAY_WHY_SECONDS = 4.0
+#: Characters of a setting that `dspyq check` shows in its table.
+_LONGEST_VALUE = 100
 
 ProgramOption = Annotated[str | None, typer.Option(help="The program; may be left out where there is one.")]
 VariantOption = Annotated[str | None, typer.Option(help="One of its variants; else the unit's.")]
@@ -27,12 +33,14 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="The inputs, or one JSON object.")],
     program: ProgramOption = None,
     variant: VariantOption = None,
-    unit: Annotated[str | None, typer.Option(help="Whom the experiment sticks to; else the inputs.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="The user or other id that stays on one variant; by default the inputs.")
+    ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Compute a new answer.")] = False,
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for one prediction and wait for it.
+    """Request one prediction and wait for it.
 
     Example: `dspyq predict --program qa question="What is a task queue?"`
     """
@@ -41,13 +49,8 @@ def predict(
 
     asked = read_inputs(inputs, program)
     job = task.apply_async(kwargs=asked, program=program, variant=variant, unit=unit, refresh=refresh)
-    try:
-        prediction = job.get(timeout=timeout_seconds)
-    except CeleryTimeoutError:
-        raise DspyqError(
-            f"no answer within {timeout_seconds:g} s; is a worker running? (celery -A dspyq worker)"
-        ) from None
-    shown = to_json(to_jsonable_python(prediction.outputs), prediction.metadata)
+    prediction = _wait(job, timeout_seconds)
+    shown = to_json(prediction.to_dict(), prediction.metadata)
     if as_json:
         print_json({"outputs": shown["outputs"], "metadata": shown["metadata"]})
         return
@@ -65,40 +68,74 @@ def predict(
     console.print(Text(" · ".join(how), style="dim"))
 
 
+def _wait(job: Any, timeout_seconds: float) -> Any:
+    """Wait for a prediction; after some seconds, print the reason for the wait."""
+    from dspyq.guards.waits import reason
+
+    if timeout_seconds > _SAY_WHY_SECONDS:
+        try:
+            return job.get(timeout=_SAY_WHY_SECONDS)
+        except CeleryTimeoutError:
+            typer.echo(f"dspyq: no answer yet: {reason(job.id)}", err=True)
+            timeout_seconds -= _SAY_WHY_SECONDS
+    try:
+        return job.get(timeout=timeout_seconds)
+    except CeleryTimeoutError:
+        raise DspyqError(f"no answer in time (--timeout); the prediction goes on: {reason(job.id)}") from None
+
+
 def check(as_json: JsonOption = False) -> None:
     """Check the configuration, every fault of it at once, and that Redis answers.
 
-    Where the `worker` extra is installed, this also builds each program as a worker does: classes, state files, prices
-    and API keys.
+    It shows what is served, and what the variants of a program differ in. Where the `worker` extra is installed, this
+    also builds each program as a worker does: classes, state files, prices and API keys.
     """
     faults: list[str] = []
+    notes: list[str] = []
     try:
+        path = require_configuration()
         settings = get_settings()
     except ConfigurationError as error:
         _fail(error.faults, as_json=as_json)
     has_worker = find_spec("dspy") is not None
     if has_worker:
-        from dspyq.programs.runner import build_programs
+        from dspyq.programs.runner import build_programs, check_notes
+        from dspyq.worker.logs.loki import read_authorization
 
-        try:
-            build_programs(settings)
-        except ConfigurationError as error:
-            faults += error.faults
-    for client in (jobs_client(), answers_client()):
-        try:
-            with redis_errors("reach Redis"):
-                client.ping()
-        except Exception as error:  # noqa: BLE001 - told with the others
-            faults.append(str(error))
+        for look in (lambda: build_programs(settings), lambda: read_authorization(settings.logging)):
+            try:
+                look()
+            except ConfigurationError as error:
+                faults += error.faults
+        notes = [] if faults else check_notes(settings)
+    else:
+        faults += [unstated for program in settings.programs.values() if (unstated := program.unstated)]
+    found: list[Finding] = []
+    strays: list[str] = []
+    try:
+        with redis_errors("reach Redis"):
+            found = look_at_servers(settings, jobs_client(), answers_client())
+            strays = [] if faults else stray_queues()
+    except Exception as error:  # noqa: BLE001 - reported with the others
+        faults.append(str(error))
+    faults += [each.text for each in found if each.is_fault]
     if faults:
         _fail(tuple(dict.fromkeys(faults)), as_json=as_json)
-    path = Path(os.environ.get("DSPYQ_CONFIG", DEFAULT_FILE))
-    served = [(program, variant) for program in settings.programs.values() for variant in program.variants.values()]
+    programs = settings.programs.values()
+    served = [(program.served[variant.name], variant) for program in programs for variant in program.variants.values()]
+    differences = {program.name: find_differences(program) for program in programs}
+    notes += [
+        f"programs.{program.name}.variants: {' and '.join(group)} do not differ, so they share their answers"
+        for program in programs
+        for group in find_equals(program)
+    ]
     if as_json:
         print_json(
             {
                 "ok": True,
                 "checked_as_worker": has_worker,
+                "not_checked": [each.text for each in found],
+                "warnings": [*notes, *strays],
                 "variants": [
                     {
                         "queue": v.queue,
@@ -108,17 +145,42 @@ def check(as_json: JsonOption = False) -> None:
                     }
                     for p, v in served
                 ],
+                "differences": differences,
             }
         )
         return
     rows = [[v.queue, v.model.model, f"{v.weight:g}", p.fingerprints[v.name][:12], str(p.signature)] for p, v in served]
     print_table(f"{path} is good", ["queue", "model", "weight", "fingerprint", "signature"], rows)
+    _print_differences(differences)
+    for text in (
+        *(f"Warning: {each}." for each in (*notes, *strays)),
+        *(f"Not checked: {each.text}." for each in found),
+    ):
+        console.print(Text(text, style="dim"))
     if not has_worker:
-        console.print("[dim]Not checked here: classes, state files, prices and keys (install dspyq\\[worker]).[/dim]")
+        console.print("Not checked here: classes, state files, prices and keys (install dspyq[worker]).", style="dim")
+
+
+def _print_differences(differences: dict[str, dict[str, dict[str, Any]]]) -> None:
+    rows = [
+        [f"{program}.{variant}", setting, _short(value)]
+        for program, by_setting in differences.items()
+        for setting, values in by_setting.items()
+        for variant, value in values.items()
+    ]
+    if rows:
+        print_table("What variants differ in", ["variant", "setting", "value"], rows)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def variants(as_json: JsonOption = False) -> None:
-    """Show what each variant did, over all producers and workers."""
+    """Show the statistics of each variant, over all producers and workers."""
     from dspyq.cache.statistics import variant_statistics
 
     statistics = variant_statistics()
@@ -172,11 +234,11 @@ def _read_value(value: str) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
-        return value  # a bare word, as of a Literal; the program's contract judges it
+        return value  # a bare word, such as a Literal's; the program's contract checks it
 
 
 def _fail(faults: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
-        print_json({"ok": False, "faults": faults})
+        print_json({"ok": False, "faults": [scrub(fault) for fault in faults]})
         raise typer.Exit(1)
     raise ConfigurationError(faults)

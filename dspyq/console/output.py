@@ -1,28 +1,135 @@
-"""How commands show what they found: a table to read, or JSON for machines."""
+"""Output of commands: a table for people, or JSON for machines.
+
+All output may contain data of users, models and files. Therefore it is never treated as markup, control sequences are
+escaped, a character that the stream's encoding lacks is escaped, and a closed pipe ends no command.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import orjson
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+
+from dspyq.config.secrets import scrub
+from dspyq.core.visible import escape_in_json, escape_non_ascii, visible, visible_line
+from dspyq.errors import ConfigurationError, DspyqError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-console = Console()
-#: A text of so many is not broken where a table is too wide.
+#: Texts of up to so many characters are not broken in a wide table.
 _SHORT_CHARACTERS = 12
+
+
+class PlainConsole(Console):
+    """Console without markup: brackets and colons have no meaning, and control characters are escaped."""
+
+    def __init__(self, *, stderr: bool = False, highlight: bool = True) -> None:
+        super().__init__(stderr=stderr, highlight=highlight, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of a renderable, without control sequences."""
+        for segment in super().render(renderable, options):
+            is_plain = segment.control or segment.text.isprintable()
+            yield segment if is_plain else Segment(visible(segment.text), segment.style)
+
+
+console = PlainConsole()
+#: Rows in a file or a pipe are a line each.
+_FILE_WIDTH = 1_000
+
+
+def prepare_streams() -> None:
+    """Make standard output and error accept every text and survive their readers; call this once, at the start."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _Stream(stream))
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit():
+        console.width = int(columns)
+    elif not console.is_terminal:
+        console.width = _FILE_WIDTH
+
+
+class _Stream(io.TextIOWrapper):
+    r"""A standard stream that writes characters its encoding lacks as ``\u2713``, and nothing without a reader."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._before = stream  # it would close what both write to
+        super().__init__(
+            stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+        )
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._write_to_nobody()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write buffered text."""
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._write_to_nobody()
+
+    def _write_to_nobody(self) -> None:
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, self.fileno())
+        os.close(nobody)
 
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    typer.echo(orjson.dumps(value, default=str).decode())
+    print_json_text(orjson.dumps(value, default=str).decode())
+
+
+def print_json_text(document: str) -> None:
+    """Print JSON that is written already."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    _write(escape_in_json(document) if encoding.lower().startswith("utf") else escape_non_ascii(document), "\n")
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Print a text of several lines, with control sequences escaped."""
+    _write(visible(text), end)
+
+
+def _write(text: str, end: str) -> None:
+    if sys.stdout is not None:  # None where it was closed from the start
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+
+
+def print_error(text: str) -> None:
+    """Print an error as one line on the standard error."""
+    print_errors(f"dspyq: {visible_line(scrub(text))}")
+
+
+def print_errors(text: str) -> None:
+    """Print lines on the standard error, with control sequences escaped."""
+    typer.secho(visible(text), fg="red", file=sys.stderr)  # named: Click wraps one in ASCII anew
+
+
+def print_faults(error: DspyqError) -> None:
+    """Print each fault of an error as one line on the standard error."""
+    for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
+        print_error(fault)
 
 
 def print_count(what: str, number: int, *, as_json: bool) -> None:
-    """Print how many were done, as in "3 forgotten"."""
+    """Print a count, as in "3 forgotten"."""
     if as_json:
         print_json({what: number})
     else:
@@ -30,17 +137,29 @@ def print_count(what: str, number: int, *, as_json: bool) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table: text to the left, what looks like a number to the right; a column without any text is left out."""
+    """Print a table: text left-aligned, numbers right-aligned, without empty columns.
+
+    Nothing is cut: on a narrow terminal long texts are folded, or lines exceed its width.
+    """
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    title, columns, rows = visible_line(title), _visible(columns), [_visible(row) for row in rows]
     shown = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if any(cells) or not rows]
+    needed = 0
     for name, cells in shown:
         is_number = bool(rows) and all(map(_looks_like_a_number, cells))
         is_short = max(map(len, cells), default=0) <= _SHORT_CHARACTERS
         justify: Literal["left", "right"] = "right" if is_number else "left"
         table.add_column(name, justify=justify, no_wrap=is_number or is_short, overflow="fold")
+        longest = max(map(cell_len, [name, *cells]))
+        needed += 2 + (longest if is_number or is_short else max(cell_len(name), min(longest, _SHORT_CHARACTERS)))
     for row in zip(*(cells for _, cells in shown), strict=True):
         table.add_row(*row)
-    console.print(table)
+    table.width = needed if needed > console.width else None  # a width asked of print would be the terminal's at most
+    console.print(table, crop=False)
+
+
+def _visible(cells: list[str]) -> list[str]:
+    return [visible_line(cell) for cell in cells]
 
 
 def _looks_like_a_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""How the start of a stack is shown: a line for each part as it is ready."""
+"""Progress display of a starting stack: a line for each part as it becomes ready."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 
 class Steps:
     """Prints a line for each part of a stack.
 
     Args:
-        console: Where.
+        console: The console.
     """
 
     def __init__(self, console: Console) -> None:
@@ -21,7 +21,7 @@ class Steps:
 
     @contextmanager
     def starting(self, part: str) -> Iterator[None]:
-        """Show that a part is being started, where somebody watches."""
+        """Show that a part is being started, on a terminal."""
         with self._console.status(f"starting {part}"):
             yield
 
@@ -31,12 +31,12 @@ class Steps:
         Args:
             part: Its name, a word.
             where: Its address or command.
-            what: What it is.
-            seconds: How long it took to start.
+            what: Its description.
+            seconds: Time that it took to start.
         """
         details = ", ".join(filter(None, (what, "" if seconds is None else f"{seconds:.1f} s")))
         self._console.print(
-            f"  [green]✓[/] [bold]{part:<7}[/] {escape(where)}  [dim]{escape(details)}[/]",
+            Text.assemble("  ", ("✓", "green"), " ", (f"{part:<7}", "bold"), f" {where}  ", (details, "dim")),
             soft_wrap=True,
             highlight=False,
         )

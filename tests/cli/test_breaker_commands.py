@@ -41,9 +41,9 @@ def state(worker):
     return run_together(client, [breaker.read()])[0]
 
 
-def test_show_tells_of_each_model_its_breaker_its_gate_and_its_limit(dspyq, two_models, worker):
+def test_show_prints_each_models_breaker_gate_and_limit(dspyq, two_models, worker):
     breaker, limiter, _ = worker
-    breaker.tell("failed", "a", 0)
+    breaker.report("failed", "a", 0)
     row = json.loads(dspyq("breaker", "show", "control", "--json", settings=two_models).stdout)[0]
     assert row == {
         "model": "control",
@@ -59,8 +59,8 @@ def test_show_tells_of_each_model_its_breaker_its_gate_and_its_limit(dspyq, two_
         "burst_requests": 2,
         "tokens_per_minute": 60_000,
     }
-    breaker.tell("failed", "b", 0)
-    limiter.close("account")
+    breaker.report("failed", "b", 0)
+    limiter.gate.close("account")
     row, other = json.loads(dspyq("breaker", "show", "--json", settings=two_models).stdout)
     assert (row["state"], row["openings"], row["gate_reason"]) == ("open", 1, "account")
     assert 0 < row["open_seconds"] <= 100
@@ -71,7 +71,7 @@ def test_show_tells_of_each_model_its_breaker_its_gate_and_its_limit(dspyq, two_
         assert text in shown
 
 
-def test_open_keeps_everybody_out_until_close(dspyq, two_models, worker):
+def test_open_refuses_all_calls_until_close(dspyq, two_models, worker):
     assert dspyq("breaker", "open", "control", settings=two_models).stdout == "opened: control\n"
     assert state(worker).is_forced
     assert "open (forced)" in dspyq("breaker", "show", "control", settings=two_models).stdout
@@ -83,12 +83,12 @@ def test_open_keeps_everybody_out_until_close(dspyq, two_models, worker):
 
 def test_reset_forgets_openings_and_opens_the_gate(dspyq, two_models, worker):
     breaker, limiter, _ = worker
-    breaker.tell("failed", "a", 0)
-    breaker.tell("failed", "b", 0)
-    limiter.close("account")
+    breaker.report("failed", "a", 0)
+    breaker.report("failed", "b", 0)
+    limiter.gate.close("account")
     dspyq("breaker", "reset", "--all", settings=two_models)
     assert (state(worker).name, state(worker).openings) == ("closed", 0)
-    assert limiter.gate().closed_seconds == 0
+    assert limiter.gate.read().closed_seconds == 0
 
 
 def test_the_only_model_need_not_be_named(dspyq):
@@ -98,7 +98,7 @@ def test_the_only_model_need_not_be_named(dspyq):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["open"], "say which model, or --all; there is control, challenger"),
+        (["open"], "name a model or use --all; there is control, challenger"),
         (["show", "contrl"], "there is no model 'contrl'; there is control, challenger"),
     ],
 )

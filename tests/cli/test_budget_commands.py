@@ -7,10 +7,13 @@ import json
 import pytest
 
 from dspyq.config.settings import load_settings
-from dspyq.guards.budget import Bill, BilledCall, Budget
+from dspyq.guards.billing import Bill, BilledCall
+from dspyq.guards.budget import Budget
 from tests.support.budgets import do
+from tests.support.experiments import with_experiment
 
 NANO = 10**9
+SCORER = "tests.support.user_scorers:is_brief"
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def accounts(dspyq, path):
     return {(row["scope"], row["period"]): row for row in rows}
 
 
-def test_show_says_what_is_limited_settled_held_and_free(dspyq, path, budget):
+def test_show_prints_limits_and_settled_held_and_free_amounts(dspyq, path, budget):
     budget.spend(0.2)
     budget.hold(0.5)
     found = accounts(dspyq, path)
@@ -74,7 +77,7 @@ def test_show_says_what_is_limited_settled_held_and_free(dspyq, path, budget):
     shown = dspyq("budget", "show", settings=path).stdout
     assert [line.split()[2:6] for line in shown.splitlines() if "program:qa" in line] == [
         ["$1.00", "$0.2", "$0.5", "$0.3"],
-        ["–", "$0.2", "$0.5", "–"],
+        ["–", "$0.2", "$0.00", "–"],
     ]
 
 
@@ -121,13 +124,13 @@ def test_reset_forgets_what_a_scope_has_spent_once_it_is_confirmed(dspyq, path, 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["budget", "set"], "say --daily, --monthly or both"),
+        (["budget", "set"], "use --daily, --monthly or both"),
         (["budget", "set", "--daily", "much"], "--daily is dollars from 0 to 9,000,000, or none; not 'much'"),
         (["budget", "set", "--monthly", "nan"], "--monthly is dollars from 0 to 9,000,000"),
         (["budget", "set", "--daily", "1", "--program", "nobody"], "there is no program 'nobody'"),
-        (["budget", "set", "--daily", "1", "--variant", "control"], "Say --program too"),
+        (["budget", "set", "--daily", "1", "--variant", "control"], "use --program too"),
         (["budget", "reset", "--yes", "--program", "qa", "--variant", "x"], "program qa has no variant 'x'"),
-        (["costs", "--json", "--csv"], "say --json or --csv, not both"),
+        (["costs", "--json", "--csv"], "use --json or --csv, not both"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments, told, dspyq):
@@ -161,7 +164,7 @@ def test_costs_are_shown_as_a_table_as_json_and_as_csv(dspyq, path, budget):
     assert (row["program"], row["calls"], row["billed_usd"], row["unknown_usd"]) == ("qa", "2", "0.125", "0.25")
 
 
-def test_without_costs_it_says_so(dspyq):
+def test_without_costs_it_states_that(dspyq):
     assert "No model was called in the last 7 days" in dspyq("costs").stdout
     assert dspyq("costs", "--csv").stdout.splitlines() == [
         "day,program,variant,model,calls,prompt_tokens,completion_tokens,billed_usd,unknown_calls,unknown_usd,avoided_usd"
@@ -172,3 +175,26 @@ def test_help_teaches_with_examples(dspyq):
     assert "dspyq costs --days 30 --csv" in dspyq("costs", "--help", settings="/nowhere.toml").stdout
     assert "dspyq budget set --daily 20 --program qa" in dspyq("budget", "set", "--help").stdout
     assert "dspyq budget reset --daily --program qa" in dspyq("budget", "reset", "--help").stdout
+
+
+@pytest.fixture
+def shadow_path(settings_file):
+    scored = {"scores": {"brief": {"scorer": SCORER, "low": 0, "high": 1}}}
+    shadow = {"shadow": {"variants": ["challenger"], "share": 0.1, "daily_usd": 2}}
+    changes = with_experiment(**scored, **shadow)
+    changes["programs"]["qa"]["scorers"] = [SCORER]
+    return settings_file(changes, challenger=0.5)
+
+
+def test_shadow_runs_have_an_account_whose_limit_can_be_set(dspyq, shadow_path):
+    assert accounts(dspyq, shadow_path)["shadow:qa", "daily"]["limit_usd"] == 2
+    said = dspyq("budget", "set", "--daily", "5", "--program", "qa", "--shadow", settings=shadow_path).stdout
+    assert said == "daily limit of shadow:qa: $5.00 (set here)\n"
+    assert accounts(dspyq, shadow_path)["shadow:qa", "daily"]["limit_usd"] == 5
+    refused = dspyq("budget", "set", "--daily", "5", "--shadow", settings=shadow_path, ok=False)
+    assert "--program" in fault(refused)
+
+
+def test_a_program_without_shadow_runs_has_no_account_of_them(dspyq, path):
+    refused = dspyq("budget", "set", "--daily", "5", "--program", "qa", "--shadow", settings=path, ok=False)
+    assert "programs.qa.experiment.shadow" in fault(refused)

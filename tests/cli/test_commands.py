@@ -1,6 +1,11 @@
 """The command line: what it prints, and how it fails in one line."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +45,8 @@ def test_an_answer_is_printed_as_it_is(dspyq, shared_worker):
 
 
 def test_predict_without_a_worker_gives_up_with_advice(dspyq):
-    assert "is a worker running?" in fault(dspyq("predict", "question=x", "--timeout", "0.2", ok=False))
+    told = fault(dspyq("predict", "question=x", "--timeout", "0.2", ok=False))
+    assert "no worker takes from its queue, qa.control: start one (celery -A dspyq worker)" in told
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,65 @@ def test_check_shows_what_is_served(dspyq):
     assert (variant["queue"], variant["model"], variant["weight"]) == ("qa.control", "openai/control", 1.0)
 
 
+@pytest.fixture
+def compared(settings_file, tmp_path):
+    """A configuration of three variants: two differ, the third is equal to the first."""
+    (tmp_path / "qa.json").write_text(
+        json.dumps(
+            {
+                "demos": [{"question": "q", "answer": "a"}],
+                "signature": {
+                    "instructions": "Given the fields `question`, produce the fields `answer`.",
+                    "fields": [
+                        {"prefix": "Question:", "description": "${question}"},
+                        {"prefix": "Answer:", "description": "${answer}"},
+                    ],
+                },
+            }
+        )
+    )
+    variants = {
+        "control": {"model": "control", "weight": 0.5},
+        "compiled": {
+            "model": "control",
+            "weight": 0.25,
+            "state": "qa.json",
+            "temperature": 0.25,
+            "parameters": {"top_p": 0.5},
+        },
+        "same": {"model": "control", "weight": 0.25, "max_tokens": 1024},
+    }
+    return settings_file({"programs": {"qa": {"variants": variants}}})
+
+
+def test_check_names_what_variants_differ_in_and_those_that_are_equal(dspyq, compared):
+    found = json.loads(dspyq("check", "--json", settings=compared).stdout)
+    state = hashlib.sha256(compared.with_name("qa.json").read_bytes()).hexdigest()[:8]
+    assert found["differences"] == {
+        "qa": {
+            "state": {"control": None, "compiled": f"qa.json ({state})", "same": None},
+            "temperature": {"control": None, "compiled": 0.25, "same": None},
+            "parameters.top_p": {"control": None, "compiled": 0.5, "same": None},
+        }
+    }
+    assert found["warnings"] == [
+        "programs.qa.variants: control and same do not differ, so they share their answers",
+    ]
+    assert len({variant["fingerprint"] for variant in found["variants"]}) == 2
+
+
+def test_check_shows_differences_in_a_table(dspyq, compared):
+    shown = dspyq("check", settings=compared).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["qa.compiled", "temperature", "0.25"] in lines
+    assert ["qa.control", "temperature", "–"] in lines
+
+
+def test_check_shows_no_differences_of_a_program_of_one_variant(dspyq):
+    assert "differ" not in dspyq("check").stdout
+    assert json.loads(dspyq("check", "--json").stdout)["differences"] == {"qa": {}}
+
+
 def test_check_shows_every_fault_at_once_those_of_workers_too(dspyq, settings_file):
     path = settings_file(
         {
@@ -105,7 +170,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line(dspyq, tmp_path):
     assert "not valid TOML" in fault(dspyq("check", settings=tmp_path / "bad.toml", ok=False))
 
 
-def test_warming_asks_each_question_once_and_says_what_it_cost(dspyq, shared_worker, tmp_path, endpoint):
+def test_warming_answers_each_question_once_and_prints_its_cost(dspyq, shared_worker, tmp_path, endpoint):
     del shared_worker
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(f'{{"question": "q{number % 5}"}}\n' for number in range(8)))
@@ -115,7 +180,7 @@ def test_warming_asks_each_question_once_and_says_what_it_cost(dspyq, shared_wor
     assert endpoint.calls() == 5
 
 
-def test_warming_says_which_line_is_bad(dspyq, tmp_path):
+def test_warming_names_the_bad_line(dspyq, tmp_path):
     file = tmp_path / "questions.jsonl"
     file.write_text('{"question": "good"}\nnot json\n')
     assert f"{file}, line 2: not JSON" in fault(dspyq("cache", "warm", str(file), ok=False))
@@ -126,7 +191,7 @@ def test_warming_says_which_line_is_bad(dspyq, tmp_path):
     assert json.loads(dspyq("cache", "warm", str(file), "--json").stdout)["rows"] == 0
 
 
-def test_invalidating_and_clearing_say_how_many_answers_went(dspyq, shared_worker, endpoint):
+def test_invalidating_and_clearing_print_the_number_of_answers(dspyq, shared_worker, endpoint):
     del shared_worker
     for question in ("a", "b"):
         dspyq("predict", f"question={question}")
@@ -149,3 +214,22 @@ def test_variants_are_shown_as_a_table_and_as_json(dspyq, shared_worker):
     assert all(len(line) <= 80 for line in table.splitlines())
     (row,) = json.loads(dspyq("variants", "--json").stdout)
     assert (row["calls"], row["successes"], row["hits_redis"], row["hit_rate"]) == (2, 2, 1, 0.5)
+
+
+def test_check_without_a_file_is_not_good(tmp_path):
+    command = [sys.executable, "-m", "dspyq", "check"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPYQ_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "dspyq: there is no dspyq.toml here; write one, or set DSPYQ_CONFIG to your configuration file"
+    )
+
+
+def test_check_prints_the_signature_that_producers_lack(dspyq, settings_file):
+    path = settings_file({"programs": {"qa": {"class": "tests.programs.sample_classes:TwoSteps", "signature": None}}})
+    line = 'add: signature = "question: str -> answer: str"'
+    assert line in " ".join(dspyq("check", settings=path).stdout.split())
+    (warning,) = json.loads(dspyq("check", "--json", settings=path).stdout)["warnings"]
+    assert warning.endswith(line)

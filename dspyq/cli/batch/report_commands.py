@@ -1,4 +1,4 @@
-"""``dspyq batch retry`` and ``dspyq batch report``: what comes after a batch."""
+"""``dspyq batch retry`` and ``dspyq batch report``: commands for finished batches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from dspyq.cli.batch.running import refusals, run_and_show
-from dspyq.console.output import JsonOption
-from dspyq.errors import InvalidFile
+from dspyq.cli.report.writing import write_report
+from dspyq.console.output import JsonOption, print_text
 
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The batch's output, its journal beside it.")]
 
@@ -17,14 +17,14 @@ OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The batch's ou
 def retry(
     out: OutArgument,
     output: Annotated[
-        Path | None, typer.Option(help="Where the new answers go; into OUT, in place of the errors, where left out.")
+        Path | None, typer.Option(help="The file of the new answers; by default OUT, in place of the errors.")
     ] = None,
     input_path: Annotated[Path | None, typer.Option("--input", help="The batch's IN, where that was moved.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask again the rows that failed on something that passes, and no others.
+    """Retry the rows that failed transiently, and no others.
 
-    What cannot succeed stays as it is. Rows that an earlier run left are asked too.
+    Permanent failures stay as they are. Rows that an earlier run left are sent too.
 
     Exit status: as of `dspyq batch run`.
 
@@ -40,9 +40,9 @@ def retry(
 def report(
     out: OutArgument,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML, with plots, here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown here; printed, where neither is said.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown here; printed if you pass neither.")] = None,
 ) -> None:
-    """Say what a batch came to: by variant its cost, durations, errors and tokens, and its rows a minute over time.
+    """Report on a batch: by variant its cost, durations, errors and tokens, and its rows a minute over time.
 
     Reads OUT and its journal, also while the batch runs. It shows no inputs and no answers.
 
@@ -55,13 +55,6 @@ def report(
         summary = summarize(out)
         for path, render in ((html, to_html), (markdown, to_markdown)):
             if path is not None:
-                _write(path, render(summary))
+                write_report(path, render(summary))
     if html is None and markdown is None:
-        typer.echo(to_markdown(summary), nl=False)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidFile(f"cannot write {path}: {error.strerror}") from None
+        print_text(to_markdown(summary), end="")

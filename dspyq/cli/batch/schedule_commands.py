@@ -1,4 +1,4 @@
-"""``dspyq batch schedule``: when configured batches run, and what came of the last times."""
+"""``dspyq batch schedule``: the schedule of configured batches, and their last runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspyq.store.clients import redis_errors
 
 if TYPE_CHECKING:
     from dspyq.batch.schedule import ScheduledTime
-    from dspyq.config.batches import Batch
+    from dspyq.config.batches import ScheduledBatch
 
 
 def schedule(
@@ -25,7 +25,7 @@ def schedule(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show when the batches of the configuration run next, and what came of the last times.
+    """Show the next times of the configured batches, and the outcome of the last ones.
 
     Example: `dspyq batch schedule nightly --again 2026-11-24T22:00`
     """
@@ -47,14 +47,14 @@ def schedule(
     if as_json:
         print_json([_described(batch, times[batch.name]) for batch in wanted])
     elif not wanted:
-        console.print("There are no scheduled batches: add a \\[batches.NAME] table to the configuration.")
+        console.print("There are no scheduled batches: add a [batches.NAME] table to the configuration.")
     elif name is not None:
         _show_one(wanted[0], times[name])
     else:
         _show_all(wanted, times)
 
 
-def _show_all(batches: list[Batch], times: dict[str, list[ScheduledTime]]) -> None:
+def _show_all(batches: list[ScheduledBatch], times: dict[str, list[ScheduledTime]]) -> None:
     rows = []
     for batch in batches:
         last = times[batch.name][0] if times[batch.name] else None
@@ -64,7 +64,7 @@ def _show_all(batches: list[Batch], times: dict[str, list[ScheduledTime]]) -> No
     print_table("Scheduled batches", ["name", "schedule", "timezone", "next", "last", "came of it"], rows)
 
 
-def _show_one(batch: Batch, times: list[ScheduledTime]) -> None:
+def _show_one(batch: ScheduledBatch, times: list[ScheduledTime]) -> None:
     rows = [[each.label, _came(each), _at(each.started_at), _at(each.ended_at)] for each in times]
     title = f"{batch.name}: {batch.schedule} {batch.timezone}, next {_next(batch)}"
     print_table(title, ["time", "came of it", "started (UTC)", "ended (UTC)"], rows)
@@ -73,7 +73,7 @@ def _show_one(batch: Batch, times: list[ScheduledTime]) -> None:
             console.print(f"{each.label} {each.note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _next(batch: Batch) -> str:
+def _next(batch: ScheduledBatch) -> str:
     return batch.crontab.next_after(time.time()).label
 
 
@@ -90,7 +90,7 @@ def _at(seconds: float | None) -> str:
     return "–" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _described(batch: Batch, times: list[ScheduledTime]) -> dict[str, Any]:
+def _described(batch: ScheduledBatch, times: list[ScheduledTime]) -> dict[str, Any]:
     upcoming = batch.crontab.next_after(time.time())
     return {
         "name": batch.name,
