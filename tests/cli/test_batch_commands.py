@@ -6,9 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from dspyq.batch import standstill
+from dspyq.batch.events import Snapshot
+from dspyq.cli.batch.display import _progress
 from tests.support.configuration import environment
 from tests.support.processes import wait_until
 
@@ -28,7 +32,7 @@ def read(path):
 
 
 @pytest.mark.usefixtures("shared_worker")
-def test_each_row_gets_its_line_in_order_and_bad_ones_say_where_they_are(dspyq, rows, tmp_path, endpoint):
+def test_each_row_gets_its_line_in_order_and_bad_ones_state_their_place(dspyq, rows, tmp_path, endpoint):
     file = rows(
         {"custom_id": "a", "inputs": {"question": "one"}},
         {"question": "two"},
@@ -143,10 +147,10 @@ class Batch:
             text=True,
         )
 
-    def until(self, name):
+    def until(self, name, is_it=lambda _: True):
         for line in self.process.stdout:
             event = json.loads(line)
-            if event["event"] == name:
+            if event["event"] == name and is_it(event):
                 return event
         raise AssertionError(f"it ended with {self.process.wait()} before {name}")
 
@@ -210,6 +214,36 @@ def test_a_batch_is_paused_resumed_and_cancelled_from_another_shell(
     done = dspyq("batch", "run", str(tmp_path / "in.jsonl"), "--output", str(out))
     assert "100 rows: 100 answered" in done.stdout
     assert len({line["custom_id"] for line in read(out)}) == 100
+
+
+def test_a_batch_and_its_status_name_what_its_rows_wait_for(dspyq, start_batch, rows, tmp_path):
+    batch = start_batch(rows({"question": "one"}), "--output", tmp_path / "out.jsonl")
+    batch_id = batch.until("started")["batch_id"]
+    shown = batch.until("progress", lambda event: event["snapshot"]["waits_for"])["snapshot"]
+    assert shown["waits_for"].startswith("no worker takes from its queue, qa.control: start one")
+    assert json.loads(dspyq("batch", "status", batch_id, "--json").stdout)["waits_for"] == shown["waits_for"]
+    assert "no worker takes from" in " ".join(dspyq("batch", "status", batch_id).stdout.split())
+    line = _progress(Snapshot(**shown))
+    assert line.endswith(f" · waiting: {shown['waits_for']}")
+
+
+def test_what_rows_wait_for_is_looked_up_only_while_none_is_done_and_every_few_seconds(monkeypatch):
+    looked_up = []
+    now = [100.0]
+    monkeypatch.setattr(standstill, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    batch = standstill.Standstill(lambda task_id: looked_up.append(task_id) or "no worker")
+    for second, done, in_flight, reason in [
+        (0, 0, ["a", "b"], ""),
+        (4, 0, ["a", "b"], ""),
+        (5, 0, ["a", "b"], "no worker"),
+        (9, 0, ["a", "b"], "no worker"),
+        (10, 1, ["b"], ""),
+        (14, 1, ["b"], ""),
+        (20, 1, [], ""),
+    ]:
+        now[0] = 100.0 + second
+        assert batch.reason(done, in_flight) == reason
+    assert looked_up == ["a"]
 
 
 def test_a_dead_batch_is_shown_so_and_cancelling_it_frees_what_waits_but_not_what_others_wait_for(

@@ -1,4 +1,4 @@
-"""``dspyq batch run … --detach``: it returns once the batch has begun, or says why it could not."""
+"""``dspyq batch run … --detach``: it returns once the batch has begun, or prints the reason why it could not."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def test_a_batch_in_the_background_outlives_its_command_and_refuses_a_second_one
         _end(begun["pid"])
 
 
-def test_a_batch_that_cannot_begin_says_why_as_it_would_in_the_foreground(dspyq, tmp_path, redis_server):
+def test_a_batch_that_cannot_begin_prints_the_reason_as_in_the_foreground(dspyq, tmp_path, redis_server):
     del redis_server
     command = ("batch", "run", str(tmp_path / "nowhere.jsonl"), "--output", str(tmp_path / "answers.jsonl"))
     told = [dspyq(*command, *more, ok=False) for more in ((), ("--detach",))]

@@ -1,33 +1,11 @@
 """``dspyq batch run --dry-run``, ``report`` and ``retry``, as people run them."""
 
 import json
-from html.parser import HTMLParser
+import re
 
 import pytest
 
-
-class Page(HTMLParser):
-    """What a page of HTML refers to, and the text in it."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.references = [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in {"meta", "line", "rect"}:
-            self.open.append(tag)
-        self.references += [value for name, value in attrs if name in {"src", "href"}]
-
-    def handle_endtag(self, tag):
-        if tag not in {"line", "rect"}:
-            assert self.open.pop() == tag
-        elif self.open[-1] == tag:
-            self.open.pop()
-
-    def handle_data(self, data):
-        self.text.append(data)
+from tests.support.html_page import Page
 
 
 @pytest.fixture
@@ -45,17 +23,21 @@ def test_a_batch_is_quoted_run_reported_and_retried(dspyq, questions, tmp_path, 
     assert ["to", "be", "paid", "4"] in [line.split() for line in quote.splitlines()]
     assert "faulty: InvalidInputs" in quote
     assert endpoint.calls() == 0
-    out, page = tmp_path / "out.jsonl", tmp_path / "report.html"
+    out, page = tmp_path / "out <img src=x> [a](b).jsonl", tmp_path / "report.html"
     endpoint.script(containing="secret 2", status=500)
-    dspyq("batch", "run", str(questions), "--output", str(out), ok=False)
+    dspyq("batch", "run", str(questions), "--output", str(out), "--name", "[/b]\x1b", ok=False)
+    assert "[/b]\\x1b" in dspyq("batch", "list").stdout
     endpoint.clear()
     report = tmp_path / "report.md"
     dspyq("batch", "report", str(out), "--html", str(page), "--markdown", str(report))
     assert "| failed | 2 | 1 can be retried |" in report.read_text()
+    assert re.search(r"\n\d\d:\d\d:\d\d +\d\d:\d\d:\d\d UTC, at most", report.read_text())
     text = page.read_text()
     assert "secret" not in text + report.read_text()
     parsed = Page(text)
     assert parsed.references == []
+    assert "Content-Security-Policy" in text
+    assert report.read_text().startswith("# Batch of qa: out &lt;img src=x&gt; \\[a](b).jsonl\n")
     assert "<r2>" in "".join(parsed.text)
     retried = dspyq("batch", "retry", str(out), ok=False)
     assert retried.returncode == 1

@@ -16,7 +16,7 @@ from dspyq.console.output import JsonOption, console, dollars, print_json, print
 from dspyq.store.clients import redis_errors
 
 if TYPE_CHECKING:
-    from dspyq.batch.registry import Batch, Wanted
+    from dspyq.batch.registry import RegisteredBatch, Wanted
 
 app = typer.Typer(help="Answer a file of rows, each row once, each question paid for once.", no_args_is_help=True)
 
@@ -36,27 +36,31 @@ def run(
     program: ProgramOption = None,
     variant: Annotated[str | None, typer.Option(help="One variant for all rows; else each row's own.")] = None,
     paired: Annotated[bool, typer.Option("--paired", help="Ask every variant, for comparison.")] = False,
+    score: Annotated[bool, typer.Option("--score", help="Score every answer by the program's scorers.")] = False,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="With --paired: a row's document or user, for honest intervals.")
+    ] = None,
     ordered: Annotated[bool, typer.Option("--ordered", help="Write OUT in the order of IN.")] = False,
     max_usd: Annotated[float | None, typer.Option(help="The most the batch may cost.", min=0)] = None,
     budget_share: Annotated[
-        float | None, typer.Option(help="The most it may take of what the day's budget has left.", min=0, max=1)
+        float | None, typer.Option(help="The most it may use of the rest of the day's budget.", min=0, max=1)
     ] = None,
     rate_share: Annotated[
         float | None, typer.Option(help="The most it may take of a model's rate limit.", min=0, max=1)
     ] = None,
-    window: Annotated[str | None, typer.Option(help="The hours in which it asks, as in 22:00-06:00.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="That of the window; the budget's where left out.")] = None,
+    window: Annotated[str | None, typer.Option(help="The hours in which it runs, such as 22:00-06:00.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="The time zone of the window; by default the budget's.")] = None,
     in_flight: Annotated[int, typer.Option(help="The most rows on their way.", min=1)] = 2000,
-    priority: Annotated[int, typer.Option(help="Its turn: 0 (most urgent) to 9.", min=0, max=9)] = 9,
+    priority: Annotated[int, typer.Option(help="Its priority: 0 (most urgent) to 9.", min=0, max=9)] = 9,
     name: Annotated[str, typer.Option(help="What lists call it.")] = "",
     format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; else by the name.")] = None,  # noqa: A002 - the option's name
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background; return once it has begun.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show its cost and time, and run nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer every row of IN, or go on where an earlier run of the same command ended.
+    """Answer every row of IN, or resume where an earlier run of the same command ended.
 
-    Exit status: 0 where every row has an answer, 1 where some failed or are left, 2 where it could not be run.
+    Exit status: 0 if every row has an answer, 1 if some failed or are left, 2 if the batch could not be run.
 
     Example: `dspyq batch run questions.jsonl --program qa --output answers.jsonl`
     """
@@ -65,27 +69,23 @@ def run(
     from dspyq.core.window import Window
 
     source = None if str(file) == "-" else file
+    if timezone is not None and window is None:
+        raise typer.BadParameter("--timezone is that of --window: give that too, or leave it out")
     with refusals():
         try:
             hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
         except ValueError as error:
             raise typer.BadParameter(f"--window: {error}") from None
         if dry_run:
+            from dspyq.batch.quotes.quote import QuoteOptions
             from dspyq.cli.batch.quote import show_quote
 
             show_quote(
-                source,
-                program=program,
-                variant=variant,
-                is_paired=paired,
-                format=format,
-                max_usd=max_usd,
-                window=hours,
-                as_json=as_json,
+                source, program, QuoteOptions(variant, paired, max_usd, hours, cluster), format=format, as_json=as_json
             )
             return
         if output is None:
-            raise typer.BadParameter("say where the answers go, with --output")
+            raise typer.BadParameter("state the file of answers with --output")
         if detach:
             from dspyq.cli.batch.detach import run_detached
 
@@ -97,6 +97,8 @@ def run(
             variant=variant,
             is_ordered=ordered,
             is_paired=paired,
+            cluster=cluster,
+            is_scored=score,
             in_flight_rows=in_flight,
             max_usd=max_usd,
             budget_share=budget_share,
@@ -141,21 +143,21 @@ def status(batch_id: IdArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def pause(batch_id: IdArgument, as_json: JsonOption = False) -> None:
-    """Have a batch take back what has not begun, and ask nothing until it is resumed."""
+    """Pause a batch: jobs that have not begun are recalled, and nothing is sent until it is resumed."""
     _want(batch_id, "pause", as_json=as_json)
 
 
 @app.command()
 def resume(batch_id: IdArgument, as_json: JsonOption = False) -> None:
-    """Have a paused batch go on."""
+    """Resume a paused batch."""
     _want(batch_id, "run", as_json=as_json)
 
 
 @app.command()
 def cancel(batch_id: IdArgument, as_json: JsonOption = False) -> None:
-    """End a batch: what has not begun is freed, unpaid. Others who wait for the same questions get their answers.
+    """End a batch: jobs that have not begun are freed, unpaid. Other callers of the same questions get their answers.
 
-    The rows that it has are kept, and the same command as before goes on with the others.
+    Finished rows are kept, and the same command as before resumes with the others.
     """
     _want(batch_id, "cancel", as_json=as_json)
 
@@ -173,7 +175,7 @@ def _want(stated: str, wanted: Wanted, *, as_json: bool) -> None:
     _show(batch, as_json=as_json)
 
 
-def _show(batch: Batch, *, as_json: bool) -> None:
+def _show(batch: RegisteredBatch, *, as_json: bool) -> None:
     facts = _described(batch)
     if as_json:
         print_json(facts)
@@ -183,7 +185,7 @@ def _show(batch: Batch, *, as_json: bool) -> None:
         console.print(f"Not running since {facts['seen_at']}: run the same command again to go on.")
 
 
-def _described(batch: Batch) -> dict[str, Any]:
+def _described(batch: RegisteredBatch) -> dict[str, Any]:
     texts = {name: batch.facts.get(name, "") for name in ("name", "program", "input", "output", "host", "pid", "pause")}
     counts = ("rows", "done", "ok", "failed", "cached", "joined", "in_flight")
     return {
@@ -195,12 +197,13 @@ def _described(batch: Batch) -> dict[str, Any]:
         "is_read": batch.facts.get("is_read") == "1",
         "spent_usd": float(batch.facts.get("spent_usd", 0)),
         "rows_per_second": round(float(batch.facts.get("rows_per_second", 0)), 1),
+        "waits_for": batch.facts.get("waits_for", "") if batch.state == "running" else "",
         "started_at": _at(batch.facts["started_at"]),
         "seen_at": _at(batch.facts["seen_at"]),
     }
 
 
-def _row(batch: Batch) -> list[str]:
+def _row(batch: RegisteredBatch) -> list[str]:
     facts = _described(batch)
     rows = f"{facts['rows']:,}" + ("" if facts["is_read"] else "+")
     spent, started = dollars(facts["spent_usd"]), facts["started_at"][:19]

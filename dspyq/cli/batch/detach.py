@@ -9,50 +9,49 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-import typer
-
-from dspyq.console.output import console, print_json
+from dspyq.console.output import console, print_error, print_errors, print_json
+from dspyq.core.private import open_private
 from dspyq.errors import BatchRefused
 from dspyq.stack.processes import FAULT_MARK
 from dspyq.store.clients import redis_errors
 
 _LOOK_SECONDS = 0.05
 _COULD_NOT_RUN = 2
-#: What the process in the background is not to be told.
+#: Options that the background process does not get.
 _OWN_OPTIONS = frozenset({"--detach", "--json"})
 
 
 def run_detached(output: Path, *, as_json: bool) -> int:
-    """Start this very command again without ``--detach`` and wait until it has begun.
+    """Start the same command again without ``--detach`` and wait until it has begun.
 
-    What it says goes to ``OUT.log``. It has begun when it holds the journal and the batch is in Redis.
+    Its output goes to ``OUT.log``. It has begun when it holds the journal and the batch is in Redis.
 
     Args:
         output: OUT.
-        as_json: Whether to print JSON.
+        as_json: True to print JSON.
 
     Returns:
-        0 once it has begun; else what it ended with, its reason told.
+        0 once it has begun; else its exit status, after its error was printed.
     """
     log = output.with_name(f"{output.name}.log")
     command = [sys.executable, "-m", "dspyq", *(each for each in sys.argv[1:] if each not in _OWN_OPTIONS)]
     try:
-        with log.open("ab") as file:
+        with open(log, "ab", opener=open_private) as file:
             said_before = file.tell()
-            # Rows from standard input are its own to read: they are spooled before anything begins.
+            # The child reads rows from standard input, and spools them before anything begins.
             process = subprocess.Popen(  # noqa: S603 - the user's own command
                 command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
     except OSError as error:
-        typer.secho(f"dspyq: cannot write {log}: {error.strerror}; choose another --output", fg="red", err=True)
+        print_error(f"cannot write {log}: {error.strerror}; choose another --output")
         return _COULD_NOT_RUN
     try:
         batch_id = _begun(process, output)
-    except BaseException:  # Ctrl-C: what has not begun need not
+    except BaseException:  # Ctrl-C before it has begun: end it
         process.terminate()
         raise
     if batch_id is None:
-        typer.secho(_reason(log, said_before), fg="red", err=True)
+        print_errors(_reason(log, said_before))
         return process.returncode
     _tell(batch_id, process.pid, log, as_json=as_json)
     return 0
@@ -71,7 +70,7 @@ def _begun(process: subprocess.Popen[bytes], output: Path) -> str | None:
 
 
 def _is_known(facts: dict[str, str]) -> bool:
-    """Whether other hosts see that this process runs the batch."""
+    """Return True if Redis shows that this process runs the batch."""
     from dspyq.batch.registry import process_registry  # noqa: PLC0415 - as of the commands
 
     with redis_errors("see the batch begin"), suppress(BatchRefused):
@@ -80,7 +79,7 @@ def _is_known(facts: dict[str, str]) -> bool:
 
 
 def _facts(output: Path) -> dict[str, str]:
-    """What the journal says of the batch; nothing while there is none."""
+    """Return the journal's facts about the batch; empty while there is no journal."""
     from dspyq.batch.journal import journal_path  # noqa: PLC0415 - as of the commands
 
     try:
@@ -91,7 +90,7 @@ def _facts(output: Path) -> dict[str, str]:
 
 
 def _reason(log: Path, start: int) -> str:
-    """What a process said that did not begin; another one may be writing to the same log."""
+    """Return the errors of a process that did not begin; another one may be writing to the same log."""
     with log.open("rb") as file:
         file.seek(start)
         said = file.read().decode(errors="replace").strip()
@@ -104,7 +103,7 @@ def _tell(batch_id: str, pid: int, log: Path, *, as_json: bool) -> None:
         print_json({"id": batch_id, "pid": pid, "log": str(log)})
         return
     console.print(
-        f"batch {batch_id} runs as process {pid}, and says how it goes in {log}\n"
+        f"batch {batch_id} runs as process {pid}, and logs its progress to {log}\n"
         f"  dspyq batch status {batch_id}\n"
         f"  dspyq batch pause|resume|cancel {batch_id}",
         highlight=False,

@@ -1,4 +1,4 @@
-"""How a running batch is shown: a bar on a terminal, plain lines elsewhere, or JSON for machines."""
+"""Display of a running batch: a progress bar on a terminal, plain lines elsewhere, or JSON for machines."""
 
 from __future__ import annotations
 
@@ -8,51 +8,49 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from dspyq.batch import events
-from dspyq.batch.events import Event, Outcome, Snapshot
-from dspyq.console.output import console, dollars, percent
-from dspyq.core.money import dollars as exact_dollars
+from dspyq.batch.events import BatchEvent, BatchOutcome, Snapshot
+from dspyq.console.output import console, dollars, percent, print_json
+from dspyq.core.money import exact_dollars
 
-Show = Callable[[Event], None]
+Show = Callable[[BatchEvent], None]
 
 _LINE_EVERY_SECONDS = 5.0
 _CALLS_SHOWN = 20
 _PAUSES = {
     "asked": "paused: go on with dspyq batch resume {id}",
     "window": "outside of its hours: it goes on by itself",
-    "share": "its share of the day's budget is used up: it asks again every minute",
+    "share": "its share of the day's budget is used up: it tries again every minute",
 }
 
 
 @contextmanager
 def display(*, as_json: bool) -> Iterator[Show]:
-    """Yield what shows events.
+    """Yield a function that shows events.
 
     Args:
-        as_json: Whether each is one line of JSON on standard output.
+        as_json: Whether to print each as one line of JSON on standard output.
     """
     if as_json:
         yield _show_json
     elif console.is_terminal:
-        with _Bar() as bar:
+        with _ProgressBar() as bar:
             yield bar.show
     else:
-        yield _Lines().show
+        yield _PlainLines().show
 
 
-def _show_json(event: Event) -> None:
+def _show_json(event: BatchEvent) -> None:
     value = {"event": type(event).__name__.lower(), **asdict(event)}
     if isinstance(event, events.Finished):
         value["outcome"] = outcome_json(event.outcome)
-    typer.echo(orjson.dumps(value).decode())
+    print_json(value)
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome for machines, with what it says of itself."""
+def outcome_json(outcome: BatchOutcome) -> dict[str, Any]:
+    """Return an outcome as JSON values, with its computed properties."""
     value = {**asdict(outcome), "exit_code": outcome.exit_code}
     if (books := outcome.reconciliation) is not None:
         value["reconciliation"] |= {
@@ -62,13 +60,13 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return value
 
 
-class _Lines:
+class _PlainLines:
     """Plain lines, one every few seconds and one for each event that matters."""
 
     def __init__(self) -> None:
         self._next_at = 0.0
 
-    def show(self, event: Event) -> None:
+    def show(self, event: BatchEvent) -> None:
         """Show an event."""
         if isinstance(event, events.Progress):
             if time.monotonic() >= self._next_at:
@@ -78,28 +76,28 @@ class _Lines:
             show_event(event)
 
 
-class _Bar:
+class _ProgressBar:
     """A bar with rate, hit rate, errors, spent and time left."""
 
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> _Bar:  # noqa: PYI034 - private
+    def __enter__(self) -> _ProgressBar:  # noqa: PYI034 - private
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: BatchEvent) -> None:
         """Show an event."""
         if not isinstance(event, events.Progress):
             if isinstance(event, events.Finished):
@@ -113,7 +111,7 @@ class _Bar:
         self._progress.update(self._task, total=total, completed=snapshot.done, text=_progress(snapshot))
 
 
-def show_event(event: Event) -> None:
+def show_event(event: BatchEvent) -> None:
     """Print an event other than progress."""
     match event:
         case events.Started(batch_id, output, done, is_resumed):
@@ -130,8 +128,8 @@ def show_event(event: Event) -> None:
             show_outcome(outcome)
 
 
-def show_outcome(outcome: Outcome) -> None:
-    """Print what a run came to."""
+def show_outcome(outcome: BatchOutcome) -> None:
+    """Print the outcome of a run."""
     computed = outcome.ok - outcome.cached - outcome.joined
     _print(
         f"{outcome.rows:,} rows: {outcome.ok:,} answered ({computed:,} computed, {outcome.cached:,} cached, "
@@ -166,6 +164,8 @@ def _progress(snapshot: Snapshot) -> str:
     ]
     if snapshot.seconds_left is not None:
         parts.append(f"{time_left(snapshot.seconds_left)} left")
+    if snapshot.waits_for:
+        parts.append(f"waiting: {snapshot.waits_for}")
     return " · ".join(parts)
 
 

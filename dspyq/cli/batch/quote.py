@@ -1,16 +1,16 @@
-"""``dspyq batch run --dry-run``: what a batch would come to."""
+"""``dspyq batch run --dry-run``: print a batch's quote."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from dspyq.batch.files.source import open_source
 from dspyq.batch.quotes.estimate import Interval
-from dspyq.batch.quotes.quote import Allowance, Fit, Hours, Quote, VariantQuote, take_quote
+from dspyq.batch.quotes.quote import Allowance, Fit, Quote, QuoteOptions, VariantQuote, take_quote
 from dspyq.config.settings import get_settings
 from dspyq.console.output import console, dollars, print_json, print_table
 from dspyq.core.money import to_usd
+from dspyq.core.scratch import scratch_folder
 from dspyq.prediction.request import find_program, find_variant
 from dspyq.store.clients import jobs_client, redis_errors
 
@@ -21,42 +21,30 @@ _BASES = {
 }
 
 
-def show_quote(  # noqa: PLR0913 - the options of a batch, all by name
+def show_quote(
     input_path: Path | None,
-    *,
     program: str | None,
-    variant: str | None = None,
-    is_paired: bool = False,
-    format: str | None = None,  # noqa: A002 - the option's name
-    max_usd: float | None = None,
-    window: Hours | None = None,
-    as_json: bool = False,
+    options: QuoteOptions,
+    *,
+    format: str | None,  # noqa: A002 - the option's name
+    as_json: bool,
 ) -> Quote:
-    """Read a batch's input and print what it would come to; nothing is asked, and nothing paid.
+    """Read a batch's input and print its quote, without any call of a model.
 
     Args:
         input_path: The input; None for standard input.
-        program: The program's name; None where there is one.
-        variant: A variant to force.
-        is_paired: Whether every row asks every variant.
-        format: The input's format, where its name does not say it.
-        max_usd: The batch's own limit.
-        window: The hours in which it may run.
+        program: The program's name; None if only one is configured.
+        options: The batch's options.
+        format: The input's format, if its file name does not show it.
         as_json: Whether to print JSON.
     """
     asked = find_program(program)
-    if variant is not None:
-        find_variant(asked, variant)
-    with tempfile.TemporaryDirectory(prefix="dspyq-") as folder:
-        source = open_source(input_path, spool=Path(folder) / "input", format=format)
+    if options.variant is not None:
+        find_variant(asked, options.variant)
+    with scratch_folder() as folder:
+        source = open_source(input_path, spool=folder / "input", format=format)
         quote = take_quote(
-            source.rows(asked),
-            asked,
-            variant=variant,
-            is_paired=is_paired,
-            max_usd=max_usd,
-            window=window,
-            allowances=_allowances(asked.name),
+            source.rows(asked.as_served(options.variant), options.cluster), asked, options, _allowances(asked.name)
         )
     if as_json:
         print_json(quote.to_json())

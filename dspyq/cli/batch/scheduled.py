@@ -1,7 +1,7 @@
-"""Runs one time of a scheduled batch, for the worker that claimed it: ``python -m dspyq.cli.batch.scheduled``.
+"""Run one time of a scheduled batch, for the worker that claimed it: ``python -m dspyq.cli.batch.scheduled``.
 
-It keeps the claim while it runs. It stops when its standard input closes, for then its worker has ended, when it is
-told to by ``SIGTERM``, and when the claim is another's; in the first two cases it gives its time back.
+It renews the claim while it runs. It stops when its standard input closes, as its worker has then ended, on
+``SIGTERM``, and when another runner has the claim; in the first two cases it releases its time.
 """
 
 from __future__ import annotations
@@ -13,36 +13,34 @@ import threading
 import time
 from datetime import UTC, datetime
 
-import redis
-
-from dspyq.batch.events import Outcome
+from dspyq.batch.events import BatchOutcome
 from dspyq.batch.options import BatchOptions
 from dspyq.batch.run import run_batch
 from dspyq.batch.schedule import ClaimedTime, End, Schedule, process_schedule
 from dspyq.cli.batch.display import display
-from dspyq.config.batches import Batch
+from dspyq.config.batches import ScheduledBatch
 from dspyq.config.settings import get_settings
-from dspyq.console.output import console, dollars
+from dspyq.console.output import console, dollars, prepare_streams
 from dspyq.core.crontab import Occurrence
 from dspyq.errors import ConfigurationError, DspyqError
 
-#: As of ``sysexits.h``: what was given back can succeed later.
+#: EX_TEMPFAIL of ``sysexits.h``: a released time can succeed later.
 _GIVEN_BACK = os.EX_TEMPFAIL
 _RENEWALS_PER_LEASE = 3
 _FAILED = 2
 
 
 class Keeper:
-    """Keeps a claim while its batch runs, and says when to stop.
+    """Keeps a claim while its batch runs, and signals when to stop.
 
     Args:
         schedule: The claims.
-        claimed: The time that is ours.
-        grace_seconds: How long stopping may take; after that the process ends as it is.
+        claimed: The claimed time.
+        grace_seconds: Time allowed for stopping; after that the process exits at once.
 
     Attributes:
-        stop: Set when the batch is to stop.
-        is_lost: Whether the time is another's.
+        stop: Set when the batch must stop.
+        is_lost: True if another runner has the claim.
     """
 
     def __init__(self, schedule: Schedule, claimed: ClaimedTime, grace_seconds: float) -> None:
@@ -53,13 +51,13 @@ class Keeper:
         self._grace_seconds = grace_seconds
 
     def start(self) -> None:
-        """Begin to keep it."""
+        """Begin to renew it."""
         signal.signal(signal.SIGTERM, lambda *_: self._begin_to_stop())
         for target in (self._renew, self._listen):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
     def end(self, end: End, exit_code: int | None, note: str) -> None:
-        """Say how it ended."""
+        """Record how the batch ended, unless the claim is lost."""
         if not self.is_lost:
             self._schedule.end(self._claimed, end, exit_code=exit_code, note=note)
 
@@ -67,7 +65,7 @@ class Keeper:
         while True:
             try:
                 self.is_lost = self.is_lost or not self._schedule.renew(self._claimed)
-            except redis.RedisError as error:
+            except Exception as error:  # noqa: BLE001 - another process would take the batch while this one runs it
                 say(f"the claim is not renewed, trying again: {type(error).__name__}")
             if self.is_lost:
                 say("stopping: another process has this time now")
@@ -76,7 +74,7 @@ class Keeper:
             time.sleep(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
 
     def _listen(self) -> None:
-        while os.read(sys.stdin.fileno(), 1):  # a buffered read would hold a lock that Python wants when it ends
+        while os.read(sys.stdin.fileno(), 1):  # a buffered read would hold a lock that Python needs at exit
             pass
         self._begin_to_stop()
 
@@ -96,7 +94,8 @@ class Keeper:
 
 
 def main(name: str, label: str, token: str) -> int:
-    """Run it and return the exit status: the batch's own, or 75 where it was given back."""
+    """Run it and return the exit status: the batch's own, or 75 if the time was released."""
+    prepare_streams()
     settings = get_settings()
     keeper = Keeper(process_schedule(), ClaimedTime(name, label, token), settings.delivery.shutdown_grace_seconds)
     keeper.start()
@@ -125,7 +124,7 @@ def say(text: str) -> None:
     console.print(f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M:%S} {text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _options(batch: Batch, label: str) -> BatchOptions:
+def _options(batch: ScheduledBatch, label: str) -> BatchOptions:
     source, output = batch.files_of(Occurrence.of_label(label, batch.crontab.zone).shown)
     return BatchOptions(
         input=source,
@@ -134,6 +133,8 @@ def _options(batch: Batch, label: str) -> BatchOptions:
         variant=batch.variant,
         is_ordered=batch.ordered,
         is_paired=batch.paired,
+        is_scored=batch.score,
+        cluster=batch.cluster,
         max_usd=batch.max_usd,
         budget_share=batch.budget_share,
         rate_share=batch.rate_share,
@@ -143,7 +144,7 @@ def _options(batch: Batch, label: str) -> BatchOptions:
     )
 
 
-def _summary(outcome: Outcome) -> str:
+def _summary(outcome: BatchOutcome) -> str:
     failed = sum(outcome.failed_by_type.values())
     counts = f"{outcome.rows:,} rows, {outcome.ok:,} ok, {failed:,} failed, {dollars(outcome.spent_usd)}"
     return f"batch {outcome.batch_id} {outcome.state}: {counts}" + (f"; {outcome.remark}" if outcome.remark else "")

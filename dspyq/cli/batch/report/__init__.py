@@ -1,4 +1,4 @@
-"""What a batch came to, for people: Markdown, and a page of HTML that needs nothing else."""
+"""Reports of a batch for people: Markdown, or a self-contained HTML page."""
 
 from dspyq.cli.batch.report.markdown import to_markdown
 from dspyq.cli.batch.report.page import to_html

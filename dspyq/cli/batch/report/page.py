@@ -1,24 +1,26 @@
-"""A report as a page of HTML: one file, no script, nothing fetched; light or dark as the reader's system is."""
+"""Report on a batch as an HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Iterable
 
 from dspyq.batch.reports.comparison import Comparison
 from dspyq.batch.reports.summary import Summary
 from dspyq.cli.batch.report import plots
 from dspyq.cli.batch.report.texts import (
     VARIANT_COLUMNS,
+    clusters_remark,
     comparison_lines,
     headline,
-    money,
     retry_hint,
     rows,
     variant_cells,
     when,
 )
+from dspyq.cli.report.histograms import durations
+from dspyq.cli.report.page import document, section, table
+from dspyq.cli.report.plots import legend, shares
+from dspyq.cli.report.texts import escape, money
 from dspyq.core.money import to_usd
 
 _LEGEND = (("computed", "computed"), ("shared", "cached, or shared a run"), ("failed", "failed"))
@@ -26,13 +28,7 @@ _LEGEND = (("computed", "computed"), ("shared", "cached, or shared a run"), ("fa
 
 def to_html(summary: Summary) -> str:
     """Return a summary as a page."""
-    style = (files("dspyq.cli.batch.report") / "style.css").read_text()
-    title = escape(f"Batch of {summary.program}: {summary.output.name}")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>\n'
-        f"<style>\n{style}</style></head>\n<body><main>\n{''.join(_parts(summary))}</main></body></html>\n"
-    )
+    return document(f"Batch of {summary.program}: {summary.output.name}", "".join(_parts(summary)))
 
 
 def _parts(summary: Summary) -> Iterable[str]:
@@ -41,14 +37,14 @@ def _parts(summary: Summary) -> Iterable[str]:
     yield f'<div class="quiet">{escape(" · ".join(part for part in known if part))}</div>\n'
     yield _tiles(summary)
     if summary.timeline is not None:
-        yield _section("Rows a minute", plots.throughput(summary.timeline) + _legend())
+        yield section("Rows a minute", plots.throughput(summary.timeline) + legend(_LEGEND))
     if summary.variants:
-        table = _table(VARIANT_COLUMNS, [variant_cells(variant) for variant in summary.variants])
-        yield _section("Variants", table)
-        yield _section("How long runs took", plots.durations(summary.variants))
+        variants = table(VARIANT_COLUMNS, [variant_cells(variant) for variant in summary.variants])
+        yield section("Variants", variants)
+        yield section("How long runs took", durations({v.variant: v.durations for v in summary.variants}, "row"))
     if len(summary.variants) > 1:
         costs = [(v.variant, float(v.cost_nano_usd), money(to_usd(v.cost_nano_usd))) for v in summary.variants]
-        yield _section("Cost", plots.shares(costs, "computed"))
+        yield section("Cost", shares(costs, "computed"))
     for comparison in summary.comparisons:
         yield _comparison(comparison)
     if summary.failed:
@@ -73,32 +69,16 @@ def _errors(summary: Summary) -> str:
         for row in summary.failed_rows
     ]
     shown = "The rows" if len(failed) == summary.failed else f"The first {rows(len(failed))}"
-    table = _table(("custom_id", "variant", "error", "can be retried"), failed, are_texts=True)
-    return _section(
+    failures = table(("custom_id", "variant", "error", "can be retried"), failed, are_texts=True)
+    return section(
         "Errors",
-        f'{plots.shares(counts, "failed")}<p class="hint">{escape(retry_hint(summary))}</p>'
-        f"<details><summary>{shown} that failed</summary>{table}</details>",
+        f'{shares(counts, "failed")}<p class="hint">{escape(retry_hint(summary))}</p>'
+        f"<details><summary>{shown} that failed</summary>{failures}</details>",
     )
 
 
 def _comparison(comparison: Comparison) -> str:
     lines = [[name, amount] for name, amount in comparison_lines(comparison)]
-    remark = f"{rows(comparison.rows)} that both answered; in brackets what holds the true figure 95 times in 100."
-    table = _table(("", f"{comparison.variant} against {comparison.control}"), lines, are_texts=True)
-    return _section(f"{comparison.variant} beside {comparison.control}", f'<p class="quiet">{remark}</p>{table}')
-
-
-def _legend() -> str:
-    items = "".join(f'<span><i class="{kind}"></i>{name}</span>' for kind, name in _LEGEND)
-    return f'<div class="legend">{items}</div>'
-
-
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]], *, are_texts: bool = False) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in lines)
-    kind = ' class="texts"' if are_texts else ""
-    return f'<div class="wide"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>\n" if content else ""
+    remark = clusters_remark(comparison)
+    differences = table(("", f"{comparison.variant} against {comparison.control}"), lines, are_texts=True)
+    return section(f"{comparison.variant} beside {comparison.control}", f'<p class="quiet">{remark}</p>{differences}')
