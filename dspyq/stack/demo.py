@@ -1,27 +1,27 @@
-"""``dspyq demo``: the whole way of a prediction on this machine: Redis, a model, a worker, two variants."""
+"""``dspyq demo``: the full path of a prediction on this machine: Redis, a model, a worker, two variants."""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dspyq.core.redis_address import parse_address
+from dspyq.core.scratch import scratch_folder
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.stack.demo_configuration import DemoModel, embedded_model, real_model, write_demo_configuration
 from dspyq.stack.demo_page import JsonPage, Landed, Page, TextPage
 from dspyq.stack.embedded import require_extra
 from dspyq.stack.embedded.model import EmbeddedModel
 from dspyq.stack.embedded.progress import fetch_weights_visibly
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 from dspyq.stack.embedded.valkey import Valkey
 from dspyq.stack.embedded.weights import NAME
 from dspyq.stack.processes import GRACE_SECONDS, WORKER_COMMAND, StackFailed, ended_by_sigterm, wait_for_worker
@@ -73,7 +73,8 @@ def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None
         raise ConfigurationError("--api-base and --api-key-env are about the model that --model names")
     page = JsonPage() if as_json else TextPage()
     page.begin()
-    with ended_by_sigterm(), _folder() as folder, ExitStack() as running:
+    kept_after = (PredictionsFailed, StackFailed)
+    with ended_by_sigterm(), scratch_folder("demo", kept_after=kept_after) as folder, ExitStack() as running:
         asked = real_model(model, api_base, api_key_env) if model else _start_model(running, page, folder)
         log = folder / "worker.log"
         _start_worker(running, page, folder, asked, log)
@@ -82,7 +83,7 @@ def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None
         if failed := [call for call in landed if call.prediction is None]:
             raise PredictionsFailed(
                 f"{len(failed)} of {len(landed)} predictions failed, the first with {failed[0].failure}; "
-                f"the worker's log: {log}"
+                f"the worker's log, until the next demo: {log}"
             )
 
 
@@ -95,21 +96,7 @@ def _run_rounds(page: Page) -> Iterator[Landed]:
             answers += landed.prediction is not None
             yield landed
         if not answers:
-            return  # then there is nothing to find in the cache
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for logs and the configuration, which is kept where something failed."""
-    folder = Path(tempfile.mkdtemp(prefix="dspyq-demo-"))
-    try:
-        yield folder
-    except (PredictionsFailed, StackFailed):
-        raise
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
+            return  # then the cache has nothing
 
 
 def _start_model(running: ExitStack, page: Page, folder: Path) -> DemoModel:
@@ -121,28 +108,28 @@ def _start_model(running: ExitStack, page: Page, folder: Path) -> DemoModel:
 
 
 def _start_worker(running: ExitStack, page: Page, folder: Path, model: DemoModel, log: Path) -> None:
-    """Start Redis and a worker, and have this process use both."""
+    """Start Redis and a worker, and configure this process to use both."""
     with page.steps.starting("redis"):
         valkey = running.enter_context(Valkey(log=folder / "redis.log"))
-    page.steps.ready("redis", valkey.url, f"Valkey {valkey.version}", valkey.ready_seconds)
-    # At the end Redis goes before this process, whose listeners need not say so.
+    page.steps.ready("redis", str(parse_address(valkey.url)), f"Valkey {valkey.version}", valkey.ready_seconds)
+    # At the end Redis stops before this process, whose listeners need not report it.
     running.callback(logging.getLogger("dspyq").setLevel, logging.CRITICAL)
     for name in [name for name in os.environ if name.startswith("DSPYQ_")]:
-        del os.environ[name]  # settings of a project of the user's are none of the demo's
+        del os.environ[name]  # settings of the user's own project do not apply to the demo
     os.environ |= {"DSPYQ_CONFIG": str(write_demo_configuration(folder, model)), "DSPYQ_REDIS_URL": valkey.url}
     from dspyq.cache.memory import process_cache  # noqa: PLC0415 - its import must come after the settings' environment
 
-    process_cache()  # it must hear of invalidations before it keeps an answer, so it starts before the first call
+    process_cache()  # its subscription must be active before it keeps an answer, so it starts before the first call
     started = time.monotonic()
     with page.steps.starting("worker"), log.open("wb") as output:
         command = [sys.executable, "-m", *WORKER_COMMAND.split()]
-        worker = running.enter_context(TiedProcess(command, output=output, grace_seconds=GRACE_SECONDS))
+        worker = running.enter_context(SupervisedProcess(command, output=output, grace_seconds=GRACE_SECONDS))
         wait_for_worker(worker, log)
     page.steps.ready("worker", WORKER_COMMAND, f"{model.concurrency} threads", time.monotonic() - started)
 
 
 def _ask_at_once(reviews: Sequence[str]) -> Iterator[Landed]:
-    """Ask for all predictions at once and yield each as it lands."""
+    """Request all predictions at once and yield each as it arrives."""
     landed: queue.Queue[Landed] = queue.Queue()
     for review in reviews:
         # Daemons, unlike an executor's threads, are not waited for when the demo is interrupted.
@@ -157,7 +144,7 @@ def _ask(review: str, landed: queue.Queue[Landed]) -> None:
     started = time.perf_counter()
     try:
         prediction = predict.delay(text=review).get(timeout=ANSWER_TIMEOUT_SECONDS)
-    except Exception as error:  # noqa: BLE001 - shown as what this call came to
+    except Exception as error:  # noqa: BLE001 - shown as the result of this call
         landed.put(Landed(review, time.perf_counter() - started, error=error))
     else:
         landed.put(Landed(review, time.perf_counter() - started, prediction))

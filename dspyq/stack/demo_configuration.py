@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from dspyq.core.private import open_private
 from dspyq.stack.embedded.model import SLOTS, EmbeddedModel
 
-#: Made up, so that the demo's costs are not all zero.
+#: Invented prices, so that the demo's costs are not all zero.
 EMBEDDED_INPUT_USD_PER_MILLION_TOKENS = 0.1
 EMBEDDED_OUTPUT_USD_PER_MILLION_TOKENS = 0.4
 _EMBEDDED_PRICES = f"${EMBEDDED_INPUT_USD_PER_MILLION_TOKENS:.2f} and ${EMBEDDED_OUTPUT_USD_PER_MILLION_TOKENS:.2f}"
@@ -22,13 +23,13 @@ _REAL_MODEL_CONCURRENCY = 12
 
 @dataclass(frozen=True)
 class DemoModel:
-    """The model that the demo asks.
+    """The model that the demo calls.
 
     Attributes:
         table: Its ``[models.<name>]`` table.
-        adapter: How it is prompted.
-        concurrency: How many predictions run at once.
-        remarks: What must be said of it where its answers and costs are shown.
+        adapter: The DSPy adapter that prompts it.
+        concurrency: Number of concurrent predictions.
+        remarks: Notes to print beside its answers and costs.
     """
 
     table: dict[str, str | float | bool]
@@ -61,9 +62,9 @@ def real_model(model: str, api_base: str | None, api_key_env: str | None) -> Dem
     """Return a model of the user's own.
 
     Args:
-        model: As DSPy names it.
-        api_base: Its endpoint, whose prices no table knows: they are stated as $0. Left out, the provider's own.
-        api_key_env: The variable that holds its key; ``OPENAI_API_KEY`` where left out, set, and OpenAI's.
+        model: Its name in DSPy.
+        api_base: Its endpoint, whose prices are unknown and therefore stated as $0; None for the provider's own.
+        api_key_env: The variable with its key; None for ``OPENAI_API_KEY`` with a model of OpenAI, if that is set.
     """
     default_key = _DEFAULT_KEY.get(model.partition("/")[0], "")
     if api_key_env is None and os.environ.get(default_key):
@@ -73,7 +74,7 @@ def real_model(model: str, api_base: str | None, api_key_env: str | None) -> Dem
         table["api_key_env"] = api_key_env
     if api_base:
         table |= {"api_base": api_base, "input_usd_per_million_tokens": 0, "output_usd_per_million_tokens": 0}
-    remarks = (f"Costs are $0 because no table knows what {api_base} charges.",) if api_base else ()
+    remarks = (f"Costs are $0 because the prices of {api_base} are in no table.",) if api_base else ()
     return DemoModel(table, adapter="ChatAdapter", concurrency=_REAL_MODEL_CONCURRENCY, remarks=remarks)
 
 
@@ -84,5 +85,6 @@ def write_demo_configuration(folder: Path, model: DemoModel) -> Path:
     table = "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in model.table.items())
     path = folder / "dspyq.toml"
     text = template.substitute(model=table, adapter=model.adapter, concurrency=model.concurrency)
-    path.write_text(text, encoding="utf-8")
+    with open(path, "w", opener=open_private, encoding="utf-8") as file:
+        file.write(text)
     return path

@@ -1,4 +1,4 @@
-"""What the demo shows: lines and a table to read, or JSON lines for machines."""
+"""Output of the demo: lines and a table for people, or JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
-from dspyq.console.output import dollars, percent, print_json, print_table, seconds
+from dspyq.console.output import PlainConsole, dollars, percent, print_json, print_table, seconds
 from dspyq.console.steps import Steps
 from dspyq.errors import DspyqError
 from dspyq.stack.demo_configuration import DemoModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dspyq.cache.statistics import VariantStatistics
 
 _HEADINGS = ("review", "variant", "answer", "cache", "wait", "tokens", "cost")
-#: Side and width of each column but the first, which takes the rest.
+#: Alignment and width of each column except the first, which takes the rest.
 _LAYOUTS = ("<10", "<8", "<6", ">8", ">6", ">9")
 _MARGIN, _GAP = "  ", "  "
 _SHORTEST_REVIEW, _LONGEST_REVIEW = 16, 70
@@ -28,13 +29,13 @@ _EXACT_MILLISECONDS = 10
 
 @dataclass(frozen=True)
 class Landed:
-    """What came of one call.
+    """Result of one call.
 
     Attributes:
-        review: What was asked.
-        wait_seconds: How long its caller waited.
+        review: The input.
+        wait_seconds: Seconds that its caller waited.
         prediction: The answer; None if it failed.
-        error: What it failed with.
+        error: The error, if it failed.
     """
 
     review: str
@@ -51,11 +52,11 @@ class Landed:
 
 
 class Page(ABC):
-    """Where the demo shows what it does.
+    """Output of the demo's progress and results.
 
     Attributes:
-        progress: Where the start of the stack is shown.
-        steps: The lines of that.
+        progress: Console for the start of the stack.
+        steps: The lines of that start.
     """
 
     def __init__(self, progress: Console) -> None:
@@ -63,30 +64,31 @@ class Page(ABC):
         self.steps = Steps(progress)
 
     def begin(self) -> None:
-        """Show what is about to happen."""
-        self.progress.print("\n[bold]dspyq demo[/]  a DSPy program as Celery jobs, cached, on two variants\n")
+        """Show the introduction."""
+        subtitle = "a DSPy program as Celery jobs, cached, on two variants"
+        self.progress.print(Text.assemble("\n", ("dspyq demo", "bold"), f"  {subtitle}\n"))
 
     @abstractmethod
     def begin_round(self, number: int, calls: int) -> None:
-        """Show that calls are sent, for the first time or once more."""
+        """Show the start of a round of calls."""
 
     @abstractmethod
     def show(self, number: int, landed: Landed) -> None:
-        """Show a call of a round as it lands."""
+        """Show a finished call of a round."""
 
     @abstractmethod
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
-        """Show what each variant did, and what must be said of the model."""
+        """Show each variant's statistics and the remarks on the model."""
 
 
 class JsonPage(Page):
     """Prints a line of JSON for each call and each variant; everything else goes to the standard error."""
 
     def __init__(self) -> None:
-        super().__init__(Console(stderr=True))
+        super().__init__(PlainConsole(stderr=True))
 
     def begin_round(self, number: int, calls: int) -> None:
-        """Print nothing: each call says its round."""
+        """Print nothing: each call's line contains its round."""
 
     def show(self, number: int, landed: Landed) -> None:
         """Print a call."""
@@ -111,12 +113,13 @@ class TextPage(Page):
     """Prints a line for each call and a table of the variants."""
 
     def __init__(self) -> None:
-        super().__init__(Console(highlight=False))
+        super().__init__(PlainConsole(highlight=False))
 
     def begin_round(self, number: int, calls: int) -> None:
         """Print the round's headings."""
-        told = f"{calls} reviews at once; each text decides its variant" if number == 1 else "the same reviews again"
-        self.progress.print(f"\n[bold]Round {number}[/]  {told}\n")
+        calls_shown = f"{calls} reviews at once; each text decides its variant"
+        subtitle = calls_shown if number == 1 else "the same reviews again"
+        self.progress.print(Text.assemble("\n", (f"Round {number}", "bold"), f"  {subtitle}\n"))
         self.progress.print(self._line(*_HEADINGS), style="dim")
 
     def show(self, number: int, landed: Landed) -> None:
@@ -125,17 +128,17 @@ class TextPage(Page):
         wait = _milliseconds(landed.wait_seconds)
         if landed.prediction is None:
             line = f"{self._line(landed.review)}{_GAP}failed after {wait}{_GAP}{landed.failure}"
-            self.progress.print(line, style="red", markup=False, no_wrap=True, overflow="ellipsis")
+            self.progress.print(line, style="red", no_wrap=True, overflow="ellipsis")
             return
         metadata = landed.prediction.metadata
         answer = ", ".join(map(str, landed.prediction.outputs.values()))
         tokens = "–" if metadata.cached else str(metadata.usage.total_tokens)
         level, cost = metadata.cache_level or "–", dollars(metadata.cost_usd)
         line = self._line(landed.review, metadata.variant, answer, level, wait, tokens, cost)
-        self.progress.print(line, style="green" if metadata.cached else "", markup=False)
+        self.progress.print(line, style="green" if metadata.cached else "")
 
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
-        """Print the table of the variants and what must be said of the model."""
+        """Print the table of the variants and the remarks on the model."""
         columns = ["variant", "calls", "ok", "failed", "success rate", "mean run", "hit rate", "cost"]
         rows = [
             [

@@ -1,4 +1,4 @@
-"""What ``dspyq demo`` and ``dspyq up`` share: waiting for a worker, telling how a process ended, ending on SIGTERM."""
+"""Shared parts of ``dspyq demo`` and ``dspyq up``: wait for a worker, describe a process's end, exit on SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from types import FrameType
 
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.stack.embedded.log import last_lines
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 
 WORKER_COMMAND = "celery -A dspyq worker"
 READY_TIMEOUT_SECONDS = 60.0
-#: What a worker gets to finish what it runs; the jobs it leaves go to another.
+#: Time for a worker to finish its jobs; jobs that it leaves go to another worker.
 GRACE_SECONDS = 10.0
 _PING_SECONDS = 0.5
 _SHOWN_LOG_LINES = 12
 _SIGNAL_EXIT_STATUS = 128
-#: How a worker, or a command, begins the lines that say why it does not start.
+#: Start of the lines in which a worker or a command gives the reason for not starting.
 FAULT_MARK = "dspyq: "
 
 
 class StackFailed(DspyqError):
-    """A process of the stack ended or did not become ready; the message says which, and the last it said."""
+    """A process of the stack ended or did not become ready; the message names it and contains its last output."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def wait_for_worker(worker: TiedProcess, log: Path) -> None:
+def wait_for_worker(worker: SupervisedProcess, log: Path) -> None:
     """Wait until a worker answers.
 
     Raises:
@@ -60,18 +60,18 @@ def wait_for_worker(worker: TiedProcess, log: Path) -> None:
 
 
 def worker_answers() -> bool:
-    """Whether a worker answers a ping within half a second."""
+    """Return True if a worker answers a ping within half a second."""
     from dspyq.celery_app.application import app  # noqa: PLC0415 - its import must come after the settings' environment is complete
 
     return bool(app.control.broadcast("ping", reply=True, limit=1, timeout=_PING_SECONDS))
 
 
 def describe_end(name: str, status: int | None, log: Path | None = None) -> str:
-    """Say how a process ended that should run, with the end of its log.
+    """Describe the unexpected end of a process, with the end of its log.
 
     Args:
         name: Its name.
-        status: Its exit status as a shell tells it; None if it runs, but is of no use.
+        status: Its exit status as in a shell; None if it runs but did not become ready.
         log: Its log, if it has one.
     """
     if status is None:

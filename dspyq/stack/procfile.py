@@ -1,7 +1,7 @@
-"""A Procfile's processes: read by honcho, and shown as honcho shows them, a line each behind the process's name.
+"""A Procfile's processes: parsed by honcho, and shown as honcho does, each line after the process's name.
 
-They are not run by honcho's manager: it leaves its processes behind when it is killed itself, signals all of them at
-once and cannot say which one ended.
+They are not run by honcho's manager: when killed it leaves its processes behind, it signals all of them at once and
+does not report which one ended.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from honcho.colour import get_colours
 from honcho.environ import parse_procfile
 from honcho.printer import Message, Printer
 
+from dspyq.core.visible import visible_but_for_colours
 from dspyq.errors import ConfigurationError
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 from dspyq.stack.processes import WORKER_COMMAND
 
 PROCFILE = Path("Procfile")
 #: A shell that runs a command as its child would end at once on SIGTERM, and the command be killed as what it left
 #: behind. With a trap it waits for the command's end.
 _WAITS_FOR_ITS_COMMAND = "trap 'exit 143' TERM\n"
-#: What has ended may have left somebody behind who keeps its output open.
+#: Time to read the output of an ended process: its children may keep it open.
 _REST_SECONDS = 1.0
-#: What runs where the working directory has no Procfile.
+#: Commands for a working directory without a Procfile.
 DEFAULT_PROCESSES = {
     "worker": WORKER_COMMAND,
     "flower": "celery -A dspyq flower --address=127.0.0.1 --read_only=true",
@@ -55,22 +56,22 @@ def read_procfile() -> dict[str, str]:
     return processes
 
 
-def start_process(command: str, variables: Mapping[str, str], *, grace_seconds: float) -> TiedProcess:
+def start_process(command: str, variables: Mapping[str, str], *, grace_seconds: float) -> SupervisedProcess:
     """Start a Procfile's command in a shell, with programs of this Python's environment found first.
 
     Args:
         command: The command.
-        variables: What its environment has beside this process's own.
-        grace_seconds: How long it may take to end before it is killed.
+        variables: Variables added to this process's environment.
+        grace_seconds: Time to end before it is killed.
     """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **variables}
     shell = ["/bin/sh", "-c", _WAITS_FOR_ITS_COMMAND + command]
-    return TiedProcess(shell, environment=environment, output=subprocess.PIPE, grace_seconds=grace_seconds)
+    return SupervisedProcess(shell, environment=environment, output=subprocess.PIPE, grace_seconds=grace_seconds)
 
 
 class Echo:
-    """Prints what processes say.
+    """Prints the output of processes.
 
     Args:
         names: The processes that will be followed.
@@ -82,7 +83,7 @@ class Echo:
         self._lines: queue.Queue[Message] = queue.Queue()
         self._readers: list[threading.Thread] = []
 
-    def follow(self, name: str, process: TiedProcess) -> None:
+    def follow(self, name: str, process: SupervisedProcess) -> None:
         """Take over a process's output until it ends."""
         output, process.stdout = process.stdout, None  # it would be closed with the process, its end unread
         reader = threading.Thread(target=self._read, args=(name, output), name=f"output of {name}", daemon=True)
@@ -90,14 +91,14 @@ class Echo:
         self._readers.append(reader)
 
     def print_rest(self) -> None:
-        """Print what processes that have ended said while they ended."""
+        """Print the rest of the output of processes that have ended."""
         deadline = time.monotonic() + _REST_SECONDS
         for reader in self._readers:
             reader.join(max(0.0, deadline - time.monotonic()))
         self.print_for(0)
 
     def print_for(self, seconds: float) -> None:
-        """Print for so long what has been said and is being said; with 0, what has been said."""
+        """Print pending and new output for some seconds; with 0, only pending output."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -109,4 +110,5 @@ class Echo:
         with output:
             for line in output:
                 now = datetime.now(tz=UTC).astimezone()
-                self._lines.put(Message(type="line", data=line, time=now, name=name, colour=self._colours[name]))
+                text = visible_but_for_colours(line.decode(errors="replace").rstrip("\r\n"))
+                self._lines.put(Message(type="line", data=text or " ", time=now, name=name, colour=self._colours[name]))

@@ -1,4 +1,4 @@
-"""``dspyq up``: Redis, a model, workers and Flower on this machine, until they are told to end."""
+"""``dspyq up``: Redis, a model, workers and Flower on this machine, until they are stopped."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kombu.utils.url import maybe_sanitize_url
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from dspyq.config.secrets import scrub_shapes
 from dspyq.config.settings import DEFAULT_FILE, Settings, get_settings, load_settings
+from dspyq.console.output import PlainConsole
 from dspyq.console.steps import Steps
+from dspyq.core.private import make_private_folder, open_private
+from dspyq.core.redis_address import parse_address
 from dspyq.errors import ConfigurationError
 from dspyq.stack.demo_configuration import embedded_model, write_demo_configuration
 from dspyq.stack.embedded import loopback, require_extra
 from dspyq.stack.embedded.exclusive import alone_in
 from dspyq.stack.embedded.model import EmbeddedModel
 from dspyq.stack.embedded.progress import fetch_weights_visibly
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 from dspyq.stack.embedded.valkey import Valkey
 from dspyq.stack.embedded.weights import NAME
 from dspyq.stack.processes import WORKER_COMMAND, StackFailed, describe_end, ended_by_sigterm, worker_answers
 from dspyq.stack.procfile import Echo, read_procfile, start_process
 
-#: Redis's data, logs, and the configuration where there is no other.
+#: Folder of Redis's data, of logs, and of the configuration if there is no other.
 FOLDER = Path(".dspyq")
-#: Taken where they are free.
+#: File with the URL of the embedded Redis, password included, for other terminals of its user.
+_URL_FILE = FOLDER / "redis.url"
+#: Preferred ports, used if free.
 REDIS_PORT, MODEL_PORT, FLOWER_PORT = 6379, 8080, 5555
 _PRINT_SECONDS = 0.2
-#: What a worker may take to store and to close, once its predictions' time is over; it ends by itself before that.
+#: Time for a worker to store and close after its predictions' time is over; it ends by itself earlier.
 _CLOSE_SECONDS = 15.0
-#: How long an end may take before it is explained.
+#: Time of an end after which a message explains it.
 _EXPLAINED_AFTER_SECONDS = 1.0
 _REDIS_SETTINGS = frozenset({"redis_url", "broker_url", "result_url"})
 
@@ -51,8 +56,8 @@ def run_up() -> None:
         StackFailed: If a process ended by itself; all others are ended then too.
     """
     require_extra()
-    console = Console()
-    console.print("\n[bold]dspyq up[/]  Ctrl-C ends everything\n")
+    console = PlainConsole()
+    console.print(Text.assemble("\n", ("dspyq up", "bold"), "  Ctrl-C ends everything\n"))
     with ended_by_sigterm(), _alone():
         try:
             with ExitStack() as running:
@@ -66,6 +71,7 @@ def _alone() -> Iterator[None]:
     """Hold the folder: two servers would ruin one append-only file."""
     with ExitStack() as held:
         try:
+            make_private_folder(FOLDER)
             held.enter_context(alone_in(FOLDER, waits=False))
         except BlockingIOError:
             raise ConfigurationError(f"another dspyq up runs in {Path.cwd()}: end it first") from None
@@ -75,11 +81,11 @@ def _alone() -> Iterator[None]:
 
 
 class _Stack:
-    """The processes, which end in the opposite order of their start: a worker hands its jobs back to a living Redis.
+    """The processes, ended in reverse order of their start, so that a worker can hand its jobs back to Redis.
 
     Args:
-        running: What ends them.
-        console: Where their start is shown.
+        running: The exit stack that ends them.
+        console: The console for their start.
     """
 
     def __init__(self, running: ExitStack, console: Console) -> None:
@@ -87,10 +93,10 @@ class _Stack:
         self._console = console
         self._steps = Steps(console)
         self._logs: dict[str, Path] = {}
-        self._processes: dict[str, TiedProcess] = {}
+        self._processes: dict[str, SupervisedProcess] = {}
 
     def run(self) -> None:
-        """Start everything and print what it says; return never.
+        """Start everything and print its output; never return.
 
         Raises:
             ConfigurationError: If the configuration cannot be used.
@@ -100,9 +106,9 @@ class _Stack:
         os.environ["DSPYQ_CONFIG"] = str(path)
         settings = load_settings(path)
         if settings.logging.format == "auto":
-            os.environ["DSPYQ_LOGGING__FORMAT"] = "console"  # through a pipe, but to be read here
+            os.environ["DSPYQ_LOGGING__FORMAT"] = "console"  # through a pipe, but shown here
         if settings.model_fields_set & _REDIS_SETTINGS:
-            self._steps.ready("redis", maybe_sanitize_url(settings.jobs_url), "as configured")
+            self._steps.ready("redis", str(parse_address(settings.jobs_url)), "as configured")
         else:
             os.environ["DSPYQ_REDIS_URL"] = self._start_redis()
         self._run_procfile(grace_seconds=settings.delivery.shutdown_grace_seconds + _CLOSE_SECONDS)
@@ -124,7 +130,9 @@ class _Stack:
             valkey = Valkey(port=port, data_folder=FOLDER / "redis", log=self._log("redis"))
             self._running.enter_context(valkey)
         self._processes["redis"] = valkey
-        self._steps.ready("redis", valkey.url, f"Valkey {valkey.version}", valkey.ready_seconds)
+        self._steps.ready("redis", str(parse_address(valkey.url)), f"Valkey {valkey.version}", valkey.ready_seconds)
+        with open(_URL_FILE, "w", opener=open_private, encoding="utf-8") as file:
+            file.write(valkey.url)
         return valkey.url
 
     def _log(self, name: str) -> Path:
@@ -151,8 +159,8 @@ class _Stack:
         self._console.print(_how_to_ask(), highlight=False, soft_wrap=True)
         self._watch(echo, until=lambda: False)
 
-    def _end(self, name: str, process: TiedProcess, echo: Echo) -> None:
-        """End a process and print what it says meanwhile; another Ctrl-C does not wait for it."""
+    def _end(self, name: str, process: SupervisedProcess, echo: Echo) -> None:
+        """Stop a process and print its output meanwhile; another Ctrl-C kills it at once."""
         process.end()
         began, is_explained = time.monotonic(), False
         try:
@@ -168,7 +176,7 @@ class _Stack:
             process.close()
 
     def _watch(self, echo: Echo, until: Callable[[], bool]) -> None:
-        """Print what the processes say until something is so.
+        """Print the processes' output until a condition holds.
 
         Raises:
             StackFailed: If one of them ends.
@@ -182,20 +190,25 @@ class _Stack:
 
 
 def _configuration() -> Path | None:
-    """The user's configuration file, if there is one."""
+    """Return the user's configuration file, if there is one."""
     if named := os.environ.get("DSPYQ_CONFIG"):
         return Path(named)
     return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
 
 
 def _how_to_ask() -> str:
-    """Say how a program is asked, from another terminal."""
+    """Return instructions for calling a program from another terminal."""
     settings = get_settings()
     variables = [f"DSPYQ_CONFIG={os.environ['DSPYQ_CONFIG']}"]
     if (url := os.environ.get("DSPYQ_REDIS_URL")) and url != Settings.model_fields["redis_url"].default:
-        variables.append(f"DSPYQ_REDIS_URL={url}")
+        is_ours = _URL_FILE.exists() and _URL_FILE.read_text(encoding="utf-8") == url
+        shown = f'"$(cat {_URL_FILE})"' if is_ours else scrub_shapes(url)
+        variables.append(f"DSPYQ_REDIS_URL={shown}")
     lines = ["", "  Ask from another terminal, in this folder:", f"    export {' '.join(variables)}"]
     for program in settings.programs.values():
+        if program.unstated:
+            lines.append(f"    ({program.unstated})")
+            continue
         inputs = " ".join(f'{field.name}="…"' for field in program.signature.inputs)
         lines.append(f"    dspyq predict --program {program.name} {inputs}")
-    return escape("\n".join([*lines, ""]))
+    return "\n".join([*lines, ""])

@@ -9,6 +9,7 @@ import pytest
 
 from dspyq.stack.demo import REVIEWS
 from dspyq.stack.embedded import weights
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -60,7 +61,20 @@ def test_failed_predictions_are_shown_and_fail_the_command(demo, endpoint, tmp_p
     assert (next(tmp_path.glob("dspyq-demo-*")) / "worker.log").exists()
 
 
-def test_what_a_worker_refuses_is_told_in_its_lines(demo):
+def test_the_folder_of_a_killed_demo_is_removed_by_the_next(demo, endpoint, tmp_path):
+    endpoint.hold()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "dspyq", "demo", "--model", "openai/demo", "--api-base", endpoint.url]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as killed:
+        wait_until(lambda: list(tmp_path.glob("dspyq-demo-*/worker.log")), 60, "its folder")
+        killed.kill()
+    assert list(tmp_path.glob("dspyq-demo-*"))
+    endpoint.release()
+    assert demo("--model", "openai/demo", "--api-base", endpoint.url).returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_workers_refusal_is_shown_in_its_lines(demo):
     done = demo("--model", "openai/demo", "--api-base", "http://127.0.0.1:1/v1", "--api-key-env", "NO_SUCH_KEY")
     assert done.returncode == 1
     lines = done.stderr.splitlines()

@@ -9,7 +9,7 @@ from dspyq.stack.embedded import weights
 from dspyq.stack.embedded.model import EmbeddedModel, ModelNotStarted
 
 
-def test_it_answers_as_openai_does_and_obeys_a_schema():
+def test_it_answers_as_openai_does_and_follows_a_schema():
     file = weights.cache_folder() / "SmolLM2-135M-Instruct.Q4_1.gguf"
     if not file.exists():
         pytest.skip("its weights are not here; dspyq demo fetches them")
@@ -34,7 +34,7 @@ def test_it_answers_as_openai_does_and_obeys_a_schema():
     assert reply["model"] == weights.NAME
 
 
-def test_weights_that_do_not_load_are_told_in_a_line(tmp_path):
+def test_weights_that_do_not_load_are_reported_in_a_line(tmp_path):
     file = tmp_path / "no.gguf"
     file.write_bytes(b"no weights")
     with pytest.raises(ModelNotStarted, match="did not start") as refused:
@@ -42,7 +42,7 @@ def test_weights_that_do_not_load_are_told_in_a_line(tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_a_port_that_is_taken_is_told_in_a_line(endpoint, tmp_path):
+def test_a_taken_port_is_reported_in_a_line(endpoint, tmp_path):
     port = int(endpoint.url.split(":")[2].split("/")[0])
     with pytest.raises(ModelNotStarted, match=f"port {port} is taken"):
         EmbeddedModel(tmp_path / "no.gguf", port=port)

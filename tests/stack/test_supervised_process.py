@@ -9,14 +9,14 @@ import threading
 import psutil
 import pytest
 
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 from tests.support.processes import wait_until
 
 #: Starts a tied process, says its id, and waits to be killed.
 PARENT = """
 import os, sys, time
-from dspyq.stack.embedded.supervised_process import TiedProcess
-child = TiedProcess(sys.argv[1:], grace_seconds=0.5)
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
+child = SupervisedProcess(sys.argv[1:], grace_seconds=0.5)
 os.write(1, f"{child.pid}\\n".encode())  # at once, for its child writes there too
 time.sleep(60)
 """
@@ -82,7 +82,7 @@ def test_what_a_child_started_ends_too(parent):
 
 def test_a_child_outlives_the_thread_that_started_it():
     started = []
-    thread = threading.Thread(target=lambda: started.append(TiedProcess(SLEEP)))
+    thread = threading.Thread(target=lambda: started.append(SupervisedProcess(SLEEP)))
     thread.start()
     thread.join()
     with started[0] as child, pytest.raises(subprocess.TimeoutExpired):
@@ -90,7 +90,7 @@ def test_a_child_outlives_the_thread_that_started_it():
 
 
 def test_closing_ends_the_child_and_can_be_repeated():
-    child = TiedProcess(SLEEP)
+    child = SupervisedProcess(SLEEP)
     child.close()
     assert not is_running(child.pid)
     assert child.poll() == 128 + signal.SIGTERM
@@ -98,26 +98,26 @@ def test_closing_ends_the_child_and_can_be_repeated():
 
 
 def test_closing_is_bounded_where_a_child_ignores_it():
-    with TiedProcess(DEAF, output=subprocess.PIPE, grace_seconds=0.2) as child:
+    with SupervisedProcess(DEAF, output=subprocess.PIPE, grace_seconds=0.2) as child:
         assert child.stdout.readline() == b"deaf\n"
     assert child.poll() == 128 + signal.SIGKILL
     assert not is_running(child.pid)
 
 
 def test_the_exit_status_is_the_childs():
-    with TiedProcess(["sh", "-c", "exit 7"]) as child:
+    with SupervisedProcess(["sh", "-c", "exit 7"]) as child:
         assert child.wait(5) == 7
-    with TiedProcess(SLEEP) as child:
+    with SupervisedProcess(SLEEP) as child:
         child.send_signal(signal.SIGKILL)
         assert child.wait(5) == 128 + signal.SIGKILL
 
 
-def test_a_program_that_cannot_be_started_is_told():
+def test_a_program_that_cannot_be_started_raises():
     with pytest.raises(FileNotFoundError, match="no-such-program"):
-        TiedProcess(["no-such-program"])
+        SupervisedProcess(["no-such-program"])
 
 
 def test_closing_ends_a_child_whose_supervisor_was_killed():
-    with TiedProcess(SLEEP) as child:
+    with SupervisedProcess(SLEEP) as child:
         os.kill(psutil.Process(child.pid).ppid(), signal.SIGKILL)
     wait_until_gone(child.pid)

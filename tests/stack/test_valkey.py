@@ -1,5 +1,6 @@
-"""The embedded Valkey: starts, answers, keeps its data where it should, and says why it does not start."""
+"""The embedded Valkey: starts, answers, keeps its data in its folder, and raises the reason if it does not start."""
 
+import psutil
 import pytest
 import redis
 
@@ -11,7 +12,10 @@ def test_it_answers_on_loopback_until_it_is_closed():
     with Valkey() as valkey, redis.Redis.from_url(valkey.url) as client:
         assert client.ping()
         assert client.info("server")["process_id"] == valkey.pid
-        assert valkey.url == f"redis://127.0.0.1:{valkey.port}/0"
+        assert valkey.url.endswith(f"@127.0.0.1:{valkey.port}/0")
+        with redis.Redis(port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert valkey.url.partition("@")[0].rpartition(":")[2] not in " ".join(psutil.Process(valkey.pid).cmdline())
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert valkey.poll() == 0
     with redis.Redis.from_url(valkey.url) as client, pytest.raises(redis.ConnectionError):
@@ -34,12 +38,12 @@ def test_options_are_settings_of_valkey(tmp_path):
     assert "Ready to accept connections" in log.read_text()
 
 
-def test_a_port_that_is_taken_is_told_in_a_line():
+def test_a_taken_port_is_reported_in_a_line():
     with Valkey() as valkey, pytest.raises(ValkeyNotStarted, match=f"on port {valkey.port} .* already in use") as told:
         Valkey(port=valkey.port)
     assert "\n" not in str(told.value)
 
 
-def test_a_wrong_option_is_told_in_a_line():
+def test_a_wrong_option_is_reported_in_a_line():
     with pytest.raises(ValkeyNotStarted, match="no-such-option"):
         Valkey(options={"no-such-option": "1"})

@@ -117,7 +117,7 @@ def test_what_an_interrupted_download_left_is_neither_used_nor_kept(cache):
     assert not left.parent.exists()
 
 
-def test_without_an_index_the_error_is_a_line_that_says_what_to_do(cache):
+def test_without_an_index_the_error_is_a_line_with_the_remedy(cache):
     with pytest.raises(weights.WeightsUnavailable) as refused:
         weights.fetch_weights(lambda *_: None)
     told = in_one_line(refused)

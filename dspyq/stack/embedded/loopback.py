@@ -1,4 +1,4 @@
-"""Ports on the loopback address, and who answers there."""
+"""Free ports on the loopback address, and checks of servers there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ANSWER_TIMEOUT_SECONDS = 5.0
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return a port that nobody listens on now: the preferred one where it is free, any other where it is not.
+    """Return a free port: the preferred one if it is free, else any other.
 
     Another process can take it before the caller does.
     """
@@ -24,9 +24,9 @@ def free_port(preferred: int = 0) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on a port now."""
+    """Return True if a server could listen on a port now."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: just closed is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port just closed counts as free
         try:
             probe.bind((ADDRESS, port))
         except OSError:
@@ -35,7 +35,7 @@ def is_free(port: int) -> bool:
 
 
 def answers_http(port: int, path: str) -> bool:
-    """Whether a server on a port answers a GET with status 200."""
+    """Return True if a server on a port answers a GET with status 200."""
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=_ANSWER_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)

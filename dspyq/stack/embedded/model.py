@@ -15,13 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dspyq.core.private import open_private
 from dspyq.errors import DspyqError
 from dspyq.stack.embedded import loopback, weights
 from dspyq.stack.embedded.log import last_lines
 from dspyq.stack.embedded.progress import fetch_weights_visibly
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 
-#: Requests it answers at once; more wait.
+#: Number of concurrent requests; more wait.
 SLOTS = 2
 TOKENS_PER_SLOT = 2048
 #: Threads of one model wait for each other at every layer, so on a busy core each waits for the slowest: two threads
@@ -32,21 +33,21 @@ _POLL_SECONDS = 0.02
 
 
 class ModelNotStarted(DspyqError):
-    """The model's server ended or did not answer in time; the message holds the last it said."""
+    """The model's server ended or did not answer in time; the message contains its last output."""
 
 
-class EmbeddedModel(TiedProcess):
+class EmbeddedModel(SupervisedProcess):
     """The running embedded model.
 
     Args:
         weights_file: Its weights, as ``dspyq.stack.embedded.weights`` returns them.
         port: The loopback port; a free one where left out.
-        log: Where its log goes; nowhere where left out.
+        log: File of its log; none where left out.
 
     Attributes:
         name: The model as DSPy writes it.
         api_base: The endpoint's URL.
-        ready_seconds: How long it took to load.
+        ready_seconds: Time that it took to load.
 
     Raises:
         ModelNotStarted: If the port is taken or the weights do not load.
@@ -61,7 +62,7 @@ class EmbeddedModel(TiedProcess):
             raise ModelNotStarted(f"the embedded model's port {port} is taken")
         self.api_base = f"http://{loopback.ADDRESS}:{port}/v1"
         command = [sys.executable, "-m", __name__, "--port", str(port), "--weights", str(weights_file)]
-        with log.open("a+b") if log else tempfile.TemporaryFile() as output:
+        with open(log, "a+b", opener=open_private) if log else tempfile.TemporaryFile() as output:
             super().__init__(command, output=output)
             while not loopback.answers_http(port, "/health"):
                 if time.monotonic() - started > READY_TIMEOUT_SECONDS or self.poll() is not None:
@@ -74,7 +75,7 @@ class EmbeddedModel(TiedProcess):
 
 def serve(weights_file: Path, port: int, address: str = loopback.ADDRESS) -> None:
     """Serve the model in this process until ``SIGTERM`` or ``SIGINT``."""
-    import xllamacpp  # noqa: PLC0415 - llama.cpp is loaded by the process that runs it, not by the one that starts it
+    import xllamacpp  # noqa: PLC0415 - only the process that runs llama.cpp loads it
 
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before llama.cpp starts threads, which inherit it
@@ -89,11 +90,11 @@ def serve(weights_file: Path, port: int, address: str = loopback.ADDRESS) -> Non
     parameters.cpuparams.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
     server = xllamacpp.Server(parameters)
     signal.sigwait(ends)
-    del server  # it ends its threads
+    del server  # this ends its threads
 
 
 def main() -> None:
-    """Read the arguments and serve; the weights are fetched where they are not here."""
+    """Read the arguments and serve; missing weights are downloaded."""
     parser = argparse.ArgumentParser(description="Serve the embedded model behind an OpenAI-compatible endpoint.")
     parser.add_argument("--port", type=int, default=8080, help="the port (8080)")
     parser.add_argument("--address", default=loopback.ADDRESS, help="where to listen (this machine alone)")

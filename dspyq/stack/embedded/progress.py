@@ -1,4 +1,4 @@
-"""Fetching the embedded model where people watch: a bar on a terminal, a line now and then elsewhere."""
+"""Download of the embedded model with visible progress: a bar on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LINE_SECONDS = 2.0
 
 
 def fetch_weights_visibly(console: Console) -> Path:
-    """Return the weights as ``fetch_weights`` does, and show the download where there is one.
+    """Return the weights as ``fetch_weights`` does, and show the progress of a download.
 
     Raises:
-        WeightsUnavailable: As ``fetch_weights`` does.
+        WeightsUnavailable: If they cannot be downloaded, or are not as published.
     """
     if found := weights.find_weights():
         return found

@@ -1,4 +1,4 @@
-"""An adapter for very small models: the inputs, the instructions and the names of the outputs, and nothing else.
+"""Adapter for very small models: only the inputs, the instructions and the names of the outputs.
 
 DSPy's own adapters explain a format in some hundred tokens, which a model of 135 million parameters answers at random.
 It needs an endpoint that takes a JSON schema (``structured_outputs = true``): the schema, not the prompt, makes the

