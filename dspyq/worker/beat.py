@@ -7,18 +7,18 @@ from typing import Any
 from celery.beat import PersistentScheduler
 
 from dspyq.errors import ConfigurationError
-from dspyq.worker import lifecycle
+from dspyq.worker.refusal import refuse
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]  # celery ships no types
-    """Celery's own, which says in a line, not in a traceback, that it cannot write its file."""
+    """Celery's persistent scheduler, with a one-line error instead of a traceback if it cannot write its file."""
 
     def setup_schedule(self) -> None:
-        """Read the file and add what is configured."""
+        """Read the file and add the configured entries."""
         try:
             super().setup_schedule()
         except OSError as error:
-            lifecycle.refuse(
+            refuse(
                 ConfigurationError(
                     f"beat cannot write {self.schedule_filename}: {error.strerror}; name another file with --schedule, "
                     "or do without one with -S celery.beat.Scheduler: scheduled batches need none"
@@ -26,6 +26,6 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # celery ships no t
             )
 
     def _destroy_open_corrupted_schedule(self, exc: Exception) -> Any:
-        if isinstance(exc, OSError):  # nothing is wrong with the file
+        if isinstance(exc, OSError):  # the file itself is fine
             raise exc
         return super()._destroy_open_corrupted_schedule(exc)

@@ -1,6 +1,6 @@
-"""Notices a worker that lives but takes no jobs while it could, and restarts its consumer.
+"""Watchdog that restarts the consumer of a live worker that takes no jobs although it could.
 
-A living process says nothing: what counts is that it asks for jobs where jobs wait and it has room.
+A live process is no proof: the watchdog checks that the consumer polls while jobs wait and there is room.
 """
 
 from __future__ import annotations
@@ -9,33 +9,35 @@ import logging
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import redis
 
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.core.tolerated import survived
 from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.pauses import process_pauses
 
 logger = logging.getLogger("dspyq.progress")
 
 _LOOK_SECONDS = 1.0
-#: A consumer that asks for nothing for so many leases is not helped by restarting it.
+#: After this many leases without a poll, restarting the consumer does not help.
 _LEASES_BEYOND_HELP = 4
 
 
-class Progress:
+class ConsumerWatchdog:
     """Watches one worker's consumer.
 
     Args:
         consumer: Celery's consumer.
-        leases: What the process holds.
+        leases: The process's leases.
 
     Attributes:
-        restarts: How often the consumer was restarted.
-        stalled_seconds: For how long it has asked for nothing, though jobs waited and there was room; a restart does
-            not end that, asking does.
+        restarts: Number of restarts of the consumer.
+        stalled_seconds: Seconds without a poll although jobs waited and there was room; ended by a poll, not by a
+            restart.
     """
 
     def __init__(self, consumer: Any, leases: Leases) -> None:
@@ -48,12 +50,12 @@ class Progress:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether that is longer than a lease, when the consumer is restarted."""
+        """Return True if the stall is longer than a lease, which is when the consumer is restarted."""
         return self.stalled_seconds >= self._lease_seconds
 
     @property
     def is_beyond_help(self) -> bool:
-        """Whether restarting the consumer again and again has not helped."""
+        """Return True if repeated restarts of the consumer have not helped."""
         return self.stalled_seconds >= _LEASES_BEYOND_HELP * self._lease_seconds
 
     @property
@@ -61,8 +63,8 @@ class Progress:
         """The names of the queues it serves, paused ones too; an operator may have cancelled some."""
         return frozenset(self._consumer.app.amqp.queues.consume_from)
 
-    def look(self) -> None:
-        """Restart the consumer if it asked for nothing for a lease's time, though jobs waited and there was room."""
+    def check(self) -> None:
+        """Restart the consumer if it has not polled for a lease's time, although jobs waited and there was room."""
         now = time.monotonic()
         if not self._could_take():
             self._could_since = None
@@ -75,36 +77,36 @@ class Progress:
             return
         self._restart_after_seconds = self.stalled_seconds + self._lease_seconds
         self.restarts += 1
-        logger.error(Event("consumer_restarted", reason="jobs wait and this worker has room, but it asks for none"))
+        logger.error(Event("consumer_restarted", reason="jobs wait and there is room, but the consumer does not poll"))
         _cut(self._consumer)
 
     def _could_take(self) -> bool:
         room = get_settings().workers.concurrency * get_settings().workers.prefetch_multiplier
         if self._leases.held_count >= room:
             return False
-        return any(self._leases.records.backlog(queue) for queue in self.queues - process_pauses().queues)
+        wanted = self.queues - process_pauses().queues
+        return any(self._leases.records.backlog(queue) for queue in self._leases.records.queues() & wanted)
 
 
-def watch(consumer: Any) -> Progress:
+def watch(consumer: Any) -> ConsumerWatchdog:
     """Watch a worker's consumer until the process ends."""
-    progress = Progress(consumer, process_leases())
+    watchdog = ConsumerWatchdog(consumer, process_leases())
 
     def run() -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
-            try:
-                progress.look()
-            except redis.RedisError:
-                continue  # the beat says so, and there is nothing to take either
+            with survived("progress_thread"), suppress(redis.RedisError):  # the beat logs it, and nothing can be taken
+                watchdog.check()
 
     threading.Thread(target=run, name="dspyq-progress", daemon=True).start()
-    return progress
+    return watchdog
 
 
 def _cut(consumer: Any) -> None:
-    """End the consumer's connections; Celery then starts it anew, as after any lost connection."""
+    """Shut the consumer's connections down; Celery then restarts it, as after any lost connection."""
     for channel in list(consumer.connection.transport.channels if consumer.connection else ()):
         connection = getattr(channel.client, "connection", None)
         stream = connection and connection._sock  # noqa: SLF001 - disconnect() would close it under the reader's feet
         if stream is not None:
-            stream.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it is lost already
+                stream.shutdown(socket.SHUT_RDWR)

@@ -1,17 +1,20 @@
-"""Flower fitted to dspyq: every queue with what waits in it, and results only where content may be seen.
+"""Flower adapted to dspyq: every queue with its waiting jobs, and results only if content may be shown.
 
-What Flower shows of tasks comes from events and from workers, which leave content out by themselves. What is left is
-what it reads from Redis. Its handlers of those pages are replaced by ones derived from them.
+Events and workers already leave content out of Flower's pages. The rest comes from Redis; the handlers of those pages
+are replaced by subclasses.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
+from flower import command
 from flower.api.tasks import BaseTaskHandler, GetQueueLengths, TaskApply, TaskResult
+from flower.app import Flower
 from flower.urls import handlers
 from flower.views import BaseHandler
 from flower.views.broker import BrokerView
@@ -19,10 +22,14 @@ from tornado.web import url
 
 from dspyq.config.privacy import exception_type, hides_content
 from dspyq.delivery.leases import process_leases
+from dspyq.errors import ConfigurationError
+from dspyq.worker.refusal import refuse
+
+_LOOPBACK = "127.0.0.1"
 
 
 class _WaitingJobs:
-    """Flower's broker, over the job records and with the client of everything else: TLS and Sentinel work too."""
+    """Flower's broker, over the job records and with our Redis client, so that TLS and Sentinel work."""
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
         return await asyncio.to_thread(_count_waiting, names)
@@ -33,8 +40,8 @@ def _count_waiting(names: Iterable[str]) -> list[dict[str, Any]]:
     return [{"name": name, "messages": records.backlog(name)} for name in names]
 
 
-class _Queues(BaseHandler):  # type: ignore[misc]  # flower ships no types
-    """Shows the configured queues too that no worker serves: those need an operator most."""
+class _AllQueues(BaseHandler):  # type: ignore[misc]  # flower ships no types
+    """List of queues that includes configured ones without a worker, which need an operator most."""
 
     def get_broker(self) -> _WaitingJobs:
         return _WaitingJobs()
@@ -43,16 +50,16 @@ class _Queues(BaseHandler):  # type: ignore[misc]  # flower ships no types
         return sorted({*super().get_active_queue_names(), *self.capp.amqp.queues})
 
 
-class _BrokerView(_Queues, BrokerView):  # type: ignore[misc]  # flower ships no types
+class _BrokerView(_AllQueues, BrokerView):  # type: ignore[misc]  # flower ships no types
     pass
 
 
-class _QueueLengths(_Queues, GetQueueLengths):  # type: ignore[misc]  # flower ships no types
+class _QueueLengths(_AllQueues, GetQueueLengths):  # type: ignore[misc]  # flower ships no types
     pass
 
 
 class _Results(BaseTaskHandler):  # type: ignore[misc]  # flower ships no types
-    """Shows the state of a task, and of an exception its type."""
+    """Page of a task's result that shows its state, and only the type of an exception."""
 
     def update_response_result(self, response: dict[str, Any], result: Any) -> None:
         if not hides_content():
@@ -69,16 +76,48 @@ class _TaskApply(_Results, TaskApply):  # type: ignore[misc]  # flower ships no 
     pass
 
 
+class _Flower(Flower):  # type: ignore[misc]  # flower ships no types
+    """Flower that listens on this machine alone unless configured otherwise, and elsewhere requires a login."""
+
+    def start_http_server(self) -> int | None:
+        """Listen, and return the port; end the process if the page would be open to other machines without a login."""
+        self.options.address = self.options.address or _LOOPBACK
+        if not (self.options.unix_socket or _is_of_this_machine(self.options.address) or _asks_to_log_in(self.options)):
+            refuse(
+                ConfigurationError(
+                    f"Flower would listen at {self.options.address} without a password: set FLOWER_BASIC_AUTH="
+                    "user:password (or --auth with --auth_provider), or leave the address out to listen to this "
+                    "machine alone"
+                )
+            )
+        port: int | None = super().start_http_server()
+        return port
+
+
+def _is_of_this_machine(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _asks_to_log_in(options: Any) -> bool:
+    logins = options.basic_auth or []
+    has_passwords = all(user and password for user, _, password in (each.partition(":") for each in logins))
+    return bool((logins and has_passwords) or (options.auth and options.auth_provider))
+
+
 _REPLACED = {BrokerView: _BrokerView, GetQueueLengths: _QueueLengths, TaskResult: _TaskResult, TaskApply: _TaskApply}
 
 
 def fit(app: Celery) -> None:
-    """Fit the Flower of this process.
+    """Adapt the Flower of this process.
 
     Args:
         app: The Celery application, which Flower takes results from only if it is the default one.
     """
     app.set_default()
+    command.Flower = _Flower
     handlers[:] = [_replaced(handler) for handler in handlers]
 
 

@@ -1,4 +1,4 @@
-"""A job in a worker, as remote control and Flower see it."""
+"""Request of a job in a worker, for remote control and Flower."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from celery.worker import request
 from dspyq.config.privacy import HIDDEN
 
 
-class Request(request.Request):  # type: ignore[misc]  # celery ships no types
-    """Celery's own, without its arguments."""
+class JobRequest(request.Request):  # type: ignore[misc]  # celery ships no types
+    """Celery's request, without its arguments."""
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         super().__init__(message, *args, **options)
-        if not self._decoded:  # what the loop has read need not be read again by the thread that runs it
+        if not self._decoded:  # decoded by the loop, so the running thread need not decode it again
             self._body, self._content_type, self._content_encoding = message.payload, None, None
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
-        """Return what ``celery inspect`` shows."""
+        """Return the fields for ``celery inspect``."""
         return {**super().info(safe=safe), "args": HIDDEN, "kwargs": HIDDEN}
 
     def __repr__(self) -> str:
-        """Return what Celery's log shows."""
+        """Return the text for Celery's log."""
         return f"<{type(self).__name__}: {self.humaninfo()}>"

@@ -1,47 +1,60 @@
-"""A worker's life: what happens before it takes its first job and after its last."""
+"""Lifecycle of a worker: steps before its first job and after its last."""
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
+import redis
 from celery import signals
+from click.core import ParameterSource
 
 from dspyq.celery_app.application import app, configuration
-from dspyq.celery_app.revocation import tell
-from dspyq.config.settings import get_settings
-from dspyq.core import process_tuning as memory
+from dspyq.celery_app.revocation import notify_callers
+from dspyq.config.settings import Settings, get_settings
+from dspyq.core import process_tuning, systemd
 from dspyq.core.events import Event
+from dspyq.core.redis_address import parse_address
+from dspyq.delivery.beat import process_beat
 from dspyq.delivery.leases import process_leases
 from dspyq.delivery.pauses import process_pauses
+from dspyq.delivery.queues import stray_queues
+from dspyq.delivery.quiet_queues import process_quiet_queues
+from dspyq.delivery.versions import process_versions
 from dspyq.errors import ConfigurationError, DspyqError
-from dspyq.guards.queue_pauser import Gates, Upkeep
+from dspyq.guards.queue_pauser import QueuePauser, Upkeep
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.server import look_at_servers
 from dspyq.tracing.tracing import process_tracing
-from dspyq.worker import consumer_watchdog as progress
-from dspyq.worker import privacy, shutdown
+from dspyq.worker import consumer_watchdog, parent, privacy, shutdown
 from dspyq.worker import scheduled_batches as batches
 from dspyq.worker.logs import setup as logs
 from dspyq.worker.logs.render import find_context_with
+from dspyq.worker.refusal import refuse
+
+if TYPE_CHECKING:
+    from dspyq.tracing.spans import Tracing
 
 logger = logging.getLogger("dspyq.worker")
 
-#: What an endpoint of traces that does not answer may cost a worker's end.
+#: Longest delay of a worker's end by a trace endpoint that does not answer.
 _EXPORT_SECONDS = 3.0
 
 
 #: Predictions run in threads, or one by one.
 _POOLS = {"celery.concurrency.thread", "celery.concurrency.solo"}
-#: In the command line's arguments, joined by NUL.
+#: Pattern in the command line's arguments, joined by NUL.
 _ASKS_FOR_PREFORK = re.compile(r"\0(?:-P|--pool)[\0=]?prefork(?:\0|$)")
 
 
 def refuse_a_faulty_configuration() -> None:
-    """End the process with a line for each fault: Celery would show the first of them at the end of a traceback."""
+    """End the process with a line for each fault; Celery would show only the first, after a traceback."""
     try:
         get_settings()
     except ConfigurationError as error:
@@ -49,15 +62,17 @@ def refuse_a_faulty_configuration() -> None:
 
 
 def connect() -> None:
-    """Have Celery call this module; receivers are held strongly, for nothing else does."""
+    """Connect this module to Celery's signals; with strong references, as nothing else holds the receivers."""
+    parent.end_with_parent()
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
     logs.connect()
     signals.celeryd_after_setup.connect(_prepare, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
+    signals.worker_shutting_down.connect(lambda **_: systemd.notify("STOPPING=1"), weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
     signals.worker_shutdown.connect(_end, weak=False)
     signals.beat_init.connect(batches.begin_beat, weak=False)
-    command = click.get_current_context(silent=True)  # Celery's command line, where it is what loads this module
+    command = click.get_current_context(silent=True)  # Celery's command line, if it loads this module
     if command is not None and command.invoked_subcommand == "flower":
         _fit_flower()
 
@@ -70,45 +85,56 @@ def _fit_flower() -> None:
 
 
 def _prepare(instance: Any, **_: Any) -> None:
-    """Build the programs of the queues this worker serves; say in a line each what is wrong, and do not start."""
-    # Celery takes the working directory off the path again once it has found this app; the user's programs are there.
+    """Build the programs of the queues this worker serves; on faults, print a line for each and do not start."""
+    # Celery removes the working directory from the path once it has found this app; the user's programs are there.
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
         _check_pool(instance.pool_cls)
         _check_broker(instance.app)
         _reach_redis()
-        # DSPy is loaded here, not when this module is: Flower and beat load it too and have no use for DSPy.
-        from dspyq.guards.model import Guards  # noqa: PLC0415
-        from dspyq.programs.engine import running_log_context  # noqa: PLC0415
-        from dspyq.programs.runner import build_programs  # noqa: PLC0415
-        from dspyq.worker.body import install  # noqa: PLC0415
-        from dspyq.worker.monitoring.scoring import Scoring  # noqa: PLC0415
-        from dspyq.worker.monitoring.serving import Monitoring  # noqa: PLC0415
+        # DSPy is loaded here, not with this module, which Flower and beat load too without a need for DSPy.
+        from dspyq.guards.killed import KilledArms  # noqa: PLC0415 - as stated above, and so all of these
+        from dspyq.guards.model import Guards  # noqa: PLC0415 - as above
+        from dspyq.programs.runner import build_programs  # noqa: PLC0415 - as above
+        from dspyq.programs.running_ledger import running_log_context  # noqa: PLC0415 - as above
+        from dspyq.worker.body import install  # noqa: PLC0415 - as above
+        from dspyq.worker.monitoring.scoring import Scoring  # noqa: PLC0415 - as above
+        from dspyq.worker.monitoring.serving import Monitoring, WorkerParts  # noqa: PLC0415 - as above
+        from dspyq.worker.refereeing import Refereeing  # noqa: PLC0415 - as above
+        from dspyq.worker.versions import serve_versions  # noqa: PLC0415 - as above
 
-        memory.share_heaps()
+        process_tuning.share_heaps()
         settings = get_settings()
         find_context_with(running_log_context)
         instance.quiet = instance.quiet or logs.is_json(settings)  # no banner among lines of JSON
         if tracing := process_tracing():
             tracing.become_global()
+            _count_lost_spans(tracing)
         served = set(instance.app.amqp.queues.consume_from)
-        guards, gates = Guards(settings, jobs_client()), Gates(process_pauses())
-        scoring, upkeep = Scoring(settings, served), Upkeep(guards.catch_up, gates.open_what_may_be)
-        install(build_programs(settings, served, guards), guards, gates, scoring)
+        guards, killed = Guards(settings, jobs_client()), KilledArms(jobs_client())
+        pauser = QueuePauser(process_pauses(), killed.queues)
+        scoring, upkeep = Scoring(settings, served), Upkeep(guards.catch_up, pauser.resume_due)
+        refereeing = Refereeing(settings, jobs_client(), instance.hostname)
+        runners = build_programs(settings, served, guards)
+        serve_versions(settings, runners)
+        install(runners, guards, pauser, scoring)
         logs.route_structlog()
         monitoring = None
         if settings.metrics.port is not None:
-            monitoring = Monitoring(settings, served, guards, process_leases(), process_pauses(), upkeep, scoring)
+            parts = WorkerParts(served, guards, process_leases(), process_beat(), process_pauses(), upkeep, scoring)
+            monitoring = Monitoring(settings, parts)
 
         def begin(sender: Any, **_: Any) -> None:
             scoring.start()
             upkeep.start()
-            watched = progress.watch(sender)
+            refereeing.start()
+            watched = consumer_watchdog.watch(sender)
             if monitoring is not None:
                 monitoring.begin(watched)
 
         signals.worker_ready.connect(begin, weak=False)
+        signals.worker_shutdown.connect(lambda **_: refereeing.stop(), weak=False)
         signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
         if monitoring is not None:
             signals.worker_shutting_down.connect(monitoring.end, weak=False)
@@ -116,17 +142,16 @@ def _prepare(instance: Any, **_: Any) -> None:
         refuse(error)
 
 
-def refuse(error: DspyqError) -> NoReturn:
-    """End the process with a line for each fault."""
-    for fault in error.faults if isinstance(error, ConfigurationError) else (str(error),):
-        # Plain text, past the log: nothing runs yet, and whoever starts the worker reads it.
-        print(f"dspyq: {fault}", file=sys.__stderr__)
-    raise SystemExit(1) from None
+def _count_lost_spans(tracing: Tracing) -> None:
+    from dspyq.guards.metrics import SPANS_LOST  # noqa: PLC0415 - beat and Flower have no metrics
+
+    if tracing.export is not None:
+        tracing.export.count_lost = SPANS_LOST.inc
 
 
 def _check_pool(pool: Any) -> None:
-    """Forked children would share what their parent holds: leases, connections to models and counts."""
-    # Celery takes prefork on its command line for its own default, and the pool of the settings in its place.
+    """Refuse pools that fork: children would share their parent's leases, connections to models and counts."""
+    # Celery treats prefork on its command line as its default, and uses the pool of the settings instead.
     is_asked_for = _ASKS_FOR_PREFORK.search("\0".join(sys.argv)) is not None
     if is_asked_for or pool.__module__ not in _POOLS:
         name = "prefork" if is_asked_for else pool.__module__.rpartition(".")[2]
@@ -137,32 +162,60 @@ def _check_pool(pool: Any) -> None:
 
 
 def _check_broker(app: Any) -> None:
-    """Celery's own ways of naming a broker or backend would have it listen, or store, where nobody else looks."""
-    wanted = configuration(get_settings())
-    if app.conf.broker_url != wanted["broker_url"]:
+    """Refuse a broker or result backend set by Celery's own options: producers would use another one."""
+    settings = get_settings()
+    wanted = configuration(settings)
+    if not all(_is_broker(url, settings) for url in (app.conf.broker_url, *_stated("broker"))):
         raise ConfigurationError("the broker is another one than the settings': set DSPYQ_REDIS_URL, not Celery's -b")
-    if app.conf.result_backend != wanted["result_backend"]:
+    if app.conf.result_backend != wanted["result_backend"] or _stated("result_backend"):
         raise ConfigurationError("the result backend is another one than the settings': set DSPYQ_RESULT_URL instead")
+
+
+def _stated(option: str) -> list[str]:
+    """Return an option stated on Celery's command line, not one from the environment."""
+    command = click.get_current_context(silent=True)
+    if command is None or (root := command.find_root()).get_parameter_source(option) != ParameterSource.COMMANDLINE:
+        return []
+    return [root.params[option]]
+
+
+def _is_broker(url: str, settings: Settings) -> bool:
+    """Return True if a URL is the broker of the settings, or equivalent to it."""
+    address = parse_address(settings.jobs_url)
+    with suppress(ValueError):
+        return url == address.celery_url or parse_address(url) == address
+    return False
 
 
 def _reach_redis() -> None:
     with redis_errors("start the worker"):
-        jobs_client().ping()
-        answers_client().ping()
+        found = look_at_servers(get_settings(), jobs_client(), answers_client())
+    if faults := [each.text for each in found if each.is_fault]:
+        raise ConfigurationError(faults)
+    for each in found:
+        logger.warning(Event("redis_not_looked_at", reason=each.text))
 
 
 def _begin(sender: Any, **_: Any) -> None:
     queues = sorted(sender.app.amqp.queues.consume_from)
     concurrency = sender.controller.concurrency
     logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues))
-    leases = process_leases()
-    leases.tell = tell
-    leases.start()
-    memory.settle()
+    leases, beat = process_leases(), process_beat()
+    beat.sweeper.notify_callers = notify_callers
+    process_versions().consumed = consumed = lambda: list(sender.app.amqp.queues.consume_from)
+    beat.start()
+    room = concurrency * sender.app.conf.worker_prefetch_multiplier or math.inf  # 0 is Celery's word for no limit
+    process_quiet_queues().start(consumed, lambda: leases.held_count < room)
+    with suppress(redis.RedisError):  # the beat logs it
+        for stray in stray_queues():
+            logger.warning(Event("queue_without_worker", reason=stray))
+    process_tuning.settle()
+    systemd.notify("READY=1")
 
 
 def _end(**_: Any) -> None:
+    process_quiet_queues().stop()
     shutdown.wait_for_batches()
-    process_leases().stop()
+    process_beat().stop()
     if tracing := process_tracing():
         tracing.close(_EXPORT_SECONDS)

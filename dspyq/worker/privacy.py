@@ -1,8 +1,8 @@
-"""Keeps what users wrote and what models answered out of a worker's log and out of its replies to ``celery inspect``.
+"""Keep users' inputs and models' outputs out of a worker's log and its replies to ``celery inspect``.
 
-The log is cleaned where Python makes its records, so that it holds for every handler, format and level. Cleaned are
-our own records, those of the libraries that handle jobs, and what a program prints or warns of while it runs. A user's
-own loggers are left alone: what they say is said deliberately.
+Records are cleaned where Python creates them, so that this holds for every handler, format and level. It covers our
+own records, those of the libraries that handle jobs, and a running program's prints and warnings. Users' own loggers
+are left alone: they log content deliberately.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from dspyq.delivery.task import DeliveredTask
 logger = logging.getLogger(__name__)
 
 _PACKAGES = frozenset({
-    "asyncio", "celery", "concurrent", "dspyq", "flower", "kombu", "tornado",
+    "asyncio", "celery", "concurrent", "config", "dspyq", "flower", "kombu", "producer", "tornado", "workers",
 })  # fmt: skip
-#: What Celery's records on a task may show of it.
+#: Fields that Celery's records on a task may show.
 _SHOWN_FIELDS = frozenset({"description", "eta", "hostname", "id", "internal", "name", "runtime"})
-#: Celery's records with a message's body in them, as text.
+#: Celery's records that contain a message's body as text.
 _DUMPS = frozenset({
     consumer.INVALID_TASK_ERROR, consumer.MESSAGE_DECODE_ERROR, consumer.UNKNOWN_FORMAT, consumer.UNKNOWN_TASK_ERROR,
 })  # fmt: skip
-#: Where a pool writes down every call, as text.
+#: Loggers of pools, which log every call as text.
 _POOL = "celery.pool"
-#: What these say is about Redis, and an operator needs it.
+#: Loggers whose messages are about Redis, which operators need.
 _REDIS_ERRORS = (redis.RedisError, OperationalError)
 _WARNING = re.compile(r".*?:\d+: \w+: ")
 _OUTSIDE_BODY = "Exception raised outside body: "
@@ -46,8 +46,8 @@ def hide_content(**_: Any) -> None:
     """Hide content for the life of this process, unless ``logging.include_content`` is set."""
     if not hides_content():
         return
-    DeliveredTask.Request = "dspyq.worker.job_request:Request"
-    trace.saferepr = _hide  # the text of a result: nothing would show it, and it takes a while to make
+    DeliveredTask.Request = "dspyq.worker.job_request:JobRequest"
+    trace.saferepr = _hide  # the text of a result, which is never shown and slow to make
     make_record = logging.getLogRecordFactory()
 
     def make_record_without_content(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -65,12 +65,12 @@ def _hide(*_: Any) -> str:
 
 
 class _Printed(logging.Filter):
-    """Leaves out what programs print, and says so once."""
+    """Filter that drops what programs print, and logs that once."""
 
     _has_said_so = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Decide on a piece of what was printed."""
+        """Filter a piece of printed text."""
         if not _may_be_a_program():
             return True
         if self._has_said_so:
@@ -97,7 +97,7 @@ def _clean(record: logging.LogRecord) -> None:
 
 
 def _may_be_a_program() -> bool:
-    """Whether this is, or may have been started by, the thread of a task."""
+    """Return True if this is a task's thread, or may have been started by one."""
     return bool(celery.current_task) or threading.current_thread() is not threading.main_thread()
 
 
@@ -113,7 +113,7 @@ def _clean_warning(text: str) -> str:
 def _clean_arguments(record: logging.LogRecord) -> None:
     given = record.args
     if isinstance(given, dict):
-        # In place: Celery hands the same dict on as ``record.data``, for formatters that write it whole.
+        # In place: Celery passes the same dict as ``record.data``, which some formatters write whole.
         given.update({name: _clean_field(name, value) for name, value in given.items()})
     elif isinstance(given, tuple):
         shows_text = record.msg not in _DUMPS and record.name != _POOL
@@ -130,7 +130,7 @@ def _clean_field(name: str, value: object) -> object:
 
 
 def _clean_argument(value: object, *, shows_text: bool) -> object:
-    """Leave numbers, texts and Redis's errors; another exception, a message or a collection is shown by its type."""
+    """Keep numbers, texts and Redis's errors; show any other exception, message or collection by its type."""
     if isinstance(value, str):
         return value if shows_text else HIDDEN
     if value is None or isinstance(value, (int, float, *_REDIS_ERRORS)):
@@ -139,9 +139,9 @@ def _clean_argument(value: object, *, shows_text: bool) -> object:
 
 
 def _clean_traceback(error: BaseException) -> str:
-    """Return where an exception and what it came from were raised, with their types in place of their texts.
+    """Return the traceback of an exception and its causes, with types in place of texts.
 
-    The lines of code are left out as well: texts stand in them.
+    Lines of code are left out too, as they may contain texts.
     """
     parts: list[str] = []
     seen: set[int] = set()

@@ -1,22 +1,25 @@
-"""What is told of one run of a prediction: its log context and trace while it lasts, and its entry at its end."""
+"""Observability of one run of a prediction: its log context and trace while it lasts, and its log entry at the end."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Task, signals
 from celery.app.task import Context
+from prometheus_client import Histogram
 
-from dspyq.client.prediction_log import prediction_event
+from dspyq.client.prediction_log import PredictionOutcome, prediction_event
 from dspyq.config.privacy import exception_type, hides_content
 from dspyq.config.settings import get_settings
 from dspyq.core.events import NO_CONTEXT, Event, log_context
+from dspyq.delivery.task_run import task_run
 from dspyq.errors import AccountRefused, BreakerOpen, BudgetExceeded, RateLimited, Unavailable
-from dspyq.guards.interruptions import Interruption, Postponement, Refusal
-from dspyq.guards.ledger import Answer, Ledger
+from dspyq.guards.call_records import ProgramAnswer
+from dspyq.guards.interruptions import ArmKilled, Interruption, Refusal, RetryLater
+from dspyq.guards.ledger import Ledger
 from dspyq.prediction.request import Header
 from dspyq.programs.run_spans import ProcessSpan, begin_process
 
@@ -30,66 +33,74 @@ _GUARDS: dict[type[Unavailable], str] = {
 }
 
 
-class Report:
-    """What is told of one run, from its thread.
+class RunReport:
+    """Log context, span and log entry of one run, used from its thread.
 
-    It lasts until Celery is done with the run: what stores its result and sends its links belongs to it too.
+    It lasts until Celery is done with the run, so it includes storing the result and sending the links.
 
     Args:
         context: The task's request.
-        inputs: The prediction's inputs; told only where content may be shown.
+        inputs: The prediction's inputs; logged only if the settings allow content.
+
+    Attributes:
+        ledger: The run's model calls, once there may be some.
+        to_score: Has the answer scored, once it is stored; its argument is true if an experiment waits for its scores.
+        overhead: The histogram of overhead, and the monotonic second after which time counts as overhead.
     """
 
     def __init__(self, context: Context, inputs: Mapping[str, Any]) -> None:
         self._began_at = time.monotonic()
-        self._context = context
+        # Not the request itself, which keeps this report: in a circle both would stay until the collector finds them.
+        self._task_id: str = context.id
         self._inputs = inputs
         self._header: Header | None = None
         self._span: ProcessSpan | None = None
-        context.dspyq_report = self
-        log_context.set({"task_id": context.id})
+        self.ledger: Ledger | None = None
+        self.to_score: Callable[[bool], None] | None = None
+        self.overhead: tuple[Histogram, float] | None = None
+        task_run(context).keep(self)
+        log_context.set({"task_id": self._task_id})
 
-    def begin(self, header: Header) -> None:
-        """Say of everything from here on what was asked."""
+    def begin(self, context: Context, header: Header) -> None:
+        """Add the prediction's request, program and variant to the log context, and begin its span."""
         self._header = header
         log_context.set(
             {
                 "request_id": header.request_id,
-                "task_id": self._context.id,
+                "task_id": self._task_id,
                 "program": header.program,
                 "variant": header.variant,
             }
         )
-        self._span = begin_process(self._context, header)
+        self._span = begin_process(context, header)
 
     def answered(self, answer: Mapping[str, Any]) -> None:
-        """Tell of an answer."""
+        """Log an answer."""
         metadata = answer["metadata"]
         cache_level, is_fallback = metadata["cache_level"], metadata["fallback"] is not None
-        self._tell(
-            logging.INFO,
+        outcome = PredictionOutcome(
             "fallback" if is_fallback else "success",
-            cache_level=cache_level,
             duration_seconds=self._seconds if cache_level else metadata["duration_seconds"],
+            cache_level=cache_level,
             tokens=0 if cache_level else metadata["usage"]["total_tokens"],
             cost_usd=metadata["cost_usd"],
-            outputs=answer["outputs"],
         )
+        self._write(logging.INFO, outcome, answer["outputs"])
 
     def failed(self, error: Exception) -> None:
-        """Tell of an error that the callers get."""
-        spent = Answer(outputs={}, calls=self._ledger.calls if self._ledger else ())
-        self._tell(
-            logging.ERROR,
+        """Log an error returned to callers."""
+        spent = ProgramAnswer(outputs={}, calls=self.ledger.calls if self.ledger else ())
+        outcome = PredictionOutcome(
             "error",
-            duration_seconds=self._ledger.running_seconds if self._ledger else self._seconds,
+            duration_seconds=self.ledger.running_seconds if self.ledger else self._seconds,
             tokens=spent.prompt_tokens + spent.completion_tokens,
             cost_usd=spent.cost_usd,
             error=exception_type(repr(error)) if hides_content() else f"{type(error).__name__}: {error}",
         )
+        self._write(logging.ERROR, outcome)
 
     def interrupted(self, interruption: Interruption) -> None:
-        """Tell of a refusal or a postponement, whatever becomes of the job then."""
+        """Log a refusal or a postponement."""
         if isinstance(interruption, Refusal):
             error = interruption.error
             event = Event(
@@ -99,7 +110,15 @@ class Report:
                 error=type(error).__name__,
                 wait_seconds=round(interruption.wait_seconds, 3),
             )
-        elif isinstance(interruption, Postponement):
+        elif isinstance(interruption, ArmKilled):
+            event = Event(
+                "refusal",
+                guard="experiment",
+                model=self._model,
+                error=type(interruption.error).__name__,
+                wait_seconds=0.0,
+            )
+        elif isinstance(interruption, RetryLater):
             event = Event("postponement", model=self._model, wait_seconds=round(interruption.wait_seconds, 3))
         else:
             return
@@ -114,12 +133,6 @@ class Report:
             self._span.end()
 
     @property
-    def _ledger(self) -> Ledger | None:
-        """The run's model calls, once there may be some."""
-        ledger: Ledger | None = getattr(self._context, "ledger", None)
-        return ledger
-
-    @property
     def _seconds(self) -> float:
         return time.monotonic() - self._began_at
 
@@ -131,8 +144,8 @@ class Report:
         variant = program.variants.get(self._header.variant) if program else None
         return variant.model.name if variant else None
 
-    def _tell(self, level: int, status: str, *, outputs: Mapping[str, Any] | None = None, **fields: Any) -> None:
-        event = prediction_event(self._header, task_id=self._context.id, model=self._model, status=status, **fields)
+    def _write(self, level: int, outcome: PredictionOutcome, outputs: Mapping[str, Any] | None = None) -> None:
+        event = prediction_event(self._header, outcome, task_id=self._task_id, model=self._model)
         if not hides_content():
             event.fields |= {"inputs": dict(self._inputs), "outputs": outputs}
         logger.log(level, event)
@@ -141,9 +154,11 @@ class Report:
 
 
 def _close(task: Task, **_: Any) -> None:
-    report: Report | None = getattr(task.request, "dspyq_report", None)
+    report = task_run(task.request).find(RunReport)
     if report is not None:
         report.close()
+        if report.to_score is not None:
+            report.to_score(task_run(task.request).awaits_scores)
 
 
 signals.task_postrun.connect(_close, weak=False)

@@ -1,4 +1,4 @@
-"""Scheduled batches: what a tick of Celery's beat does, and the processes that run the batches.
+"""Scheduled batches: the task of beat's tick, and the processes that run the batches.
 
 A batch runs for hours, so it takes no thread of the pool: the tick claims what is due, starts a process for it and is
 done. The process keeps the claim itself and may go on while this worker is busy or frozen. It is tied to the worker by
@@ -8,12 +8,12 @@ it resumed, here or elsewhere.
 
 from __future__ import annotations
 
-import functools
 import logging
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,28 @@ import redis
 from kombu.exceptions import OperationalError
 
 from dspyq.batch.schedule import ClaimedTime, Schedule, process_schedule
-from dspyq.celery_app.application import BATCH_QUEUE, TICK_NAME, app
-from dspyq.config.batches import Batch
+from dspyq.celery_app.application import app
+from dspyq.config.batches import ScheduledBatch
 from dspyq.config.settings import get_settings
 from dspyq.core.crontab import Occurrence
 from dspyq.core.events import Event
+from dspyq.core.names import BATCH_QUEUE, TICK_NAME
+from dspyq.core.private import open_private
+from dspyq.core.runtime import per_runtime
+from dspyq.core.tolerated import survived
 
 logger = logging.getLogger("dspyq.batches")
 
-#: What runs a claimed time: its arguments are name, label and token.
+#: Module that runs a claimed time, with name, label and token as arguments.
 COMMAND = (sys.executable, "-m", "dspyq.cli.batch.scheduled")
-#: The exit statuses of a batch that has ended. Another one has given its time back, or died: the next tick sees to it.
+#: Exit statuses of an ended batch. With any other, the time was released or the process died: the next tick handles it.
 _ENDED = frozenset({0, 1, 2})
 _LOOK_SECONDS = 0.05
 _RENEWALS_PER_LEASE = 3
 
 
 class Supervisor:
-    """The batches this worker runs. Any thread may call any method.
+    """Runs this worker's batches. Any thread may call any method.
 
     Args:
         schedule: The claims.
@@ -52,11 +56,11 @@ class Supervisor:
 
     @property
     def running_count(self) -> int:
-        """How many processes run."""
+        """Number of running processes."""
         return len(self._running)
 
-    def start_due(self, batch: Batch) -> None:
-        """Claim what is due of a batch and start it; nothing where nothing is, or another runs it."""
+    def start_due(self, batch: ScheduledBatch) -> None:
+        """Claim a due time of a batch and start it, unless none is due or another worker runs it."""
         with self._starting:
             claimed = None if self._is_closing else self._schedule.claim(batch)
             if claimed is None:
@@ -76,13 +80,12 @@ class Supervisor:
         ).start()
 
     def stop(self) -> None:
-        """Tell all of them to stop and to give their times back, and start no more."""
+        """Stop all of them, which releases their times, and start no more."""
         with self._starting:
             self._is_closing = True
             running = list(self._running.values())
         for process in running:
-            if process.stdin:
-                process.stdin.close()
+            _close_input(process)
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until all of them have ended."""
@@ -90,17 +93,16 @@ class Supervisor:
         while self._running and time.monotonic() < end_at:
             time.sleep(_LOOK_SECONDS)
 
-    def _watch(self, batch: Batch, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, batch: ScheduledBatch, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> None:
         status = self._wait(claimed, process)
         try:
-            # Where it has said how it ended, this changes nothing.
-            self._schedule.end(claimed, "lost", note=f"its process ended with {status} and did not say why")
+            # If it has recorded its end, this changes nothing.
+            self._schedule.end(claimed, "lost", note=f"its process ended with {status} and recorded no reason")
         except redis.RedisError as error:
             _say("scheduled_batch_end_not_told", claimed, is_warning=True, error=type(error).__name__)
         finally:
             del self._running[claimed]
-            if process.stdin:
-                process.stdin.close()
+            _close_input(process)
         _say("scheduled_batch_ended", claimed, exit_status=status)
         if status in _ENDED:
             self._go_on(batch)
@@ -108,23 +110,34 @@ class Supervisor:
     def _wait(self, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> int:
         """Wait until a process has ended and return its status.
 
-        Meanwhile its claim is kept from here too: on a busy machine it may be long before the process itself can.
+        Meanwhile this thread renews its claim too: on a busy machine the process itself may start late.
         """
         while True:
             try:
                 return process.wait(self._schedule.lease_seconds / _RENEWALS_PER_LEASE)
             except subprocess.TimeoutExpired:
-                try:
-                    self._schedule.renew(claimed)
-                except redis.RedisError as error:
-                    _say("scheduled_batch_not_renewed", claimed, is_warning=True, error=type(error).__name__)
+                with survived("batch_thread"):
+                    self._renew(claimed)
 
-    def _go_on(self, batch: Batch) -> None:
-        """Start the next time that waits: missed ones follow each other without a pause."""
+    def _renew(self, claimed: ClaimedTime) -> None:
+        try:
+            self._schedule.renew(claimed)
+        except redis.RedisError as error:
+            _say("scheduled_batch_not_renewed", claimed, is_warning=True, error=type(error).__name__)
+
+    def _go_on(self, batch: ScheduledBatch) -> None:
+        """Start the next waiting time: missed ones run one after another."""
         try:
             self.start_due(batch)
         except redis.RedisError as error:
             logger.warning(Event("scheduled_batch_waits_for_tick", batch=batch.name, error=type(error).__name__))
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    """Stop a batch: it stops when its standard input closes."""
+    if process.stdin:
+        with suppress(OSError):  # it has ended
+            process.stdin.close()
 
 
 def _say(event: str, claimed: ClaimedTime, *, is_warning: bool = False, **fields: Any) -> None:
@@ -134,19 +147,19 @@ def _say(event: str, claimed: ClaimedTime, *, is_warning: bool = False, **fields
 
 def _start(claimed: ClaimedTime, log: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    with open(log, "ab", opener=open_private) as file:
         return subprocess.Popen(  # noqa: S603 - the command is ours
             [*COMMAND, *claimed],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is the worker's, which then stops it
+            start_new_session=True,  # a Ctrl-C in the terminal goes to the worker, which then stops it
         )
 
 
-@functools.cache
+@per_runtime
 def process_supervisor() -> Supervisor:
-    """Return what this process runs."""
+    """Return this process's supervisor."""
     return Supervisor(process_schedule())
 
 
@@ -158,7 +171,7 @@ def tick() -> None:
 
 
 def begin_beat(**_: Any) -> None:
-    """Send a tick as soon as a beat starts: a night that was missed need not wait for the next minute."""
+    """Send a tick as soon as beat starts, so that a missed night need not wait for the next minute."""
     if not get_settings().batches:
         return
     try:

@@ -1,41 +1,38 @@
-"""Turns log records into entries, and entries into lines: JSON, or what reads well in a terminal."""
+"""Conversion of log records to entries, and of entries to lines: JSON, or readable text for a terminal."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import orjson
 from celery._state import get_current_task
 
-from dspyq.config.privacy import HIDDEN
-from dspyq.config.settings import Settings
+from dspyq.config.secrets import process_secrets
 from dspyq.core.events import Event, log_context
+from dspyq.core.visible import escape_in_json, visible, visible_line
+from dspyq.processes.worker_process import NAME
 
-Entry = dict[str, Any]
-Render = Callable[[Entry], str]
+LogEntry = dict[str, Any]
+Render = Callable[[LogEntry], str]
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "_logger", "_name"}
-#: Celery gives its records the task as ``data``: with arguments and results, where content may be shown.
+#: Celery's records have the task in ``data``, with arguments and results if content may be shown.
 _CELERY = "celery."
-_PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*:)[^\s/@]+(?=@)")
-#: What a terminal does not show, and what it shows at the end of a line.
+#: Fields omitted on a terminal, and fields at the end of its lines.
 _FOR_MACHINES = frozenset({"cache_hit", "input_hash", "service"})
 _IDS = ("request_id", "task_id")
-#: A shorter secret is a word that lines hold for other reasons; in a URL it is hidden all the same.
-_SHORTEST_SECRET = 6
+_OF_SEVERAL_LINES = frozenset({"event", "exception", "stack"})
 
 
-def entry_of(record: logging.LogRecord) -> Entry:
-    """Return what a record says, in its own thread: its arguments may change, and its context is that thread's."""
+def entry_of(record: logging.LogRecord) -> LogEntry:
+    """Convert a record to an entry, in the record's own thread: arguments and context may change later."""
     message = record.msg
-    entry: Entry = {"timestamp": record.created, "level": record.levelname.lower(), "event": ""}
+    entry: LogEntry = {"timestamp": record.created, "level": record.levelname.lower(), "event": ""}
     if isinstance(message, Event):
         entry["event"] = message.name
         entry |= log_context.get() or _find_context()
@@ -56,30 +53,34 @@ def entry_of(record: logging.LogRecord) -> Entry:
 
 
 def find_context_with(find: Callable[[], Mapping[str, Any]]) -> None:
-    """Ask this for the context of a thread that has none: those of ``dspy.Parallel`` inherit no context variable."""
-    global _find_context  # noqa: PLW0603 - one log, one way to ask, for the life of the process
+    """Set the function that finds the context of a thread without one, such as those of ``dspy.Parallel``."""
+    global _find_context  # noqa: PLW0603 - one log and one such function for each process
     _find_context = find
 
 
 _find_context: Callable[[], Mapping[str, Any]] = dict
 
 
-def json_renderer(secrets: Iterable[str]) -> Render:
-    """Return what writes an entry as a line of JSON, without these secrets."""
-    hide = _hider([*secrets, *(orjson.dumps(secret).decode()[1:-1] for secret in secrets)])
+def json_renderer() -> Render:
+    """Return a renderer of entries as lines of JSON, without secrets and control sequences."""
+    scrub = process_secrets().scrub_line
+    own = {"worker": name} if (name := os.environ.get(NAME)) else {}  # of several under one parent
 
-    def render(entry: Entry) -> str:
-        line = orjson.dumps({**entry, "timestamp": _iso(entry["timestamp"])}, default=repr, option=_JSON_OPTIONS)
-        return hide(line.decode())
+    def render(entry: LogEntry) -> str:
+        shown = {**entry, "timestamp": _iso(entry["timestamp"])}
+        if own:
+            shown = own | shown
+        line = orjson.dumps(shown, default=repr, option=_JSON_OPTIONS)
+        return escape_in_json(scrub(line.decode()))
 
     return render
 
 
-def console_renderer(secrets: Iterable[str], *, colours: bool) -> Render:
-    """Return what writes an entry for people, without these secrets."""
-    import structlog  # noqa: PLC0415 - JSON has no use for it, and it takes four megabytes
+def console_renderer(*, colours: bool) -> Render:
+    """Return a renderer of entries for people, without secrets and control sequences."""
+    import structlog  # noqa: PLC0415 - JSON does not need it, and it takes four megabytes
 
-    hide = _hider([*secrets, *(repr(secret)[1:-1] for secret in secrets)])
+    scrub = process_secrets().scrub_line
     renderer = structlog.dev.ConsoleRenderer(
         colors=colours,
         pad_event_to=24,
@@ -87,46 +88,29 @@ def console_renderer(secrets: Iterable[str], *, colours: bool) -> Render:
         exception_formatter=structlog.dev.plain_traceback,
     )
 
-    def render(entry: Entry) -> str:
+    def render(entry: LogEntry) -> str:
         shown = {name: value for name, value in entry.items() if value is not None and name not in _FOR_MACHINES}
         shown |= {name: shown.pop(name) for name in _IDS if name in shown}  # last: they are long
         shown["timestamp"] = _local(entry["timestamp"])
         if (places := shown.pop("traceback", None)) is not None:
             shown["exception"] = places
-        return hide(str(renderer(None, "", shown)))
+        return scrub(str(renderer(None, "", {name: _visible(name, value) for name, value in shown.items()})))
 
     return render
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Return what no line may hold: API keys, passwords of Redis, and what Loki asks for."""
-    variables = [model.api_key_env for model in settings.models.values()] + [settings.logging.loki_authorization_env]
-    found = {os.environ.get(name, "") for name in variables if name}
-    found |= {value.split()[-1] for value in found if " " in value}  # behind "Bearer" or "Basic"
-    for url in (settings.redis_url, settings.broker_url, settings.result_url, settings.logging.loki_url):
-        password = urlsplit(url or "").password or ""
-        found |= {password, unquote(password)}
-    return sorted(secret for secret in found if len(secret) >= _SHORTEST_SECRET)
 
 
 _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
-def _hider(secrets: Iterable[str]) -> Callable[[str], str]:
-    known = sorted(set(secrets), key=len, reverse=True)
-
-    def hide(line: str) -> str:
-        for secret in known:
-            if secret in line:
-                line = line.replace(secret, HIDDEN)
-        if "@" in line and "://" in line:
-            line = _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}", line)
-        return line
-
-    return hide
+def _visible(name: str, value: object) -> object:
+    """Return a field safe for a terminal; only these fields may span lines."""
+    if isinstance(value, (int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return visible(text) if name in _OF_SEVERAL_LINES else visible_line(text)
 
 
-def _extras(record: logging.LogRecord) -> Entry:
+def _extras(record: logging.LogRecord) -> LogEntry:
     given = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
     if record.name.startswith(_CELERY):
         task = given.get("data") or {}
@@ -134,8 +118,8 @@ def _extras(record: logging.LogRecord) -> Entry:
     return {name: value if isinstance(value, (str, int, float, bool)) else repr(value) for name, value in given.items()}
 
 
-def _task_context() -> Entry:
-    """Name the running task: one of the user's own, for a prediction says so itself."""
+def _task_context() -> LogEntry:
+    """Return the name and id of the running task: one of the user's own, since predictions set their own context."""
     task = get_current_task()
     return {"task": task.name, "task_id": task.request.id} if task is not None and task.request else {}
 
@@ -145,4 +129,4 @@ def _iso(seconds: float) -> str:
 
 
 def _local(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006 - the time of whoever looks
+    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006 - the reader's local time

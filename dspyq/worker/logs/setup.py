@@ -1,4 +1,4 @@
-"""Puts our writer where Celery sets up handlers of its own; ``-l``, ``-f`` and ``--no-color`` keep their meaning."""
+"""Setup of our log writer in place of Celery's handlers; ``-l``, ``-f`` and ``--no-color`` keep their meaning."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ import click
 from celery import signals
 from click.core import ParameterSource
 
-from dspyq.celery_app.application import TASK_NAME, app
+from dspyq.celery_app.application import app
 from dspyq.config.settings import Settings, get_settings
+from dspyq.core.names import TASK_NAME
+from dspyq.errors import ConfigurationError
 from dspyq.worker.logs import tasks
 from dspyq.worker.logs.loki import Loki
-from dspyq.worker.logs.render import Render, console_renderer, json_renderer, secrets_of
+from dspyq.worker.logs.render import Render, console_renderer, json_renderer
 from dspyq.worker.logs.writer import Writer
+from dspyq.worker.refusal import refuse
 
-#: What a slow reader, and a Loki that does not answer, may cost the end of a worker.
+#: Longest delay of a worker's end by a slow reader, or by a Loki that does not answer.
 _FLUSH_SECONDS = 2.0
-#: Celery's records of each task, with inputs and results; entries of ours stand in their place.
+#: Celery's records of each task, with inputs and results; our entries replace them.
 _RECEIVED, _TRACED = logging.getLogger("celery.worker.strategy"), logging.getLogger("celery.app.trace")
 
 _open: list[Writer | Loki] = []
 
 
 def connect() -> None:
-    """Have Celery call this module whenever it sets up a log: in workers, and in beat."""
+    """Connect this module to Celery's signal for the setup of a log, in workers and in beat."""
     signals.after_setup_logger.connect(_take_over, weak=False)
     signals.after_setup_task_logger.connect(_pass_on, weak=False)
 
 
 def close() -> None:
-    """Write and push what waits, so long at most; called last of all, and before a process is ended."""
+    """Write and push waiting entries within the given time; called last, and before a process is ended."""
     for each in _open:
         each.flush(_FLUSH_SECONDS) if isinstance(each, Writer) else each.close(_FLUSH_SECONDS)
 
 
 def is_json(settings: Settings) -> bool:
-    """Whether standard error is to get JSON."""
+    """Return True if standard error gets JSON."""
     stated = settings.logging.format
     return stated == "json" or (stated == "auto" and not sys.__stderr__.isatty())  # type: ignore[union-attr]  # a worker has one
 
 
 def route_structlog() -> None:
-    """Have the programs' structlog loggers say it here too, unless they set structlog up by themselves.
+    """Route the programs' structlog loggers to this log, unless the programs configured structlog themselves.
 
-    Where none has loaded it, nor will: it takes four megabytes, with what it loads.
+    It is not imported if no program has done so: with its dependencies, it takes four megabytes.
     """
     structlog = sys.modules.get("structlog")
     if structlog is None or structlog.is_configured():
@@ -69,16 +72,15 @@ def route_structlog() -> None:
 
 
 def _take_over(logger: logging.Logger, logfile: Any, colorize: bool, **_: Any) -> None:  # noqa: FBT001 - Celery's signature
-    """Write what the root logger gets, in place of the handler that Celery gave it a moment ago."""
+    """Replace the handler that Celery has just given to the root logger."""
     if not app.conf.worker_hijack_root_logger:
-        return  # whoever says so has handlers of their own
+        return  # then the user has handlers of their own
     settings = get_settings()
-    secrets = secrets_of(settings)
-    as_json = json_renderer(secrets)
-    render: Render = as_json if logfile or is_json(settings) else console_renderer(secrets, colours=bool(colorize))
+    as_json = json_renderer()
+    render: Render = as_json if logfile or is_json(settings) else console_renderer(colours=bool(colorize))
     options: dict[str, Any] = {"count_dropped": functools.partial(_count_dropped, "stderr")}
     if settings.logging.loki_url:
-        loki = Loki(settings.logging, as_json, count_dropped=functools.partial(_count_dropped, "loki"))
+        loki = _loki(settings, as_json)
         options["push"] = loki.push
         _open.append(loki)
     (target,) = logger.handlers
@@ -90,8 +92,15 @@ def _take_over(logger: logging.Logger, logfile: Any, colorize: bool, **_: Any) -
     _replace_task_records()
 
 
+def _loki(settings: Settings, as_json: Render) -> Loki:
+    try:
+        return Loki(settings.logging, as_json, count_dropped=functools.partial(_count_dropped, "loki"))
+    except ConfigurationError as error:
+        refuse(error)
+
+
 def _pass_on(logger: logging.Logger, **_: Any) -> None:
-    """Have loggers of tasks say it to the root logger as well, which has the one handler."""
+    """Propagate task loggers to the root logger, which has the only handler."""
     if app.conf.worker_hijack_root_logger:
         logger.handlers = []
         logger.propagate = True
@@ -99,7 +108,7 @@ def _pass_on(logger: logging.Logger, **_: Any) -> None:
 
 
 def _level(settings: Settings, stated: int) -> int:
-    """The level of ``-l`` where it was given: Celery's own default would leave out what predictions did."""
+    """Return the level of ``-l`` if stated; Celery's own default would hide entries of predictions."""
     context = click.get_current_context(silent=True)
     if context is not None and context.get_parameter_source("loglevel") is ParameterSource.COMMANDLINE:
         return stated
@@ -114,7 +123,7 @@ def _replace_task_records() -> None:
 
 
 def _is_no_prediction(record: logging.LogRecord) -> bool:
-    """Leave out that a prediction failed, but not that its failure could not be handled."""
+    """Drop Celery's record of a failed prediction, but not of a failure that could not be handled."""
     task = record.__dict__.get("data") or {}
     return record.levelno >= logging.CRITICAL or task.get("name") != TASK_NAME
 

@@ -1,4 +1,4 @@
-"""An entry for each task of the user's own that ends; a prediction writes one itself, and a failure Celery."""
+"""Log entry for each finished task of the user's own; predictions log their own, and Celery logs failures."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 
 from celery import Task, signals, states
 
-from dspyq.celery_app.application import TASK_NAME
 from dspyq.config.privacy import exception_type
 from dspyq.core.events import Event
+from dspyq.core.names import TASK_NAME
+from dspyq.delivery.task_run import task_run
 
 logger = logging.getLogger("dspyq.tasks")
 
 
 def connect() -> None:
-    """Have Celery call this module for each task."""
+    """Connect this module to Celery's signals of tasks."""
     signals.task_postrun.connect(_end, weak=False)
 
 
 def _end(task: Task, task_id: str, state: str, retval: Any, **_: Any) -> None:
     if task.name == TASK_NAME or state == states.FAILURE:
         return
-    seconds = time.monotonic() - getattr(task.request, "began_at", time.monotonic())
+    seconds = time.monotonic() - task_run(task.request).began_at
     error = exception_type(repr(retval)) if isinstance(retval, BaseException) else None
     logger.info(
         Event(
