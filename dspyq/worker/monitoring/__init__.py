@@ -1,1 +1,1 @@
-"""What a worker shows of itself: metrics and health."""
+"""A worker's metrics and health."""

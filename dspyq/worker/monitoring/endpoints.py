@@ -1,4 +1,4 @@
-"""Whether the models' endpoints can be reached: a connection is opened and closed, nothing is asked or paid for."""
+"""Reachability of the models' endpoints: opens and closes a connection, sends no request and costs nothing."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dspyq.config.models import Model
+from dspyq.core.tolerated import survived
 
 _LOOK_SECONDS = 5.0
 _TIMEOUT_SECONDS = 2.0
 _MILLISECONDS = 1000
 _PORTS = {"http": 80, "https": 443}
 
-Address = tuple[str, int]
+HostAndPort = tuple[str, int]
 
 
 class Endpoints:
-    """Watches the endpoints of models whose tables state one; a provider's own is not known here.
+    """Watches the endpoints stated in models' tables; a provider's default one is not known here.
 
     Args:
         models: The models.
@@ -28,19 +29,19 @@ class Endpoints:
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._addresses = {model.name: _address(model.api_base) for model in models}
-        self._latencies: dict[Address, float | None] = {}
+        self._latencies: dict[HostAndPort, float | None] = {}
 
     def start(self) -> None:
-        """Look at them every few seconds, in a thread."""
+        """Measure them every few seconds, in a thread."""
         threading.Thread(target=self._run, name="dspyq-endpoints", daemon=True).start()
 
-    def look(self) -> None:
-        """Look at each of them once."""
+    def measure(self) -> None:
+        """Connect to each of them once."""
         for address in dict.fromkeys(filter(None, self._addresses.values())):
             self._latencies[address] = _connect(address)
 
     def check(self) -> dict[str, Any]:
-        """Return what was found last: degraded where an endpoint cannot be reached."""
+        """Return the latest result: degraded if an endpoint cannot be reached."""
         models: dict[str, str] = {}
         latencies = [latency for latency in list(self._latencies.values()) if latency is not None]
         for name, address in self._addresses.items():
@@ -53,19 +54,20 @@ class Endpoints:
 
     def _run(self) -> None:
         while True:
-            self.look()
+            with survived("endpoints_thread"):
+                self.measure()
             time.sleep(_LOOK_SECONDS)
 
 
-def _address(url: str | None) -> Address | None:
+def _address(url: str | None) -> HostAndPort | None:
     if url is None:
         return None
     parts = urlsplit(url)
     return (parts.hostname, parts.port or _PORTS[parts.scheme]) if parts.hostname else None
 
 
-def _connect(address: Address) -> float | None:
-    """Return the milliseconds that connecting took; None where it failed."""
+def _connect(address: HostAndPort) -> float | None:
+    """Return the milliseconds that connecting took; None if it failed."""
     began_at = time.monotonic()
     try:
         socket.create_connection(address, timeout=_TIMEOUT_SECONDS).close()

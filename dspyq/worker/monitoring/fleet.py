@@ -1,7 +1,8 @@
-"""What Prometheus reads of the whole fleet: every worker shows the same, so panels take the ``max`` of it.
+"""Prometheus metrics of the whole fleet: every worker exports the same values, so panels take their ``max``.
 
-All of it is read from Redis when Prometheus reads, in one round trip. A Redis that does not answer costs the scrape a
-second or two, and these metrics are left out of it then: nothing is better than something that was true once.
+Each scrape reads them from Redis in one round trip. With many configured variants, those without activity are neither
+exported nor read each time (``quiet``). If Redis does not answer, the scrape takes a second or two longer and omits
+these metrics: no value is better than a stale one.
 """
 
 from __future__ import annotations
@@ -19,35 +20,40 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from dspyq.cache.statistics import VariantStatistics, statistics_steps
-from dspyq.celery_app.application import DEFAULT_QUEUE
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 from dspyq.core.money import to_usd
-from dspyq.delivery.backlog import Backlog, QueueBacklog
-from dspyq.delivery.dead import DEAD_KEY
+from dspyq.core.names import DEFAULT_QUEUE
+from dspyq.core.tolerated import read_number, tolerate
+from dspyq.delivery.backlog import OTHER_QUEUES, Backlog, QueueBacklog
+from dspyq.delivery.dead import DEAD
 from dspyq.guards.breaker import Breaker
-from dspyq.guards.costs import Costs, today_step
+from dspyq.guards.costs import Costs, today_steps
 from dspyq.guards.limits import Account, Limits, read_accounts
 from dspyq.store.clients import connect
+from dspyq.store.keys import key
 from dspyq.store.scripts import command_step, run_together
-from dspyq.worker.monitoring.cache_size import CACHE_SIZE_KEY
+from dspyq.worker.monitoring.cache_size import CACHE_SIZE
+from dspyq.worker.monitoring.quiet import Shown
 
 logger = logging.getLogger("dspyq.metrics")
 
-#: For connecting, and for each reply.
+#: Timeout of connecting, and of each reply.
 _TIMEOUT_SECONDS = 1.0
+#: Interval at which variants without known activity are read too.
+_ALL_READ_SECONDS = 300.0
 _BREAKER_VALUES = {"closed": 0.0, "half-open": 0.5, "open": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The fleet at one time.
+class FleetReading:
+    """Snapshot of the fleet.
 
     Attributes:
         backlogs: The unfinished jobs by queue.
-        dead: How many jobs are set aside.
-        statistics: What each variant's calls came to.
+        dead: Number of dead-lettered jobs.
+        statistics: Statistics of each variant.
         cache_size: Entries and bytes of the cache in Redis; None before they were measured.
         costs: Today's books.
         accounts: The budgets.
@@ -76,8 +82,11 @@ class Fleet:
         variants = [variant for program in settings.programs.values() for variant in program.variants.values()]
         self._backlog = Backlog(self._client, [*(variant.queue for variant in variants), DEFAULT_QUEUE])
         self._limits = Limits(self._client, settings, process_calendar())
+        self._shown = Shown(len(variants))
+        self._active: set[tuple[str, str]] = set()
+        self._all_read_at = -_ALL_READ_SECONDS
 
-    def read(self) -> Reading:
+    def read(self) -> FleetReading:
         """Read it, in one round trip.
 
         Raises:
@@ -85,34 +94,49 @@ class Fleet:
         """
         first = (
             self._backlog.read(),
-            command_step(int, "ZCARD", DEAD_KEY),
-            command_step(_cache_size, "HMGET", CACHE_SIZE_KEY, "entries", "bytes"),
-            today_step(self._settings, process_calendar()),
+            command_step(int, "ZCARD", key(DEAD)),
+            command_step(_cache_size, "HMGET", key(CACHE_SIZE), "entries", "bytes"),
+            *today_steps(self._settings, process_calendar()),
         )
-        statistics, accounts = statistics_steps(self._settings), self._limits.steps()
+        is_all = self._shown.is_everything or time.monotonic() - self._all_read_at >= _ALL_READ_SECONDS
+        active = None if is_all else frozenset(self._active)
+        statistics, accounts = statistics_steps(self._settings, active), self._limits.steps(of=active)
         breakers = [breaker.read() for breaker in self.breakers.values()]
         results = run_together(self._client, (*first, *statistics, *accounts, *breakers))
-        backlogs, dead, cache_size, costs, *further = results
+        backlogs, dead, cache_size, costs, savings, *further = results
         end = len(statistics)
-        return Reading(
+        if is_all:
+            self._all_read_at = time.monotonic()
+        reading = FleetReading(
             backlogs=backlogs,
             dead=dead,
             statistics=further[:end],
             cache_size=cache_size,
-            costs=costs,
+            costs=costs + savings,
             accounts=read_accounts(further[end : end + len(accounts)]),
         )
+        self._note_active(reading)
+        return reading
+
+    def _note_active(self, reading: FleetReading) -> None:
+        """Add variants with jobs, counts or costs to those read each time."""
+        self._active |= {(costs.program, costs.variant) for costs in reading.costs}
+        self._active |= {(one.program, one.variant) for one in reading.statistics if one.calls or one.failures}
+        for backlog in reading.backlogs:
+            if backlog.unfinished:
+                program, _, variant = backlog.queue.partition(".")
+                self._active.add((program, variant))
 
 
 class FleetCollector(Collector):
-    """Shows what ``Fleet`` reads.
+    """Collector of metrics from ``Fleet``.
 
     Attributes:
-        failures: How often Redis did not answer.
+        failures: Number of times that Redis did not answer.
     """
 
     def __init__(self, settings: Settings, fleet: Fleet) -> None:
-        """Take the configuration, which names each variant's model, and what reads the fleet."""
+        """Take the configuration, which names each variant's model, and the reader of the fleet."""
         self.failures = 0
         self._fleet = fleet
         self._models = {
@@ -120,30 +144,31 @@ class FleetCollector(Collector):
             for program in settings.programs.values()
             for variant in program.variants.values()
         }
+        self._shown = Shown(len(self._models))
         self._lock = threading.Lock()
-        self._latest: tuple[float, Reading | None] = (0.0, None)
+        self._latest: tuple[float, FleetReading | None] = (0.0, None)
         self._highest: dict[tuple[str, str], float] = {}
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing ahead: registering is not to ask Redis."""
+        """Describe no metric in advance, so that registering does not read Redis."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the fleet's metrics; of those that cannot be read, nothing."""
+        """Return the fleet's metrics, without those that cannot be read."""
         reading = self._read()
         yield GaugeMetricFamily(
             "dspy_redis_up", "Whether Redis answered, and the fleet's metrics are here.", float(reading is not None)
         )
         if reading is not None:
             yield from self._breakers()
-            yield from _backlog(reading.backlogs)
+            yield from _backlog([one for one in reading.backlogs if self._shows_backlog(one)])
             yield GaugeMetricFamily("dspy_dead_jobs", "Jobs that were set aside.", reading.dead)
-            yield from _budgets(reading.accounts)
+            yield from _budgets([one for one in reading.accounts if self._shows_account(one)])
             yield from self._variants(reading.statistics)
             yield from self._cache(reading)
 
-    def _read(self) -> Reading | None:
-        """Read, or take what another scrape has read since this one began."""
+    def _read(self) -> FleetReading | None:
+        """Read the fleet, or reuse what another scrape has read since this one began."""
         began_at = time.monotonic()
         with self._lock:
             asked_at, reading = self._latest
@@ -155,8 +180,17 @@ class FleetCollector(Collector):
             except redis.RedisError as error:
                 self.failures += 1
                 logger.warning(Event("fleet_metrics_not_read", error=f"{type(error).__name__}: {error}"))
+            except Exception as error:  # noqa: BLE001 - the process's own metrics must still be shown
+                self.failures += 1
+                tolerate("snapshot", error, is_fault=True)
             self._latest = asked_at, reading
             return reading
+
+    def _shows_backlog(self, backlog: QueueBacklog) -> bool:
+        return self._shown.shows(("backlog", backlog.queue), backlog.unfinished, backlog.queue == OTHER_QUEUES)
+
+    def _shows_account(self, account: Account) -> bool:
+        return self._shown.shows(("account", account.scope, account.period), account.is_limited, account.is_used)
 
     def _breakers(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
@@ -173,13 +207,15 @@ class FleetCollector(Collector):
         costs: dict[str, float] = {}
         for variant in statistics:
             queue = f"{variant.program}.{variant.variant}"
+            if not self._shown.shows(("variant", queue), variant.successes, variant.failures, variant.cost_usd):
+                continue
             costs[queue] = variant.cost_usd
             for outcome, number in (("success", variant.successes), ("failure", variant.failures)):
                 outcomes.add_metric([queue, outcome], self._rising((outcome, queue), number))
         yield outcomes
         yield self._counter("dspy_variant_cost_usd", "What runs cost, as far as is known.", "variant", costs)
 
-    def _cache(self, reading: Reading) -> Iterable[Metric]:
+    def _cache(self, reading: FleetReading) -> Iterable[Metric]:
         levels = Counter[str]()
         misses = Counter[str]()
         for variant in reading.statistics:
@@ -205,7 +241,7 @@ class FleetCollector(Collector):
         return family
 
     def _rising(self, series: tuple[str, str], amount: float) -> float:
-        """Hide a small fall, as of a hit whose answer turned out to be gone: it would pass for a new beginning."""
+        """Hide a small decrease, as of a hit whose answer was gone: Prometheus would take it for a reset."""
         highest = self._highest.get(series, 0.0)
         if highest / 2 <= amount < highest:
             return highest
@@ -247,4 +283,4 @@ def _budgets(accounts: list[Account]) -> Iterable[Metric]:
 
 def _cache_size(reply: list[Any]) -> tuple[int, int] | None:
     entries, size_bytes = reply
-    return None if entries is None else (int(entries), int(size_bytes))
+    return None if entries is None else (int(read_number(entries)), int(read_number(size_bytes)))

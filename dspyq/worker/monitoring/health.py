@@ -1,7 +1,7 @@
-"""Whether this worker lives, is ready and is well, as orchestrators and people ask.
+"""Liveness, readiness and health of this worker, for orchestrators and people.
 
-What takes time, or may never answer, is asked by threads of its own; who asks here gets what they found last, at once.
-Nothing here calls a model, and nothing shows a secret, a URL or a user's text.
+Checks that take time or may hang run in their own threads; each request gets their latest results at once. No check
+calls a model, and no result contains a secret, a URL or a user's text.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import orjson
 import redis
 
 from dspyq.config.settings import Settings
-from dspyq.core.http_server import Reply
+from dspyq.core.events import Event
+from dspyq.core.http_server import Response
+from dspyq.core.tolerated import survived
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
 from dspyq.guards.limits import Limits
 from dspyq.guards.model import Guards
 from dspyq.store.clients import connect
 from dspyq.store.scripts import run_together
-from dspyq.worker.consumer_watchdog import Progress
+from dspyq.store.server import Finding, FindingKind, look_at_servers
+from dspyq.worker.consumer_watchdog import ConsumerWatchdog
 from dspyq.worker.monitoring.endpoints import Endpoints
 
 logger = logging.getLogger("dspyq.health")
@@ -33,9 +36,12 @@ Phase = Literal["starting", "running", "ending"]
 
 _LOOK_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
-#: What was found longer ago than this is not known any more: the thread that asks does not get to it.
+#: Age from which results are stale, because the checking thread is blocked.
 _KNOWN_SECONDS = 10.0
 _LOOKS_PER_ROUND = 2
+_LOOKS_PER_LOOK_AT_SERVERS = 5
+#: Findings with which a server still works in part: some predictions may fail or be lost.
+_DEGRADING: frozenset[FindingKind] = frozenset({"eviction"})
 _MILLISECONDS = 1000
 
 
@@ -50,12 +56,14 @@ class Health:
 
     Attributes:
         phase: Whether it is starting, running or ending.
-        progress: What watches its consumer, once that is there.
+        watchdog: The watchdog of its consumer, once there is one.
     """
 
     def __init__(self, settings: Settings, guards: Guards, leases: Leases, pauses: Pauses) -> None:
         self.phase: Phase = "starting"
-        self.progress: Progress | None = None
+        self.watchdog: ConsumerWatchdog | None = None
+        self._settings = settings
+        self._found: list[Finding] = []
         self._guards = guards
         self._leases = leases
         self._pauses = pauses
@@ -68,12 +76,12 @@ class Health:
         self._looked_at = time.monotonic()
 
     def start(self) -> None:
-        """Start to ask Redis and the models' endpoints how they are, again and again."""
+        """Start periodic checks of Redis and the models' endpoints."""
         self._endpoints.start()
         threading.Thread(target=self._run, name="dspyq-health", daemon=True).start()
 
     def report(self) -> dict[str, Any]:
-        """Return the status, and the checks that it is made of."""
+        """Return the status and its checks."""
         checks = {
             "redis": self._redis_check(),
             "dspy": self._endpoints.check(),
@@ -85,23 +93,23 @@ class Health:
         status = next((each for each in ("unhealthy", "degraded") if each in found), "healthy")
         return {"status": status, "checks": checks}
 
-    def health_page(self, _accept: str) -> Reply:
-        """Answer ``/health``: 503 where the worker is unhealthy, else 200."""
+    def health_page(self, _accept: str) -> Response:
+        """Answer ``/health``: 503 if the worker is unhealthy, else 200."""
         report = self.report()
-        return Reply(orjson.dumps(report), "application/json", _http_status(is_good=report["status"] != "unhealthy"))
+        return Response(orjson.dumps(report), "application/json", _http_status(is_good=report["status"] != "unhealthy"))
 
-    def ready_page(self, _accept: str) -> Reply:
-        """Answer ``/readyz``: whether jobs are answered here now."""
+    def ready_page(self, _accept: str) -> Response:
+        """Answer ``/readyz``: 200 if this worker answers jobs now."""
         report = self.report()
         failed = [name for name, check in report["checks"].items() if check["status"] == "unhealthy"]
         text = f"not ready: {', '.join(failed)}\n" if failed else "ready\n"
-        return Reply(text.encode(), status=_http_status(is_good=not failed))
+        return Response(text.encode(), status=_http_status(is_good=not failed))
 
-    def live_page(self, _accept: str) -> Reply:
-        """Answer ``/livez``: whether a new start would not help. It does where the consumer is stuck for good."""
-        is_stuck = self.progress is not None and self.progress.is_beyond_help
+    def live_page(self, _accept: str) -> Response:
+        """Answer ``/livez``: 503 if only a restart helps, because the consumer is stuck for good."""
+        is_stuck = self.watchdog is not None and self.watchdog.is_beyond_help
         text = "the consumer is stuck\n" if is_stuck else "alive\n"
-        return Reply(text.encode(), status=_http_status(is_good=not is_stuck))
+        return Response(text.encode(), status=_http_status(is_good=not is_stuck))
 
     def _redis_check(self) -> dict[str, Any]:
         if time.monotonic() - self._looked_at > _KNOWN_SECONDS:
@@ -114,10 +122,10 @@ class Health:
         return _check("healthy" if is_well else "degraded", models=states)
 
     def _consumption_check(self) -> dict[str, Any]:
-        progress, paused = self.progress, sorted(self._pauses.queues)
-        queues = sorted(progress.queues) if progress else []
+        watchdog, paused = self.watchdog, sorted(self._pauses.queues)
+        queues = sorted(watchdog.queues) if watchdog else []
         status: Status = "degraded" if paused else "healthy"
-        if self.phase != "running" or progress is None or progress.is_stalled or not queues:
+        if self.phase != "running" or watchdog is None or watchdog.is_stalled or not queues:
             status = "unhealthy"
         return _check(
             status,
@@ -125,41 +133,55 @@ class Health:
             queues=queues,
             paused_queues=paused,
             held_jobs=self._leases.held_count,
-            stalled_seconds=round(progress.stalled_seconds, 1) if progress else 0.0,
-            restarts=progress.restarts if progress else 0,
+            stalled_seconds=round(watchdog.stalled_seconds, 1) if watchdog else 0.0,
+            restarts=watchdog.restarts if watchdog else 0,
         )
 
     def _run(self) -> None:
         looks = 0
         while True:
-            self._redis = self._ask_redis()
-            if looks % _LOOKS_PER_ROUND == 0:
-                self._ask_guards()
+            with survived("health_thread"):
+                self._redis = self._ask_redis(looks_at_servers=looks % _LOOKS_PER_LOOK_AT_SERVERS == 0)
+                self._looked_at = time.monotonic()
+                if looks % _LOOKS_PER_ROUND == 0:
+                    self._ask_guards()
             looks += 1
-            self._looked_at = time.monotonic()
             time.sleep(_LOOK_SECONDS)
 
-    def _ask_redis(self) -> dict[str, Any]:
+    def _ask_redis(self, *, looks_at_servers: bool) -> dict[str, Any]:
         began_at = time.monotonic()
         try:
             for client in self._clients:
                 client.ping()
+            latency = milliseconds_since(began_at)
+            if looks_at_servers:
+                self._look_at_servers()
         except redis.RedisError as error:
             return _check("unhealthy", latency_ms=None, error=type(error).__name__)
-        return _check("healthy", latency_ms=milliseconds_since(began_at))
+        kinds = {each.kind for each in self._found if each.is_fault}
+        if not kinds:
+            return _check("healthy", latency_ms=latency)
+        return _check("degraded" if kinds <= _DEGRADING else "unhealthy", latency_ms=latency, faults=sorted(kinds))
+
+    def _look_at_servers(self) -> None:
+        found = look_at_servers(self._settings, self._clients[0], self._clients[-1])
+        for each in found:
+            if each.is_fault and each not in self._found:
+                logger.error(Event("redis_unfit", reason=each.text))
+        self._found = found
 
     def _ask_guards(self) -> None:
-        """Learn what no call of this worker may have told: the breakers' states, and what budgets have left."""
+        """Read the breakers' states and the rest of the budgets, which this worker's calls may not have read."""
         try:
             run_together(self._clients[0], [breaker.read() for breaker in self._guards.breakers.values()])
-            accounts = self._limits.accounts()
+            accounts = self._limits.limited_accounts()
         except redis.RedisError:
-            return  # the check of Redis says so
+            return  # the check of Redis reports it
         self._used_up = [f"{each.scope} {each.period}" for each in accounts if each.free_nano_usd == 0]
 
 
 def milliseconds_since(began_at: float) -> float:
-    """Return how long ago a monotonic second was."""
+    """Return the milliseconds since a monotonic second."""
     return round((time.monotonic() - began_at) * _MILLISECONDS, 2)
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads of what this worker holds and has paused; read where it is kept, when Prometheus reads."""
+"""Prometheus metrics of this worker's leases and pauses, read from their owners at each scrape."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from prometheus_client.registry import Collector
 
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
-from dspyq.guards.outbox import Settlements
-from dspyq.worker.consumer_watchdog import Progress
+from dspyq.guards.outbox import Outbox
+from dspyq.worker.consumer_watchdog import ConsumerWatchdog
+from dspyq.worker.monitoring.quiet import Shown
 
 
 class HoldingsCollector(Collector):
-    """Shows a worker's leases, pauses and progress.
+    """Collector of a worker's leases, pauses and watchdog.
 
     Args:
         queues: The queues it serves.
         leases: Its leases.
         pauses: Its pauses.
-        settlements: What Redis is told of calls.
+        outbox: Its outbox of writes about calls.
 
     Attributes:
-        progress: What watches its consumer, once that is there.
+        watchdog: The watchdog of its consumer, once there is one.
     """
 
-    def __init__(self, queues: Iterable[str], leases: Leases, pauses: Pauses, settlements: Settlements) -> None:
-        self.progress: Progress | None = None
+    def __init__(self, queues: Iterable[str], leases: Leases, pauses: Pauses, outbox: Outbox) -> None:
+        self.watchdog: ConsumerWatchdog | None = None
         self._queues = sorted(queues)
+        self._shown = Shown(len(self._queues))
         self._leases = leases
         self._pauses = pauses
-        self._settlements = settlements
+        self._outbox = outbox
 
     def collect(self) -> Iterable[Metric]:
-        """Return them."""
+        """Return the metrics."""
         deliveries = CounterMetricFamily(
             "dspy_deliveries", "Jobs that this worker was given.", labels=["queue", "redelivered"]
         )
@@ -47,13 +49,14 @@ class HoldingsCollector(Collector):
             "dspy_queue_paused", "1 while this worker takes nothing from a queue.", labels=["queue"]
         )
         for queue in self._queues:
-            paused.add_metric([queue], float(queue in paused_now))
+            if self._shown.shows(queue, queue in paused_now):
+                paused.add_metric([queue], float(queue in paused_now))
         yield paused
         yield GaugeMetricFamily(
             "dspy_consumer_stalled_seconds",
             "For how long this worker asked for no job, though jobs waited and it had room.",
-            self.progress.stalled_seconds if self.progress else 0.0,
+            self.watchdog.stalled_seconds if self.watchdog else 0.0,
         )
         yield GaugeMetricFamily(
-            "dspy_unsettled_calls", "Model calls that Redis could not be told of yet.", self._settlements.late_count
+            "dspy_unsettled_calls", "Model calls whose settlement Redis has not received yet.", self._outbox.late_count
         )

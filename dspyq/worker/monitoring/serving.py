@@ -1,23 +1,28 @@
-"""What is served of a worker where ``metrics.port`` says: metrics and health."""
+"""HTTP server of a worker's metrics and health, on ``metrics.port``."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.registry import REGISTRY
 
-from dspyq.client.metrics import metrics_page, register
+from dspyq.client.metrics import metrics_page, register_metrics
 from dspyq.config.settings import Settings
 from dspyq.core.http_server import listen
+from dspyq.core.tolerated import KINDS, tolerated
+from dspyq.delivery.beat import Beat
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
 from dspyq.guards import metrics
 from dspyq.guards.model import Guards
 from dspyq.guards.queue_pauser import Upkeep
-from dspyq.worker.consumer_watchdog import Progress
+from dspyq.worker.consumer_watchdog import ConsumerWatchdog
 from dspyq.worker.monitoring.cache_size import CacheSize
+from dspyq.worker.monitoring.experiments import ExperimentCollector
 from dspyq.worker.monitoring.fleet import Fleet, FleetCollector
 from dspyq.worker.monitoring.health import Health
 from dspyq.worker.monitoring.holdings import HoldingsCollector
@@ -26,51 +31,65 @@ from dspyq.worker.monitoring.scoring import Scoring
 logger = logging.getLogger("dspyq.metrics")
 
 
+@dataclass(frozen=True)
+class WorkerParts:
+    """Parts of a worker that its metrics and health read.
+
+    Attributes:
+        queues: The queues it serves.
+        guards: The guards of its models.
+        leases: Its leases.
+        beat: Its beat.
+        pauses: Its pauses.
+        upkeep: Upkeep of the guards.
+        scoring: Scoring of its answers.
+    """
+
+    queues: Iterable[str]
+    guards: Guards
+    leases: Leases
+    beat: Beat
+    pauses: Pauses
+    upkeep: Upkeep
+    scoring: Scoring
+
+
 class Monitoring:
     """A worker's metrics and health."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a worker it looks at
-        self,
-        settings: Settings,
-        queues: Iterable[str],
-        guards: Guards,
-        leases: Leases,
-        pauses: Pauses,
-        upkeep: Upkeep,
-        scoring: Scoring,
-    ) -> None:
-        """Serve them.
+    def __init__(self, settings: Settings, parts: WorkerParts) -> None:
+        """Start the server.
 
         Args:
             settings: The configuration.
-            queues: The queues this worker serves.
-            guards: The guards of its models.
-            leases: Its leases.
-            pauses: Its pauses.
-            upkeep: What keeps the guards going.
-            scoring: What scores its answers.
+            parts: The parts of the worker.
 
         Raises:
-            ConfigurationError: If the port cannot be listened at.
+            ConfigurationError: If the port is not available.
         """
+        guards, leases, pauses, upkeep, scoring = parts.guards, parts.leases, parts.pauses, parts.upkeep, parts.scoring
         self._health = Health(settings, guards, leases, pauses)
-        self._holdings = HoldingsCollector(queues, leases, pauses, guards.settlements)
+        self._holdings = HoldingsCollector(parts.queues, leases, pauses, guards.outbox)
         self._cache_size = CacheSize()
         fleet = FleetCollector(settings, Fleet(settings, guards.breakers))
-        register()
+        experiments = ExperimentCollector(settings)
+        register_metrics()
         REGISTRY.register(self._holdings)
         REGISTRY.register(fleet)
+        REGISTRY.register(experiments)
         REGISTRY.register(metrics.TOLERATED)  # after those whose failures it shows
         watched: dict[str, Callable[[], int]] = {
-            "beat": lambda: leases.failed_beats,
+            "beat": lambda: parts.beat.failures,
             "guard_upkeep": lambda: upkeep.failures,
-            "breaker_outcome": lambda: sum(breaker.unsaid for breaker in guards.breakers.values()),
-            "consumer_restart": lambda: self._health.progress.restarts if self._health.progress else 0,
+            "breaker_outcome": lambda: sum(breaker.unreported for breaker in guards.breakers.values()),
+            "consumer_restart": lambda: self._health.watchdog.restarts if self._health.watchdog else 0,
             "fleet_read": lambda: fleet.failures,
+            "experiment_read": lambda: experiments.failures,
             "cache_size": lambda: self._cache_size.failures,
             "scorer": lambda: scoring.failures,
             "score_dropped": lambda: scoring.dropped,
         }
+        watched |= {kind: functools.partial(tolerated, kind) for kind in KINDS}
         routes = {
             "/metrics": metrics_page,
             "/health": self._health.health_page,
@@ -83,9 +102,9 @@ class Monitoring:
             metrics.TOLERATED.watch(kind, count)
         logger.warning("metrics are served at %s/metrics and health at %s/health", server.url, server.url)
 
-    def begin(self, progress: Progress) -> None:
-        """Note that the worker consumes; begin to look at what it depends on."""
-        self._health.progress = self._holdings.progress = progress
+    def begin(self, watchdog: ConsumerWatchdog) -> None:
+        """Note that the worker consumes; start the checks of its dependencies."""
+        self._health.watchdog = self._holdings.watchdog = watchdog
         self._health.phase = "running"
         self._health.start()
         self._cache_size.start()

@@ -1,0 +1,94 @@
+"""Shadow runs of a control's answers: sent by the worker that scored the answer, before it adds the scores.
+
+If that worker ends in between, the next one that scores the answer sends it again, under the same task id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from dspyq.client.asking import LEAST_URGENT
+from dspyq.client.message_template import Outgoing
+from dspyq.client.publishing import publish
+from dspyq.config.periods import process_calendar
+from dspyq.config.settings import Settings
+from dspyq.core.ids import new_id
+from dspyq.experiments.known import process_states
+from dspyq.experiments.shadows import ShadowLog, is_chosen, shadow_id
+from dspyq.experiments.state import ExperimentState
+from dspyq.guards.limits import Limits, shadow_scope
+from dspyq.prediction.enrolment import ANY_STATE, scope_of_shadow
+from dspyq.prediction.request import Request, hash_inputs
+from dspyq.store.clients import jobs_client
+from dspyq.worker.monitoring.answered import Answered
+
+
+class Shadowing:
+    """Sends challengers the control's questions unseen.
+
+    Args:
+        settings: The configuration: only a file that states shadow runs gives them an account to pay from.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runs = ShadowLog(jobs_client())
+        self._limits = Limits(jobs_client(), settings, process_calendar())
+
+    def ask(self, answered: Answered, table: Mapping[str, Any], scores: Mapping[str, float | str]) -> None:
+        """Ask the plan's challengers a control's question, if it is one of the plan's share.
+
+        Args:
+            answered: The answer.
+            table: The frozen plan.
+            scores: Its scores, as parts of their ranges; or why there is none.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+            kombu.exceptions.OperationalError: The same, when the job is sent.
+        """
+        name, shadow = answered.program.name, table.get("shadow")
+        experiment = self._settings.programs[name].experiment
+        if not shadow or experiment is None or experiment.shadow is None:
+            return
+        process_states().refresh(name)
+        state = process_states().get(name)
+        paired = {score: part for score, part in scores.items() if not isinstance(part, str)}
+        if state is None or state.status != "running" or answered.variant.name != state.control or not paired:
+            return
+        canonical = orjson.dumps(answered.inputs, option=orjson.OPT_SORT_KEYS)
+        if not is_chosen(state, canonical, float(shadow["share"])):
+            return
+        for arm in shadow["variants"]:
+            if arm in state.killed or arm not in self._settings.programs[name].variants:
+                continue
+            verdict = self._runs.note(name, answered.task_id, arm, paired, is_refused=self._is_refused(name))
+            if verdict == "asked":
+                self._send(state, arm, canonical, shadow_id(answered.task_id, arm))
+
+    def _is_refused(self, program: str) -> bool:
+        """Return True if the account of a program's shadow runs has nothing left for another one."""
+        return any(
+            account.is_exhausted or account.free_nano_usd == 0
+            for account in self._limits.limited_accounts()
+            if account.scope == shadow_scope(program)
+        )
+
+    def _send(self, state: ExperimentState, arm: str, canonical: bytes, task_id: str) -> None:
+        program = self._settings.programs[state.program]
+        scope = scope_of_shadow(state, arm, task_id)
+        question = hash_inputs(program.name, program.fingerprints[arm], canonical, scope)
+        request = Request(
+            program.served[arm],
+            program.variants[arm],
+            canonical,
+            question,
+            new_id(),
+            refresh=False,
+            scope=scope,
+            seen=ANY_STATE,
+        )
+        publish(Outgoing(request, task_id, is_claimed=False), {"priority": LEAST_URGENT})
