@@ -1,6 +1,6 @@
 """The demo's traffic: a steady trickle of reviews, of which half have been asked about before.
 
-``python traffic.py --per-second 1 --count 100``; without a count it goes on until it is told to end.
+``python -m producer.traffic --per-second 1 --count 100``; without a count it goes on until it is told to end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from dspyq import predict
 from dspyq.errors import DspyqError
+from producer import predict
 
 _WAITING_AT_ONCE = 16
 _ANSWER_TIMEOUT_SECONDS = 120
