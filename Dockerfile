@@ -1,7 +1,7 @@
-# Images of dspyq: `docker build --target worker .`, `--target producer`, `--target demo`.
+# Images of the reference application: `docker build --target worker .`, `--target producer`, `--target demo`.
 #
-# A worker's image also runs Flower and beat. It knows no programs of yours: mount dspyq.toml and your modules at /app,
-# or build on it: `FROM dspyq-worker`, `COPY . /app`.
+# A worker's image also runs Flower and beat. For an application of your own, put its files in place of config, producer
+# and workers.
 
 FROM python:3.13.16-slim-trixie AS wheel
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
@@ -41,13 +41,15 @@ RUN apt-get update \
 ENV PATH=/opt/dspyq/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
-    DSPYQ_CONFIG=/app/dspyq.toml
+    DSPYQ_CONFIG=/app/config/dspyq.toml
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT ["tini", "--"]
 
 FROM runtime AS producer
 COPY --from=producer-packages /opt/dspyq /opt/dspyq
+COPY config config
+COPY producer producer
 CMD ["dspyq", "--help"]
 
 FROM runtime AS demo
@@ -58,8 +60,12 @@ CMD ["python", "-m", "dspyq.stack.embedded.model", "--address", "0.0.0.0", "--po
 # Last, so that it is what `docker build .` makes.
 FROM runtime AS worker
 COPY --from=worker-packages /opt/dspyq /opt/dspyq
+COPY config config
+COPY producer producer
+COPY workers workers
 ENV DSPYQ_METRICS__PORT=9464 \
     DSPYQ_METRICS__ADDRESS=0.0.0.0
 EXPOSE 9464
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["dspyq", "health"]
-CMD ["celery", "-A", "dspyq", "worker"]
+# A worker for each processor that the container may use.
+CMD ["dspyq", "worker", "-A", "workers"]

@@ -37,7 +37,8 @@ def _defaults(panel: Panel) -> dict[str, Any]:
         "color": {"mode": "palette-classic"},
     }
     if panel.kind == "timeseries":
-        defaults["min"] = 0
+        if panel.minimum is not None:
+            defaults["min"] = panel.minimum
         defaults["custom"] = {
             "fillOpacity": 25 if panel.stacked else 0,
             "stacking": {"mode": "normal" if panel.stacked else "none"},
@@ -125,6 +126,7 @@ def dashboard() -> dict[str, Any]:
         source,
         _choice("model", "Model", "label_values(dspy_circuit_breaker_open, model)"),
         _choice("variant", "Variant", "label_values(dspy_predictions_total, variant)"),
+        _choice("metric", "Metric", "label_values(dspy_experiment_effect, metric)"),
     ]
     return {
         "uid": "dspyq",

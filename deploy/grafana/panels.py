@@ -14,6 +14,9 @@ GREEN, ORANGE, RED = "green", "orange", "red"
 #: Limits the panel to what is chosen at the top.
 _MODEL = 'model=~"$model"'
 _VARIANT = 'variant=~"$variant"'
+_METRIC = 'metric=~"$metric"'
+#: What experiments are told apart by.
+_OF_METRIC = "program, arm, metric"
 _RATE = "[$__rate_interval]"
 _HITS = f"sum(max by (level) (rate(dspy_cache_hits_total{_RATE})))"
 _MISSES = f"sum(max by (model) (rate(dspy_cache_misses_total{_RATE})))"
@@ -35,6 +38,7 @@ class Panel:
         steps: From which value on which colour, for what has a good and a bad side.
         names: Words in place of values.
         maximum: The top of the axis.
+        minimum: Its bottom; None where values may be below 0.
         stacked: Whether the series add up to something.
     """
 
@@ -47,6 +51,7 @@ class Panel:
     steps: Sequence[tuple[float, str]] = ()
     names: Sequence[tuple[float, str, str]] = ()
     maximum: float | None = None
+    minimum: float | None = 0
     stacked: bool = False
 
 
@@ -91,7 +96,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         _stat(
             "Hit rate",
-            "What share of all questions the cache, or a run under way, answers.",
+            "What share of all questions the cache or a run already in progress answers.",
             f"{_HITS} / ({_HITS} + {_MISSES})",
             "percentunit",
         ),
@@ -175,7 +180,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Answers by level",
-            "Which level answers: memory, Redis, a run under way, or a new run?",
+            "Which level answers: memory, Redis, a run in progress, or a new run?",
             {"{{level}}": f"max by (level) (rate(dspy_cache_hits_total{_RATE}))", "computed": _MISSES},
             "reqps",
             width=6,
@@ -213,7 +218,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Today's budget",
-            "What is spent today, what do calls under way hold, and where is the limit?",
+            "What is spent today, how much do calls in progress hold, and what is the limit?",
             {
                 "spent": _SPENT_TODAY,
                 "held": 'max(dspy_budget_held_usd{scope="all", period="daily"})',
@@ -262,7 +267,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Waiting for the rate limit",
-            "How many threads stand still because a rate limit says so?",
+            "How many threads wait because of a rate limit?",
             {"{{model}}": _sum("model", "dspy_rate_limit_wait_seconds_total", _MODEL)},
             "short",
         ),
@@ -353,7 +358,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Cost of a prediction",
-            "Which variant is dearer, prediction for prediction?",
+            "Which variant costs more per prediction?",
             {"{{variant}}": f"{_COST_OF_VARIANTS} / {_sum('variant', 'dspy_predictions_total', _VARIANT)}"},
             "currencyUSD",
         ),
@@ -366,6 +371,73 @@ ROWS: dict[str, list[Panel]] = {
                 + _sum("variant, scorer", "dspy_answer_quality_count", _VARIANT)
             },
             "none",
+        ),
+    ],
+    "Experiments": [
+        Panel(
+            "Verdicts",
+            "What has each experiment found?",
+            {"{{program}}, {{arm}}: {{outcome}}": "max by (program, arm, outcome) (dspy_experiment_verdict)"},
+            kind="state-timeline",
+            width=12,
+            names=[(1, "the verdict", GREEN)],
+        ),
+        Panel(
+            "Guards",
+            "Has a challenger become worse by more than a margin?",
+            {"{{program}}, {{arm}}: {{metric}}": f"max by ({_OF_METRIC}) (dspy_experiment_guard_breached)"},
+            kind="state-timeline",
+            width=12,
+            names=[(0, "not breached", GREEN), (1, "breached", RED)],
+        ),
+        Panel(
+            "Effects",
+            "By how much does a challenger differ from the control, and within which interval?",
+            {
+                f"{{{{arm}}}}: {{{{metric}}}}{legend}": f"max by ({_OF_METRIC}) (dspy_experiment_{gauge}{{{_METRIC}}})"
+                for gauge, legend in (("effect", ""), ("low", ", low end"), ("high", ", high end"))
+            },
+            "none",
+            width=12,
+            minimum=None,
+        ),
+        Panel(
+            "Evidence of an effect",
+            "How sure is it that there is one? 20 is 20 to 1.",
+            {"{{arm}}: {{metric}}": f"max by ({_OF_METRIC}) (dspy_experiment_evidence{{{_METRIC}}})"},
+            "none",
+            width=12,
+            steps=[(0, ORANGE), (20, GREEN)],
+        ),
+        Panel(
+            "Units by arm",
+            "Do the arms get equal parts of the units?",
+            {"{{program}}: {{arm}}": "max by (program, arm) (dspy_experiment_units)"},
+            width=6,
+        ),
+        Panel(
+            "Evidence against the sample ratio",
+            "Are the parts too unequal for chance? From 1,000 on the experiment is broken.",
+            {"{{program}}": "max by (program) (dspy_experiment_srm_evidence)"},
+            "none",
+            width=6,
+            steps=[(0, GREEN), (1000, RED)],
+        ),
+        Panel(
+            "Coverage",
+            "What part of all units is enrolled?",
+            {"{{program}}": "max by (program) (dspy_experiment_coverage)"},
+            "percentunit",
+            width=6,
+            maximum=1,
+        ),
+        Panel(
+            "Since the last look",
+            "Does a worker look at the experiments?",
+            {"{{program}}": "time() - max by (program) (dspy_experiment_look_timestamp_seconds)"},
+            "s",
+            width=6,
+            steps=[(0, GREEN), (300, RED)],
         ),
     ],
     "Workers": [
@@ -385,7 +457,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Survived failures",
-            "What went wrong that a worker lived through?",
+            "Which failures did a worker survive?",
             {
                 "{{kind}}": f"sum by (kind) (rate(dspy_tolerated_failures_total{_RATE}))",
                 "settlements Redis does not know of": "sum(dspy_unsettled_calls)",

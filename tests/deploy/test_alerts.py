@@ -16,6 +16,10 @@ WANTED = {
     "WorkersStalled",
     "BacklogGrowing",
     "DeadJobs",
+    "StrandedJobs",
+    "ExperimentBreach",
+    "ExperimentBroken",
+    "ExperimentStale",
 }
 
 
@@ -40,7 +44,7 @@ def test_each_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not():
         assert (rule["alert"], " []") in seen, f"{rule['alert']} always fires"
 
 
-def test_each_alert_says_what_it_means_how_bad_it_is_and_where_its_runbook_is():
+def test_each_alert_states_its_meaning_severity_and_runbook():
     runbooks = (REPOSITORY / "docs" / "runbooks.md").read_text()
     rules = alerts()
     assert {rule["alert"] for rule in rules} >= WANTED

@@ -51,7 +51,7 @@ def test_containers_can_do_little(stack):
         assert limits.keys() >= {"cpus", "memory", "pids"}, name
 
 
-def test_nobody_is_root(stack):
+def test_no_container_runs_as_root(stack):
     images_with_a_user_of_their_own = {"celery-exporter"}  # its Dockerfile says USER exporter
     for name, service in stack.items():
         if name not in OURS | {"model"} | images_with_a_user_of_their_own:
@@ -59,7 +59,7 @@ def test_nobody_is_root(stack):
     assert "\nUSER 10001:10001\n" in (REPOSITORY / "Dockerfile").read_text()
 
 
-def test_every_container_says_how_it_is_or_why_it_cannot(stack):
+def test_every_container_has_a_health_check_or_a_reason_for_none(stack):
     silent = {name for name, service in stack.items() if service.get("healthcheck", {}).get("disable")}
     assert silent == {"beat", "traffic"}  # they serve nothing
     assert "HEALTHCHECK" in (REPOSITORY / "Dockerfile").read_text()
@@ -85,7 +85,7 @@ def test_prometheus_finds_workers_by_their_service_name_and_port(stack):
 
 
 def test_a_worker_gets_longer_to_end_than_its_predictions_get(stack):
-    demo = load_settings(DEPLOY / "demo" / "dspyq.toml")
+    demo = load_settings(REPOSITORY / "config" / "demo.toml")
     assert seconds(stack["worker"]["stop_grace_period"]) > demo.delivery.shutdown_grace_seconds + 10
 
 
@@ -109,11 +109,12 @@ def test_yaml_is_tidy():
     run(tool("yamllint", "the dev extra"), "--strict", "compose.yaml", "deploy")
 
 
-def test_images_are_built_from_every_package_and_from_nothing_else():
+def test_images_hold_the_package_and_the_reference_application_and_nothing_else():
     packages = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    top = {package.split(".")[0] for package in packages}
+    top = {pattern.rstrip("*") for pattern in packages["find"]["include"]}
     copied = set(re.findall(r"^COPY (\w+) \1$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE))
     ignore = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    top |= {"config", "producer", "workers"}
     assert copied == top
     assert ignore[1] == "*"
     assert {line[1:] for line in ignore if line.startswith("!")} == top | {

@@ -1,25 +1,31 @@
 """Every expression of the dashboard, the alerts and the scaling, asked of a real Prometheus that scrapes a real worker.
 
+The worker has a parent, whose page shows what both count.
 The worker has answered questions of every fate twice before: computed, cached, joined, failed, refused by a breaker and
-by a budget, held back by a rate limit, and one waits in a queue that nobody serves.
+by a budget, held back by a rate limit, and one waits in a queue that nobody serves. An experiment runs, and its cache
+has answered enough users for an interval.
 """
 
 import math
 import re
+import sys
 
 import pytest
 
 from tests.support.configuration import default_document, environment, merged, with_challenger, write_settings
 from tests.support.deployment import DEPLOY, Prometheus, alerts, documents, panels
-from tests.support.processes import free_port
+from tests.support.experiments import TABLE
+from tests.support.processes import LocalProcess, free_port
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
-from tests.support.worker import Worker
+from tests.support.worker import START_TIMEOUT_SECONDS
 
 SCRAPE_SECONDS = 0.5
 SERVED = "qa.control,qa.challenger,fragile.control,poor.control,dspyq"
 #: What Grafana puts in place of its variables: everything, and a window that holds the whole traffic.
-VARIABLES = {"$model": ".*", "$variant": ".*", "$__rate_interval": "1m"}
+VARIABLES = {"$model": ".*", "$variant": ".*", "$metric": ".*", "$__rate_interval": "1m"}
+#: So many users of each arm, each with questions of its own: enough for an interval.
+USERS_OF_ARM = 200
 
 
 def of_panels():
@@ -65,6 +71,23 @@ def ask_of_every_fate(number):
     ask("later", f"{number}")
 
 
+def run_an_experiment(users):
+    """Start an experiment, and count calls of its users as a process whose cache answers them."""
+    import time
+
+    from dspyq.config.settings import get_settings
+    from dspyq.experiments import administration
+    from dspyq.experiments.exposure import Exposure
+    from dspyq.experiments.tally import process_tally
+
+    state = administration.start(get_settings().programs["compared"])
+    today, tally = int(time.time() // 86_400), process_tally()
+    for number in range(users):
+        exposure = Exposure("compared", state.epoch, state.arms[number % 2], number, number, number, today)
+        tally.count(exposure, "an answer", 0.01 + number % 7 / 100, is_slow=False)
+    tally.flush()
+
+
 def document_for(endpoint, port):
     base = with_challenger(default_document(endpoint.url))
     fragile = base["models"]["control"] | {"model": "openai/fragile"}
@@ -78,6 +101,11 @@ def document_for(endpoint, port):
                 "qa": {"scorers": ["tests.support.user_scorers:is_brief"]},
                 "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},
                 "poor": refusing | {"daily_usd": 0.004, "variants": {"control": {"model": "control"}}},
+                "compared": {
+                    "signature": "question -> answer",
+                    "variants": {arm: {"model": "control", "weight": 0.5} for arm in TABLE["arms"]},
+                    "experiment": TABLE | {"primary": "call.waited"},
+                },
                 "later": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
             },
             "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 300},
@@ -87,10 +115,18 @@ def document_for(endpoint, port):
     )
 
 
+def produce(function, arguments, variables):
+    producer = Producer(function, arguments, variables)
+    try:
+        producer.result()
+    finally:
+        producer.close()
+
+
 @pytest.fixture(scope="module")
 def prometheus(session_endpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prometheus")
-    port = free_port()
+    port = free_port(2)  # the parent's and its worker's
     settings = write_settings(folder / "dspyq.toml", document_for(session_endpoint, port))
     session_endpoint.reset()
     session_endpoint.script(model="fragile", status=500)
@@ -100,17 +136,16 @@ def prometheus(session_endpoint, tmp_path_factory):
     targets = {"dspyq-worker": [f"127.0.0.1:{port}"]}
     with RedisServer() as redis, Prometheus(folder, targets, SCRAPE_SECONDS) as running:
         variables = environment(settings, redis.url)
-        with Worker(variables, arguments=["-Q", SERVED]) as worker:
-            worker.ready()
+        command = [sys.executable, "-m", "dspyq", "worker", "--processes=1", "-Q", SERVED, "--without-mingle"]
+        with LocalProcess("parent", command, ready_line='"workers_ready"', env=variables) as worker:
+            worker.ready(START_TIMEOUT_SECONDS)
             running.wait_for('up{job="dspyq-worker"} == 1')
+            produce(run_an_experiment, {"users": 2 * USERS_OF_ARM}, variables)
             for number in range(2):
-                producer = Producer(ask_of_every_fate, {"number": number}, variables)
-                try:
-                    producer.result()
-                finally:
-                    producer.close()
+                produce(ask_of_every_fate, {"number": number}, variables)
                 # The last of a round, so all of it has been scraped.
                 running.wait_for(f'dspy_guard_refusals_total{{error_type="BudgetExceeded"}} > {number}')
+            running.wait_for("dspy_experiment_high")  # the referee has looked
             yield running
             worker.kill()
     session_endpoint.reset()

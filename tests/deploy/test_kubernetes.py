@@ -1,6 +1,7 @@
 """The Kubernetes manifests, against Kubernetes's own schemas, and as kustomize puts them together."""
 
 import re
+import tomllib
 
 import kubernetes_validate
 import pytest
@@ -11,6 +12,7 @@ from tests.support.deployment import DEPLOY, documents, run, tool
 from tests.support.processes import REPOSITORY
 
 KUBERNETES = DEPLOY / "kubernetes"
+VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 #: Oldest and newest that the manifests are written for.
 VERSIONS = ("1.31", "1.37")
 #: Resources of operators, whose schemas Kubernetes does not have.
@@ -37,7 +39,7 @@ def containers():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_knows_every_field(version):
+def test_every_field_is_in_kubernetes_schema(version):
     checked = [document for document in manifests() if document["kind"] not in OF_OPERATORS]
     assert len(checked) >= 7
     for document in checked:
@@ -47,14 +49,13 @@ def test_kubernetes_knows_every_field(version):
 def test_kustomize_puts_it_together():
     built = list(yaml.safe_load_all(run(tool("kubectl", "Kubernetes"), "kustomize", str(KUBERNETES)).stdout))
     kinds = sorted(document["kind"] for document in built)
-    assert kinds == sorted([document["kind"] for document in manifests()] + ["ConfigMap"])
+    assert kinds == sorted(document["kind"] for document in manifests())
     assert not [document for document in built if "namespace" in document["metadata"]]
-    (configuration,) = (document for document in built if document["kind"] == "ConfigMap")
     for document in built:
         if document["kind"] == "Deployment":
             pod = document["spec"]["template"]["spec"]
-            assert pod["volumes"][0]["configMap"]["name"] == configuration["metadata"]["name"]
-            assert pod["containers"][0]["image"].endswith("/dspyq-worker:0.1.0")
+            assert pod["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]  # the image holds the rest
+            assert pod["containers"][0]["image"].endswith(f"/dspyq-worker:{VERSION}")
 
 
 def test_no_manifest_holds_a_secret():
@@ -83,7 +84,7 @@ def test_a_worker_is_probed_and_gets_longer_to_end_than_its_predictions_get():
     (worker,) = pod["containers"]
     paths = {name: worker[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
-    settings = load_settings(KUBERNETES / "base" / "dspyq.toml")
+    settings = load_settings(REPOSITORY / "config" / "dspyq.toml")
     assert pod["terminationGracePeriodSeconds"] > settings.delivery.shutdown_grace_seconds + 10
     port = re.search(r"DSPYQ_METRICS__PORT=(\d+)", (REPOSITORY / "Dockerfile").read_text())[1]
     assert worker["ports"] == [{"name": "metrics", "containerPort": int(port)}]
@@ -110,6 +111,8 @@ def test_scaling_goes_by_the_true_backlog_and_by_what_a_worker_can_do():
     assert "replicas" not in deployments()["dspyq-worker"]  # two would fight over it
     (trigger,) = scaling["triggers"]
     assert "dspy_queue_jobs" in trigger["metadata"]["query"]
-    settings = load_settings(KUBERNETES / "base" / "dspyq.toml")
-    assert int(trigger["metadata"]["threshold"]) == settings.workers.concurrency
+    settings = load_settings(REPOSITORY / "config" / "dspyq.toml")
+    (worker,) = deployments()["dspyq-worker"]["template"]["spec"]["containers"]
+    processes = int(worker["args"][-1].removeprefix("--processes="))
+    assert int(trigger["metadata"]["threshold"]) == processes * settings.workers.concurrency
     assert all(isinstance(value, str) for value in trigger["metadata"].values())

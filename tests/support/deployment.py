@@ -1,4 +1,4 @@
-"""What tests of ``deploy/`` share: its files, the tools that check them, and a Prometheus of a test's own."""
+"""Parts that tests of ``deploy/`` share: its files, the tools that check them, and a Prometheus of a test's own."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def compose(variables: dict[str, str] | None = None, *, ok: bool = True) -> subp
     return run(command, *options, env=PASSWORDS if variables is None else variables, ok=ok)
 
 
-def services() -> dict[str, dict[str, Any]]:
-    """Return compose.yaml's services, as Docker understands them."""
-    found: dict[str, dict[str, Any]] = json.loads(compose().stdout)["services"]
+def services(variables: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return compose.yaml's services, as Docker understands them, with variables beside the passwords."""
+    found: dict[str, dict[str, Any]] = json.loads(compose(PASSWORDS | (variables or {})).stdout)["services"]
     return found
 
 
