@@ -8,12 +8,18 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 PINS := pyproject.toml constraints.txt
+# Tests that run most of the code in their own process, where it is measured; in percent, a little below what they cover.
+IN_PROCESS := $(addprefix tests/,core config store prediction cache client delivery guards programs experiments batch console testing)
+COVERAGE_FLOOR := 64
+
+# Empty is unset: bytecode is kept, or each of pytest's processes compiles all tests anew, which takes it five seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench lint clean
+.PHONY: help setup demo test installed matrix coverage chaos bench experiments lint docs clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Make .venv and install everything, pinned
 
@@ -23,20 +29,39 @@ demo: $(DEMO) ## Show it all on this machine: Redis, a model, a worker, two vari
 test: $(DEV) ## Run the tests
 	@$(BIN)/pytest
 
+installed: $(DEV) ## Run the tests of the built wheel, of new projects and of users' types
+	@$(BIN)/pytest -m installed
+
+matrix: $(DEV) ## Run the fast tests at the lowest and newest versions, and on every Python here
+	@$(BIN)/python .ci/matrix.py
+
+coverage: $(DEV) ## Measure what the tests that need no worker cover, against a floor
+	@$(BIN)/pytest --quiet --cov=dspyq --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR) $(IN_PROCESS)
+
 chaos: $(DEV) ## Kill, freeze and starve real servers and workers, and print what came of the jobs
-	@$(BIN)/pytest -m long
+	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -m 'long or property'
 	@$(BIN)/python -m tests.chaos
 
-bench: $(DEV) ## Run the benchmarks and print their table
-	@$(BIN)/python -m benchmarks
+experiments: $(DEV) ## Simulate experiments, and hold their statistics against gbstats, tea-tasting and scipy
+	@$(BIN)/pytest -n 0 -m installed tests/experiments
+	@PYTHONPATH=. "$$($(BIN)/python -m benchmarks.experiments.environment)" -m benchmarks.experiments
 
-lint: $(DEV) ## Check style, formatting and types
+bench: $(DEV) ## Run the benchmarks, print their table and draw docs/growth.svg
+	@$(BIN)/python -m benchmarks --plot docs/growth.svg
+
+lint: $(DEV) ## Check style, formatting, types and English
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/pytest --quiet -n 0 tests/test_english.py
+
+docs: $(DEV) ## Build the site into site/
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	@SITE=site $(BIN)/pytest --quiet -n 0 -m 'long or not long' tests/docs/test_site.py
+	@echo "Open site/index.html; its search needs a server: python3 -m http.server --directory site"
 
 clean: ## Remove .venv, caches and what `dspyq up` keeps
-	rm -rf $(VENV) .dspyq build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs .coverage .dspyq build site dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
