@@ -1,1 +1,1 @@
-"""What dspyq costs beside plain Celery, dramatiq, arq and bare DSPy threads: ``python -m benchmarks``."""
+"""Costs of dspyq beside plain Celery, dramatiq, arq and bare DSPy threads: ``python -m benchmarks``."""

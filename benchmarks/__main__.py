@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -13,9 +14,14 @@ from rich.console import Console
 from benchmarks import (
     batch,
     bulk,
+    experiment_counting,
+    growth,
     hits,
     imports,
+    loop_lag,
+    many_programs,
     memory,
+    processes,
     processor,
     publishing,
     scale_out,
@@ -23,6 +29,7 @@ from benchmarks import (
     sweep,
     throughput,
 )
+from benchmarks.plot import draw
 from benchmarks.rows import Row, build_table
 
 _WIDTH_OF_A_FILE = 160
@@ -45,10 +52,15 @@ BENCHMARKS: dict[str, Benchmark] = {
     "throughput": throughput.run,
     "cpu": processor.run,
     "imports": imports.run,
+    "loop_lag": loop_lag.run,
     "memory": memory.run,
     "scale_out": scale_out.run,
+    "processes": processes.run,
     "sweep": sweep.run,
+    "many_programs": many_programs.run,
     "batch": batch.run,
+    "experiment_counting": experiment_counting.run,
+    "growth": growth.run,
 }
 
 
@@ -57,7 +69,7 @@ def main() -> int:
     options = _parse()
     if options.list:
         for name, benchmark in BENCHMARKS.items():
-            print(f"{name:15}{(benchmark.__doc__ or '').splitlines()[0]}")
+            print(f"{name:21}{(benchmark.__doc__ or '').splitlines()[0]}")
         return 0
     started = time.monotonic()
     progress = Console(stderr=True)
@@ -71,6 +83,8 @@ def main() -> int:
             progress.print_exception()
             continue
         progress.print(f"{name}: {time.monotonic() - benchmark_started:.0f} s", highlight=False)
+    if options.plot and "growth" in rows:
+        options.plot.write_text(draw(rows["growth"]), encoding="utf-8")
     if options.json:
         print(json.dumps([{"benchmark": name, **row.to_json()} for name in rows for row in rows[name]], indent=2))
     else:
@@ -94,6 +108,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(BENCHMARKS), metavar="NAME,…", help="these only")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all runs")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what growth finds, as SVG")
     parser.add_argument("--list", action="store_true", help="print the names")
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ _PATH = "batch"
 _LIMIT_MEBIBYTES = 200
 _MODEL_SECONDS = 0.1
 _DISTINCT = 50_000
+_NOT_SLOWER = Target("ratio", "at least", 1.0)
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -69,7 +70,9 @@ def _beside(servers: Servers, folder: Path, count: int) -> Iterator[Row]:
     for index, (measured, unit) in enumerate(measures):
         ours = found["batch"][index]
         for name in loops:
-            yield Row(f"{_PATH}, beside", f"{count:,} rows, {measured}", unit, ours, name, found[name][index])
+            theirs = found[name][index]
+            ratio, target = (ours / theirs, _NOT_SLOWER) if index == 0 and name == "asyncio" else (None, None)
+            yield Row(f"{_PATH}, beside", f"{count:,} rows, {measured}", unit, ours, name, theirs, ratio, target)
 
 
 def _memory(servers: Servers, folder: Path, counts: list[int]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Who is measured: how each one's worker is started and asked. All answer with the same DSPy program on one Redis."""
+"""The contenders, with the start and the call of each worker. All answer with the same DSPy program on one Redis."""
 
 from __future__ import annotations
 

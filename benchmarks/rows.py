@@ -13,7 +13,7 @@ _ROUND_TRIP_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Target:
-    """What a row must reach.
+    """A value that a row must reach.
 
     Attributes:
         of: Whether the limit is for the ratio or for our own value.
@@ -34,7 +34,7 @@ class Target:
         return limit if self.round_trips is None else f"{limit}, {self.round_trips} rt"
 
     def is_met_by(self, row: Row) -> bool:
-        """Whether a row reaches it."""
+        """Return True if a row reaches it."""
         value = row.ratio if self.of == "ratio" else row.ours
         if value is None or (value > self.limit if self.bound == "at most" else value < self.limit):
             return False
@@ -58,6 +58,7 @@ class Row:
         target: What it must reach; None for a row that is there to compare.
         round_trips: The Redis round trips of one call.
         note: How it came about, where a reader would wonder.
+        points: Pairs of a size and the value there, in the row's unit, where it was measured at several sizes.
     """
 
     path: str
@@ -70,10 +71,11 @@ class Row:
     target: Target | None = None
     round_trips: float | None = None
     note: str = ""
+    points: tuple[tuple[int, float], ...] = ()
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """True if the target is met; None where there is none."""
         return None if self.target is None else self.target.is_met_by(self)
 
     def to_json(self) -> dict[str, Any]:

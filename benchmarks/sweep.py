@@ -1,4 +1,4 @@
-"""What a worker's sweep costs Redis each second, however many jobs wait, and what memory a waiting job takes."""
+"""Cost of a worker's sweep to Redis each second, however many jobs wait, and the memory of a waiting job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import redis
 
 from benchmarks.harness import MICROSECONDS
 from benchmarks.rows import Row, Target
-from dspyq.delivery.records import Job, Records
+from dspyq.delivery.records import QueuedJob, Records
 from tests.support.redis_server import RedisServer
 
 _QUEUED = (0, 100_000, 1_000_000)
@@ -27,7 +27,7 @@ def run(*, quick: bool) -> list[Row]:
         waiting = 0
         for queued in _QUICK_QUEUED if quick else _QUEUED:
             for number in range(waiting, queued):
-                records.put(Job(f"00000000-0000-0000-0000-{number:012}", _MESSAGE, _QUEUE))
+                records.put(QueuedJob(f"00000000-0000-0000-0000-{number:012}", _MESSAGE, _QUEUE))
             waiting = queued
             target = Target("value", "at most", _LIMIT_MICROSECONDS)
             microseconds = _sweep_seconds(records, client) * MICROSECONDS

@@ -22,7 +22,7 @@ _MEASURED = "first call to last answer"
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run reached.
+    """The outcome of a run.
 
     Attributes:
         per_second: Predictions a second from the first model call to the last answer in Redis.

@@ -1,1 +1,1 @@
-"""What is measured. Each module runs in processes of its own; the benchmarks start those and read the outcome."""
+"""The measured code. Each module runs in processes of its own; the benchmarks start those and read the outcome."""

@@ -31,7 +31,7 @@ async def answer(context: dict[str, Any], question: str) -> dict[str, str]:
 
 
 class WorkerSettings:
-    """What ``arq benchmarks.subjects.arq_worker.WorkerSettings`` runs."""
+    """The settings that ``arq benchmarks.subjects.arq_worker.WorkerSettings`` runs."""
 
     functions: ClassVar = [answer]
     redis_pool = connect()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 
+import orjson
+from celery.utils import uuid
+
 from benchmarks.subjects import plain
 from benchmarks.subjects.asking import questions
-from dspyq.cache.claims import Run, Stored, process_claims
+from dspyq.cache.claim import Run, Stored
+from dspyq.cache.claims import process_claims
 from dspyq.core.money import to_nano_usd
 from dspyq.prediction.prediction import Metadata, Usage, to_json
 from dspyq.prediction.request import build_request
@@ -14,9 +18,6 @@ from dspyq.prediction.request import build_request
 
 def fill(count: int, label: str) -> None:
     """Put answers to questions into the cache, as workers store them."""
-    import orjson  # noqa: PLC0415
-    from celery.utils import uuid  # noqa: PLC0415
-
     claims = process_claims()
     for question in questions(count, label):
         request = build_request({"question": question})

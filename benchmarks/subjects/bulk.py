@@ -14,7 +14,8 @@ from celery.utils import uuid
 
 from benchmarks.repetition import alternate
 from benchmarks.subjects import plain
-from dspyq.cache.claims import Run, Stored, process_claims
+from dspyq.cache.claim import Run, Stored
+from dspyq.cache.claims import process_claims
 from dspyq.client.bulk import CHUNK_ROWS, process_bulk
 from dspyq.prediction.prediction import Metadata, Usage, to_json
 from dspyq.prediction.request import Request, build_request
@@ -59,7 +60,7 @@ def _ask(requests: list[Request]) -> None:
 
 
 def _look(requests: list[Request]) -> None:
-    if not all(process_bulk().look(requests)):
+    if not all(process_bulk().peek(requests)):
         raise RuntimeError("a cached row was none")
 
 

@@ -1,4 +1,4 @@
-"""What one writes without a queue: the rows of a file through ``dspy.Parallel``, or through an asyncio loop."""
+"""Code without a queue: the rows of a file through ``dspy.Parallel``, or through an asyncio loop."""
 
 from __future__ import annotations
 
