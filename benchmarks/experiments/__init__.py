@@ -1,0 +1,1 @@
+"""Simulated experiments: ``make experiments``. They need numpy, which the package does not."""
