@@ -75,7 +75,7 @@ def _run_apart(name: str, seed: int, nursery: Path, folder: Path, *, is_quick: b
     command = [sys.executable, "-m", "tests.chaos", "--one", name, "--seed", str(seed), *(["--quick"] * is_quick)]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DSPYQ_", "TEST_"))}
     env = inherited | {SOCKET_VARIABLE: str(nursery), "TEST_CHAOS_RESULT": str(result), "PYTHONPATH": str(REPOSITORY)}
-    with LocalProcess(name, command, ready_line="", env=env) as process:
+    with LocalProcess(name, command, ready_line="", env=env, module="tests.chaos") as process:
         try:
             process.wait(_LONGEST_SECONDS)
         except TimeoutError:

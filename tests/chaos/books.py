@@ -1,4 +1,4 @@
-"""What the guards' faults are judged by: the budget at every moment, and the books beside the endpoint's own counts."""
+"""The measures of the guards' faults: the budget at every moment, and the books beside the endpoint's own counts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Moment:
 
     @property
     def over(self) -> int:
-        """What settled and held exceed the limit by."""
+        """The amount by which settled and held exceed the limit."""
         return max(0, self.settled + self.held - self.limit)
 
 
@@ -99,7 +99,7 @@ class BudgetWatch:
         return min(seen, default=0), max(seen, default=0)
 
     def refused_while_free(self, refused_at: float) -> bool:
-        """Whether there was money for any call when one was refused.
+        """Return True if there was money for any call when one was refused.
 
         What is settled only grows, so if there is money a moment later there was before.
         """

@@ -6,9 +6,10 @@ import contextlib
 import time
 from collections import Counter
 
+from tests.chaos.callers import Call
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
-from tests.chaos.stage import Call, Stage, armed
+from tests.chaos.stage import Stage, armed
 from tests.support.processes import wait_until
 
 

@@ -9,12 +9,15 @@ from tests.chaos import (
     batches,
     canvas,
     deaths,
+    experiment_counts,
     gaps,
     guard_redis_faults,
     money,
+    poison_faults,
     producers,
     provider_faults,
     redis_faults,
+    soak,
     tight,
 )
 from tests.chaos.outcome import Outcome
@@ -47,6 +50,8 @@ FAULTS: dict[str, Fault] = {
     "connections-reset": redis_faults.reset_in_mid_command,
     "answers-evicted": redis_faults.answers_evicted,
     "garbage": redis_faults.garbage_in_lists,
+    "experiment-counts": experiment_counts.replayed,
+    "experiment-producer-killed": experiment_counts.producer_killed,
 }
 
 #: What ``make test`` runs: of those that differ little one, and of all the gaps those that lost most before.
@@ -67,12 +72,17 @@ SHORT = [
     "redis-read-only",
     "connections-reset",
     "garbage",
+    "experiment-counts",
+    "experiment-producer-killed",
+    "soak",
 ]
 
 # What the guards make of a fault; ``tests/faults/test_money.py`` runs some.
 FAULTS.update(provider_faults.FAULTS)
+FAULTS.update(poison_faults.FAULTS)
 FAULTS.update(guard_redis_faults.FAULTS)
 FAULTS.update(money.FAULTS)
 FAULTS.update(tight.FAULTS)
 # And what batches do; ``tests/faults/test_batch.py`` runs them.
 FAULTS.update(batches.FAULTS)
+FAULTS["soak"] = soak.soak

@@ -203,7 +203,7 @@ def _entry_faults(stage: Stage, watch: BudgetWatch) -> list[str]:
             payload = client.get(f"celery-task-meta-{call.handle.id}")
             with contextlib.suppress(TypeError, KeyError):
                 entries += round(orjson.loads(payload or b"{}")["result"]["metadata"]["cost_usd"] * NANO)
-        for key in client.scan_iter("dspy:v1:budget:hold:*", count=1000):
+        for key in client.scan_iter("dspy:v1:budget:hold:*", count=1000, _type="hash"):  # a settled call is a string
             state, bound = client.hmget(key, "state", "bound")
             of_the_dead += int(bound) if state == b"unknown" else 0
     difference = watch.look().settled - entries - of_the_dead

@@ -1,4 +1,4 @@
-"""What a fault did, and the table of all."""
+"""The outcome of a fault, and the table of all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the jobs under one fault.
+    """The outcome of the jobs under one fault.
 
     Attributes:
         fault: Its name.
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def is_as_promised(self) -> bool:
-        """Whether nothing is lost, doubled, called for no reason, late or remarked."""
+        """True if nothing is lost, doubled, called for no reason, late or remarked."""
         return (
             self.lost == self.doubled_answers == 0
             and self.extra_model_calls <= self.explained_model_calls

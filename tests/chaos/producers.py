@@ -22,10 +22,12 @@ def killed_after_claim(scale: Scale) -> Outcome:
         stage.worker()
         questions = stage.questions(producers)
         env = stage.environment({"TEST_FAILPOINT": "after-claim"})
+        endless: list[str] = []
         for question in questions:
             producer = Producer(_ask, {"question": question}, env)
             producer.process.wait(30)
             producer.close()
+            endless += _endless_claims(stage)
             if question in questions[::2]:
                 stage.ask_and_get([question], 10)
         stage.wait(10)
@@ -41,13 +43,28 @@ def killed_after_claim(scale: Scale) -> Outcome:
             f"producer killed between claim and publish ({producers}×)",
             recovery,
             bound_seconds=claim_seconds + 5,
-            remarks=remarks,
+            remarks=[*remarks, *endless],
         )
 
 
+def _endless_claims(stage: Stage) -> list[str]:
+    """Return a remark for each claim that neither ends by itself nor has a job, whose end it would share."""
+    with stage.redis.client() as client:
+        claims = [name for name in client.keys("dspy:v1:prediction:*") if client.ttl(name) == -1]
+        owners = {name: client.hget(name, "pending") for name in claims}
+        return [
+            f"{name} has no end"
+            for name, owner in owners.items()
+            if owner and not client.exists(f"dspy:v1:job:{owner}")
+        ]
+
+
 def _ask(question: str) -> None:
+    from celery.signals import before_task_publish
+
     from dspyq import predict
     from tests.support import failpoints
 
     del failpoints
+    before_task_publish.connect(lambda **_: None, weak=False)  # claim and put are two trips where Celery publishes
     predict.delay(question=question)

@@ -35,7 +35,7 @@ _RECOVERY_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Trouble:
-    """What a provider does while it is in trouble.
+    """The behaviour of a provider while it is in trouble.
 
     Attributes:
         text: As the table calls it.

@@ -1,4 +1,4 @@
-"""How big a run of the faults is."""
+"""The size of a run of the faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Size = TypeVar("_Size", int, float)
 
 @dataclass(frozen=True)
 class Scale:
-    """Whether a run is the short one, and its random choices.
+    """The form of a run, short or long, and its random choices.
 
     Attributes:
         seed: Decides all of them.

@@ -1,10 +1,9 @@
-"""Where one fault plays: real servers and workers, the callers, and what became of every question."""
+"""The stage of one fault: real servers and workers, the callers, and the fate of every question."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import tempfile
 import threading
@@ -12,17 +11,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
-import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from dspyq.errors import AnswerLost
+from tests.chaos.callers import Call, Load
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
+from tests.chaos.stored import StoredResults, what_is_left, whereabouts
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.endpoint import Endpoint
 from tests.support.failpoints import DEATHS_KEY, Death, read_deaths
@@ -35,8 +34,6 @@ LEASE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 #: Each call of the model gives another answer, so that a second run of a question shows.
 REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
-_PATIENCE_SECONDS = 60.0
-_RESULT_PREFIX = "celery-task-meta-"
 _IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
 
 
@@ -48,27 +45,6 @@ def armed(point: str, scale: Scale, *, probability: float, deaths: int) -> Calla
         "TEST_FAILPOINT_SEED": f"{scale.seed}-{number}",
         "TEST_FAILPOINT_DEATHS": str(deaths),
     }
-
-
-@dataclass
-class Call:
-    """One caller's question.
-
-    Attributes:
-        question: The question.
-        handle: What the caller holds.
-        asked_at: When it asked, seconds since 1970.
-        answered_at: When it heard of its result.
-        answer: The answer it saw.
-        error: What it saw in place of one.
-    """
-
-    question: str
-    handle: Any
-    asked_at: float
-    answered_at: float | None = None
-    answer: str | None = None
-    error: str | None = None
 
 
 class Stage:
@@ -125,7 +101,7 @@ class Stage:
                 self.folder / "dspyq.toml", merged(default_document(self.endpoint.url), self._changes)
             )
             os.environ.update(self.environment())
-            self.stored = started.enter_context(_Stored(self.answers))
+            self.stored = started.enter_context(StoredResults(self.answers))
             self._workers = started.enter_context(ExitStack())
             self._started = started.pop_all()
         return self
@@ -320,8 +296,10 @@ class Stage:
         errors = Counter(call.error for call in unanswered if call.error)
         found += [f"{count} callers saw {error}" for error, count in errors.most_common(3)]
         if silent := sum(call.error is None for call in unanswered):
-            found.append(f"{silent} callers heard nothing: {self._whereabouts(unanswered)}")
-        found += self._left(left_within_seconds)
+            found.append(
+                f"{silent} callers heard nothing: {whereabouts(self.redis, [call.handle.id for call in unanswered])}"
+            )
+        found += what_is_left(self.redis, left_within_seconds)
         needed = len({call.question for call in self.calls}) if questions is None else questions
         return Outcome(
             fault=fault,
@@ -364,121 +342,6 @@ class Stage:
             if call.answer is not None and stored is not None and call.answer != stored:
                 doubled += 1
         return doubled
-
-    def _left(self, within_seconds: float) -> list[str]:
-        """Return a remark if anything of a job is left, other than what is set aside."""
-        patterns = ("dspy:v1:job:*", "dspy:v1:queue:*", "dspy:v1:leases", "dspy:v1:delayed")
-        with self.redis.client() as client:
-
-            def left(pattern: str) -> set[str]:
-                dead = {f"dspy:v1:job:{job_id}" for job_id in client.zrange("dspy:v1:dead", 0, -1)}
-                return set(self.redis.keys(pattern)) - dead
-
-            with contextlib.suppress(TimeoutError):
-                wait_until(lambda: not any(map(left, patterns)), within_seconds, "nothing to be left")
-            return [f"{len(keys)} × {pattern} left, as {keys.pop()}" for pattern in patterns if (keys := left(pattern))]
-
-    def _whereabouts(self, calls: Sequence[Call]) -> str:
-        """Say where the jobs of these callers stand."""
-        places = ("leases", "delayed", "dead", "queue:qa.control")
-        found: Counter[str] = Counter()
-        with self.redis.client() as client:
-            for call in calls:
-                standing = [place for place in places if client.zscore(f"dspy:v1:{place}", call.handle.id) is not None]
-                has_record = "" if client.exists(f"dspy:v1:job:{call.handle.id}") else "without a record"
-                found[" ".join([*standing, has_record]).strip() or "nowhere"] += 1
-        return ", ".join(f"{count} {where}" for where, count in found.items())
-
-
-class Load(threading.Thread):
-    """Callers that ask all the while.
-
-    Attributes:
-        refusals: What they were told where Redis could not be asked.
-    """
-
-    _ROWS = 5
-
-    def __init__(self, stage: Stage, questions_per_second: float, *, is_patient: bool) -> None:
-        super().__init__(daemon=True)
-        self._stage = stage
-        self._interval_seconds = self._ROWS / questions_per_second
-        self._is_patient = is_patient
-        self._is_ending = threading.Event()
-        self.refusals: Counter[str] = Counter()
-
-    def run(self) -> None:
-        """Ask."""
-        while not self._is_ending.wait(self._interval_seconds):
-            questions = self._stage.questions(self._ROWS)
-            self._ask(questions)
-            for question in self._stage.questions(self._ROWS):
-                self._ask([question])
-
-    def end(self) -> None:
-        """Ask no more; what was begun is asked to its end."""
-        self._is_ending.set()
-        self.join()
-
-    def _ask(self, questions: list[str]) -> None:
-        from dspyq.errors import RedisUnavailable
-
-        while True:
-            try:
-                self._stage.ask_and_get(questions, _PATIENCE_SECONDS)
-            except RedisUnavailable as error:
-                self.refusals[str(error)[:200]] += 1
-                if not self._is_patient:
-                    return
-                time.sleep(0.1)
-            else:
-                return
-
-
-class _Stored:
-    """Listens to every result that is stored, as long as Redis lets it."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-        self._reader = server.client(decode_responses=False)
-        self._is_ending = threading.Event()
-        self.contents: dict[str, set[str]] = defaultdict(set)
-        self.first_at: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_ending.set()
-        self._thread.join()
-        self._reader.close()
-
-    def read(self, task_id: str) -> str | None:
-        """Return the answer stored for a task now."""
-        payload = self._reader.get(f"{_RESULT_PREFIX}{task_id}")
-        meta = orjson.loads(payload) if payload else {}
-        return meta["result"]["outputs"]["answer"] if meta.get("status") == "SUCCESS" else None
-
-    def _run(self) -> None:
-        while not self._is_ending.is_set():
-            with contextlib.suppress(redis.RedisError, OSError):
-                self._listen()
-            self._is_ending.wait(0.05)
-
-    def _listen(self) -> None:
-        with self._server.client(decode_responses=False) as client, client.pubsub() as channel:
-            channel.psubscribe(f"{_RESULT_PREFIX}*")
-            while not self._is_ending.is_set():
-                message = channel.get_message(ignore_subscribe_messages=True, timeout=0.1)
-                if message and message["type"] == "pmessage":
-                    task_id = message["channel"].decode().removeprefix(_RESULT_PREFIX)
-                    meta = json.loads(message["data"])
-                    result = meta["result"]
-                    content = result.get("outputs", result) if isinstance(result, dict) else result
-                    self.contents[task_id].add(json.dumps([meta["status"], content], sort_keys=True))
-                    self.first_at.setdefault(task_id, time.time())
 
 
 def _end(worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""Two hundred threads on a budget that lets five call at once: what their waiting costs, and whom it keeps longest."""
+"""Two hundred threads on a budget that lets five call at once: the cost of their waiting, and the longest wait."""
 
 from __future__ import annotations
 
