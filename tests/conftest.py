@@ -2,12 +2,11 @@
 
 The endpoint and one Redis are started once for the run, when a test first asks for them, and emptied for each test.
 
-**One configuration for this process.** A Celery app cannot be configured twice and the producer keeps its clients,
-scripts and memory cache for the life of its process, so in-process tests all use one configuration file and one
-Redis: ask for ``configured`` and call ``predict`` here. It empties Redis and the memory cache between tests; nothing
-is patched. Any other configuration runs where it would in production, in processes of its own: ``worker(settings)``
-and ``run_producer(code, settings)`` with a file from ``settings_file``. ``DSPYQ_...`` variables of whoever runs the
-tests are dropped, and set only while a test uses ``configured``.
+In-process tests ask for ``configured`` or ``predict``: this process then has the default configuration and that Redis,
+with an application, connections and caches that end with the test; nothing is patched. For another configuration ask
+for ``configure``, which takes a file from ``settings_file``. What is killed, frozen or counted runs where it would in
+production, in processes of its own: ``worker(settings)`` and ``run_producer(code, settings)``. ``DSPYQ_...`` variables
+of whoever runs the tests are dropped, and set only while a test uses one of these.
 
 A test that fails shows the end of the output of every process it had.
 """
@@ -25,11 +24,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+import redis
 from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestWorker, CeleryWorkerCluster
 
-from dspyq.config.settings import get_settings
-from dspyq.store.clients import jobs_client
-from tests.support import watchdog
+from dspyq.cache.memory import CoherentCache, process_cache
+from dspyq.celery_app.application import process_app
+from dspyq.config.settings import Settings, get_settings
+from dspyq.core.runtime import DEFAULT
 from tests.support.configuration import (
     API_KEY,
     API_KEY_VARIABLE,
@@ -41,7 +42,7 @@ from tests.support.configuration import (
 )
 from tests.support.endpoint import Endpoint
 from tests.support.nodes import LocalBackend, LocalBroker, has_docker, redis_urls
-from tests.support.nursery import Fork, running_nursery
+from tests.support.nursery import run_fork, running_nursery
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
@@ -59,8 +60,11 @@ for _name in [name for name in os.environ if name.startswith("DSPYQ_")]:
 
 #: Files are given out in this order, so that those that take long do not come last and alone.
 _LONGEST_FIRST = (
-    "faults/test_guards", "cli/test_commands", "faults/test_ends", "faults/test_guard_holes", "stack/test_demo",
-    "faults/", "chaos/", "e2e/", "dspyq/", "properties/", "deploy/",
+    "processes/test_workers", "faults/test_batch.py", "chaos/", "stack/test_demo", "faults/test_guards",
+    "stack/test_up", "batch/test_odd_files", "cli/test_every_command", "fleet/", "deploy/test_containers",
+    "cli/test_batch_commands", "faults/", "benchmarks/", "cache/", "programs/test_prices", "docs/test_tutorial",
+    "testing/", "e2e/", "cli/", "delivery/", "properties/", "application/", "deploy/", "batch/", "client/",
+    "celery_app/", "guards/",
 )  # fmt: skip
 
 
@@ -111,7 +115,7 @@ def session_redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What forks workers, producers and command lines that have imported everything; for as long as this run lives."""
+    """The process that forks workers, producers and command lines, with everything imported, while this run lives."""
     with running_nursery(tmp_path_factory.mktemp("nursery")) as path:
         yield path
 
@@ -133,6 +137,13 @@ def redis_server(
         _end(session_shared_workers)
     session_redis_server.flush()
     return session_redis_server
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of that Redis that decodes nothing, as workers have one."""
+    with redis_server.client(decode_responses=False) as connected:
+        yield connected
 
 
 @pytest.fixture
@@ -174,26 +185,31 @@ def session_settings_file(session_endpoint: Endpoint, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
-def configured(
+def configure(
     session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """Configure this process, so that ``from dspyq import predict`` works here; yields the settings."""
+) -> Iterator[Callable[..., Settings]]:
+    """Configure this process, from a file that ``settings_file`` wrote: ``configure(path)``; returns the settings."""
     del endpoint  # started and reset
-    monkeypatch.setenv("DSPYQ_CONFIG", str(session_settings_file))
-    monkeypatch.setenv("DSPYQ_REDIS_URL", redis_server.url)
     monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
-    from dspyq.cache.memory import process_cache
+    with ExitStack() as blocks:
 
-    get_settings.cache_clear()  # a test may have read other settings
-    settings = get_settings()
-    port = jobs_client().connection_pool.connection_kwargs["port"]
-    assert port == redis_server.port, "an earlier test made this process's client with settings of its own"
-    cache = process_cache()
-    cache.memory.clear()
-    cache.memory.take_counts()  # or hits of the test before would be counted in this one
-    wait_until(lambda: cache.is_trusted, 5, "the memory cache to hear of invalidations")
-    yield settings
-    get_settings.cache_clear()
+        def use(settings: Path | None = None, *, redis_url: str | None = None) -> Settings:
+            monkeypatch.setenv("DSPYQ_CONFIG", str(settings or session_settings_file))
+            monkeypatch.setenv("DSPYQ_REDIS_URL", redis_url or redis_server.url)
+            blocks.enter_context(DEFAULT.emptied())
+            process_app()  # with these settings, for tests that use the module's own
+            cache = process_cache()
+            if isinstance(cache, CoherentCache):
+                wait_until(lambda: cache.is_trusted, 5, "the memory cache to hear of invalidations")
+            return get_settings()
+
+        yield use
+
+
+@pytest.fixture
+def configured(configure: Callable[..., Settings]) -> Settings:
+    """Configure this process, so that ``from dspyq import predict`` works here; the settings."""
+    return configure()
 
 
 @pytest.fixture
@@ -303,7 +319,6 @@ def dspyq(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line, which prints no traceback: ``dspyq("predict", "question=x", ok=True)``."""
     del endpoint, nursery  # started and reset
-    numbers = itertools.count(1)
 
     def run(
         *arguments: str,
@@ -313,17 +328,8 @@ def dspyq(
         ok: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
-        variables |= {"COLUMNS": "80", "NO_COLOR": "1"}
-        number = next(numbers)
-        output, errors = (tmp_path / f"command-{number}.{name}" for name in ("output", "errors"))
-        process = Fork("dspyq", arguments, env=variables, directory=Path.cwd(), output=output, errors=errors)
-        watchdog.tie(process.pid)
-        try:
-            status = process.wait(60)
-        finally:
-            process.kill()
-            watchdog.untie(process.pid)
-        done = subprocess.CompletedProcess(arguments, status, output.read_text(), errors.read_text())
+        variables |= {"COLUMNS": "80", "NO_COLOR": "1"} | (env or {})
+        done = run_fork("dspyq", arguments, env=variables, folder=tmp_path)
         assert "Traceback" not in done.stdout + done.stderr
         assert (done.returncode == 0) == ok, done.stdout + done.stderr
         return done

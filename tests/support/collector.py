@@ -1,4 +1,4 @@
-"""An HTTP server that takes what a worker pushes, logs or spans, and that fails and hangs when told to."""
+"""An HTTP server that takes what a worker pushes, logs or spans, and that fails and hangs on request."""
 
 from __future__ import annotations
 

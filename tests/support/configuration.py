@@ -94,6 +94,8 @@ def _key(key: str) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml_value(element) for element in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)} = {_toml_value(each)}' for key, each in value.items())}}}"
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     # JSON's escapes are TOML's, but for characters beyond the basic plane.

@@ -91,3 +91,21 @@ class OwnModel(dspy.Module):
     def forward(self, question: str) -> dspy.Prediction:
         """Answer."""
         return self.part(question=question)
+
+
+class Names(dspy.Module):
+    """Answers with all inputs, in the order of their names."""
+
+    def forward(self, **inputs: str) -> dspy.Prediction:
+        """Return the inputs, joined."""
+        return dspy.Prediction(answer=",".join(inputs[name] for name in sorted(inputs)))
+
+
+class NamedOutputs(dspy.Module):
+    """Answers with outputs that are named as attributes are."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return them."""
+        del question
+        names = ("metadata", "outputs", "get", "keys", "items", "task")
+        return dspy.Prediction(**{name: f"its {name}" for name in names})

@@ -30,7 +30,7 @@ Fault = Literal["hang", "trickle", "cut", "disconnect", "html", "unparseable"]
 
 @dataclass
 class Script:
-    """How to answer some requests.
+    """The reply to some requests.
 
     Counted scripts are used up first, in their order; then the latest uncounted one that matches holds for all.
 
@@ -69,7 +69,7 @@ class Script:
     trickle_interval_seconds: float = 0.05
 
     def matches(self, request: Request) -> bool:
-        """Whether it is for this request."""
+        """Return True if it is for this request."""
         return (self.containing is None or self.containing in request.text) and self.model in {None, request.model}
 
 
@@ -100,7 +100,7 @@ class Request:
 
 @dataclass
 class Counts:
-    """What happened since the last reset.
+    """The events since the last reset.
 
     Attributes:
         calls: Chat requests read.
@@ -161,7 +161,7 @@ class State:
         return counted
 
     def holds(self, request: Request) -> bool:
-        """Whether a request must wait."""
+        """Return True if a request must wait."""
         return self.is_holding and (self.hold_containing is None or self.hold_containing in request.text)
 
     def release(self, count: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Ends its process at a named point on a job's way, as a host that dies exactly there.
+"""Ends its process at a named point of a job's path, as a host that dies exactly there.
 
 A worker loads it through ``workers.imports``, a producer by importing it. Nothing happens unless the environment says
 so:
@@ -40,6 +40,7 @@ from dspyq.config.settings import get_settings
 from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.records import Records
 from dspyq.delivery.transport import BELL, Transport
+from dspyq.store import wire
 from dspyq.store.clients import connect, jobs_client
 
 ONCE_KEY = "failpoint"
@@ -48,7 +49,7 @@ DEATHS_KEY = "failpoint-deaths"
 
 @dataclass(frozen=True)
 class Death:
-    """What a process left behind when it killed itself.
+    """The record that a process left behind when it killed itself.
 
     Attributes:
         point: Where.
@@ -130,9 +131,9 @@ def _own_client() -> redis.Redis:
 
 
 def _around(
-    owner: type, name: str, *, before: Callable[..., None] | None = None, after: Callable[..., None] | None = None
+    owner: object, name: str, *, before: Callable[..., None] | None = None, after: Callable[..., None] | None = None
 ) -> None:
-    """Call ``before(self, *args)``, and ``after(result, self, *args)`` where the method has not raised."""
+    """Call ``before(self, *args)``, and ``after(result, self, *args)`` where the method or function has not raised."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -209,21 +210,25 @@ def _locked(owner: type, name: str, lock: threading.RLock) -> None:
 def _install() -> None:
     reach = _points.reach
     _telling(Records, "put", "put", lambda job: job.id)
-    _telling(Records, "take", "take", lambda queue, _: _first_of(queue) if _points.point == "mid-take" else None)
+    _telling(Claims, "ask", "put", lambda _, job: job.id)
+    _telling(
+        Records, "take_many", "take", lambda queue, *_, **__: _first_of(queue) if _points.point == "mid-take" else None
+    )
     _telling(Records, "finish", "finish", lambda tag: tag.rpartition(":")[0])
     _telling(Records, "renew", "renew", lambda *_: None)
-    _telling(Records, "sweep", "sweep", lambda *_: None)
+    _telling(Records, "sweep", "sweep", lambda *_, **__: None)
     _telling(Claims, "answer", "store", lambda _, run, __: run.task_id)
     _around(Claims, "claim", after=_claimed)
     _around(Transport, "_deliver", before=_heard)
-    _around(Leases, "take", after=lambda delivery, *_: delivery and reach("after-take"))
-    _locked(Leases, "take", _points.taking)
+    _around(Leases, "take_many", after=lambda taken, *_, **__: taken and reach("after-take"))
+    _locked(Leases, "take_many", _points.taking)
     _around(Leases, "begin", after=_began)
     _around(Claims, "answer", before=lambda *_: reach("before-store"), after=_stored)
     _around(PredictionBackend, "_chord_publish_claim_expires", before=lambda *_: reach("mid-chord"))
     _around(Leases, "finish", before=lambda *_: reach("before-ack"), after=lambda *arguments: _finished(arguments[-1]))
-    _around(Records, "sweep", after=lambda *_: reach("after-sweep"))
+    _around(Records, "sweep", after=lambda *_, **__: reach("after-sweep"))
     _around(redis.connection.AbstractConnection, "read_response", before=_before_reply)
+    _around(wire, "_read_replies", before=_before_reply)
     if "celery" in sys.argv[0]:
         from dspyq.programs.runner import Runner
 

@@ -1,4 +1,4 @@
-"""A program of a user's own that says its input wherever a program can say something."""
+"""A user's program that writes its input to every place a program can write to."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _CONNECT_TIMEOUT_SECONDS = 1.0
 
 
 def has_docker() -> bool:
-    """Whether a Docker engine answers; ``TEST_DOCKER=1`` or ``0`` decides instead of looking."""
+    """Return True if a Docker engine answers; ``TEST_DOCKER=1`` or ``0`` decides instead of looking."""
     if forced := os.environ.get("TEST_DOCKER"):
         return forced == "1"
     host = os.environ.get("DOCKER_HOST", f"unix://{_DOCKER_SOCKET}")

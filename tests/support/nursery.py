@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import random
@@ -18,21 +19,26 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.support import watchdog
+
 #: Names the nursery's socket, also for the processes that faults run in.
 SOCKET_VARIABLE = "TEST_NURSERY"
+#: Names modules that a fork imports before its own runs.
+IMPORTS_VARIABLE = "TEST_IMPORTS"
 _REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_SECONDS = 60.0
 _LARGEST_MESSAGE_BYTES = 2**20
 
 
 class Fork:
-    """What is used of ``subprocess.Popen``, for a process that is the nursery's child."""
+    """The used part of ``subprocess.Popen``, for a process that is the nursery's child."""
 
     def __init__(
         self,
@@ -104,8 +110,27 @@ class Fork:
         return self.returncode
 
 
+def run_fork(
+    module: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a module to its end, as ``subprocess.run`` does; its outputs are kept in a folder.
+
+    It runs in ``directory``; in this process's own where left out.
+    """
+    own = Path(tempfile.mkdtemp(prefix="command-", dir=folder))
+    output, errors = own / "output", own / "errors"
+    process = Fork(module, arguments, env=env, directory=directory or Path.cwd(), output=output, errors=errors)
+    watchdog.tie(process.pid)
+    try:
+        status = process.wait(60)
+    finally:
+        process.kill()
+        watchdog.untie(process.pid)
+    return subprocess.CompletedProcess(arguments, status, output.read_text(), errors.read_text())
+
+
 def is_running() -> bool:
-    """Whether there is a nursery to fork from."""
+    """Return True if there is a nursery to fork from."""
     return SOCKET_VARIABLE in os.environ
 
 
@@ -188,7 +213,7 @@ def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
 
 
 def _import_what_most_import() -> None:
-    # Nothing of dspyq.celery, which reads the configuration when it is imported.
+    # Not dspyq.celery, which reads the configuration when it is imported.
     import celery.bin.celery
     import celery.bin.worker
     import celery.concurrency.thread
@@ -196,9 +221,18 @@ def _import_what_most_import() -> None:
     import celery.worker.consumer
     import dspy
 
-    import dspyq
+    # Loaded by a producer's first question, and by a worker as it starts.
     import dspyq.celery_app.application
+    import dspyq.celery_app.messaging
+    import dspyq.celery_app.result_backend
     import dspyq.cli.main
+    import dspyq.client.predict
+    import dspyq.config.schema
+    import dspyq.delivery.transport
+    import dspyq.worker.body
+    import dspyq.worker.monitoring.scoring
+    import dspyq.worker.monitoring.serving
+    import dspyq.worker.versions
 
     del celery, dspy, dspyq
 
@@ -220,6 +254,8 @@ def _run(order: Mapping[str, Any]) -> NoReturn:
         for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
             os.dup2(number, target)
             os.close(number)
+        for name in order["env"].get(IMPORTS_VARIABLE, "").split():
+            importlib.import_module(name)
         sys.argv = [order["module"], *order["arguments"]]
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
         status = 0

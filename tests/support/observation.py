@@ -1,4 +1,4 @@
-"""What watching shows of jobs of every fate: Flower, the worker's log, events, remote control, process titles, keys."""
+"""The view of jobs of every fate: Flower, the worker's log, events, remote control, process titles, keys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _DATATABLE = "/tasks/datatable?draw=1&start=0&length=100&order[0][column]=0&orde
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen.
+    """The observed values.
 
     Attributes:
         worker: The worker's name.
@@ -117,7 +117,7 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
 
 
 def _shows(tasks: dict[str, Any], jobs: dict[str, str]) -> bool:
-    """Whether all jobs are shown, and the end of those that are not held: a result comes before its event."""
+    """Return True if all jobs are shown, and the end of those that are not held: a result comes before its event."""
     ended = [job for name, job in jobs.items() if not name.startswith("held")]
     return set(jobs.values()) <= tasks.keys() and all(tasks[job]["state"] in states.READY_STATES for job in ended)
 

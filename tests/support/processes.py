@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,12 +22,20 @@ READY_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 15.0
 
 
-def free_port() -> int:
-    """Return a loopback port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(count: int = 1) -> int:
+    """Return the first of so many consecutive loopback ports that nothing uses now.
+
+    They are below those that the kernel gives to outgoing connections, which would take one before it is listened at.
+    """
+    while True:
+        first = random.randrange(15_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.ExitStack() as listeners:
+            try:
+                for port in range(first, first + count):
+                    listeners.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 def wait_until(condition: Callable[[], Any], timeout_seconds: float, waiting_for: str | Callable[[], str]) -> Any:
@@ -133,7 +142,7 @@ class LocalProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has not ended."""
+        """True if the process has not ended."""
         return self._process.poll() is None
 
     @property

@@ -39,13 +39,21 @@ class Producer:
         process: The process: ``stop()``, ``kill()``, ``logs()``.
     """
 
-    def __init__(self, code: str | Callable[..., Any], arguments: dict[str, Any], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        code: str | Callable[..., Any],
+        arguments: dict[str, Any],
+        env: Mapping[str, str],
+        *,
+        repository: Path | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             code: A function, or the body of one as text.
             arguments: Its keyword arguments.
             env: Its whole environment (see ``configuration.environment``).
+            repository: Where another version of dspyq is checked out, whose code it is to run.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="producer-")
         folder = Path(self._directory.name)
@@ -53,7 +61,8 @@ class Producer:
         job_file = folder / "job.json"
         job_file.write_text(json.dumps({"source": _source(code, arguments), "arguments": arguments}))
         command = [sys.executable, "-m", _MODULE, str(job_file), str(self._result_file)]
-        self.process = LocalProcess("producer", command, ready_line=_STARTED_LINE, env=env, module=_MODULE)
+        place = {"directory": repository} if repository else {"module": _MODULE}
+        self.process = LocalProcess("producer", command, ready_line=_STARTED_LINE, env=env, **place)
 
     def result(self, timeout_seconds: float = 30.0) -> Any:
         """Wait until it has ended and return what the code returned.

@@ -23,7 +23,7 @@ _PORT_ATTEMPTS = 3
 
 @dataclass
 class Usage:
-    """What a server did while it was counted; complete once the block has ended.
+    """The counted work of a server; complete once the block has ended.
 
     Attributes:
         commands: Calls by command in lower case, those inside scripts too.
@@ -51,7 +51,7 @@ class Command:
 
     @property
     def is_in_script(self) -> bool:
-        """Whether a script ran it."""
+        """True if a script ran it."""
         return self.client == "lua"
 
 
@@ -71,6 +71,7 @@ class RedisServer:
         append_only_directory: Path | None = None,
         max_memory_bytes: int = 0,
         max_memory_policy: str = "noeviction",
+        socket_path: Path | None = None,
     ) -> None:
         """Start it and wait until it serves.
 
@@ -80,6 +81,7 @@ class RedisServer:
                 without it.
             max_memory_bytes: 0 for no bound.
             max_memory_policy: What happens at the bound.
+            socket_path: A Unix socket to listen on besides.
         """
         # Nobody else's: it would load what it finds there, and a replica is sent a file.
         self._folder = tempfile.TemporaryDirectory(prefix="redis-")
@@ -87,10 +89,12 @@ class RedisServer:
         options += ["--maxmemory", str(max_memory_bytes), "--maxmemory-policy", max_memory_policy]
         if append_only_directory:
             options += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(append_only_directory)]
+        if socket_path:
+            options += ["--unixsocket", str(socket_path)]
         if password:
             options += ["--requirepass", password]
         self.process, self.port = _start(options)
-        self.url = f"redis://{f':{quote(password)}@' if password else ''}127.0.0.1:{self.port}/0"
+        self.url = f"redis://{f':{quote(password, safe=str())}@' if password else ''}127.0.0.1:{self.port}/0"
         self.process.celeryconfig = {"url": self.url, "host_url": self.url, "hostname": "127.0.0.1", "port": self.port}
         self._client: redis.Redis = redis.Redis.from_url(self.url, decode_responses=True)
 
@@ -145,18 +149,19 @@ class RedisServer:
     def counted(self) -> Iterator[Usage]:
         """Count what all clients do within the block, other than this object.
 
-        Pings are left out: connections send them when they were idle. A producer's memory cache counts in the
+        Pings are left out: connections send them when they were idle. So are connections that end, as of clients that
+        earlier tests left to the garbage collector: Redis reads their ends. A producer's memory cache counts in the
         background, a worker beats: where one client's traffic matters, use ``monitored`` and choose by ``client``.
         """
         usage = Usage()
-        commands, reads = self._totals()
+        commands, reads, ended = self._totals()
         yield usage
-        commands_after, reads_after = self._totals()
+        commands_after, reads_after, ended_after = self._totals()
         commands["info"] = commands.get("info", 0) + 1  # the first look counts itself only after it has answered
         differences = {name: count - commands.get(name, 0) for name, count in commands_after.items()}
         pings = differences.pop("ping", 0)
         usage.commands = {name: count for name, count in differences.items() if count}
-        usage.round_trips = reads_after - reads - pings - 1  # the second look's own
+        usage.round_trips = reads_after - reads - (ended_after - ended) - pings - 1  # the second look's own
 
     @contextlib.contextmanager
     def monitored(self) -> Iterator[list[Command]]:
@@ -177,11 +182,13 @@ class RedisServer:
         start = next(index for index, command in enumerate(commands) if f"start {end_mark}" in command.text)
         del commands[: start + 1]
 
-    def _totals(self) -> tuple[dict[str, int], int]:
-        info = self._client.info("commandstats", "stats")
+    def _totals(self) -> tuple[dict[str, int], int, int]:
+        """Return the calls of each command, the reads, and the connections that ended."""
+        self._client.ping()  # Redis counts a connection that has ended only after it has served the others
+        info = self._client.info("commandstats", "stats", "clients")
         prefix = "cmdstat_"
         calls = {name.removeprefix(prefix): stats["calls"] for name, stats in info.items() if name.startswith(prefix)}
-        return calls, info["total_reads_processed"]
+        return calls, info["total_reads_processed"], info["total_connections_received"] - info["connected_clients"]
 
 
 def _collect(monitor: Any, commands: list[Command], end_mark: str) -> None:

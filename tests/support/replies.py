@@ -1,4 +1,4 @@
-"""What the endpoint answers unless a test scripts it: the fields a DSPy prompt asks for, derived from its inputs.
+"""Default replies of the endpoint: the fields of a DSPy prompt, derived from its inputs.
 
 Every text output is ``echo:`` and the value of the last input field that has one, so that a test sees whose answer it
 got. Other types get a valid value that depends on that same input. Reads the prompts of DSPy's ChatAdapter,

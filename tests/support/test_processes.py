@@ -79,7 +79,7 @@ def test_a_frozen_process_stands_still_and_ends_all_the_same() -> None:
     assert process.status == "exited"
 
 
-def test_a_process_that_ends_before_its_line_is_told_with_its_output() -> None:
+def test_a_process_that_ends_before_its_line_is_reported_with_its_output() -> None:
     with (
         LocalProcess("python", [sys.executable, "-c", "print('why'); exit(3)"], ready_line="ready") as process,
         pytest.raises(RuntimeError, match=r"ended with 3 before 'ready':\nwhy"),

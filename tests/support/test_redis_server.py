@@ -27,6 +27,16 @@ def test_commands_and_round_trips_are_those_of_the_block(redis_server: RedisServ
     assert (usage.commands, usage.round_trips) == ({"set": 1, "eval": 1, "get": 4}, 3)
 
 
+def test_a_connection_that_ends_is_no_round_trip(redis_server: RedisServer) -> None:
+    left = [redis_server.client() for _ in range(5)]
+    for client in left:
+        client.ping()
+    with redis_server.counted() as usage:
+        for client in left:
+            client.close()
+    assert usage.round_trips == 0
+
+
 def test_monitored_commands_are_those_of_the_block_in_their_order(redis_server: RedisServer) -> None:
     client = redis_server.client()
     client.set("before", 1)

@@ -76,3 +76,10 @@ def break_consumer() -> None:
     for each in gc.get_objects():
         if isinstance(each, Channel):
             each._brpop_start = lambda *_: None  # noqa: SLF001 - as a fault of kombu's would
+
+
+@app.task
+def pass_on(given: Any, mine: Any) -> list[Any]:
+    """Return what the task before returned, a prediction by its answer, and an argument of its own."""
+    is_prediction = isinstance(given, dict) and "outputs" in given
+    return [given["outputs"]["answer"] if is_prediction else given, mine]

@@ -32,6 +32,7 @@ class Worker(LocalProcess):
         application: str = "dspyq",
         mingles: bool = False,
         is_forked: bool = True,
+        repository: Path | None = None,
     ) -> None:
         """Start it; ``ready()`` waits until it takes jobs.
 
@@ -42,13 +43,15 @@ class Worker(LocalProcess):
             mingles: Whether it asks other workers for their revocations at its start, as it does for an operator.
                 That takes a second of waiting, and nothing of dspyq rests on it.
             is_forked: Whether a nursery may fork it; not where its command line or its start matters.
+            repository: Where another version of dspyq is checked out, whose code it is to run.
         """
         self._name = f"worker{next(_numbers)}"
         self.node_name = f"{self._name}@{_HOST}"
         celery_script = Path(sys.executable).with_name("celery")
         command = [str(celery_script), "-A", application, "worker", "-l", "INFO", "-n", self.node_name]
         command += [*arguments] if mingles else ["--without-mingle", *arguments]
-        super().__init__(self._name, command, ready_line=" ready.", env=env, module="celery" if is_forked else None)
+        place = {"directory": repository} if repository else {"module": "celery" if is_forked else None}
+        super().__init__(self._name, command, ready_line=" ready.", env=env, **place)
         self.id = _HOST  # pytest-celery builds the node's name of worker name and container id
 
     def ready(self, timeout: float = START_TIMEOUT_SECONDS) -> bool:
