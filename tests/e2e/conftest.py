@@ -1,17 +1,16 @@
-"""Jobs under observation, once with each setting for the whole run: each observation takes seconds."""
+"""Celery's command line as a fork: a start that is refused costs no imports."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support.observation import Observation, observe
+from tests.support.nursery import run_fork
 
 
-@pytest.fixture(scope="session")
-def hidden(session_endpoint, tmp_path_factory) -> Observation:
-    """What is seen with the default settings."""
-    return observe(session_endpoint, tmp_path_factory.mktemp("hidden"), include_content=False)
-
-
-@pytest.fixture(scope="session")
-def shown(session_endpoint, tmp_path_factory) -> Observation:
-    """What is seen with ``logging.include_content``."""
-    return observe(session_endpoint, tmp_path_factory.mktemp("shown"), include_content=True)
+@pytest.fixture
+def run_celery(nursery: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command of Celery to its end: ``run_celery("-A", "dspyq", "worker", env=...)``."""
+    del nursery  # started
+    return lambda *arguments, env: run_fork("celery", arguments, env=env, folder=tmp_path)

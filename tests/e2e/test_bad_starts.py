@@ -12,17 +12,11 @@ CLASSES = "tests.support.user_programs"
 
 
 @pytest.fixture
-def start(settings_file, redis_server):
-    def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=(), options=()):
+def start(settings_file, redis_server, run_celery):
+    def start(changes=None, *, toml=None, redis_url=None, env=None, arguments=(), options=(), run=run_celery):
         path = settings_file(changes, toml=toml)
-        done = subprocess.run(
-            [sys.executable, "-m", "celery", *arguments, "-A", "dspyq", "worker", *options],
-            capture_output=True,
-            text=True,
-            env=environment(path, redis_url or redis_server.url, env),
-            timeout=60,
-            check=False,
-        )
+        command = [*arguments, "-A", "dspyq", "worker", *options]
+        done = run(*command, env=environment(path, redis_url or redis_server.url, env))
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         return [line for line in done.stderr.splitlines() if line.startswith("dspyq: ")]
@@ -65,9 +59,16 @@ def test_every_program_and_model_that_cannot_be_served_is_one_line(start, tmp_pa
         assert [line for line in lines if told in line], (told, lines)
 
 
-def test_every_fault_of_the_file_is_one_line(start):
+def spawn_celery(*arguments, env):
+    command = [sys.executable, "-m", "celery", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("run", [None, spawn_celery], ids=["forked", "spawned"])
+def test_every_fault_of_the_file_is_one_line(start, run_celery, run):
     variants = {"control": {"model": "contrl", "weight": 0.5}}
-    lines = start({"programs": {"qa": {"variants": variants}}, "cache": {"memory_entrys": 1}})
+    changes = {"programs": {"qa": {"variants": variants}}, "cache": {"memory_entrys": 1}}
+    lines = start(changes, run=run or run_celery)
     for told in ("did you mean control?", "sum to 0.5, not 1", "did you mean memory_entries?"):
         assert [line for line in lines if told in line]
 
@@ -90,12 +91,19 @@ def test_a_redis_with_another_password_is_one_line_without_it(start, fresh_redis
     assert "wr0ng-secret" not in line
 
 
+def test_a_redis_that_evicts_jobs_is_refused_by_workers_and_check(start, fresh_redis_server, dspyq):
+    server = fresh_redis_server(max_memory_bytes=100_000_000, max_memory_policy="allkeys-lru")
+    (line,) = start(redis_url=server.url)
+    assert "redis_url" in line
+    assert "set its maxmemory-policy to noeviction" in line
+    done = dspyq("check", redis_url=server.url, ok=False)
+    assert "evicts (allkeys-lru)" in " ".join((done.stdout + done.stderr).split())
+
+
 def test_a_broker_or_backend_named_past_the_settings_is_refused(start, redis_server):
     (line,) = start(arguments=["-b", redis_server.url.replace("/0", "/1")])
     assert "DSPYQ_REDIS_URL" in line
-    (line,) = start(env={"CELERY_BROKER_URL": redis_server.url.replace("/0", "/1")})
-    assert "DSPYQ_REDIS_URL" in line
-    (line,) = start(env={"CELERY_RESULT_BACKEND": redis_server.url})
+    (line,) = start(arguments=["--result-backend", redis_server.url])
     assert "DSPYQ_RESULT_URL" in line
 
 
@@ -110,3 +118,14 @@ def test_hooks_that_do_not_import_are_one_line_each(start):
     assert len(lines) == 2
     assert "programs.qa.scorers: nowhere:score" in lines[0]
     assert f"programs.qa.categorize: {CLASSES}:nothing" in lines[1]
+
+
+def test_secrets_that_http_cannot_carry_are_refused_by_name_in_workers_and_check(start, settings_file, dspyq):
+    changes = {"logging": {"loki_url": "http://127.0.0.1:1", "loki_authorization_env": "LOKI_HEADER"}}
+    for variable, setting in (("MODEL_API_KEY", "api_key_env"), ("LOKI_HEADER", "loki_authorization_env")):
+        env = {"LOKI_HEADER": "fine", variable: "canary\nkey\n"}
+        (line,) = start(changes, env=env)
+        done = dspyq("check", settings=settings_file(changes), env=env, ok=False)
+        for said in (line, " ".join(done.stderr.split())):
+            assert f"{setting}: the environment variable {variable} holds a control character" in said
+            assert "canary" not in said

@@ -1,4 +1,4 @@
-"""Whether a worker lives, is ready and is well: what orchestrators are told while things around it fail."""
+"""Liveness, readiness and health of a worker for orchestrators, while its dependencies fail."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ def start(worker, settings_file):
     return start
 
 
-def test_a_worker_that_is_well_says_so_and_serves_nothing_else(start, dspyq):
+def test_a_healthy_worker_reports_it_and_serves_nothing_else(start, dspyq):
     _, monitor = start()
     eventually(lambda: monitor.health()["status"] == "healthy")
     report = monitor.health()
@@ -38,6 +38,20 @@ def test_a_worker_that_is_well_says_so_and_serves_nothing_else(start, dspyq):
     assert monitor.get("/")[0] == monitor.get("/metrics/more")[0] == 404
     assert "dspy_question_complexity" in monitor.get("/metrics", accept="application/openmetrics-text")[1]
     assert dspyq("health", "--url", monitor.url).stdout == "healthy\n"
+
+
+def test_a_redis_that_begins_to_evict_or_to_follow_another_is_seen(start, fresh_redis_server):
+    server, other = fresh_redis_server(), fresh_redis_server()
+    running, monitor = start(redis_url=server.url)
+    eventually(lambda: monitor.get("/readyz") == (200, "ready\n"))
+    server.cli("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    eventually(lambda: monitor.health()["checks"]["redis"].get("faults") == ["eviction"], 20)
+    assert monitor.health()["checks"]["redis"]["status"] == "degraded"
+    eventually(lambda: "set its maxmemory-policy to noeviction" in running.logs())
+    server.cli("CONFIG", "SET", "maxmemory", "0")
+    server.cli("REPLICAOF", "127.0.0.1", other.port)
+    eventually(lambda: monitor.health()["checks"]["redis"].get("faults") == ["role"], 20)
+    assert monitor.get("/readyz") == (503, "not ready: redis\n")
 
 
 def test_without_redis_a_worker_lives_and_is_not_ready_until_it_is_back(start, fresh_redis_server, dspyq):

@@ -1,4 +1,4 @@
-"""A worker's log: lines of JSON, an entry for each prediction, and nobody who waits for whoever reads them."""
+"""A worker's log: lines of JSON, an entry for each prediction, and no prediction that waits for a reader."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dspyq.config.secrets import process_secrets
 from dspyq.config.settings import load_settings
 from dspyq.core.events import Event
 from dspyq.worker.logs.loki import Loki
@@ -63,7 +64,7 @@ def ask():
 
 @pytest.fixture(scope="module")
 def story(session_endpoint, tmp_path_factory):
-    """What one worker said, as entries, of predictions of every fate; and what it pushed to Loki."""
+    """The log of one worker, as entries, of predictions of every fate; and what it pushed to Loki."""
     session_endpoint.reset()
     error = {"error": {"message": "failed-canary", "type": "invalid_request_error", "code": "invalid"}}
     session_endpoint.script(containing="broken", status=400, body=json.dumps(error))
@@ -115,7 +116,7 @@ def test_each_prediction_is_one_entry_with_these_fields_and_its_callers_request_
     assert (computed["cache_level"], computed["status"], computed["error"]) == (None, "success", None)
 
 
-def test_an_answer_from_the_cache_costs_nothing_and_says_where_it_came_from(story):
+def test_an_answer_from_the_cache_costs_nothing_and_names_its_source(story):
     (hit,) = entries(story, "prediction", request_id="bound")
     assert (hit["cache_hit"], hit["cache_level"], hit["tokens"], hit["cost_usd"]) == (True, "redis", 0, 0)
 
@@ -172,7 +173,7 @@ def test_loki_gets_each_entry_under_two_labels(story):
     assert "loki-canary" not in story["log"] + push.body.decode()
 
 
-def test_a_terminal_that_nobody_reads_keeps_no_prediction_waiting_and_shows_lines_for_people(
+def test_a_terminal_without_a_reader_delays_no_prediction_and_shows_lines_for_people(
     settings_file, redis_server, run_producer
 ):
     def ask_many(count):
@@ -218,7 +219,7 @@ def record(event):
 def test_entries_that_find_no_room_are_dropped_counted_and_spoken_of(pipe):
     stream, reader = pipe
     counted = []
-    writer = Writer(logging.StreamHandler(stream), json_renderer([]), count_dropped=counted.append)
+    writer = Writer(logging.StreamHandler(stream), json_renderer(), count_dropped=counted.append)
     began = time.monotonic()
     for number in range(CAPACITY + 3_000):
         writer.handle(record(Event("full", number=number, padding="x" * 100)))
@@ -237,9 +238,9 @@ def test_entries_that_find_no_room_are_dropped_counted_and_spoken_of(pipe):
     assert len(lines) == CAPACITY + 3_000 - writer.dropped + 1
 
 
-def test_a_record_that_cannot_be_formatted_is_said_without_its_arguments(pipe):
+def test_a_record_that_cannot_be_formatted_is_logged_without_its_arguments(pipe):
     stream, reader = pipe
-    writer = Writer(logging.StreamHandler(stream), json_renderer([]))
+    writer = Writer(logging.StreamHandler(stream), json_renderer())
     faulty = record("%d")
     faulty.args = ("a canary",)
     writer.handle(faulty)
@@ -249,15 +250,33 @@ def test_a_record_that_cannot_be_formatted_is_said_without_its_arguments(pipe):
     assert "canary" not in str(said)
 
 
-def test_secrets_stand_in_no_line_whatever_says_them(pipe):
+def test_no_line_holds_a_secret_whatever_its_source(pipe):
     stream, reader = pipe
-    for render in (json_renderer(['key-"canary', "key-canary"]), console_renderer(['key-"canary'], colours=False)):
+    process_secrets().learn('key-"canary')
+    for render in (json_renderer(), console_renderer(colours=False)):
         writer = Writer(logging.StreamHandler(stream), render)
         writer.handle(record('user said key-"canary, redis://user:p4ss-canary@host:1/0 and rediss://:p4ss-canary@host'))
         writer.flush(5)
     read = os.read(reader.fileno(), 100_000).decode()
     assert "canary" not in read
-    assert read.count("redis://user:...@host:1/0 and rediss://:...@host") == 2
+    assert read.count("redis://[secret]@host:1/0 and rediss://[secret]@host") == 2
+
+
+def test_no_line_holds_what_a_terminal_would_obey():
+    hostile = "\x1b]52;c;aGk=\x07 \x9b2J \u202e"
+    entry = {
+        "timestamp": 0.0,
+        "level": "info",
+        "event": hostile,
+        "outputs": {"answer": hostile},
+        "traceback": hostile,
+        "error": "a\nb",
+    }
+    line = json_renderer()(entry)
+    assert json.loads(line)["outputs"] == {"answer": hostile}
+    for shown in (line, console_renderer(colours=False)(entry)):
+        assert len(shown.splitlines()) <= 2  # the traceback has lines of its own
+        assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
 def test_a_loki_that_fails_hangs_and_recovers_gets_every_entry_in_order(tmp_path):
@@ -266,7 +285,7 @@ def test_a_loki_that_fails_hangs_and_recovers_gets_every_entry_in_order(tmp_path
         path = tmp_path / "dspyq.toml"
         path.write_text(f'[logging]\nloki_url = "{collector.url}"\nloki_tenant = "us"\n')
         options = {"count_dropped": dropped.append, "timeout_seconds": 0.3, "retry_seconds": 0.05}
-        loki = Loki(load_settings(path).logging, json_renderer([]), **options)
+        loki = Loki(load_settings(path).logging, json_renderer(), **options)
         collector.status = 503
         loki.push({"timestamp": time.time(), "level": "info", "event": str(n)} for n in range(3))
         wait_until(lambda: len(collector.pushes) >= 2, 10, "a second attempt")
@@ -289,7 +308,7 @@ def test_a_loki_that_fails_hangs_and_recovers_gets_every_entry_in_order(tmp_path
         assert dropped == [1, 1]
 
 
-def test_a_producer_logs_its_hits_where_it_is_told_to(settings_file, run_producer, shared_worker):
+def test_a_producer_logs_its_hits_if_configured(settings_file, run_producer, shared_worker):
     def hits():
         import logging
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from dspyq.core.tolerated import KINDS
 from tests.support.monitor import Monitor
 from tests.support.processes import eventually
 
@@ -26,8 +27,8 @@ BOUNDED = {
     "outcome": {"ok", "invalid_request", "success", "failure"},
     "scorer": {f"{HOOKS}:is_brief", f"{HOOKS}:fails"},
     "kind": {
-        "beat", "guard_upkeep", "breaker_outcome", "consumer_restart", "fleet_read", "cache_size", "scorer",
-        "score_dropped", "http_turned_away",
+        "beat", "guard_upkeep", "breaker_outcome", "consumer_restart", "fleet_read", "experiment_read", "cache_size",
+        "scorer", "score_dropped", "http_turned_away", *KINDS,
     },
 }  # fmt: skip
 

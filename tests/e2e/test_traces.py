@@ -1,11 +1,14 @@
 """One trace of a prediction, from ``delay()`` over the queue to each call of a model."""
 
+import json
+
 import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, messaging_attributes
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
 
 from tests.support.collector import Collector
 from tests.support.configuration import API_KEY
+from tests.support.monitor import Monitor
 from tests.support.processes import wait_until
 
 QUESTION = "asked-canary"
@@ -147,6 +150,22 @@ def test_an_endpoint_that_hangs_keeps_no_prediction_waiting_and_the_worker_ends(
     wait_until(lambda: collector.pushes, 15, "the export that hangs")
     assert run_producer(ask_many, path) == 20
     assert running.terminate(15) == 0
+
+
+def test_spans_that_an_endpoint_refuses_are_counted_and_logged_once(collector, settings_file, worker, run_producer):
+    collector.status = 400
+    path = settings_file(
+        {"tracing": {"endpoint": collector.url}, "metrics": {"port": 0}, "logging": {"format": "json"}}
+    )
+    running = worker(path)
+    monitor = Monitor.of(running)
+    for question in ("one", "two"):
+        run_producer(ask, path, question=question)
+        pushed = len(collector.pushes)
+        wait_until(lambda before=pushed: len(collector.pushes) > before, 15, "the worker's export")
+    wait_until(lambda: monitor.metrics()["dspy_spans_lost_total"] >= 4, 15, "the count")
+    (line,) = [line for line in running.logs().splitlines() if '"spans_lost"' in line]
+    assert json.loads(line)["endpoint"] == f"{collector.url}/v1/traces"
 
 
 def test_where_tracing_is_off_neither_spans_nor_an_exporter_are_loaded(run_producer, shared_worker):

@@ -1,4 +1,4 @@
-"""A batch whose process, workers and Redis are killed at random rows ends as one that nobody disturbed."""
+"""A batch whose process, workers and Redis are killed at random rows ends as an undisturbed one."""
 
 from __future__ import annotations
 

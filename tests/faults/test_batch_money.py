@@ -1,4 +1,4 @@
-"""The money of a batch with real workers: its limit holds, nobody else pays for it or fails by it, and books agree."""
+"""The money of a batch with real workers: its limit holds, no other caller pays or fails for it, and books agree."""
 
 import json
 import time
@@ -25,12 +25,6 @@ def ask_batch(questions, batch):
     task_ids = [f"{batch}-{question}" for question in questions]
     claims = process_bulk().ask(requests, task_ids, priority=9, batch=batch)
     return [claim.task_id for claim in claims if claim.verdict == "claim"]
-
-
-@pytest.fixture
-def client(redis_server):
-    with redis_server.client(decode_responses=False) as connected:
-        yield connected
 
 
 @pytest.fixture

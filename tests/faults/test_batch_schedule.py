@@ -1,4 +1,4 @@
-"""Scheduled batches with a real beat, real workers and a real Redis: each time is run once, whoever dies."""
+"""Scheduled batches with a real beat, real workers and a real Redis: each time is run once, whichever process dies."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_two_beats_and_two_workers_run_each_missed_night_once_one_after_the_othe
     assert endpoint.calls() == 2 * ROWS
 
 
-def test_a_beat_that_cannot_write_its_file_says_in_a_line_what_to_do(nights, beat):
+def test_a_beat_that_cannot_write_its_file_prints_a_line_with_the_remedy(nights, beat):
     refused = beat("--schedule", str(nights.folder / "nowhere" / "beat"))
     assert refused.wait() == 1
     assert [line for line in refused.logs().splitlines() if "name another file with --schedule" in line]
@@ -105,7 +105,8 @@ def ticking(nights, start_producer):
     def tick():
         import time
 
-        from dspyq.celery_app.application import BATCH_QUEUE, TICK_NAME, app
+        from dspyq.celery_app.application import app
+        from dspyq.core.names import BATCH_QUEUE, TICK_NAME
 
         while True:
             app.send_task(TICK_NAME, queue=BATCH_QUEUE)

@@ -1,4 +1,4 @@
-"""What follows from an answer or a failure, where workers die on the way: it happens once, with what is stored."""
+"""Followers of an answer or a failure, where workers die on the way: each runs once, with what is stored."""
 
 import pytest
 
@@ -86,7 +86,7 @@ def test_a_chord_whose_member_is_set_aside_fails_though_its_claim_was_left_behin
     del configured
     from celery import chord
 
-    from dspyq.celery_app.revocation import tell
+    from dspyq.celery_app.revocation import notify_callers
     from tests.support.user_tasks import note_many
 
     body = chord([predict.s(question="a")])(note_many.s())
@@ -94,12 +94,12 @@ def test_a_chord_whose_member_is_set_aside_fails_though_its_claim_was_left_behin
     client = redis_server.client()
     client.set(f"celery-taskset-meta-{body.parent.id}.c", "a process that died while it told of this", ex=60)
     client.zadd("dspy:v1:dead", {member.id: 1})
-    tell([member.id])
+    notify_callers([member.id])
     assert body.state == "FAILURE"
 
 
 @pytest.mark.parametrize("serve_seconds", ["0", "60"])
-def test_a_linked_prediction_is_counted_once_and_knows_its_children(predict, worker, redis_server, serve_seconds):
+def test_a_linked_prediction_is_counted_once_and_has_its_children(predict, worker, redis_server, serve_seconds):
     from tests.support.user_tasks import note
 
     worker(env=IMPORTS | {"DSPYQ_PROGRAMS__QA__CACHE_TTL_SECONDS": serve_seconds})

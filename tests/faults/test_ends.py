@@ -1,4 +1,4 @@
-"""How jobs end otherwise than by an answer: poisoned, cancelled, revoked, handed back, expired."""
+"""Ends of jobs without an answer: poisoned, cancelled, revoked, handed back, expired."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ def left(redis_server):
     )
 
 
-def test_a_job_whose_workers_die_too_often_is_set_aside_and_its_callers_are_told(
+def test_a_job_whose_workers_die_too_often_is_set_aside_and_its_callers_are_notified(
     predict, worker, endpoint, redis_server, configured
 ):
     from dspyq.errors import PoisonedJob
@@ -75,8 +75,8 @@ def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server)
     eventually(lambda: redis_server.client().zcard("dspy:v1:dead") == 1)
 
 
-def test_a_message_that_nobody_can_be_told_of_keeps_nobody_else_from_being_told(predict, redis_server):
-    from dspyq.celery_app.revocation import tell
+def test_a_malformed_message_does_not_stop_the_notification_of_other_callers(predict, redis_server):
+    from dspyq.celery_app.revocation import notify_callers
     from dspyq.delivery.dead import dead_jobs
     from dspyq.errors import PoisonedJob
 
@@ -88,10 +88,10 @@ def test_a_message_that_nobody_can_be_told_of_keeps_nobody_else_from_being_told(
     for job in (strange, good):
         client.zadd("dspy:v1:dead", {job.id: time.time()})
         client.sadd("dspy:v1:untold", job.id)
-    tell([strange.id, good.id])
+    notify_callers([strange.id, good.id])
     with pytest.raises(PoisonedJob):
         good.get(timeout=5)
-    assert dead_jobs().untold([strange.id, good.id]) == []
+    assert dead_jobs().unnotified([strange.id, good.id]) == []
 
 
 def test_one_callers_cancel_leaves_the_run_to_the_others_and_the_lasts_ends_it(predict, worker, endpoint, redis_server):
@@ -152,7 +152,7 @@ def test_terminating_a_thread_is_refused_clearly(predict):
         predict.app.control.revoke("any", terminate=True)
 
 
-def test_a_worker_told_to_end_finishes_what_runs_and_hands_the_rest_back_at_once(
+def test_a_worker_on_sigterm_finishes_running_jobs_and_hands_the_rest_back_at_once(
     predict, worker, endpoint, redis_server
 ):
     endpoint.hold()
@@ -201,44 +201,3 @@ def test_a_rolling_restart_loses_nothing_repeats_nothing_and_no_caller_sees_an_e
     answers = [job.get(timeout=60).answer for job in jobs]
     assert all(f"q{number}" in answer for number, answer in enumerate(answers))
     assert endpoint.calls() == 300
-
-
-def test_a_job_that_no_worker_serves_fails_after_a_bounded_number_of_hand_backs(
-    worker, settings_file, run_producer, configured
-):
-    del configured
-    ours, theirs = settings_file(), settings_file({"programs": {"qa": {"version": "2"}}})
-    worker(theirs, env={"DSPYQ_DELIVERY__MAX_HAND_BACKS": "4"})
-
-    def ask():
-        import time
-
-        from dspyq import predict
-        from dspyq.errors import VariantMismatch
-
-        started = time.monotonic()
-        try:
-            predict.delay(question="q").get(timeout=30)
-        except VariantMismatch:
-            return time.monotonic() - started
-
-    assert run_producer(ask, ours, timeout_seconds=40) >= 0.1 + 0.2 + 0.4 + 0.8
-
-
-def test_a_job_handed_back_by_an_old_worker_is_answered_by_a_new_one(
-    worker, settings_file, start_producer, configured, redis_server
-):
-    del configured
-    patient = {"delivery": {"max_hand_backs": 1000}}  # however long the new worker takes to start
-    old, new = settings_file(patient), settings_file({**patient, "programs": {"qa": {"version": "2"}}})
-    worker(old)
-
-    def ask():
-        from dspyq import predict
-
-        return predict.delay(question="q").get(timeout=60).answer
-
-    producer = start_producer(ask, new)
-    eventually(lambda: redis_server.client().exists("dspy:v1:delayed"))
-    worker(new)
-    assert "q" in producer.result(60)

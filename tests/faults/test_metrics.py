@@ -1,4 +1,4 @@
-"""What Prometheus reads of a worker."""
+"""The metrics that Prometheus reads of a worker."""
 
 from tests.faults.test_guards import ask_one
 from tests.support.monitor import Monitor

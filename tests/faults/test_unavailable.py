@@ -35,7 +35,9 @@ def test_a_call_that_no_budget_can_ever_hold_fails_at_once(worker, settings_file
     assert endpoint.calls() == 0
 
 
-def test_who_does_not_want_to_wait_is_told_what_to_change(worker, settings_file, run_producer, endpoint):
+def test_a_caller_that_does_not_wait_gets_an_error_with_the_setting_to_change(
+    worker, settings_file, run_producer, endpoint
+):
     fails = {"programs": {"qa": {"when_unavailable": "fail"}}}
     path = settings_file({**fails, "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 30}})
     worker(path)
@@ -112,8 +114,8 @@ def test_a_class_that_brings_a_model_of_its_own_is_refused_at_start(worker, sett
     path = settings_file({"programs": {"qa": {"class": "tests.support.user_programs:OwnModel"}}})
     refused = worker(path, waits=False)
     assert refused.wait(30) == 1
-    assert "programs.qa.class: OwnModel" in refused.logs()
-    assert "models" in refused.logs()
+    assert "programs.qa" in refused.logs()
+    assert '[programs.qa.models] "judge"' in refused.logs()
 
 
 def test_a_parked_jobs_running_time_goes_on_where_it_stopped(worker, settings_file, run_producer, endpoint):
@@ -153,3 +155,20 @@ def test_a_revoked_job_pays_for_no_further_call(worker, settings_file, run_produ
     endpoint.wait_until_idle()
     time.sleep(0.5)
     assert endpoint.calls() == 1
+
+
+def test_a_run_that_fails_while_redis_does_not_answer_ends_with_its_own_error(
+    worker, settings_file, start_producer, endpoint, fresh_redis_server
+):
+    server = fresh_redis_server()
+    path = settings_file({"redis_timeout_seconds": 1})
+    worker(path, redis_url=server.url)
+    endpoint.script(status=400)
+    endpoint.hold()
+    asked = start_producer(ask_one, path, redis_url=server.url, question="q")
+    endpoint.wait_for_calls(1)
+    server.process.stop()
+    endpoint.release()
+    time.sleep(3)  # longer than a call of Redis may take
+    server.process.cont()
+    assert asked.result(60)["error"] == "PredictionFailed"

@@ -1,4 +1,4 @@
-"""What must hold of jobs and claims, in plain Python: no Redis, no time, no scripts.
+"""Model of jobs and claims in plain Python: no Redis, no time, no scripts.
 
 A ``Job`` stands in one place and knows the run that holds it by identity: no other run passes for it, be it of an
 earlier life of the same id. A ``Question`` has at most one answer that must be served and at most one run under way.
@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dspyq.prediction.enrolment import ANY_STATE
+
 Place = Literal["queue", "delayed", "leases", "dead"]
 Verdict = Literal["hit", "join", "urge", "claim", "lost"]
 
@@ -19,12 +21,14 @@ SEQUENCES_PER_PRIORITY = 2**49
 
 @dataclass(frozen=True)
 class Asked:
-    """What a message asks, in place of a request and its header."""
+    """The question of a message, in place of a request and its header."""
 
     input_hash: str
     refresh: bool = False
     is_claimed: bool = False
     queue: str = "program.variant"
+    exposure: None = None
+    seen: str = ANY_STATE
 
 
 @dataclass(eq=False)
@@ -42,7 +46,6 @@ class Job:
     run: Delivered | None = None
     run_count: int = 0
     lost: int = 0
-    hand_backs: int = 0
     is_untold: bool = False
 
     @property
@@ -78,7 +81,7 @@ class Answer:
 
 @dataclass
 class Question:
-    """What the alias must say.
+    """The expected content of the alias.
 
     ``is_old``: the claim is older than its timeout. ``may_have_more``: others may wait that joined the run before its
     question was invalidated or taken over; they are not counted.
@@ -162,11 +165,10 @@ class Model:
         del self.jobs[run.job.id]
         return True
 
-    def give_back(self, run: Delivered, place: Place, *, is_hand_back: bool = False) -> bool:
+    def give_back(self, run: Delivered, place: Place) -> bool:
         if not self.holds(run):
             return False
         run.job.run = None
-        run.job.hand_backs += is_hand_back
         run.job.move(place)
         return True
 
@@ -308,7 +310,7 @@ class Model:
         return True
 
     def can_still_end(self, task_id: str) -> bool:
-        """Whether who waits for a task will hear of it, if nobody asks anything any more."""
+        """Return True if the callers of a task will be notified, if none of them asks anything any more."""
         young = any(question.pending == task_id and not question.is_old for question in self.questions.values())
         return task_id in self.told or task_id in self.jobs or young
 

@@ -9,12 +9,13 @@ from typing import cast
 
 import redis
 
-from dspyq.cache.claims import ALIAS_PREFIX, RESULT_PREFIX, STATISTICS_PREFIX, Claims
+from dspyq.cache.claims import Claims
 from dspyq.client.bulk import Bulk
 from dspyq.config.periods import Calendar
 from dspyq.config.settings import Settings
 from dspyq.delivery.dead import DeadJobs
 from dspyq.delivery.records import Records
+from dspyq.store.keys import alias_key, result_key, statistics_key
 from tests.properties.delivery_model import SEQUENCES_PER_PRIORITY
 from tests.support.redis_server import RedisServer
 
@@ -26,7 +27,7 @@ LONG_AGO = 1
 
 @dataclass(frozen=True)
 class Held:
-    """What Redis holds at one moment."""
+    """The content of Redis at one moment."""
 
     records: dict[str, dict[str, str]]
     places: dict[str, list[str]]
@@ -69,20 +70,22 @@ class World:
         """Read everything."""
         keys = self._jobs.keys(PREFIX + "*")
         jobs = [key for key in keys if key.startswith(PREFIX + "job:")]
-        aliases = [key for key in keys if key.startswith(ALIAS_PREFIX)]
+        aliases = [key for key in keys if key.startswith(alias_key(""))]
         queues = [key for key in keys if key.startswith(PREFIX + "queue:")]
-        results = self._answers.keys(RESULT_PREFIX + "*")
+        results = self._answers.keys(result_key("*"))
         places = [PREFIX + "delayed", PREFIX + "leases", PREFIX + "dead", *queues]
         pipeline = self._jobs.pipeline(transaction=False)
-        for key in (*jobs, *aliases, STATISTICS_PREFIX + self.queue):
+        for key in (*jobs, *aliases, statistics_key(self.queue)):
             pipeline.hgetall(key)
         for key in places:
             pipeline.zrange(key, 0, -1, withscores=True)
         pipeline.smembers(PREFIX + "untold")
-        pipeline.llen(self.queue)
+        bells = [self.queue, *(key.removeprefix(PREFIX + "queue:") for key in queues if "@" in key)]
+        for name in bells:
+            pipeline.llen(name)
         replies = iter(pipeline.execute())
         records = {key.removeprefix(PREFIX + "job:"): next(replies) for key in jobs}
-        questions = {key.removeprefix(ALIAS_PREFIX): next(replies) for key in aliases}
+        questions = {key.removeprefix(alias_key("")): next(replies) for key in aliases}
         statistics = {name: int(count) for name, count in next(replies).items()}
         standing: dict[str, list[str]] = defaultdict(list)
         waiting: list[tuple[str, float]] = []
@@ -95,21 +98,21 @@ class World:
         return Held(
             records=records,
             places=dict(standing),
-            waiting=waiting,
+            waiting=sorted(waiting, key=lambda turn: turn[1]),  # of all versions, in one order
             untold=next(replies),
-            bells=next(replies),
+            bells=sum(next(replies) for _ in bells),
             aliases=questions,
-            results=dict(zip((key.removeprefix(RESULT_PREFIX) for key in results), stored, strict=True)),
+            results=dict(zip((key.removeprefix(result_key("")) for key in results), stored, strict=True)),
             statistics=statistics,
         )
 
     def store(self, task_id: str, payload: bytes) -> None:
         """Store a result as Celery itself does."""
-        self._answers.set(RESULT_PREFIX + task_id, payload)
+        self._answers.set(result_key(task_id), payload)
 
     def forget(self, task_id: str) -> None:
         """Evict a result."""
-        self._answers.delete(RESULT_PREFIX + task_id)
+        self._answers.delete(result_key(task_id))
 
     def time_out(self, job_id: str, place: str) -> None:
         """Let a job's delay or lease run out."""
@@ -117,12 +120,12 @@ class World:
 
     def age_claim(self, input_hash: str) -> None:
         """Let a claim be older than its timeout."""
-        self._jobs.hset(ALIAS_PREFIX + input_hash, "since", LONG_AGO)
+        self._jobs.hset(alias_key(input_hash), "since", LONG_AGO)
 
     def expire_answer(self, input_hash: str) -> None:
         """Let an answer's time be up; Redis deletes an alias that has one to live."""
-        alias = ALIAS_PREFIX + input_hash
-        if self._jobs.ttl(alias) > 0:
+        alias = alias_key(input_hash)
+        if self._jobs.ttl(alias) > 0 and not self._jobs.hexists(alias, "pending"):
             self._jobs.delete(alias)
         else:
             self._jobs.hset(alias, "until", LONG_AGO)
@@ -136,8 +139,9 @@ class World:
         self._jobs.lpush(self.queue, "1")
 
     def answer_bell(self) -> bool:
-        """Take a bell off; whether there was one."""
-        return self._jobs.rpop(self.queue) is not None
+        """Take a bell off, of the queue or of its version, as a worker does; whether there was one."""
+        queues = [self.queue, *self._jobs.scan_iter(f"{self.queue}@*")]
+        return self._jobs.brpop(queues, timeout=0.001) is not None
 
     def close(self) -> None:
         for client in (self._jobs, self._answers):

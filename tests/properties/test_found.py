@@ -1,11 +1,12 @@
-"""What the random interleavings found, in its fewest steps."""
+"""Faults that the random interleavings found, in their fewest steps."""
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
-from dspyq.cache.claims import Run, Stored
-from dspyq.delivery.records import Delivery, Job
+from dspyq.cache.claim import Run, Stored
+from dspyq.delivery.records import Delivery, QueuedJob
 from tests.properties.delivery_model import Asked
 from tests.properties.delivery_world import FOREVER_SECONDS, World
 
@@ -18,7 +19,7 @@ def world(request: pytest.FixtureRequest, worlds: dict[bool, World]) -> World:
 
 
 def put(world: World, task_id: str) -> None:
-    world.records.put(Job(task_id, "message", world.queue))
+    world.records.put(QueuedJob(task_id, "message", world.queue))
 
 
 def take(world: World) -> Delivery:
@@ -32,10 +33,11 @@ def run_of(delivery: Delivery) -> Run:
 
 
 def stored(text: bytes) -> Stored:
-    return Stored(b'{"status":"SUCCESS","result":"' + text + b'"}', FOREVER_SECONDS, FOREVER_SECONDS, {})
+    result = {"answer": text.decode(), "input_hash": QUESTION.input_hash}
+    return Stored(orjson.dumps({"status": "SUCCESS", "result": result}), FOREVER_SECONDS, FOREVER_SECONDS, {})
 
 
-def test_who_joins_a_claim_that_nobody_has_put_yet_puts_it(world: World) -> None:
+def test_a_caller_that_joins_a_claim_without_a_job_puts_it(world: World) -> None:
     world.claims.claim(QUESTION, "one", priority=0)  # and its producer dies, or cannot send
     joined = world.claims.claim(QUESTION, "two", priority=0)
     assert (joined.verdict, joined.task_id) == ("urge", "one")
@@ -45,16 +47,16 @@ def test_a_revoked_run_that_looks_again_does_not_keep_its_question_claimed(world
     world.claims.claim(QUESTION, "one", priority=0)
     put(world, "one")
     run = run_of(take(world))
-    world.dead.end(["one"])
+    world.records.end(["one"])
     world.claims.release(QUESTION, Run("one"), {"failures": 1})
-    world.claims.look(QUESTION, run, is_first_look=False)
+    world.claims.look_up(QUESTION, run, is_first_look=False)
     assert world.claims.claim(QUESTION, "two", priority=0).verdict == "claim"
 
 
 def test_a_run_that_lost_its_job_stores_nothing(world: World) -> None:
     put(world, "one")
     run = run_of(take(world))
-    world.dead.end(["one"])
+    world.records.end(["one"])
     assert not world.claims.answer(QUESTION, run, stored(b"stale"))
     assert world.held().results == {}
 
@@ -62,7 +64,7 @@ def test_a_run_that_lost_its_job_stores_nothing(world: World) -> None:
 def test_a_run_of_an_ended_job_does_not_pass_for_one_of_the_same_id_put_again(world: World) -> None:
     put(world, "mine")
     old = take(world)
-    world.dead.end(["mine"])
+    world.records.end(["mine"])
     put(world, "mine")
     new = take(world)
     assert old.tag != new.tag
@@ -75,7 +77,7 @@ def test_cancelling_one_caller_does_not_end_a_run_whose_question_was_invalidated
     put(world, "one")
     world.claims.claim(QUESTION, "two", priority=0)
     world.claims.invalidate([QUESTION.input_hash])
-    world.claims.look(QUESTION, run_of(take(world)), is_first_look=False)
+    world.claims.look_up(QUESTION, run_of(take(world)), is_first_look=False)
     assert not world.claims.withdraw(QUESTION, "one"), "another caller waits"
 
 
@@ -84,7 +86,7 @@ def test_a_run_that_is_ended_after_redis_forgot_its_answer_is_no_hit(world: Worl
     put(world, "one")
     world.claims.answer(QUESTION, run_of(take(world)), stored(b"answer"))  # and its worker dies before its ack
     world.forget("one")
-    world.dead.end(["one"])
+    world.records.end(["one"])
     world.claims.release(QUESTION, Run("one"), {"failures": 1})
     world.store("one", b'{"status":"REVOKED"}')
     assert world.claims.claim(QUESTION, "two", priority=0).verdict == "claim"

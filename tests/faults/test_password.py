@@ -1,0 +1,39 @@
+"""A password of Redis that is changed under a worker: it is logged, and work continues when it is valid again."""
+
+from tests.support.processes import eventually
+
+PASSWORD = "the-first"
+
+
+def cut(admin):
+    """Close every other connection; this one has said its password already."""
+    for kind in ("normal", "pubsub"):
+        admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+
+def test_a_worker_logs_that_its_password_fails_and_continues_when_it_works_again(
+    fresh_redis_server, worker, start_producer
+):
+    server = fresh_redis_server(password=PASSWORD)
+    admin = server.client()
+
+    def ask():
+        from dspyq import predict
+
+        return predict.delay(question="after").get(timeout=40).answer
+
+    running = worker(redis_url=server.url)
+    admin.config_set("requirepass", "another")
+    cut(admin)
+    eventually(lambda: "Cannot connect" in running.logs() and "invalid username-password pair" in running.logs(), 20)
+    admin.config_set("requirepass", PASSWORD)
+    assert start_producer(ask, redis_url=server.url).result(60) == "echo:after"
+    assert running.is_running
+    assert PASSWORD not in running.logs()
+
+
+def test_a_worker_never_gives_its_redis_up(configured):
+    del configured
+    from dspyq.celery_app.application import app
+
+    assert app.conf.broker_connection_max_retries is None
