@@ -10,6 +10,7 @@ import pytest
 from dspyq.experiments import administration
 from dspyq.experiments.looks_store import read_points
 from dspyq.experiments.status import status
+from dspyq.store.keys import experiment_refused_key
 from tests.support.experiment_traffic import Traffic
 from tests.support.experiments import with_experiment
 
