@@ -47,7 +47,13 @@ class UnknownVariant(InvalidRequest):
 
 
 class InvalidInputs(InvalidRequest):
-    """Inputs are missing, unknown, of the wrong type, or not JSON."""
+    """Inputs are missing, unknown, of the wrong type, or not JSON.
+
+    Attributes:
+        faults: Where they are known one by one, each fault's JSON pointer into the inputs and its text.
+    """
+
+    faults: tuple[tuple[str, str], ...] = ()
 
 
 class InputsTooLarge(InvalidRequest):

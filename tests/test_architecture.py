@@ -33,6 +33,7 @@ FLOORS = {
     "pytest_plugin": 11,
     "celery": 11,
     "console": 11,
+    "serve": 12,
     "stack": 12,
     "cli": 13,
     "__main__": 14,

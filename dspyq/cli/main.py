@@ -24,6 +24,7 @@ from dspyq.cli import (
     init_commands,
     program_commands,
     queue_commands,
+    serve_commands,
     worker_commands,
 )
 from dspyq.cli.batch import commands as batch
@@ -67,6 +68,7 @@ app.command()(feedback_commands.feedback)
 app.command()(forget_commands.forget)
 app.command()(health_commands.health)
 app.command()(init_commands.init)
+app.command()(serve_commands.serve)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker_commands.worker)
 
 

@@ -65,8 +65,16 @@ class Asker(Protocol):
     def ask(self, request: Request, options: Mapping[str, Any]) -> PredictionResult:
         """Ask one question; the options are Celery's own."""
 
-    def ask_many(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
-        """Ask many questions; return their handles in the same order."""
+    def ask_many(
+        self, requests: Sequence[Request], priority: int, task_ids: Sequence[str] | None = None
+    ) -> list[PredictionResult]:
+        """Ask many questions; return their handles in the same order.
+
+        Args:
+            requests: The questions.
+            priority: The turn of all.
+            task_ids: For each the task that answers it, should it begin one; where left out, new ones.
+        """
 
     def result(self, task_id: str, **options: Any) -> PredictionResult:
         """Return the handle of a task; the options are those of Celery's ``AsyncResult``."""
@@ -102,11 +110,16 @@ class QueueAsker:
             task_id = task_id or process_task_ids().make()
             return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
 
-    def ask_many(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
+    def ask_many(
+        self, requests: Sequence[Request], priority: int, task_ids: Sequence[str] | None = None
+    ) -> list[PredictionResult]:
         """Look questions up, and claim and send those without an answer or a run, in bulk."""
+        make_id = process_task_ids().make
+        ids = [make_id() for _ in requests] if task_ids is None else task_ids
         handles: list[PredictionResult] = []
         for start in range(0, len(requests), CHUNK_ROWS):
-            handles += self._ask_chunk(requests[start : start + CHUNK_ROWS], priority)
+            rows = slice(start, start + CHUNK_ROWS)
+            handles += self._ask_chunk(requests[rows], ids[rows], priority)
         return handles
 
     def result(self, task_id: str, **options: Any) -> PredictionResult:
@@ -150,7 +163,7 @@ class QueueAsker:
             publish(Outgoing(request, claim.task_id, claim.batch), options)
         return claim
 
-    def _ask_chunk(self, requests: Sequence[Request], priority: int) -> list[PredictionResult]:
+    def _ask_chunk(self, requests: Sequence[Request], task_ids: Sequence[str], priority: int) -> list[PredictionResult]:
         asked_at = time.monotonic()
         handles = [_look_in_memory(request, asked_at) for request in requests]
         missed = [index for index, handle in enumerate(handles) if handle is None]
@@ -158,7 +171,7 @@ class QueueAsker:
             _refuse_eager()
             wanted = [requests[index] for index in missed]
             with redis_errors("ask for the predictions"):
-                wanted, claims = _claim_many(wanted, priority)
+                wanted, claims = _claim_many(wanted, [task_ids[index] for index in missed], priority)
             calls = Counter(
                 (claim.verdict, request.variant.model.name) for claim, request in zip(claims, wanted, strict=True)
             )
@@ -169,19 +182,19 @@ class QueueAsker:
         return [handle for handle in handles if handle is not None]
 
 
-def _claim_many(requests: Sequence[Request], priority: int) -> tuple[list[Request], list[Claim]]:
+def _claim_many(
+    requests: Sequence[Request], task_ids: Sequence[str], priority: int
+) -> tuple[list[Request], list[Claim]]:
     """Claim questions, and send the jobs of those that are theirs; return the calls with the variants they have now."""
-    make_id = process_task_ids().make
-    ids = [make_id() for _ in requests]
-    asked = [request.noted(task_id) for request, task_id in zip(requests, ids, strict=True)]
-    claims = process_bulk().ask(asked, ids, priority=priority)
+    asked = [request.noted(task_id) for request, task_id in zip(requests, task_ids, strict=True)]
+    claims = process_bulk().ask(asked, task_ids, priority=priority)
     for _ in range(_MOST_CHANGES):
         stale = [index for index, claim in enumerate(claims) if claim.verdict == "stale"]
         if not stale:
             return asked, claims
-        ids = [make_id() for _ in stale]
-        for index, task_id in zip(stale, ids, strict=True):
-            asked[index] = _enrolled_again(asked[index], claims[index]).noted(task_id)
+        for index in stale:
+            asked[index] = _enrolled_again(asked[index], claims[index]).noted(task_ids[index])
+        ids = [task_ids[index] for index in stale]
         again = process_bulk().ask([asked[index] for index in stale], ids, priority=priority)
         for index, claim in zip(stale, again, strict=True):
             claims[index] = claim

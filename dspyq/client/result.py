@@ -27,7 +27,7 @@ from dspyq.core.money import to_nano_usd
 from dspyq.core.runtime import Runtime, after_fork, current, in_own_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.errors import AnswerLost, NotAPrediction
-from dspyq.prediction.prediction import CacheLevel, Caller, Prediction, from_json, is_prediction
+from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, Prediction, from_json, is_prediction
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import is_unreadable, read_meta
 from dspyq.store.clients import redis_errors
@@ -334,9 +334,11 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
         return self.request is not None
 
     @property
-    def _asker(self) -> Caller | None:
+    def _asker(self) -> AnsweredCaller | None:
         request, level = self.request, self.cache_level
-        return None if request is None or level is None else Caller(request.variant.name, request.request_id, level)
+        if request is None or level is None:
+            return None
+        return AnsweredCaller(request.variant.name, request.request_id, level)
 
     def _set_cache(self, d: dict[str, Any]) -> dict[str, Any]:
         """Keep a result fetched by Celery's own ways of waiting, in this caller's view."""

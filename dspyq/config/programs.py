@@ -98,6 +98,7 @@ class Program(Table):
         cache_ttl_seconds: How long an answer is served from the cache; 0 serves none.
         cache_truncated: Whether that holds too for an answer that was cut off at ``max_tokens``.
         max_input_bytes: The most bytes of one prediction's inputs, as JSON.
+        max_body_bytes: The most bytes of a request's body at the HTTP door; ``serve.max_body_bytes`` where left out.
         deadline_seconds: The most a prediction may take while it runs, waiting in queues left out; no limit where left
             out. Model calls and waits end with it; a tool that hangs is not interrupted.
         when_unavailable: What becomes of a job that a breaker, a rate limit or a budget refuses: it waits, it fails, or
@@ -134,6 +135,7 @@ class Program(Table):
     cache_ttl_seconds: Annotated[int, Field(ge=0)] = 86_400
     cache_truncated: bool = False
     max_input_bytes: PositiveInt = 4 * 1024 * 1024
+    max_body_bytes: PositiveInt | None = None
     deadline_seconds: PositiveFloat | None = None
     when_unavailable: Literal["wait", "fail", "fallback"] = "wait"
     fallback_outputs: dict[str, JsonValue] | None = None

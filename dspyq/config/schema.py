@@ -63,6 +63,7 @@ class Settings(BaseSettings):
         retry: Retries of model calls after transient failures.
         budget: Limits on the cost of all model calls.
         metrics: The endpoint of each worker for Prometheus.
+        serve: The HTTP door, ``dspyq serve``.
         logging: The content and destinations of logs.
         tracing: OpenTelemetry's spans.
     """
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     retry: sections.RetrySection = Field(default_factory=sections.RetrySection)
     budget: sections.BudgetSection = Field(default_factory=sections.BudgetSection)
     metrics: sections.MetricsSection = Field(default_factory=sections.MetricsSection)
+    serve: sections.ServeSection = Field(default_factory=sections.ServeSection)
     logging: sections.LoggingSection = Field(default_factory=sections.LoggingSection)
     tracing: sections.TracingSection = Field(default_factory=sections.TracingSection)
 

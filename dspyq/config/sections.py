@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from dspyq.config.models import Table, Usd
-from dspyq.core.address import check_address, check_collector, check_variable
+from dspyq.core.address import check_address, check_collector, check_network, check_origin, check_variable
 from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
 
 Variable = Annotated[str, AfterValidator(check_variable)]
@@ -165,6 +165,55 @@ class MetricsSection(Table):
 
     port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     address: str = "127.0.0.1"
+
+
+class ServeSection(Table):
+    """``[serve]``: the HTTP door, ``dspyq serve``.
+
+    Attributes:
+        host: The address to listen at. Without keys, only one of this machine.
+        port: The port of the API; 0 picks a free one and logs it.
+        metrics_port: The port of metrics, liveness and readiness, at ``metrics.address``; 0 picks a free one and logs
+            it. With several processes, each has a page of its own at one of the ports that follow.
+        workers: Number of server processes, which share the port.
+        authentication: ``keys``, or ``none``: all who reach the port may ask.
+        root_path: The path under which a proxy serves the API, as in ``/dspyq``, where it strips that path.
+        wait_seconds: The longest that a request waits for its answer, and how long it does by default. After that it is
+            answered with 202 and the place where the answer will be.
+        most_waiting: The most requests that wait in one process; further ones are refused with 503.
+        max_queued: Number of jobs in a variant's queue from which on new questions are refused with 503.
+        max_body_bytes: The most bytes of a request's body; a program can have its own.
+        header_seconds: The longest that a client may take to send the head of a request.
+        body_seconds: The longest that a client may take to send its body.
+        keep_alive_seconds: How long a connection without a request stays open.
+        on_hangup: What becomes of the prediction of a client that hangs up while it waits: it goes on, ``finish``, or
+            is withdrawn, ``cancel``.
+        drain_seconds: How long a server that is to end still accepts connections, while ``/readyz`` is 503.
+        cors_origins: Origins whose pages may ask, as in ``https://app.example.com``; each is written out.
+        trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count.
+        show_errors: Whether the texts of programs' exceptions are in answers; else their types alone.
+        public_docs: Whether ``/openapi.json`` shows all programs to clients without a key.
+    """
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9090
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    authentication: Literal["keys", "none"] = "keys"
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    most_waiting: PositiveInt = 5000
+    max_queued: PositiveInt = 100_000
+    max_body_bytes: PositiveInt = 1024 * 1024
+    header_seconds: PositiveFloat = 5.0
+    body_seconds: PositiveFloat = 10.0
+    keep_alive_seconds: PositiveFloat = 60.0
+    on_hangup: Literal["finish", "cancel"] = "finish"
+    drain_seconds: Annotated[float, Field(ge=0)] = 5.0
+    cors_origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = ()
+    trusted_proxies: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()
+    show_errors: bool = False
+    public_docs: bool = False
 
 
 class LoggingSection(Table):

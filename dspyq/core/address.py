@@ -45,6 +45,30 @@ def check_collector(url: str) -> str:
     return url
 
 
+def check_origin(origin: str) -> str:
+    """Return the origin of web pages: a scheme, a host, and a port where it is not the scheme's own.
+
+    Raises:
+        ValueError: If it is none, or stands for several.
+    """
+    if "*" in origin:
+        raise ValueError("write each origin out; * would let every page in the world ask")
+    check_collector(origin)
+    parts = _URL.match(origin)
+    if parts is None or parts["rest"] or "@" in parts["authority"]:
+        raise ValueError("an origin is a scheme, a host and a port, as in https://app.example.com, and no path")
+    return origin.lower()
+
+
+def check_network(network: str) -> str:
+    """Return the address of a host, or a network, as in ``10.0.0.0/8``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    return str(ipaddress.ip_network(network, strict=False))
+
+
 def check_host(authority: str) -> None:
     """Check the host and port of a URL.
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 import hmac
 import os
 import re
-import time
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
-from dspyq.errors import ConfigurationError, RedisUnavailable
+from dspyq.errors import ConfigurationError
 from dspyq.experiments.exposure import Exposure
-from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import key
+from dspyq.store.fleet_secret import FleetSecret
 
 _FORM = "x1"
 _MAC_BYTES = 8
 _NONCE_BYTES = 8
 _QUESTION_DIGITS = 8
-_SECRET_BYTES = 32
-_SECRET_IS_FRESH_SECONDS = 60.0
 #: Names as the configuration allows them; more than any token of ours is long.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _TOKEN = re.compile(
@@ -112,43 +108,7 @@ def _stated_secret(program: str) -> bytes | None:
     return stated.encode("utf-8", "surrogateescape")
 
 
-class FleetsSecret:
-    """The secret that all processes share, made by the first of them.
-
-    A Redis that was emptied gets it back from the first process that looks again, so that tokens which users hold stay
-    valid; where another secret was made meanwhile, all processes have that one within a minute.
-    """
-
-    def __init__(self) -> None:
-        self._own = os.urandom(_SECRET_BYTES)
-        self._known: bytes | None = None
-        self._read_at = float("-inf")
-
-    def key(self) -> bytes:
-        """Return the key that tokens are signed with.
-
-        Raises:
-            RedisUnavailable: If Redis does not answer, and never did.
-        """
-        now = time.monotonic()
-        if self._known is None or now - self._read_at > _SECRET_IS_FRESH_SECONDS:
-            try:
-                self._own = self._known = self._read()
-            except RedisUnavailable:
-                if self._known is None:
-                    raise
-            self._read_at = now
-        return blake3(self._known).digest()
-
-    def _read(self) -> bytes:
-        client, name = jobs_client(), key("experiment-secret")
-        with redis_errors("read the fleet's secret"):
-            client.set(name, self._own, nx=True)
-            found = cast("bytes | None", client.get(name))
-        return found or self._own
-
-
 @per_runtime
-def process_secret() -> FleetsSecret:
+def process_secret() -> FleetSecret:
     """Return this process's view of the fleet's secret."""
-    return FleetsSecret()
+    return FleetSecret("experiment-secret")

@@ -60,7 +60,7 @@ class Contract:
             except Exception:  # noqa: BLE001 - of the user's own validators too
                 self._check_loosely(inputs, canonical)
         except ValidationError as error:
-            raise InvalidInputs(self._explain(error)) from None
+            raise self._explained(error) from None
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInputs(self._why_not_json(error)) from None
         if b"null" in canonical and _has_non_finite(inputs):
@@ -111,11 +111,17 @@ class Contract:
     def _too_deep(self) -> str:
         return f"the inputs of {self._program.name} nest deeper than {MOST_DEPTH} levels, or hold themselves"
 
-    def _explain(self, error: ValidationError) -> str:
-        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            return self._too_deep()  # what orjson wrote is JSON
-        faults = [self._fault(details) for details in error.errors(include_url=False, include_input=False)]
-        return f"{self._program.name} takes {', '.join(self._names)}: {'; '.join(dict.fromkeys(faults))}"
+    def _explained(self, error: ValidationError) -> InvalidInputs:
+        found = error.errors(include_url=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            return InvalidInputs(self._too_deep())  # what orjson wrote is JSON
+        texts = [self._fault(details) for details in found]
+        explained = InvalidInputs(
+            f"{self._program.name} takes {', '.join(self._names)}: {'; '.join(dict.fromkeys(texts))}"
+        )
+        pointers = ["".join(f"/{_escaped(part)}" for part in details["loc"]) for details in found]
+        explained.faults = tuple(dict(zip(pointers, texts, strict=True)).items())
+        return explained
 
     def _fault(self, details: ErrorDetails) -> str:
         name, *inside = details["loc"]
@@ -125,6 +131,11 @@ class Contract:
             return f"{name} is unknown{hint(str(name), self._names)}"
         where = "".join(f"[{part!r}]" for part in inside)
         return f"{name}{where} is of the wrong type ({details['msg'][0].lower()}{details['msg'][1:]})"
+
+
+def _escaped(part: object) -> str:
+    """Return a part of a JSON pointer (RFC 6901)."""
+    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _checked_type(field: Field) -> Any:

@@ -99,7 +99,7 @@ class Metadata:
         """Return True if the cache may serve it: no fallback, no truncated answer unless the program allows that."""
         return self.fallback is None and (program.cache_truncated or not self.is_truncated)
 
-    def seen_by(self, caller: Caller) -> Metadata:
+    def seen_by(self, caller: AnsweredCaller) -> Metadata:
         """Return the metadata for another caller of the same question: its own request, at no cost."""
         return Metadata(
             program=self.program,
@@ -117,7 +117,7 @@ class Metadata:
         )
 
 
-class Caller(NamedTuple):
+class AnsweredCaller(NamedTuple):
     """A caller that was answered without a run of its own.
 
     Attributes:
@@ -276,7 +276,7 @@ def to_json(outputs: Mapping[str, Any], metadata: Metadata, exact: Mapping[str, 
     }
 
 
-def from_json(result: Any, caller: Caller | None = None, asked: Program | None = None) -> Prediction:
+def from_json(result: Any, caller: AnsweredCaller | None = None, asked: Program | None = None) -> Prediction:
     """Return the prediction that a result holds, its outputs as the types the program's signature states.
 
     Args:
@@ -309,7 +309,7 @@ def _program_of(metadata: Metadata) -> Program | None:
     return program and program.as_served(metadata.fallback or metadata.variant)
 
 
-def metadata_from_json(stored: Mapping[str, Any], caller: Caller | None = None) -> Metadata:
+def metadata_from_json(stored: Mapping[str, Any], caller: AnsweredCaller | None = None) -> Metadata:
     """Return metadata from its JSON form, for a caller that was answered without a run of its own."""
     usage, cost_usd = stored["usage"], stored["cost_usd"] and float(stored["cost_usd"])
     variant, request_id, cache_level = caller or (stored["variant"], stored["request_id"], stored["cache_level"])

@@ -36,10 +36,15 @@ class _WorkerPage(NamedTuple):
     body: bytes
 
 
-def routes(workers: Sequence[PagedWorker]) -> dict[str, Callable[[str], Response]]:
-    """Return the pages, by their paths."""
+def routes(workers: Sequence[PagedWorker], *, kind: str = "worker") -> dict[str, Callable[[str], Response]]:
+    """Return the pages, by their paths.
+
+    Args:
+        workers: The workers.
+        kind: What the metrics of the processes themselves call one of them.
+    """
     return {
-        "/metrics": lambda _: _metrics(workers),
+        "/metrics": lambda _: _metrics(workers, kind),
         "/health": lambda _: _health(workers),
         "/readyz": lambda _: _probe(workers, "/readyz", "ready"),
         # What has not been ready yet is about to be, or the parent starts it again: a new parent would do no better.
@@ -47,16 +52,16 @@ def routes(workers: Sequence[PagedWorker]) -> dict[str, Callable[[str], Response
     }
 
 
-def _metrics(workers: Sequence[PagedWorker]) -> Response:
+def _metrics(workers: Sequence[PagedWorker], kind: str) -> Response:
     pages = _ask_all(workers, "/metrics")
     texts = [(name, page.body.decode(errors="replace")) for name, page in pages.items() if page.status == HTTPStatus.OK]
     lines = [
-        "# HELP dspy_worker_up Whether this worker runs and answered this scrape.",
-        "# TYPE dspy_worker_up gauge",
-        *(f'dspy_worker_up{{{LABEL}="{worker.name}"}} {int(worker.name in dict(texts))}' for worker in workers),
-        "# HELP dspy_worker_restarts_total How often this worker was started again.",
-        "# TYPE dspy_worker_restarts_total counter",
-        *(f'dspy_worker_restarts_total{{{LABEL}="{each.name}"}} {max(0, each.starts - 1)}' for each in workers),
+        f"# HELP dspy_{kind}_up Whether this {kind} runs and answered this scrape.",
+        f"# TYPE dspy_{kind}_up gauge",
+        *(f'dspy_{kind}_up{{{LABEL}="{worker.name}"}} {int(worker.name in dict(texts))}' for worker in workers),
+        f"# HELP dspy_{kind}_restarts_total How often this {kind} was started again.",
+        f"# TYPE dspy_{kind}_restarts_total counter",
+        *(f'dspy_{kind}_restarts_total{{{LABEL}="{each.name}"}} {max(0, each.starts - 1)}' for each in workers),
     ]
     return Response((merge_pages(texts) + "\n".join(lines) + "\n").encode(), CONTENT_TYPE)
 

@@ -221,8 +221,12 @@ class _Reader:
         return bool(data)
 
 
-def check_ports(ports: Sequence[int]) -> None:
+def check_ports(ports: Sequence[int], setting: str = "metrics.port") -> None:
     """Refuse to start where workers could not serve their pages.
+
+    Args:
+        ports: The ports of their pages.
+        setting: The setting of the port before them.
 
     Raises:
         ConfigurationError: If another process listens at one of these ports.
@@ -235,8 +239,8 @@ def check_ports(ports: Sequence[int]) -> None:
             except (OSError, OverflowError) as error:
                 reason = os.strerror(getattr(error, "errno", None) or errno.EADDRNOTAVAIL)
                 raise ConfigurationError(
-                    f"metrics.port: a worker cannot listen at {ADDRESS}:{port}: {reason}; {len(ports)} workers take "
-                    f"the {len(ports)} ports that follow metrics.port: choose one with as many free after it, or 0 "
+                    f"{setting}: a worker cannot listen at {ADDRESS}:{port}: {reason}; {len(ports)} workers take "
+                    f"the {len(ports)} ports that follow {setting}: choose one with as many free after it, or 0 "
                     "for any"
                 ) from None
 

@@ -76,6 +76,9 @@ KEY_KINDS = (
     KeyKind("EXPERIMENT_FLUSH", "experiment-flush:", "spine"),
     KeyKind("EXPERIMENT_ROWS", "experiment-rows:", "spine"),
     KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
+    KeyKind("SERVE_SECRET", "serve-secret", "spine"),
+    KeyKind("SERVE_CALL", "serve-call:", "spine"),
+    KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "spine"),
     KeyKind("RESULT", "celery-task-meta-", "spine", ""),
     KeyKind("CHORD", "celery-taskset-meta-", "spine", ""),
     # A queue's list of bells is named as the queue, by kombu.

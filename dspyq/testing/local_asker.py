@@ -98,9 +98,15 @@ class LocalAsker:
         handle.request = request
         return handle
 
-    def ask_many(self, requests: Sequence[Request], priority: int) -> list[Any]:
+    def ask_many(
+        self, requests: Sequence[Request], priority: int, task_ids: Sequence[str | None] | None = None
+    ) -> list[Any]:
         """Answer questions, in their order."""
-        return [self.ask(request, {"priority": priority}) for request in requests]
+        ids = task_ids or [None] * len(requests)
+        return [
+            self.ask(request, {"priority": priority, "task_id": task_id})
+            for request, task_id in zip(requests, ids, strict=True)
+        ]
 
     def result(self, task_id: str, **_: Any) -> LocalResult:
         """Return a handle of a job of this test; an unknown id stays pending."""

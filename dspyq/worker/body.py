@@ -38,7 +38,7 @@ from dspyq.guards.interruptions import (
 from dspyq.guards.killed import KilledArms, killed_error
 from dspyq.guards.model import Guards
 from dspyq.guards.queue_pauser import QueuePauser
-from dspyq.prediction.prediction import CacheLevel, Caller, metadata_from_json, to_json
+from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, metadata_from_json, to_json
 from dspyq.prediction.request import Request
 from dspyq.programs.runner import Runner
 from dspyq.worker.monitoring.measuring import MeasuredBody
@@ -314,6 +314,6 @@ def _copy(claim: Claim, request: Request, run: Run, cache_level: CacheLevel) -> 
     result: dict[str, Any] = orjson.loads(claim.result)["result"]
     if claim.task_id == run.task_id:
         return result
-    asker = Caller(request.variant.name, request.request_id, cache_level)
+    asker = AnsweredCaller(request.variant.name, request.request_id, cache_level)
     metadata = metadata_from_json(result["metadata"]).seen_by(asker)
     return to_json(result["outputs"], metadata, result.get("exact"))

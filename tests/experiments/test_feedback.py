@@ -122,19 +122,19 @@ def test_a_stated_secret_signs_in_place_of_the_fleets(configure, settings_file, 
 def test_a_redis_that_was_emptied_gets_the_secret_back_so_that_tokens_stay_valid(token, client, monkeypatch):
     held = token()
     client.flushall()
-    monkeypatch.setattr("dspyq.experiments.token._SECRET_IS_FRESH_SECONDS", 0)
+    monkeypatch.setattr("dspyq.store.fleet_secret._IS_FRESH_SECONDS", 0)
     assert read_token(held).nonce
     assert client.strlen(key("experiment-secret")) > 0
-    process_secret().__init__()  # as in another process, which finds it
+    process_secret().__init__("experiment-secret")  # as in another process, which finds it
     assert read_token(held).nonce
 
 
 def test_a_secret_that_another_process_made_meanwhile_is_taken(token, client, monkeypatch):
     token()
     client.set(key("experiment-secret"), "of another process")
-    monkeypatch.setattr("dspyq.experiments.token._SECRET_IS_FRESH_SECONDS", 0)
+    monkeypatch.setattr("dspyq.store.fleet_secret._IS_FRESH_SECONDS", 0)
     held = token()
-    process_secret().__init__()
+    process_secret().__init__("experiment-secret")
     assert read_token(held).nonce
 
 

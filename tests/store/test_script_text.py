@@ -8,8 +8,10 @@ import pytest
 from dspyq.store.script_text import Argument, Arguments, read_script
 from dspyq.store.scripts import load_script
 
-ROOMS = ("batch", "cache", "delivery", "guards", "store")
-LIBRARIES = {"accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "putting", "schedule"}
+ROOMS = ("batch", "cache", "delivery", "guards", "serve", "store")
+LIBRARIES = {
+    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "putting", "schedule", "withdrawing",
+}  # fmt: skip
 
 
 def every_file():

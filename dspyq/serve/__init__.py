@@ -1,0 +1,1 @@
+"""The HTTP door: predictions for any client, in any language."""

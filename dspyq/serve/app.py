@@ -1,0 +1,58 @@
+"""The ASGI application: the routes of all modules, within what every request passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from dspyq.serve import openapi, predictions, programs, resources
+from dspyq.serve.door import Door
+from dspyq.serve.edge import Edge, Problems
+from dspyq.serve.exchange import Exchange, exchange_of
+
+#: Headers that web pages may send, and those that they may read.
+_READ_HEADERS = (
+    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-API-Key", "X-Request-Id",
+)  # fmt: skip
+_SHOWN_HEADERS = (
+    "ETag", "Idempotent-Replayed", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After",
+    "X-Request-Id",
+)  # fmt: skip
+
+
+async def healthz(request: Request) -> Response:
+    """``GET /healthz``: whether the server takes requests, and nothing else."""
+    is_well = not exchange_of(request.scope).door.is_draining
+    return PlainTextResponse("ok\n" if is_well else "ending\n", 200 if is_well else 503)
+
+
+def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> ASGIApp:
+    """Return the application of a server.
+
+    Args:
+        door: The server's parts.
+        notes: Functions that are called with each exchange at its end.
+    """
+    routes = [
+        *predictions.ROUTES,
+        *resources.ROUTES,
+        *programs.ROUTES,
+        *openapi.ROUTES,
+        Route("/healthz", healthz),
+    ]
+    app: ASGIApp = Problems(Router(routes, redirect_slashes=False))
+    if door.serve.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 - most servers have no web pages as clients
+
+        app = CORSMiddleware(
+            app,
+            allow_origins=door.serve.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=_READ_HEADERS,
+            expose_headers=_SHOWN_HEADERS,
+        )
+    return Edge(app, door, notes)

@@ -1,0 +1,114 @@
+"""Public ids of predictions: each names one caller's call, and only this fleet can make one.
+
+An id holds the run's task, a random name of the call, the time of the call and the source of its answer, signed for
+the caller's tenant. So no look-up decides whose a prediction is, no id can be guessed, and what is done to a call is
+done to no other call that shares its run.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import time
+from typing import NamedTuple, get_args
+
+from blake3 import blake3
+
+from dspyq.prediction.prediction import CacheLevel
+
+PREFIX = "pred_"
+#: Ids of our own tasks; one that another producer chose for its task may be longer.
+PATTERN = "^pred_[A-Za-z0-9_-]{64,600}$"
+_LONGEST = 600
+_LEVELS: tuple[CacheLevel | None, ...] = (None, *get_args(CacheLevel))
+_IS_TEXT = 0x80
+_TIME_BYTES, _CALL_BYTES, _MAC_BYTES = 6, 16, 9
+_HEAD_BYTES = 1 + _TIME_BYTES + _CALL_BYTES
+_UUID_CHARACTERS = 36
+
+
+class CallOfPrediction(NamedTuple):
+    """A call of a prediction.
+
+    Attributes:
+        task_id: The task that answers, which other calls may share.
+        call_id: The name of the call, a UUID; that of the task where this call began it.
+        created_ms: The time of the call, milliseconds since 1970.
+        cache_level: The source of its answer; None where this call began the run.
+    """
+
+    task_id: str
+    call_id: str
+    created_ms: int
+    cache_level: CacheLevel | None
+
+    @classmethod
+    def made_now(cls, task_id: str, call_id: str, cache_level: CacheLevel | None) -> CallOfPrediction:
+        """Return a call of this moment."""
+        return cls(task_id, call_id, int(time.time() * 1000), cache_level)
+
+
+def write_id(call: CallOfPrediction, tenant: str, key: bytes) -> str:
+    """Return a call's public id.
+
+    Args:
+        call: The call.
+        tenant: The caller's tenant; empty for none.
+        key: The fleet's signing key.
+    """
+    task, text_flag = _packed(call.task_id), 0
+    if task is None:
+        task, text_flag = call.task_id.encode("utf-8", "surrogatepass"), _IS_TEXT
+    flags = _LEVELS.index(call.cache_level) | text_flag
+    head = bytes((flags,)) + call.created_ms.to_bytes(_TIME_BYTES, "big") + bytes.fromhex(call.call_id.replace("-", ""))
+    mac = _mac(head + task, tenant, key)
+    return PREFIX + _encoded(head + mac + task)
+
+
+def read_id(text: str, tenant: str, key: bytes) -> CallOfPrediction | None:
+    """Return the call of a public id; None for one that this fleet did not make for this tenant."""
+    if not text.startswith(PREFIX) or len(text) > _LONGEST:
+        return None
+    try:
+        raw = binascii.a2b_base64(text[len(PREFIX) :].translate(_STANDARD) + "==", strict_mode=False)
+    except (binascii.Error, ValueError):
+        return None
+    if len(raw) <= _HEAD_BYTES + _MAC_BYTES or PREFIX + _encoded(raw) != text:
+        return None
+    head, mac, task = raw[:_HEAD_BYTES], raw[_HEAD_BYTES : _HEAD_BYTES + _MAC_BYTES], raw[_HEAD_BYTES + _MAC_BYTES :]
+    if not hmac.compare_digest(mac, _mac(head + task, tenant, key)):
+        return None
+    flags = head[0]
+    return CallOfPrediction(
+        task.decode("utf-8", "surrogatepass") if flags & _IS_TEXT else _uuid(task.hex()),
+        _uuid(head[1 + _TIME_BYTES :].hex()),
+        int.from_bytes(head[1 : 1 + _TIME_BYTES], "big"),
+        _LEVELS[flags & ~_IS_TEXT],
+    )
+
+
+def _mac(signed: bytes, tenant: str, key: bytes) -> bytes:
+    return blake3(tenant.encode() + b"\0" + signed, key=key).digest(length=_MAC_BYTES)
+
+
+def _packed(task_id: str) -> bytes | None:
+    """Return the bytes of a task id that is a UUID as Celery writes it; None for any other."""
+    if len(task_id) != _UUID_CHARACTERS:
+        return None
+    try:
+        packed = bytes.fromhex(task_id.replace("-", ""))
+    except ValueError:
+        return None
+    return packed if _uuid(packed.hex()) == task_id else None
+
+
+def _uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+_URL_SAFE = str.maketrans("+/", "-_", "=")
+_STANDARD = str.maketrans("-_", "+/")
+
+
+def _encoded(raw: bytes) -> str:
+    return binascii.b2a_base64(raw, newline=False).decode().translate(_URL_SAFE)

@@ -1,0 +1,92 @@
+"""The state of a prediction in Redis, and its answer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from celery.exceptions import TaskRevokedError
+
+from dspyq.client.asking import process_asker
+from dspyq.client.bulk import process_bulk
+from dspyq.delivery.versions import base_queue
+from dspyq.errors import DspyqError, NotAPrediction
+from dspyq.prediction.prediction import AnsweredCaller, Prediction
+from dspyq.serve.ids import CallOfPrediction
+from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.keys import job_key, key
+
+
+class CallStanding(NamedTuple):
+    """State of a call and of its run.
+
+    Attributes:
+        mark: ``cancelled`` or ``gone`` where this caller has withdrawn its call; empty for one that it has not.
+        has_job: Whether its job is unfinished.
+        queue: The queue of its unfinished job; empty for none.
+        is_running: Whether a worker has the job.
+        is_parked: Whether the job is delayed, as by a guard.
+        payload: The stored result; None for none.
+    """
+
+    mark: str
+    has_job: bool
+    queue: str
+    is_running: bool
+    is_parked: bool
+    payload: bytes | None
+
+
+def call_key(call: CallOfPrediction) -> str:
+    """Return the key of what its caller did to a call."""
+    return key("serve-call:") + call.call_id
+
+
+def look_up(call: CallOfPrediction) -> CallStanding:
+    """Return how a prediction stands, in two round trips.
+
+    The job is looked at first: it ends after its answer is stored.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    with redis_errors("look the prediction up"):
+        pipeline = jobs_client().pipeline(transaction=False)
+        pipeline.get(call_key(call))
+        pipeline.hget(job_key(call.task_id), "queue")
+        pipeline.zscore(key("leases"), call.task_id)
+        pipeline.zscore(key("delayed"), call.task_id)
+        found: list[Any] = pipeline.execute()
+        mark, queue, leased, delayed = found
+        (payload,) = process_bulk().collect([call.task_id])
+    return CallStanding(
+        (mark or b"").decode(),
+        queue is not None,
+        base_queue(queue.decode(errors="replace")) if queue else "",
+        leased is not None,
+        delayed is not None,
+        payload,
+    )
+
+
+def read_answer(call: CallOfPrediction, payload: bytes) -> Prediction | DspyqError | None:
+    """Return a stored prediction as a call sees it, or the error it failed with; None for one that was cancelled.
+
+    Raises:
+        NotAPrediction: If the result is another task's.
+    """
+    try:
+        prediction = process_asker().result(call.task_id).with_answer(payload).get(disable_sync_subtasks=False)
+    except NotAPrediction:
+        raise
+    except TaskRevokedError:
+        return None
+    except DspyqError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
+        failure = DspyqError(type(error).__name__)
+        failure.__cause__ = error
+        return failure
+    if call.cache_level is None:
+        return prediction
+    seen = AnsweredCaller(prediction.metadata.variant, "", call.cache_level)
+    return Prediction(prediction.outputs, prediction.metadata.seen_by(seen), prediction.to_dict())

@@ -1,0 +1,29 @@
+"""Calls under their public ids, as the resources of the API."""
+
+from __future__ import annotations
+
+from dspyq.serve.callers import Caller
+from dspyq.serve.exchange import Exchange
+from dspyq.serve.ids import CallOfPrediction, read_id, write_id
+from dspyq.serve.problems import NOT_FOUND, Declined
+from dspyq.serve.rendering import PublicCall
+
+
+def name_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:
+    """Return a call with its public id, and note that for the access log."""
+    exchange.prediction = public_id = write_id(call, caller.tenant, exchange.door.signing_key())
+    exchange.cache_level = call.cache_level or ""
+    return PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
+
+
+def resolve(exchange: Exchange, caller: Caller, public_id: str) -> PublicCall:
+    """Return the call that a public id names.
+
+    Raises:
+        Declined: With 404, for one that this fleet did not make for the caller's tenant.
+    """
+    call = read_id(public_id, caller.tenant, exchange.door.signing_key())
+    if call is None:
+        raise Declined(NOT_FOUND, "there is no prediction of this id")
+    exchange.prediction = public_id
+    return PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))

@@ -1,0 +1,222 @@
+"""``POST /v1/programs/{program}/predictions``: ask a program, and wait for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from celery.states import SUCCESS
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dspyq.celery_app.groups import arrival
+from dspyq.celery_app.task_ids import process_task_ids
+from dspyq.client.asking import process_asker
+from dspyq.client.exposed import with_token
+from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.result import PredictionResult
+from dspyq.errors import DspyqError
+from dspyq.prediction.prediction import AnsweredCaller, Prediction, is_prediction, metadata_from_json
+from dspyq.prediction.request import Request
+from dspyq.prediction.stored import read_meta
+from dspyq.serve import rendering
+from dspyq.serve.bodies import parse_json, read_json_text
+from dspyq.serve.callers import Caller
+from dspyq.serve.calls import build_question, check_program, most_bytes_of, read_options
+from dspyq.serve.edge import recognized
+from dspyq.serve.exchange import Exchange, Headers, exchange_of
+from dspyq.serve.idempotency import idempotency_key, note_prediction, remember
+from dspyq.serve.ids import CallOfPrediction
+from dspyq.serve.lookup import look_up
+from dspyq.serve.naming import name_call, resolve
+from dspyq.serve.preferences import read_prefer
+from dspyq.serve.problems import problem_of
+from dspyq.serve.rendering import PublicCall
+from dspyq.serve.resources import RETRY_LATER, status_now
+from dspyq.tracing.propagation import request_context
+
+_REPLAYED = (b"idempotent-replayed", b"true")
+
+
+class Posted(NamedTuple):
+    """A request for a prediction, checked.
+
+    Attributes:
+        caller: The caller.
+        body: The body.
+        request: The question.
+        priority: Its turn.
+        wait_seconds: How long its caller waits for the answer.
+        headers: Headers of the response.
+    """
+
+    caller: Caller
+    body: bytes
+    request: Request
+    priority: int
+    wait_seconds: float
+    headers: Headers
+
+
+class AskForPrediction:
+    """The endpoint, as a plain ASGI callable: an answer from memory takes it microseconds."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        del receive, send  # those of its exchange
+        exchange = exchange_of(scope)
+        posted = await _read(exchange)
+        if (stated := idempotency_key(exchange)) is not None:
+            await _answer_once(exchange, posted, stated)
+        elif (found := process_asker().find(posted.request)) is not None:
+            await _reply_from_memory(exchange, posted, found)
+        else:
+            await _answer(exchange, posted, process_task_ids().make())
+
+
+async def _read(exchange: Exchange) -> Posted:
+    """Read a request."""
+    caller = await recognized(exchange, "predict")
+    program = check_program(caller, exchange.scope["path_params"]["program"])
+    body = await read_json_text(exchange, most_bytes_of(exchange, program))
+    value = parse_json(body)
+    options = read_options(value, caller)
+    preference = read_prefer(exchange.headers.get(b"prefer"), exchange.door.serve.wait_seconds)
+    request = build_question(value.get("inputs"), caller, program, options, exchange.request_id)
+    headers: Headers = [(b"preference-applied", preference.applied.encode())] if preference.applied else []
+    return Posted(caller, body, request, options.priority, preference.seconds, headers)
+
+
+async def _reply_from_memory(exchange: Exchange, posted: Posted, found: PredictionResult) -> None:
+    """Answer with what this process's memory has, without rebuilding values that go out as JSON again."""
+    public = name_call(exchange, posted.caller, _call_of(found, process_task_ids().make()))
+    request = found.request or posted.request
+    meta = read_meta(found.payload or b"")
+    stored = meta["result"]
+    if meta["status"] != SUCCESS or not is_prediction(stored):
+        await _reply_answered(exchange, public, found, posted.headers)
+        return
+    seen = AnsweredCaller(request.variant.name, request.request_id, "memory")
+    metadata = metadata_from_json(stored["metadata"], seen)
+    if request.exposure is not None:
+        metadata = with_token(Prediction({}, metadata), request).metadata
+    await exchange.reply_json(200, rendering.succeeded(public, stored["outputs"], metadata), posted.headers)
+
+
+async def _answer(exchange: Exchange, posted: Posted, call_id: str) -> None:
+    """Ask a question, and answer once it is answered, or when its caller has waited long enough."""
+    with exchange.door.room.admit(posted.request.queue):
+        handle = await _ask(exchange, posted, call_id)
+        public = name_call(exchange, posted.caller, _call_of(handle, call_id))
+        await _reply_in_time(exchange, posted, public, handle)
+
+
+async def _answer_once(exchange: Exchange, posted: Posted, stated: bytes) -> None:
+    """Answer a request with an ``Idempotency-Key``: the first under a key is sent, the others find its prediction."""
+    with exchange.door.room.admit(posted.request.queue):
+        call_id = process_task_ids().make()
+        remembered = await off_loop(remember, exchange, posted.caller, stated, posted.body, call_id)
+        call_id = remembered.call_id
+        if remembered.public_id:
+            public = resolve(exchange, posted.caller, remembered.public_id)
+            await _replay(exchange, posted, public)
+            return
+        begun = CallOfPrediction.made_now(call_id, call_id, None)
+        if not remembered.is_first and await _is_known(begun):
+            public = name_call(exchange, posted.caller, begun)
+            await off_loop(note_prediction, remembered, public.public_id)
+            await _replay(exchange, posted, public)
+            return
+        handle = process_asker().find(posted.request) or await _ask(exchange, posted, call_id)
+        public = name_call(exchange, posted.caller, _call_of(handle, call_id))
+        await off_loop(note_prediction, remembered, public.public_id)
+        await _reply_in_time(exchange, posted, public, handle)
+
+
+async def _is_known(call: CallOfPrediction) -> bool:
+    """Return True if a call has begun a run, whose server may have died before it was noted."""
+    standing = await off_loop(look_up, call)
+    return standing.has_job or standing.payload is not None
+
+
+async def _replay(exchange: Exchange, posted: Posted, public: PublicCall) -> None:
+    """Answer with the prediction of an earlier request, in whatever state it is."""
+    posted.headers.append(_REPLAYED)
+    handle = process_asker().result(public.call.task_id)
+    standing = await off_loop(look_up, public.call)
+    if standing.payload is not None:
+        handle.with_answer(standing.payload)
+    await _reply_in_time(exchange, posted, public, handle)
+
+
+async def _ask(exchange: Exchange, posted: Posted, call_id: str) -> PredictionResult:
+    """Look a question up, join its run, or begin one, as part of the caller's trace where it has one."""
+    asker, request, priority = exchange.door.asker, posted.request, posted.priority
+    if b"traceparent" not in exchange.headers:
+        return await asker.ask(request, call_id, priority)
+    trace = {name.decode(): exchange.headers.get(name, b"").decode("latin-1") for name in _TRACE}
+    with request_context({name: value for name, value in trace.items() if value}, request_id=request.request_id):
+        return await asker.ask(request, call_id, priority)
+
+
+_TRACE = (b"traceparent", b"tracestate")
+
+
+async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall, handle: PredictionResult) -> None:
+    """Answer with a result, or with the place where it will be if it does not come in time."""
+    if await _has_answer(exchange, handle, posted.wait_seconds):
+        await _reply_answered(exchange, public, handle, posted.headers)
+        return
+    status = await status_now(public.call) if posted.wait_seconds else "queued"
+    shown = rendering.unfinished(public, status, posted.request.queue)
+    place = (b"location", public.path.encode())
+    await exchange.reply_json(202, shown, [*posted.headers, place, RETRY_LATER])
+
+
+async def _has_answer(exchange: Exchange, handle: PredictionResult, seconds: float) -> bool:
+    """Wait for an answer; return False after some seconds, when the server ends, or when the client has left."""
+    if handle.payload is not None:
+        return True
+    if seconds <= 0:
+        return False
+    watching: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            with exchange.door.ends_early(limit):
+                watching = asyncio.ensure_future(_watch(exchange, handle, limit))
+                handle.receive(await arrival(handle.id, is_sent=True, asked_at=handle.asked_at))
+    except TimeoutError:
+        return False
+    finally:
+        if watching is not None:
+            watching.cancel()
+    return True
+
+
+async def _watch(exchange: Exchange, handle: PredictionResult, limit: asyncio.Timeout) -> None:
+    """End a wait when its client hangs up, and withdraw the call where the settings want that."""
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    if exchange.door.serve.on_hangup == "cancel":
+        soon(handle.cancel)
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def _reply_answered(exchange: Exchange, public: PublicCall, handle: PredictionResult, headers: Headers) -> None:
+    """Answer with a result that has come: the prediction, or the problem that it failed with."""
+    try:
+        prediction = handle.get(disable_sync_subtasks=False)
+    except DspyqError as error:
+        shows_errors = exchange.door.serve.show_errors
+        await exchange.reply_problem(problem_of(error, shows_errors=shows_errors, prediction=public.public_id))
+        return
+    shown = rendering.succeeded(public, prediction.to_dict(), prediction.metadata)
+    await exchange.reply_json(200, shown, headers)
+
+
+def _call_of(handle: PredictionResult, call_id: str) -> CallOfPrediction:
+    return CallOfPrediction.made_now(handle.id, call_id, handle.cache_level)
+
+
+ROUTES = [Route("/v1/programs/{program}/predictions", AskForPrediction(), methods=["POST"])]

@@ -1,0 +1,108 @@
+"""Predictions as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from dspyq.prediction.prediction import Metadata
+from dspyq.serve.ids import CallOfPrediction
+
+PredictionStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+TERMINAL: frozenset[PredictionStatus] = frozenset({"succeeded", "failed", "cancelled"})
+#: The time between two looks of a client that polls.
+POLL_SECONDS = 1
+
+
+class PublicCall(NamedTuple):
+    """A call, as the client that made it finds it.
+
+    Attributes:
+        call: The call.
+        public_id: Its public id.
+        path: The path of its resource.
+    """
+
+    call: CallOfPrediction
+    public_id: str
+    path: str
+
+
+def succeeded(public: PublicCall, outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """Return an answered prediction.
+
+    Args:
+        public: Its call.
+        outputs: Its outputs as JSON values.
+        metadata: Its origin and cost, as this caller sees them.
+    """
+    shown = _prediction(public, "succeeded", metadata.program, metadata.variant)
+    usage = metadata.usage
+    shown["outputs"] = outputs
+    shown["metadata"] = {
+        "model": metadata.model,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+        "cost_usd": metadata.cost_usd,
+        "duration_seconds": metadata.duration_seconds,
+        "cached": metadata.cached,
+        "cache_level": metadata.cache_level,
+        "fallback": metadata.fallback,
+        "finish_reason": metadata.finish_reason,
+        "is_truncated": metadata.is_truncated,
+        "exposure": metadata.exposure,
+        "request_id": metadata.request_id,
+    }
+    return shown
+
+
+def unfinished(
+    public: PublicCall, status: PredictionStatus, queue: str, waits_for: str | None = None
+) -> dict[str, Any]:
+    """Return a prediction without an answer: one that is queued or runs, or was cancelled.
+
+    Args:
+        public: Its call.
+        status: Its status.
+        queue: Its variant's queue; empty where that is not known.
+        waits_for: The guard that holds it up: ``budget``, ``rate_limit`` or ``breaker``.
+    """
+    program, _, variant = queue.partition(".")
+    shown = _prediction(public, status, program or None, variant or None)
+    if waits_for is not None:
+        shown["waits_for"] = waits_for
+    return shown
+
+
+def failed(public: PublicCall, problem: Mapping[str, Any], queue: str) -> dict[str, Any]:
+    """Return a prediction that failed.
+
+    Args:
+        public: Its call.
+        problem: The problem that it failed with, as JSON values.
+        queue: As of ``unfinished``.
+    """
+    return unfinished(public, "failed", queue) | {"error": problem}
+
+
+def _prediction(
+    public: PublicCall, status: PredictionStatus, program: str | None, variant: str | None
+) -> dict[str, Any]:
+    call, public_id, path = public
+    created_at = datetime.fromtimestamp(call.created_ms / 1000, UTC)
+    return {
+        "id": public_id,
+        "object": "prediction",
+        "status": status,
+        "program": program,
+        "variant": variant,
+        "created_at": f"{created_at:%Y-%m-%dT%H:%M:%S}.{call.created_ms % 1000:03d}Z",
+        "outputs": None,
+        "metadata": None,
+        "error": None,
+        "urls": {"self": path, "cancel": f"{path}/cancel"},
+    }

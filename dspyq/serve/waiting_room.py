@@ -1,0 +1,87 @@
+"""Admission: how many requests may wait in this process, and how deep a queue may be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dspyq.serve.problems import OVERLOADED, Declined
+from dspyq.store.clients import jobs_client
+from dspyq.store.keys import key
+
+#: Callers that come again at different times do not come all at once.
+_EARLIEST_SECONDS, _LATEST_SECONDS = 1.0, 10.0
+
+
+class WaitingRoom:
+    """The requests that wait for an answer, and the depths of the queues they were asked in.
+
+    Args:
+        most_waiting: The most that may wait.
+        max_queued: The depth of a queue from which on no new question is taken.
+
+    Attributes:
+        waiting: Number of requests that wait now.
+        refused: Number of refused requests, by reason.
+    """
+
+    def __init__(self, most_waiting: int, max_queued: int) -> None:
+        self._most_waiting = most_waiting
+        self._max_queued = max_queued
+        self._asked: set[str] = set()
+        self._depths: dict[str, int] = {}
+        self.waiting = 0
+        self.refused = {"most_waiting": 0, "max_queued": 0}
+
+    @contextmanager
+    def admit(self, queue: str) -> Iterator[None]:
+        """Let a request wait within a block.
+
+        Args:
+            queue: The queue of its question.
+
+        Raises:
+            Declined: With 503, if too many wait, or the queue is too deep.
+        """
+        if self.waiting >= self._most_waiting:
+            self.refused["most_waiting"] += 1
+            raise _overloaded("too many requests wait here: serve.most_waiting")
+        if self._depths.get(queue, 0) >= self._max_queued:
+            self.refused["max_queued"] += 1
+            self._asked.add(queue)
+            raise _overloaded("too many questions are queued: serve.max_queued")
+        self._asked.add(queue)
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    def take_asked(self) -> frozenset[str]:
+        """Return the queues that were asked for since the last call."""
+        asked = frozenset(self._asked)
+        self._asked.clear()
+        return asked
+
+    def learn(self, depths: dict[str, int]) -> None:
+        """Take the depths of the queues that were asked for; those of others are forgotten."""
+        self._depths = depths
+
+
+def read_depths(queues: frozenset[str]) -> dict[str, int]:
+    """Return the number of jobs that wait for their turn in each queue, in one round trip.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    names = sorted(queues)
+    pipeline = jobs_client().pipeline(transaction=False)
+    for name in names:
+        pipeline.zcard(key("queue:") + name)
+    return dict(zip(names, pipeline.execute(), strict=True))
+
+
+def _overloaded(detail: str) -> Declined:
+    seconds = random.uniform(_EARLIEST_SECONDS, _LATEST_SECONDS)  # noqa: S311 - no secret
+    return Declined(OVERLOADED, detail, retry_after_seconds=round(seconds, 1))
