@@ -200,7 +200,7 @@ def configure(
             process_app()  # with these settings, for tests that use the module's own
             cache = process_cache()
             if isinstance(cache, CoherentCache):
-                wait_until(lambda: cache.is_trusted, 5, "the memory cache to hear of invalidations")
+                wait_until(lambda: cache.is_trusted, 30, "the memory cache to hear of invalidations")
             return get_settings()
 
         yield use

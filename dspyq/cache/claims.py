@@ -13,11 +13,11 @@ import orjson
 import redis
 
 from dspyq.cache.claim import AnsweredRequest, Claim, Kept, Release, Run, Stored
+from dspyq.cache.earlier_results import earlier_answer, prepare_own_id
 from dspyq.config.periods import Calendar, process_calendar
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
-from dspyq.delivery.records import TAKEN_ID, QueuedJob
-from dspyq.errors import InvalidOption
+from dspyq.delivery.records import QueuedJob
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import answers_question, failed_meta
 from dspyq.store import content
@@ -28,9 +28,6 @@ from dspyq.store.scripts import Step, load_script, run_each, run_together
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
-
-#: Start of a stored prediction, as the result backend writes it.
-_SUCCESS = b'{"status":"SUCCESS",'
 
 #: Length of an input hash, and of a task's id that Celery makes.
 _HASH_BYTES, _ID_BYTES = 64, 36
@@ -122,26 +119,20 @@ class Claims:
             run: The worker's run.
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
-        if run.is_repeated and (own := self._answers.get(result_key(run.task_id))):
-            result = decode_result(run.task_id, cast("bytes", own))
-            # An earlier run stored it and ended before it finished the job.
-            if result.startswith(_SUCCESS) and answers_question(result, request.input_hash):
-                return Claim("hit", run.task_id, result)
+        if run.is_repeated and (own := earlier_answer(self._answers, run.task_id, request.input_hash)) is not None:
+            return Claim("hit", run.task_id, own)
         claimant = _Claimant(run.task_id, "wc" if is_first_look else "w", fence=run.fence)
         return self._ask(self._question(request, claimant))
 
-    def check_id(self, request: Request, task_id: str) -> None:
-        """Refuse a task id that holds another question's answer; in one Redis the script that puts the job checks it.
+    def prepare_own_id(self, request: Request, task_id: str) -> None:
+        """Refuse a task id of another question, and withdraw a failure of this one stored under it.
+
+        Where answers live with the jobs, the script that puts the job checks the id once more.
 
         Raises:
             InvalidOption: If it is another question's.
         """
-        if self._is_one_redis:
-            return
-        stored = cast("bytes | None", self._answers.get(result_key(task_id)))
-        result = decode_result(task_id, stored) if stored else b""
-        if b'"input_hash":' in result and request.input_hash.encode() not in result:
-            raise InvalidOption(TAKEN_ID)
+        prepare_own_id(self._answers, request, task_id)
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> Kept:
         """Store an answer, notify its waiters, serve it by the alias, and end the job if nothing is left to do.

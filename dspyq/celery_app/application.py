@@ -16,6 +16,7 @@ from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE, TICK_NAME
 from dspyq.core.plain_json import SERIALIZER, register_json
 from dspyq.core.redis_address import parse_address
 from dspyq.core.runtime import DEFAULT, Runtime, current, per_runtime
+from dspyq.store.clients import close_idle
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -182,7 +183,7 @@ def _close_connections(own: App) -> None:
             if (pool := group.pop(eqhash(connection), None)) is not None:
                 pool.force_close_all()
     if (backend := own._backend_cache) is not None:  # noqa: SLF001 - as above
-        backend.client.close()
+        close_idle(backend.client)
     own.begin_anew()
 
 

@@ -71,10 +71,16 @@ class HeardReplies:
         """Return True if an answer came, taken or not."""
         return key in self._replies
 
-    def take(self, key: str) -> bytes | None:
-        """Return an answer that no caller has had yet; None if it has to be looked for."""
+    def take(self, key: str, *, asked_at: float) -> bytes | None:
+        """Return an answer that no caller has had yet; None if it has to be looked for.
+
+        Args:
+            key: The key of the task's result.
+            asked_at: The monotonic second before which its caller asked. What came earlier is the outcome of an
+                earlier run: the caller found the task under way.
+        """
         reply = self._replies.get(key)
-        if reply is None or reply.result is None:
+        if reply is None or reply.result is None or reply.at < asked_at:
             return None
         self._bytes -= len(reply.result)
         self._replies[key] = reply._replace(result=None)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from itertools import chain
 
 import redis
 from celery.app.task import Context
 
 from dspyq.cache.claim import Run
 from dspyq.cache.claims import process_claims
+from dspyq.cache.earlier_results import find_failures, withdraw_failures
 from dspyq.celery_app.application import process_app
+from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.core.names import HEADER
 from dspyq.delivery.dead import DeadJob, dead_jobs
@@ -18,6 +21,7 @@ from dspyq.delivery.job_messages import request_of_message
 from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.request import Header
+from dspyq.store.clients import answers_client
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,24 @@ def _fail(job: DeadJob) -> None:
     process_app().backend.mark_as_failure(job.id, error, request=request)
 
 
+def replay_dead_jobs(task_ids: Iterable[str]) -> int:
+    """Queue jobs that were set aside as if they were new; return how many.
+
+    Their failures are withdrawn, so that callers get the new outcome from now on.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    answers = answers_client()
+    tasks = {job.id: _failed_with(job) for job in dead_jobs().find(job_ids=list(task_ids))}
+    if get_settings().is_one_redis:
+        failures = set(find_failures(answers, list(chain.from_iterable(tasks.values()))))
+        return dead_jobs().replay(tasks, {job_id: [*failures.intersection(ids)] for job_id, ids in tasks.items()})
+    # Before: once a job runs again, its new outcome may be stored at any time.
+    withdraw_failures(answers, list(chain.from_iterable(tasks.values())))
+    return dead_jobs().replay(tasks)
+
+
 def drop_dead_jobs(task_ids: Iterable[str]) -> int:
     """Forget jobs that were set aside; return how many."""
     found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
@@ -62,6 +84,18 @@ def drop_dead_jobs(task_ids: Iterable[str]) -> int:
         notify_callers(unnotified)  # or their callers would wait for ever
     process_leases().records.end(found)
     return len(found)
+
+
+def _failed_with(job: DeadJob) -> list[str]:
+    """Return the tasks whose results state a job's failure: itself, and those behind it in its chain."""
+    request = request_of_message(job.message)
+    behind = request.chain if request else None
+    failed = [job.id]
+    for signature in behind if isinstance(behind, list) else ():
+        match signature:
+            case {"options": {"task_id": str(task_id)}}:
+                failed.append(task_id)
+    return failed
 
 
 def _release(task_id: str, request: Context | None) -> None:

@@ -124,7 +124,7 @@ class Waiter:
         key = result_key(task_id)
         with self._lock:
             is_heard = self._comes_by_channel(key) and asked_at >= self._heard.complete_since
-            result = self._heard.take(key) if is_heard else None
+            result = self._heard.take(key, asked_at=asked_at) if is_heard else None
             if result is None:
                 awaited = self._awaited.setdefault(key, _Awaited())
                 awaited.callbacks.append(callback)

@@ -71,12 +71,12 @@ def show(
 
 @app.command()
 def replay(job_ids: IdsArgument, as_json: JsonOption = False) -> None:
-    """Queue jobs again, as if they were new."""
-    from dspyq.delivery.dead import dead_jobs
+    """Queue jobs again, as if they were new; their callers' errors are withdrawn."""
+    from dspyq.celery_app import revocation
 
     with redis_errors("replay the jobs"):
         missing = _missing(job_ids)
-        number = dead_jobs().replay(job_ids)
+        number = revocation.replay_dead_jobs(job_ids)
     print_count("replayed", number, as_json=as_json)
     _refuse(missing)
 

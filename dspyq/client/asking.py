@@ -106,7 +106,7 @@ class QueueAsker:
         with redis_errors("send the prediction"):
             request = _enrolled_by_the_latest(request)
             if task_id is not None:
-                process_claims().check_id(request, check_task_id(task_id))
+                process_claims().prepare_own_id(request, check_task_id(task_id))
             task_id = task_id or process_task_ids().make()
             return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from types import MappingProxyType
+from typing import Final, cast
 
 import redis
 
@@ -16,6 +17,7 @@ from dspyq.store.scripts import load_script
 
 DEAD = "dead"
 _UNNOTIFIED = "untold"  # the key of 0.1
+NO_FAILURES: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,18 @@ class DeadJobs:
         if job_ids:
             self._client.srem(key(_UNNOTIFIED), *job_ids)
 
-    def replay(self, job_ids: Sequence[str]) -> int:
-        """Queue dead-lettered jobs as if they were new; return their number."""
-        return int(self._replay(ids=job_ids))
+    def replay(self, job_ids: Iterable[str], failed: Mapping[str, Sequence[str]] = NO_FAILURES) -> int:
+        """Queue dead-lettered jobs as if they were new; return their number.
+
+        Args:
+            job_ids: The jobs.
+            failed: Of each, the tasks whose results in the Redis of jobs state its failure: they are withdrawn.
+        """
+        jobs: list[str | int] = []
+        for job_id in job_ids:
+            tasks = failed.get(job_id, ())
+            jobs += [job_id, len(tasks), *tasks]
+        return int(self._replay(jobs=jobs))
 
 
 def _text(field: bytes | None) -> str:

@@ -20,6 +20,8 @@ _UNREADABLE_MESSAGE = (
 )
 _LONGEST_MESSAGE = 500
 _INPUT_HASH = b'"input_hash":"'
+#: Start of a stored prediction, as the result backend writes it.
+_SUCCESS = b'{"status":"SUCCESS",'
 #: The module named in stored errors of ours: that of 0.1, whose producers cannot rebuild a class of a module they do
 #: not have. 0.3 will write ``dspyq.errors``, which this version reads too.
 STORED_ERRORS = "config.errors"
@@ -56,6 +58,12 @@ def is_ready(payload: bytes) -> bool | None:
     """Return True if a stored result is final, None if it cannot be read."""
     meta = parse_meta(payload)
     return None if meta is None else meta["status"] in READY_STATES
+
+
+def is_failure(payload: bytes) -> bool:
+    """Return True if a stored result is final and no answer: a failure or a revocation."""
+    meta = None if payload.startswith(_SUCCESS) else parse_meta(payload)
+    return meta is not None and meta["status"] in READY_STATES - {SUCCESS}
 
 
 def answers_question(payload: bytes, input_hash: str) -> bool:

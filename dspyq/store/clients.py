@@ -18,6 +18,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import Address, parse_address
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import DamagedKey, RedisUnavailable
+from dspyq.store.wire import line_of
 
 SOCKET_TIMEOUT_SECONDS = 10.0
 #: A connection is made only when a thread needs one, so this bounds threads, not idle cost.
@@ -98,14 +99,23 @@ def _sentinels(address: Address, options: dict[str, Any]) -> Sentinel:
     )
 
 
-@per_runtime(close=redis.Redis.close)
+def close_idle(client: redis.Redis) -> None:
+    """Close a client's connections but for those that threads use at this moment, which end with the client.
+
+    Redis-py's own ``close`` takes the socket from a thread that connects, which then dies of an ``AttributeError``.
+    """
+    line_of(client).close_idle()
+    client.connection_pool.disconnect(inuse_connections=False)
+
+
+@per_runtime(close=close_idle)
 def jobs_client() -> redis.Redis:
     """Return this process's client for jobs, claims and statistics."""
     settings = get_settings()
     return connect(settings.jobs_url, default_seconds=settings.redis_timeout_seconds)
 
 
-@per_runtime(close=redis.Redis.close)
+@per_runtime(close=close_idle)
 def answers_client() -> redis.Redis:
     """Return this process's client for results: the same one where both live in one Redis."""
     settings = get_settings()

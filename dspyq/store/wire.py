@@ -83,6 +83,12 @@ class Line:
             self._close_oldest(now)
         return replies
 
+    def close_idle(self) -> None:
+        """Close the connections that no thread uses now."""
+        with suppress(IndexError):
+            while True:
+                self._close(*self._idle.pop())
+
     def forget(self) -> None:
         """Leave the connections to the parent of this forked child, which reads their replies."""
         self._idle.clear()
@@ -94,9 +100,7 @@ class Line:
         if isinstance(error, OSError):
             error = redis.ConnectionError(f"the connection to Redis broke: {error.strerror or type(error).__name__}")
         if isinstance(error, redis.ConnectionError):  # after a restart of Redis, all of them are dead
-            with suppress(IndexError):
-                while True:
-                    self._close(*self._idle.pop())
+            self.close_idle()
         return error
 
     def _close_oldest(self, now: float) -> None:

@@ -95,17 +95,14 @@ class Supervisor:
 
     def _watch(self, batch: ScheduledBatch, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> None:
         status = self._wait(claimed, process)
-        try:
-            # If it has recorded its end, this changes nothing.
-            self._schedule.end(claimed, "lost", note=f"its process ended with {status} and recorded no reason")
-        except redis.RedisError as error:
-            _say("scheduled_batch_end_not_told", claimed, is_warning=True, error=type(error).__name__)
-        finally:
-            del self._running[claimed]
-            _close_input(process)
+        with survived("batch_thread"):
+            self._record_end(claimed, status)
+        del self._running[claimed]
+        _close_input(process)
         _say("scheduled_batch_ended", claimed, exit_status=status)
         if status in _ENDED:
-            self._go_on(batch)
+            with survived("batch_thread"):
+                self._go_on(batch)
 
     def _wait(self, claimed: ClaimedTime, process: subprocess.Popen[bytes]) -> int:
         """Wait until a process has ended and return its status.
@@ -124,6 +121,13 @@ class Supervisor:
             self._schedule.renew(claimed)
         except redis.RedisError as error:
             _say("scheduled_batch_not_renewed", claimed, is_warning=True, error=type(error).__name__)
+
+    def _record_end(self, claimed: ClaimedTime, status: int) -> None:
+        """Record that a process ended; if it has done so itself, this changes nothing."""
+        try:
+            self._schedule.end(claimed, "lost", note=f"its process ended with {status} and recorded no reason")
+        except redis.RedisError as error:
+            _say("scheduled_batch_end_not_told", claimed, is_warning=True, error=type(error).__name__)
 
     def _go_on(self, batch: ScheduledBatch) -> None:
         """Start the next waiting time: missed ones run one after another."""

@@ -14,6 +14,7 @@ from dspyq.batch import standstill
 from dspyq.batch.events import Snapshot
 from dspyq.cli.batch.display import _progress
 from tests.support.configuration import environment
+from tests.support.endpoint import LATE_SECONDS
 from tests.support.processes import wait_until
 
 
@@ -186,7 +187,7 @@ def test_a_batch_is_paused_resumed_and_cancelled_from_another_shell(
     batch = start_batch(rows(*({"question": str(number)} for number in range(100))), "--output", out)
     batch_id = batch.until("started")["batch_id"]
     endpoint.wait_for_calls(8)
-    wait_until(lambda: waiting(redis_server) > 50, 10, "the others to wait")
+    wait_until(lambda: waiting(redis_server) > 50, LATE_SECONDS, "the others to wait")
 
     dspyq("batch", "pause", batch_id[:6])
     assert batch.until("paused")["recalled"] > 50
@@ -201,13 +202,13 @@ def test_a_batch_is_paused_resumed_and_cancelled_from_another_shell(
     endpoint.hold()
     dspyq("batch", "resume", batch_id)
     batch.until("resumed")
-    wait_until(lambda: waiting(redis_server) > 50, 10, "what was taken back to be asked again")
+    wait_until(lambda: waiting(redis_server) > 50, LATE_SECONDS, "what was taken back to be asked again")
     endpoint.wait_for_calls(calls + 8)
     dspyq("batch", "cancel", batch_id)
     outcome = batch.until("finished")["outcome"]
     endpoint.release()
     assert (outcome["state"], outcome["exit_code"]) == ("cancelled", 1)
-    assert batch.process.wait(10) == 1
+    assert batch.process.wait(LATE_SECONDS) == 1
     assert waiting(redis_server) == 0
     assert outcome["reconciliation"]["difference_nano_usd"] == 0
 
@@ -251,7 +252,7 @@ def test_a_dead_batch_is_shown_so_and_cancelling_it_frees_what_waits_but_not_wha
 ):
     batch = start_batch(rows(*({"question": str(number)} for number in range(20))), "--output", tmp_path / "out.jsonl")
     batch_id = batch.until("started")["batch_id"]
-    wait_until(lambda: waiting(redis_server) == 20, 10, "all rows to wait")
+    wait_until(lambda: waiting(redis_server) == 20, LATE_SECONDS, "all rows to wait")
     job = predict.delay(question="7")
     batch.process.kill()
     batch.process.wait()
@@ -275,13 +276,13 @@ def test_a_signal_takes_back_what_has_not_begun_and_the_same_command_goes_on(
     second = dspyq("batch", "run", str(tmp_path / "in.jsonl"), "--output", str(out), ok=False)
     assert second.returncode == 2
     assert f"(process {batch.process.pid} on " in second.stderr
-    wait_until(lambda: waiting(redis_server) > 20, 10, "the others to wait")
+    wait_until(lambda: waiting(redis_server) > 20, LATE_SECONDS, "the others to wait")
     batch.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: waiting(redis_server) == 0, 10, "them to be taken back")
+    wait_until(lambda: waiting(redis_server) == 0, LATE_SECONDS, "them to be taken back")
     endpoint.release()
     outcome = batch.until("finished")["outcome"]
     assert outcome["state"] == "stopped"
-    assert batch.process.wait(10) == 1
+    assert batch.process.wait(LATE_SECONDS) == 1
     assert len(read(out)) == outcome["ok"] >= 8
     dspyq("batch", "run", str(tmp_path / "in.jsonl"), "--output", str(out))
     assert len({line["custom_id"] for line in read(out)}) == 40

@@ -39,7 +39,7 @@ def test_a_batch_in_the_background_outlives_its_command_and_refuses_a_second_one
         (line,) = refused.stderr.strip().splitlines()
         assert f"another process works on this output (process {begun['pid']}" in line
         endpoint.release()
-        wait_until(lambda: status(begun["id"])["state"] == "finished", 20, "the batch to finish")
+        wait_until(lambda: status(begun["id"])["state"] == "finished", 60, "the batch to finish")
         assert len(output.read_text().splitlines()) == 4
         again = dspyq(*command).stdout  # nothing is left to do, and that is no error
         assert f"dspyq batch status {begun['id']}" in again

@@ -69,6 +69,18 @@ def work(text: str, seconds: float = 0.0) -> str:
     return text
 
 
+@app.task(name="work_until_released", bind=True)
+def work_until_released(self: Any, text: str) -> str:
+    """Note as ``work`` does, and end once the test pushes to ``release first``, of a repeated run ``release again``."""
+    _note("began", text)
+    _note("processes", str(os.getpid()))
+    client: redis.Redis = redis.Redis.from_url(app.conf.broker_url)
+    client.blpop(["release again" if self.request.delivery_info["redelivered"] else "release first"])
+    client.close()
+    _note("ended", text)
+    return text
+
+
 @app.task(name="add")
 def add(first: int, second: int) -> int:
     return first + second

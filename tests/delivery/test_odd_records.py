@@ -149,5 +149,5 @@ def test_whatever_lies_on_a_queues_list_the_job_behind_it_is_delivered(
         consume(connection, received)
         client.lpush(QUEUE, item)
         result = tasks.add.apply_async((1, 2), ignore_result=True)
-        drain(connection, 0.1)
+        drain(connection)
     assert result.id in [message.headers.get("id") for message in received]

@@ -164,9 +164,9 @@ def test_of_changes_at_the_same_time_none_is_lost(started):
 def test_every_change_is_announced_with_the_new_state(client):
     with client.pubsub() as channel:
         channel.subscribe(invalidations_channel())
-        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert channel.get_message(timeout=30)["type"] == "subscribe"
         state = administration.ramp("qa", 0.5)
-        while (message := channel.get_message(timeout=5))["data"][:1] != b"~":
+        while (message := channel.get_message(timeout=30))["data"][:1] != b"~":
             pass
     program, version, written = message["data"][1:].split(b" ", 2)
     assert (program, version, written) == (b"qa", str(state.version).encode(), state.dump())

@@ -133,12 +133,12 @@ def test_the_response_rate_has_every_exposure_below_it(exposure, client, metrics
 
 def test_of_a_flush_whose_reply_is_lost_nothing_is_counted_twice(configure, settings_file, fresh_redis_server):
     server = fresh_redis_server()
-    settings = settings_file({**with_experiment(), "redis_timeout_seconds": 0.5}, challenger=0.5)
+    settings = settings_file({**with_experiment(), "redis_timeout_seconds": 1.5}, challenger=0.5)
     program = configure(settings, redis_url=server.url).programs["qa"]
     state, table = administration.start(program), administration.plan_of(program).table
     tally = process_tally()
+    server.process.stop()  # before its thread can send
     tally.count(Exposure("qa", state.epoch, "control", 5, 9, 77, TODAY), "an answer", 0.1, is_slow=False)
-    server.process.stop()
     with pytest.raises(redis.RedisError):
         tally.flush()
     server.process.cont()  # runs what was sent to it

@@ -194,7 +194,7 @@ def test_of_two_referees_at_the_same_time_one_reports_and_one_acts(begin, caplog
     both = threading.Barrier(2)
 
     def together(_):
-        both.wait(timeout=20)
+        both.wait(timeout=60)
         return Refusals()
 
     referees = [Referee(name, together, lambda: run.clock.now) for name in ("one", "two")]

@@ -20,6 +20,8 @@ from tests.support.endpoint_server import Counts, Request, Script, serve
 from tests.support.processes import LocalProcess, wait_until
 
 _CONTROL_TIMEOUT_SECONDS = 30
+#: How late what a test waits for may come: a worker imports and compiles before its first call.
+LATE_SECONDS = 30.0
 
 
 class Endpoint:
@@ -76,7 +78,7 @@ class Endpoint:
         """Forget scripts, counts and requests; cut off what is held or still being answered."""
         self._control("reset")
 
-    def wait_for_calls(self, count: int, timeout_seconds: float = 10.0) -> None:
+    def wait_for_calls(self, count: int, timeout_seconds: float = LATE_SECONDS) -> None:
         """Wait until this many requests came since the last reset; held ones count.
 
         Raises:
@@ -84,7 +86,7 @@ class Endpoint:
         """
         self._wait(lambda: self.calls() >= count, timeout_seconds, f"{count} calls")
 
-    def wait_for_answers(self, count: int, timeout_seconds: float = 10.0) -> None:
+    def wait_for_answers(self, count: int, timeout_seconds: float = LATE_SECONDS) -> None:
         """Wait until this many responses were written whole since the last reset.
 
         Raises:
@@ -92,7 +94,7 @@ class Endpoint:
         """
         self._wait(lambda: self.counts().answered >= count, timeout_seconds, f"{count} answers")
 
-    def wait_until_idle(self, timeout_seconds: float = 10.0) -> None:
+    def wait_until_idle(self, timeout_seconds: float = LATE_SECONDS) -> None:
         """Wait until no request is in flight, because all were answered or their clients left.
 
         Raises:

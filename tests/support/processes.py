@@ -259,6 +259,6 @@ def _number(name: str | int) -> int:
     return signal.Signals[name].value if isinstance(name, str) else int(name)
 
 
-def eventually(condition: Callable[[], Any], timeout_seconds: float = 15.0) -> None:
+def eventually(condition: Callable[[], Any], timeout_seconds: float = 30.0) -> None:
     """Wait until a condition holds; for conditions that read by themselves."""
     wait_until(condition, timeout_seconds, "what the test waits for")

@@ -7,6 +7,7 @@ parent-death signal would do too, but follows the thread that started the child,
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -49,6 +50,7 @@ def _input(_pid: int) -> IO[str]:
         [sys.executable, "-S", __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdin
+    atexit.register(process.stdin.close)  # as this process's end would, without a warning
     return process.stdin
 
 

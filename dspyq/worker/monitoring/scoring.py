@@ -22,6 +22,7 @@ from dspyq.config.programs import Program
 from dspyq.config.settings import Settings
 from dspyq.config.variants import Variant
 from dspyq.core.runtime import current
+from dspyq.core.tolerated import survived
 from dspyq.errors import ConfigurationError
 from dspyq.guards import metrics
 from dspyq.prediction.hooks import import_hook
@@ -95,10 +96,11 @@ class Scoring:
 
     def _run(self) -> None:
         while True:
-            with suppress(queue.Empty):
+            with survived("experiment_scores"), suppress(queue.Empty):
                 self.score(self._waiting.get(timeout=self._experiments.seconds_to_look))
-            for answered in self._experiments.take(_MOST_WAITING - self._waiting.qsize()):
-                self._waiting.put(answered)
+            with survived("experiment_scores"):
+                for answered in self._experiments.take(_MOST_WAITING - self._waiting.qsize()):
+                    self._waiting.put(answered)
 
     def score(self, answered: Answered) -> None:
         """Run a program's hooks on one answer; their failures are counted, not raised."""
