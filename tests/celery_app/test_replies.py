@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+import time
 import uuid
 
 import orjson
@@ -202,12 +203,22 @@ def test_a_channel_that_is_not_listened_to_vouches_for_nothing():
     assert heard.complete_since == float("inf")
     heard.begin()
     heard.put("a", b"answer", is_taken=False)
-    assert heard.take("a") == b"answer"
-    assert heard.take("a") is None
+    assert heard.take("a", asked_at=0.0) == b"answer"
+    assert heard.take("a", asked_at=0.0) is None
     assert "a" in heard
     heard.end()
     assert "a" not in heard
     assert heard.complete_since == float("inf")
+
+
+def test_what_came_before_its_caller_asked_is_of_an_earlier_run_and_not_taken():
+    heard = HeardReplies()
+    heard.begin()
+    asked_before = time.monotonic()
+    heard.put("a", b"a failure", is_taken=False)
+    asked_later = time.monotonic() + 0.001
+    assert heard.take("a", asked_at=asked_later) is None
+    assert heard.take("a", asked_at=asked_before) == b"a failure"
 
 
 @pytest.mark.parametrize(("count", "size"), [(10_100, 1), (10, 2**20)])
@@ -217,9 +228,9 @@ def test_answers_that_are_not_taken_are_bounded_and_those_dropped_have_to_be_loo
     began_at = heard.complete_since
     for number in range(count):
         heard.put(str(number), bytes(size), is_taken=False)
-    assert heard.take("0") is None
+    assert heard.take("0", asked_at=0.0) is None
     assert began_at < heard.complete_since
-    kept = [number for number in range(count) if (heard.take(str(number)) or b"")]
+    kept = [number for number in range(count) if (heard.take(str(number), asked_at=0.0) or b"")]
     assert kept == list(range(kept[0], count))
     assert len(kept) <= 10_000
     assert len(kept) * size <= 8 * 2**20
