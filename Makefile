@@ -42,9 +42,10 @@ chaos: $(DEV) ## Kill, freeze and starve real servers and workers, and print wha
 	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -m 'long or property'
 	@$(BIN)/python -m tests.chaos
 
-experiments: $(DEV) ## Simulate experiments, and hold their statistics against gbstats, tea-tasting and scipy
+experiments: $(DEV) ## Simulate experiments, run the product's own, and hold their statistics against gbstats and others
 	@$(BIN)/pytest -n 0 -m installed tests/experiments
-	@PYTHONPATH=. "$$($(BIN)/python -m benchmarks.experiments.environment)" -m benchmarks.experiments
+	@PYTHONPATH=. "$$($(BIN)/python -m benchmarks.experiments.environment)" -m benchmarks.experiments; simulated=$$?; \
+	$(BIN)/python -m benchmarks.experiments.product && exit $$simulated
 
 bench: $(DEV) ## Run the benchmarks, print their table and draw docs/growth.svg
 	@$(BIN)/python -m benchmarks --plot docs/growth.svg

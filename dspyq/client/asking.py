@@ -214,7 +214,7 @@ def _enrolled_again(request: Request, claim: Claim) -> Request:
     program, states = request.program.name, process_states()
     if not claim.task_id:
         states.forget(program)
-    elif not states.learn(program, claim.task_id, claim.result):
+    elif not states.learn(program, claim.task_id, claim.result, instead_of=request.seen):
         return enrol_again(request, is_by_weight=True)
     return enrol_again(request)
 

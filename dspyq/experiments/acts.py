@@ -12,13 +12,15 @@ from dspyq.experiments.state import ExperimentState
 
 ActKind = Literal["ramp", "roll back", "pause", "promote"]
 _SECONDS_OF_HOUR = 3_600
+_BROKEN = ("broken", "lost")
 
 
 class Discovery(NamedTuple):
     """A finding of the looks that is reported, and may be acted on.
 
     Attributes:
-        name: ``breach <challenger> <metric>``, ``broken``, ``wins <challenger>``: acted on once, and reported once.
+        name: ``breach <challenger> <metric>``, ``broken``, ``lost``, ``wins <challenger>``: acted on once, and reported
+            once.
         event: The event of the log.
         fields: Its details.
         reason: The same in words, for the experiment's log.
@@ -47,7 +49,15 @@ class Act(NamedTuple):
 
 
 def findings(state: ExperimentState, look: Look) -> Iterator[Discovery]:
-    """Yield what a look has found: harm, then a broken sample ratio, then wins."""
+    """Yield what a look has found: harm, then a broken sample ratio, then wins; nothing else where counts were lost."""
+    if look.has_lost_counts:
+        yield Discovery(
+            "lost",
+            "experiment_broken",
+            {"counts": "lost", "calls": " ".join(f"{arm}={n}" for arm, n in look.calls.items())},
+            "counts were lost: an arm has fewer than at an earlier look",
+        )
+        return
     live = {name: each for name, each in look.challengers.items() if name not in state.killed}
     for arm, found in live.items():
         for metric in found.breached:
@@ -113,7 +123,7 @@ def _after_breach(state: ExperimentState, table: Mapping[str, Any], found: list[
 
 def _after_break(state: ExperimentState, found: list[Discovery]) -> Act | None:
     for each in found:
-        if each.name == "broken" and each.name not in state.acted:
+        if each.name in _BROKEN and each.name not in state.acted:
             return Act("pause", {"status": "paused", "acted": (*state.acted, each.name)}, "", each.reason)
     return None
 

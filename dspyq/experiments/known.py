@@ -37,8 +37,16 @@ class KnownStates:
         """Return the state of a program's experiment; None for none, or none that is known."""
         return self._states.get(program)
 
-    def learn(self, program: str, version: str | bytes, stored: bytes) -> bool:
-        """Take a state that Redis has, unless it is older than the known one; return False if it cannot be read."""
+    def learn(self, program: str, version: str | bytes, stored: bytes, *, instead_of: str = "") -> bool:
+        """Take a state that Redis has, unless it is older than the known one; return False if it cannot be read.
+
+        Args:
+            program: The program's name.
+            version: The state's version.
+            stored: The state.
+            instead_of: The version that Redis was asked for, and does not have; empty for none. An older state takes
+                its place: Redis has lost changes, as after a failover to a replica that did not have them yet.
+        """
         try:
             state = ExperimentState.read(program, int(version), stored)
         except (UnreadableState, ValueError) as error:
@@ -46,7 +54,8 @@ class KnownStates:
             self.forget(program)  # no unit is placed by what an operator has replaced
             return False
         known = self._states.get(program)
-        if known is None or known.version <= state.version or known.epoch != state.epoch:
+        is_newer = known is None or known.version <= state.version or known.epoch != state.epoch
+        if is_newer or (known is not None and str(known.version) == instead_of):
             self._states[program] = state
         return True
 
@@ -70,7 +79,7 @@ class KnownStates:
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        now = time.monotonic()
+        now, known = time.monotonic(), self.get(program)
         if not at_once and now - self._read_at.get(program, float("-inf")) < _FRESH_SECONDS:
             return
         found = jobs_client().hmget(experiment_state_key(program), "version", "state")
@@ -79,7 +88,7 @@ class KnownStates:
         if version is None or stored is None:
             self.forget(program)
         else:
-            self.learn(program, version, stored)
+            self.learn(program, version, stored, instead_of=str(known.version) if known else "")
 
     def apart(self, program: Program, state: ExperimentState) -> frozenset[str]:
         """Return the arms whose enrolled units have answers of their own.

@@ -133,6 +133,7 @@ class Look:
         answers: Computed answers by arm.
         dropped: Calls by arm that were not counted, because too many waited for one run.
         challengers: By name.
+        has_lost_counts: Whether an arm had fewer counts than at an earlier look, at this look or before.
     """
 
     number: int
@@ -147,6 +148,7 @@ class Look:
     answers: dict[str, int]
     dropped: dict[str, int]
     challengers: dict[str, ChallengerFindings]
+    has_lost_counts: bool = False
 
     def dump(self) -> bytes:
         """Return it as JSON; numbers have seven digits, and what is infinite is null."""

@@ -26,7 +26,7 @@ from dspyq.experiments.metrics import (
 from dspyq.experiments.multiplicity import holm
 from dspyq.experiments.sample_ratio import sample_ratio_log_evidence
 from dspyq.experiments.sequential import SequentialRule, Track, advance
-from dspyq.experiments.verdict import ExperimentVerdict, Findings, judge
+from dspyq.experiments.verdict import ExperimentVerdict, Findings, Soundness, judge
 
 if TYPE_CHECKING:
     from dspyq.experiments.effects import MetricEffect
@@ -59,11 +59,15 @@ class Tracks:
         number: The number of looks.
         ratio_log_evidence: The largest ln of the e-value so far against the sample ratio.
         challengers: By name.
+        counted: Units, calls and answers at the latest look, by arm.
+        has_lost_counts: Whether they were ever fewer than at the look before.
     """
 
     number: int = 0
     ratio_log_evidence: float = 0.0
     challengers: dict[str, ChallengerTracks] = field(default_factory=dict)
+    counted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    has_lost_counts: bool = False
 
 
 class LookedAt(NamedTuple):
@@ -86,6 +90,10 @@ def look_at(
         now: Seconds since 1970.
     """
     ratio = max(before.ratio_log_evidence, _ratio_log_evidence(state, readings))
+    units = {arm: reading.units for arm, reading in readings.items()}
+    calls, answers = _rows(readings, "call.failed"), _rows(readings, "answer.cost")
+    counted: dict[str, tuple[int, ...]] = {arm: (units[arm], calls[arm], answers[arm]) for arm in readings}
+    has_lost_counts = before.has_lost_counts or _is_less(counted, before.counted)
     days = (now - state.started_at) / SECONDS_OF_DAY
     challengers = state.arms[1:]
     looks = {
@@ -94,7 +102,7 @@ def look_at(
     }
     adjusted = holm([looks[arm].primary_track.p_value for arm in challengers])
     findings = {
-        arm: looks[arm].findings(p_value, ratio_log_evidence=ratio, days=days)
+        arm: looks[arm].findings(p_value, Soundness(ratio, has_lost_counts), days=days)
         for arm, p_value in zip(challengers, adjusted, strict=True)
     }
     look = Look(
@@ -105,13 +113,21 @@ def look_at(
         coverage=state.coverage,
         days=days,
         ratio_log_evidence=ratio,
-        units={arm: reading.units for arm, reading in readings.items()},
-        calls=_rows(readings, "call.failed"),
-        answers=_rows(readings, "answer.cost"),
+        units=units,
+        calls=calls,
+        answers=answers,
         dropped={arm: reading.dropped for arm, reading in readings.items()},
         challengers=findings,
+        has_lost_counts=has_lost_counts,
     )
-    return LookedAt(look, Tracks(look.number, ratio, {arm: looks[arm].tracks for arm in challengers}))
+    tracks = {arm: looks[arm].tracks for arm in challengers}
+    return LookedAt(look, Tracks(look.number, ratio, tracks, counted, has_lost_counts))
+
+
+def _is_less(counted: Mapping[str, tuple[int, ...]], before: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return True if an arm has fewer units, calls or answers than before: counts only grow, so some were lost."""
+    pairs = ((counted.get(arm, (0,) * len(most)), most) for arm, most in before.items())
+    return any(now < then for arm, most in pairs for now, then in zip(arm, most, strict=True))
 
 
 def _ratio_log_evidence(state: ExperimentState, readings: Mapping[str, ArmReading]) -> float:
@@ -168,15 +184,15 @@ class _Challenger:
         """The primary metric's track; challenger - control, above 0 is more."""
         return self.tracks.metrics[self._primary]
 
-    def findings(self, p_value: float, *, ratio_log_evidence: float, days: float) -> ChallengerFindings:
+    def findings(self, p_value: float, soundness: Soundness, *, days: float) -> ChallengerFindings:
         """Return the findings.
 
         Args:
             p_value: The primary metric's, adjusted for the number of challengers.
-            ratio_log_evidence: Of the sample ratio.
+            soundness: Of the counts.
             days: Days since the start.
         """
-        verdict = self._verdict(p_value, ratio_log_evidence=ratio_log_evidence, days=days)
+        verdict = self._verdict(p_value, soundness, days=days)
         effect = self._effects[self._primary].effect
         return ChallengerFindings(
             outcome=verdict.outcome,
@@ -248,7 +264,7 @@ class _Challenger:
     def _guard_rule(self, metric: str, rule: GuardRule) -> GuardRule:
         return replace(rule, is_yes_or_no=is_yes_or_no(metric, self._table, *self._arms(metric)))
 
-    def _verdict(self, p_value: float, *, ratio_log_evidence: float, days: float) -> ExperimentVerdict:
+    def _verdict(self, p_value: float, soundness: Soundness, *, days: float) -> ExperimentVerdict:
         by_answer, by_traffic = self._estimates()
         found = Findings(
             rule=self._rule(self._primary, self.tracks.information),
@@ -256,7 +272,7 @@ class _Challenger:
             by_answer=by_answer,
             by_traffic=by_traffic,
             guards={metric: (rule, self.tracks.guards[metric]) for metric, rule in self._guards.items()},
-            ratio_log_evidence=ratio_log_evidence,
+            soundness=soundness,
             days=days,
             at_least_days=float(self._table["at_least_days"]),
         )

@@ -28,8 +28,8 @@ class Notes:
     """Notes of a referee, which the next one reads.
 
     Attributes:
-        done: Findings that were acted on or reported: ``breach <challenger> <metric>``, ``broken``, ``wins
-            <challenger>``.
+        done: Findings that were acted on or reported: ``breach <challenger> <metric>``, ``broken``, ``lost``,
+            ``wins <challenger>``.
         unfit_since: Since when an arm's calls have been refused, in seconds since 1970, by arm.
         folded_day: The last day whose judgements were folded, in days since 1970; 0 for none.
         ended_day: The day on which the end of the experiment was seen, likewise; 0 before.
@@ -129,6 +129,8 @@ def _dump_tracks(tracks: Tracks, notes: Notes) -> bytes:
             "number": tracks.number,
             "ratio": tracks.ratio_log_evidence,
             "challengers": challengers,
+            "counted": tracks.counted,
+            "has_lost_counts": tracks.has_lost_counts,
             "done": sorted(notes.done),
             "unfit_since": notes.unfit_since,
             "folded_day": notes.folded_day,
@@ -149,7 +151,9 @@ def _read_tracks(stored: bytes) -> tuple[Tracks, Notes]:
     }
     days = (int(stated.get(name, 0)) for name in ("folded_day", "ended_day"))
     notes = Notes(frozenset(stated["done"]), dict(stated["unfit_since"]), *days)
-    return Tracks(int(stated["number"]), float(stated["ratio"]), challengers), notes
+    counted = {arm: tuple(map(int, each)) for arm, each in stated.get("counted", {}).items()}
+    has_lost_counts = bool(stated.get("has_lost_counts"))
+    return Tracks(int(stated["number"]), float(stated["ratio"]), challengers, counted, has_lost_counts), notes
 
 
 def _track(stated: list[Any]) -> Track:

@@ -47,7 +47,7 @@ class ExperimentState:
         plan_sha256: The hash of its plan.
         slow_wait_seconds: The threshold of ``call.slow_wait``; None for none.
         acted: Findings that a referee has acted on, so that an operator who goes on all the same is not overruled:
-            ``breach <challenger> <metric>``, or ``broken``.
+            ``breach <challenger> <metric>``, ``broken``, or ``lost``.
         reason: The reason of the last change.
     """
 

@@ -25,6 +25,18 @@ class ExperimentVerdict(NamedTuple):
     because: str
 
 
+class Soundness(NamedTuple):
+    """The state of the counts that a verdict rests on.
+
+    Attributes:
+        ratio_log_evidence: The largest ln of the e-value so far against the sample ratio.
+        has_lost_counts: Whether an arm ever had more counts than later.
+    """
+
+    ratio_log_evidence: float = 0.0
+    has_lost_counts: bool = False
+
+
 @dataclass(frozen=True)
 class Findings:
     """All that a verdict rests on.
@@ -35,7 +47,7 @@ class Findings:
         by_answer: The primary's effect at this look, each computed answer once; None where it has no such form.
         by_traffic: The same, weighed by the calls that were served; None where it has no such form.
         guards: By metric.
-        ratio_log_evidence: The largest ln of the e-value so far against the sample ratio.
+        soundness: Of the counts.
         days: Days since the start.
         at_least_days: No win before.
     """
@@ -45,7 +57,7 @@ class Findings:
     by_answer: float | None = None
     by_traffic: float | None = None
     guards: Mapping[str, tuple[GuardRule, GuardTrack]] = field(default_factory=dict)
-    ratio_log_evidence: float = 0.0
+    soundness: Soundness = field(default_factory=Soundness)
     days: float = 0.0
     at_least_days: float = 0.0
 
@@ -56,7 +68,9 @@ def judge(found: Findings) -> ExperimentVerdict:
 
 
 def _fault(found: Findings) -> ExperimentVerdict | None:
-    if found.ratio_log_evidence >= BROKEN_LOG_EVIDENCE:
+    if found.soundness.has_lost_counts:
+        return ExperimentVerdict("broken", "counts were lost: an arm has fewer than at an earlier look")
+    if found.soundness.ratio_log_evidence >= BROKEN_LOG_EVIDENCE:
         return ExperimentVerdict("broken", "the arms do not have their shares of the units")
     if breached := [name for name, (rule, track) in found.guards.items() if track.is_breached(rule)]:
         return ExperimentVerdict("breach", f"worse by more than the margin: {', '.join(breached)}")

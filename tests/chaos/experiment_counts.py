@@ -134,9 +134,18 @@ class _Callers:
         return not jobs_client().hexists(key("experiment-open:") + event.handle.id, event.handle.request.noted_as)
 
 
+def undisturbed(scale: Scale) -> Outcome:
+    """Let callers ask, join, fail, refresh and withdraw, and nothing else happen."""
+    return _replayed(scale, deaths=0)
+
+
 def replayed(scale: Scale) -> Outcome:
-    """Kill workers at random points and cut connections under callers that ask, join, fail, refresh and withdraw."""
-    calls, deaths = scale.pick(quick=100, full=300), scale.pick(quick=6, full=25)
+    """Kill workers at random points and cut connections under the same callers."""
+    return _replayed(scale, deaths=scale.pick(quick=6, full=25))
+
+
+def _replayed(scale: Scale, *, deaths: int) -> Outcome:
+    calls = scale.pick(quick=100, full=300)
     with Stage(model_seconds=_MODEL_SECONDS, concurrency=2, settings=_settings()) as stage:
         from dspyq.config.settings import get_settings
         from dspyq.experiments import administration
@@ -162,7 +171,9 @@ def replayed(scale: Scale) -> Outcome:
                     stage.redis.cut_connections()
 
         cutter = threading.Thread(target=cut)
-        with stage.fleet(3, environment_of):
+        with stage.fleet(3, environment_of if deaths else lambda _: {}):
+            if not deaths:
+                is_over.set()
             cutter.start()
             callers.ask(calls)
             is_over.set()
@@ -170,8 +181,8 @@ def replayed(scale: Scale) -> Outcome:
             callers.wait(scale.pick(quick=60, full=200))
             remarks = [*callers.remarks, *_differences(stage, callers.events, state, table)]
         killed = stage.death_count()
-        if killed == 0:
-            remarks.append("no worker was killed")
+        if (killed > 0) != (deaths > 0):
+            remarks.append(f"{killed} workers were killed")
         return Outcome(
             f"an experiment's counts, workers killed {killed}×", len(callers.events), 0, 0, 0, 0, (), 0.0,
             tuple(remarks), {"calls": len(callers.events), "killed": killed, **callers.errors},

@@ -50,6 +50,7 @@ FAULTS: dict[str, Fault] = {
     "connections-reset": redis_faults.reset_in_mid_command,
     "answers-evicted": redis_faults.answers_evicted,
     "garbage": redis_faults.garbage_in_lists,
+    "experiment-undisturbed": experiment_counts.undisturbed,
     "experiment-counts": experiment_counts.replayed,
     "experiment-producer-killed": experiment_counts.producer_killed,
 }

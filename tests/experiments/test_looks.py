@@ -157,6 +157,15 @@ def test_a_killed_arm_has_no_share_any_more():
     assert outcome(look(table, *arms, killed=("third",))) != "broken"
 
 
+@pytest.mark.parametrize("lost", [{"units": 1999}, {"call_failed": share(10, 3999)}])
+def test_counts_that_shrink_are_lost_and_no_later_look_is_believed(lost):
+    first = look(plan(), reading(units=2000), scored(2800))
+    second = look(plan(), reading(**lost), scored(2800), before=first.tracks)
+    third = look(plan(), reading(units=9000), scored(2800), before=second.tracks)
+    assert [outcome(each) for each in (first, second, third)] == ["wins", "broken", "broken"]
+    assert third.look.challengers["challenger"].because == "counts were lost: an arm has fewer than at an earlier look"
+
+
 def test_what_a_look_has_found_no_later_one_takes_back():
     first = look(plan(), reading(), scored(2800))
     second = look(plan(), reading(), scored(2002), before=first.tracks)

@@ -140,6 +140,24 @@ def test_arms_that_do_not_get_their_shares_pause_the_experiment(begin, client):
     assert state().status == "running"
 
 
+def test_counts_that_were_lost_pause_the_experiment_and_roll_nothing_back(begin, client, caplog):
+    run = begin()
+    Traffic(run.state, SOUND).bring(2000)
+    look(run)
+    base = f"dspy:v1:experiment-sums:qa:{run.state.epoch}:"
+    client.delete(base + "control:calls:u", base + "control:calls:q")
+    Traffic(run.state, {"control": 0.0, "challenger": 0.9}).bring(1000)
+    with caplog.at_level(logging.INFO, "dspyq.experiments"):
+        look(run, 10)
+        look(run, 10)
+    assert (state().status, state().acted) == ("paused", ("lost",))
+    assert state().reason == "counts were lost: an arm has fewer than at an earlier look"
+    assert sum(str(record.msg).startswith("experiment_broken") for record in caplog.records) == 1
+    administration.resume("qa")
+    look(run, 10)
+    assert state().status == "running"
+
+
 def test_an_arm_whose_calls_are_refused_for_long_pauses_the_experiment(begin):
     refused = {"challenger": "the circuit breaker of fake is not closed"}
     run = begin(lambda _: Refusals(for_a_while=refused), pause_after_seconds=60)

@@ -19,7 +19,7 @@ from dspyq.experiments.planning import (
 )
 from dspyq.experiments.sample_ratio import BROKEN_LOG_EVIDENCE, sample_ratio_log_evidence
 from dspyq.experiments.sequential import SequentialRule, Track
-from dspyq.experiments.verdict import Findings, judge
+from dspyq.experiments.verdict import Findings, Soundness, judge
 
 RULE = SequentialRule.planned(0.02)
 GUARD = GuardRule(margin=0.01)
@@ -57,7 +57,8 @@ def test_a_win_needs_all():
 @pytest.mark.parametrize(
     ("change", "outcome"),
     [
-        ({"ratio_log_evidence": math.log(1000)}, "broken"),
+        ({"soundness": Soundness(ratio_log_evidence=math.log(1000))}, "broken"),
+        ({"soundness": Soundness(has_lost_counts=True)}, "broken"),
         ({"guards": {"call.failed": (GUARD, SOUND._replace(log_evidence=math.log(100)))}}, "breach"),
         ({"primary": Track(low=0.02, high=0.01)}, "drifts"),
         ({"by_traffic": -0.001}, "split"),

@@ -18,7 +18,7 @@ _HEADLINES = {
     "loses": "{arm} loses.",
     "no difference that matters": "{arm} makes no difference that matters.",
     "breach": "{arm} breaches a guard.",
-    "broken": "The experiment is broken: the arms do not have their shares of the units.",
+    "broken": "The experiment is broken: {because}.",
     "drifts": "The effect of {arm} has changed meanwhile.",
     "split": "{arm} is better by answer and worse by traffic, or the other way round.",
     "going on": "No verdict on {arm} yet.",
@@ -180,5 +180,6 @@ def _headline(report: ExperimentReport, arm: str, found: ChallengerFindings) -> 
     parts.append("The sample ratio is broken." if is_broken else "The sample ratio is sound.")
     if outcome not in ("wins", "breach", "broken") and found.because:
         parts.append(f"{found.because[0].upper()}{found.because[1:]}.")
-    verdict = _HEADLINES.get(outcome, "{arm}: " + outcome.replace("{", "(") + ".").replace("{arm}", arm)
+    verdict = _HEADLINES.get(outcome, "{arm}: " + outcome.replace("{", "(") + ".")
+    verdict = verdict.replace("{arm}", arm).replace("{because}", found.because)
     return Headline(kind, verdict, " ".join(part for part in parts if part))
