@@ -22,6 +22,7 @@ FLOORS = {
     "prediction": 5,
     "delivery": 5,
     "cache": 6,
+    "streaming": 6,
     "guards": 7,
     "celery_app": 7,
     "client": 8,

@@ -40,6 +40,8 @@ API = {
         "dspyq.client.predict.Predict",
         "dspyq.client.awaiting.Awaitable",
         "dspyq.client.result.PredictionResult",
+        "dspyq.client.streaming.Streamed",
+        "dspyq.streaming.chunks.Chunk",
         "dspyq.client.configured",
     ],
     "Answers": [
@@ -56,7 +58,7 @@ API = {
 #: Public in the package, because other modules use them, and of no use to users.
 INTERNAL = (
     *("runtime", "run_here"),
-    *("app", "backend", "on_ready", "payload", "is_sent", "of_request", "with_answer", "receive"),
+    *("app", "backend", "on_ready", "payload", "is_known", "is_sent", "of_request", "with_answer", "receive"),
     *("is_cacheable", "seen_by"),
 )
 

@@ -19,7 +19,7 @@ from dspyq.prediction.request import build_request
 CHUNK_ROWS = 500
 
 
-class Chunk(NamedTuple):
+class RowChunk(NamedTuple):
     """Rows that were read and are about to be taken.
 
     Attributes:

@@ -43,7 +43,7 @@ from dspyq.batch.parts import BatchParts, Servers
 from dspyq.batch.redis_retry import RetryUntilStopped, StoppedWaiting
 from dspyq.batch.registry import Wanted, process_registry
 from dspyq.batch.retry import INPUT_KEPT, forget_kept_input
-from dspyq.batch.row_reader import CHUNK_ROWS, Chunk, EntryReader
+from dspyq.batch.row_reader import CHUNK_ROWS, EntryReader, RowChunk
 from dspyq.batch.scorers import Scorers
 from dspyq.batch.standstill import Standstill
 from dspyq.client.bulk import process_bulk
@@ -160,7 +160,7 @@ class _Batch:
         asked = variants if options.is_paired else (options.variant,)
         rows = opened.source.rows(program.as_served(options.variant), options.cluster)
         self._reader = EntryReader(rows, journal, batch, asked)
-        self._ahead: Chunk | None = None
+        self._ahead: RowChunk | None = None
         self._state: RunState = "running"
         self._pause: PauseReason | None = None
         self._share_wait_until = 0.0
@@ -233,7 +233,7 @@ class _Batch:
         entries, faults = self._reader.next_chunk(most_entries)
         ahead, self._ahead = self._ahead, None
         if not self._reader.is_at_end:
-            self._ahead = Chunk(entries, faults, self._dispatcher.look_ahead(entries))
+            self._ahead = RowChunk(entries, faults, self._dispatcher.look_ahead(entries))
         if ahead is not None:
             self._dispatcher.write_faults(ahead.faults)
             self._dispatcher.take(ahead.entries, ahead.looked_up)

@@ -3,7 +3,7 @@
 Celery's own consumer subscribes at each call and wakes every waiting thread at each message. Here a message wakes only
 the waiters of its result, and threads and event loops wait alike. The answers to tasks that this process sent come on
 one channel, subscribed to on the first wait: from then on, waiting for such a task costs Redis nothing. Any other task
-has a channel of its own. Its result is read once the subscription is confirmed.
+has a channel of its own, as each followed stream has. Its result is read once the subscription is confirmed.
 
 All awaited results are read once a second too, so a message lost with a connection costs a second at most. So does the
 first answer of a worker older than the processes' channels: for a minute after it, each task's own channel is used.
@@ -31,6 +31,7 @@ from redis.client import PubSub
 
 from dspyq.cache.lost_result import LOST_RESULT
 from dspyq.celery_app.heard_replies import HeardReplies
+from dspyq.celery_app.heard_streams import HeardStreams
 from dspyq.celery_app.lost_jobs import JobCheck, find_jobless
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.config.settings import get_settings
@@ -80,6 +81,7 @@ class Waiter:
 
     Attributes:
         runtime: What it belongs to.
+        streams: The followed streams; ``wake_up`` after one is added.
     """
 
     def __init__(self, client: redis.Redis, jobs: redis.Redis) -> None:
@@ -93,6 +95,7 @@ class Waiter:
         self._channel = replies_channel(own_id)
         self._own_start = result_key(process_task_ids().start)
         self._heard = HeardReplies()
+        self.streams = HeardStreams(client)
         self._unheard: dict[str, float] = {}
         self._distrusted_until = 0.0
         self._is_idle = False
@@ -181,6 +184,13 @@ class Waiter:
             return results.get_nowait()
         return None
 
+    @in_own_runtime
+    def wake_up(self) -> None:
+        """Have the thread look for what was added."""
+        with self._lock:
+            self._start()
+        self._wake()
+
     def close(self) -> None:
         """Stop the thread; remaining waiters are not called back."""
         self._is_closed = True
@@ -220,18 +230,22 @@ class Waiter:
             channel.subscribe(self._channel)
             subscribed: set[str] = set()
             self._unheard.clear()
+            self.streams.begin()
             with self._lock:
                 self._added.update(self._awaited)
             read_at = time.monotonic()
             try:
                 while not self._is_closed:
+                    self.streams.subscribe_added(channel)  # first: a stream's answer comes behind its text
                     self._subscribe_added(channel, subscribed)
                     if time.monotonic() - read_at >= _READ_AGAIN_SECONDS:
+                        self.streams.read()
                         self._read(list(self._awaited))
                         self._find_lost()
                         self._find_unheard()
                         read_at = time.monotonic()
                         self._leave(channel, subscribed, at_least=1)
+                        self.streams.unsubscribe(channel)
                     self._receive(channel, is_subscribed=bool(subscribed))
                     self._leave(channel, subscribed, at_least=_UNSUBSCRIBE_AT)
             finally:
@@ -267,7 +281,7 @@ class Waiter:
         poller.register(self._wake_reader, select.POLLIN)
         poller.register(stream, select.POLLIN)
         with self._lock:
-            self._is_idle = not (is_subscribed or self._awaited or self._added)
+            self._is_idle = not (is_subscribed or self._awaited or self._added or self.streams.are_followed)
         ready = {descriptor for descriptor, _ in poller.poll(None if self._is_idle else _READ_AGAIN_SECONDS * 1000)}
         self._is_idle = False
         if self._wake_reader in ready:
@@ -292,6 +306,8 @@ class Waiter:
             key = result_key(data[:TASK_ID_LENGTH].decode(errors="replace"))
             self._unheard.pop(key, None)
             self._hand_out(key, _decoded(key, data[TASK_ID_LENGTH:]))
+        elif self.streams.hear(kind, name, data):
+            return
         elif kind == "message":
             self._hand_out(name, _decoded(name, data))
         elif kind == "subscribe":

@@ -35,6 +35,7 @@ from dspyq.prediction.enrolment import ANY_STATE
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
+from dspyq.streaming.joining import want_stream
 from dspyq.tracing.propagation import note_shared
 from dspyq.tracing.tracing import process_tracing
 
@@ -140,6 +141,8 @@ class QueueAsker:
                 request = _enrolled_again(request, claim)
             else:
                 raise _changes_too_often(request)
+            if request.is_streamed and claim.verdict in {"join", "urge"}:
+                want_stream(claim.task_id)
         process_calls().count_claim(claim.verdict, request.variant.model.name)
         return _handle(request.noted(task_id), claim, asked_at)
 

@@ -94,12 +94,12 @@ class _KeptTemplates:
     Attributes:
         changes: Celery's settings that this process has set.
         are_messages_alike: Whether those settings allow templates.
-        templates: The templates, by queue, scope and priority.
+        templates: The templates, by queue, scope, priority and whether text is streamed.
     """
 
     changes: dict[str, Any]
     are_messages_alike: bool
-    templates: dict[tuple[str, str, int], MessageTemplate] = field(default_factory=dict)
+    templates: dict[tuple[str, str, int, bool], MessageTemplate] = field(default_factory=dict)
 
 
 @per_runtime
@@ -141,7 +141,7 @@ def find_template(outgoing: Outgoing, priority: int) -> MessageTemplate | None:
         kept[:] = [_KeptTemplates(dict(changes), _do_settings_allow_templates())]
     if not kept[0].are_messages_alike:
         return None
-    templates, kind = kept[0].templates, (outgoing.request.queue, outgoing.request.scope, priority)
+    templates, kind = kept[0].templates, _kind(outgoing, priority)
     template = templates.get(kind)
     if template is None:
         try:
@@ -149,6 +149,12 @@ def find_template(outgoing: Outgoing, priority: int) -> MessageTemplate | None:
         except _NO_TEMPLATE:
             return None
     return template
+
+
+def _kind(outgoing: Outgoing, priority: int) -> tuple[str, str, int, bool]:
+    """Return the kind of a message, of which all have the same fixed parts."""
+    request = outgoing.request
+    return request.queue, request.scope, priority, request.is_streamed
 
 
 def _make_jobs(outgoing: Sequence[Outgoing], priority: int) -> list[QueuedJob] | None:

@@ -23,6 +23,7 @@ from dspyq.celery_app.timeouts import timed_out
 from dspyq.celery_app.waiting import process_waiter
 from dspyq.client.exposed import token_of, with_token
 from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.streaming import Streamed
 from dspyq.core.money import to_nano_usd
 from dspyq.core.runtime import Runtime, after_fork, current, in_own_runtime
 from dspyq.core.tolerated import tolerate
@@ -36,7 +37,7 @@ from dspyq.store.clients import redis_errors
 _settling = threading.Lock()
 
 
-class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
+class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery ships no types
     """A prediction, available or pending.
 
     ``get()`` blocks a thread until it is available and returns a ``Prediction``; ``await`` does so in an event loop.
@@ -327,6 +328,11 @@ class PredictionResult(AsyncResult):  # type: ignore[misc]  # celery ships no ty
     def payload(self) -> bytes | None:
         """The stored result, where it is known."""
         return self._payload
+
+    @property
+    def is_known(self) -> bool:
+        """True if this handle has its result, so that nothing is waited for."""
+        return self._payload is not None or self._cache is not None
 
     @property
     def is_sent(self) -> bool:

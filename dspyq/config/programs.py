@@ -48,6 +48,9 @@ DEFAULT_DSPY_VERSION = "3.4.1"
 DspyVersion = Annotated[str, Field(pattern=r"^\d+\.\d+[0-9A-Za-z.+]*$")]
 
 
+StreamedField = Annotated[str, Field(pattern=r"^([^.\s]+\.)*[A-Za-z_]\w*$")]
+
+
 @dataclass(frozen=True, eq=False)
 class _Origin:
     """Origin of a program as one of its variants is served.
@@ -113,6 +116,8 @@ class Program(Table):
             left out, that is ``short``, ``medium`` or ``long``.
         models: What parts of it run on in place of the variant's model, by the path of a predictor, or of an attribute
             that holds a model, the adapter's too.
+        stream: Which texts are streamed to callers with ``stream=True``: its outputs of type ``str``, none, or those
+            of a list of ``predictor.field`` or ``field``, such as ``predict.reasoning``.
         variants: The sides of the experiment, in the file's order; the first is the control.
         experiment: The comparison of variants on live traffic.
     """
@@ -145,6 +150,7 @@ class Program(Table):
     scorers: tuple[ImportPath, ...] = ()
     categorize: ImportPath | None = None
     models: Annotated[dict[str, Model], Field(default_factory=dict)]
+    stream: bool | tuple[StreamedField, ...] = True
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     experiment: Experiment | None = None
     _origin: _Origin | None = PrivateAttr(default=None)
@@ -299,6 +305,13 @@ class Program(Table):
         if self._origin is not None and self.signature_text is None:
             return self._origin.program.signature
         return parse_signature(str(self.signature_text))
+
+    @property
+    def streamed_fields(self) -> tuple[str, ...]:
+        """Names of the outputs whose texts are streamed, or come at the end where streams are off."""
+        if isinstance(self.stream, tuple):
+            return tuple(dict.fromkeys(name.rpartition(".")[2] for name in self.stream))
+        return tuple(field.name for field in self.signature.outputs if field.type_text == "str")
 
     @property
     def unstated(self) -> str | None:

@@ -73,6 +73,8 @@ class Secrets:
         self._everywhere: re.Pattern[str] | None = None
         self._answer_forms: list[str] = []
         self._in_answers: re.Pattern[str] | None = None
+        self._answer_starts: frozenset[str] = frozenset()
+        self._longest_start = 0
         self._reply_forms: list[bytes] = []
         self._in_replies: re.Pattern[bytes] | None = None
 
@@ -117,6 +119,15 @@ class Secrets:
         self._refresh()
         return self._scrub_value(value) if self._in_answers is not None else value
 
+    def count_begun(self, text: str) -> int:
+        """Return how many characters at the end of a text may begin a secret that was sent to the provider."""
+        self._refresh()
+        starts = self._answer_starts
+        for length in range(min(self._longest_start, len(text)), 0, -1):
+            if text[-length:] in starts:
+                return length
+        return 0
+
     def is_echoed(self, text: str) -> bool:
         """Return True if a text holds a secret that was sent to the provider."""
         self._refresh()
@@ -150,6 +161,8 @@ class Secrets:
         self._everywhere = _either([*map(_broken, sorted(known, key=len, reverse=True)), *map(_cut_short, forms)])
         self._answer_forms = sorted(_all_forms(sent), key=len, reverse=True)
         self._in_answers = _either(map(re.escape, self._answer_forms))
+        self._answer_starts = frozenset(form[:end] for form in self._answer_forms for end in range(1, len(form)))
+        self._longest_start = max(map(len, self._answer_starts), default=0)
         self._reply_forms = [form.encode() for form in self._answer_forms]
         self._in_replies = re.compile(b"|".join(map(re.escape, self._reply_forms))) if sent else None
         self._is_stale = False

@@ -19,6 +19,7 @@ ToleratedKind = Literal[
     "experiment_token", "health_thread", "invalidation",
     "invalidations_thread", "list_item", "log_thread", "loki_thread", "progress_thread", "quiet_queues_thread",
     "referee_thread", "reply", "result", "results_thread", "shutdown_thread", "snapshot",
+    "stream", "streams_thread",
 ]  # fmt: skip
 KINDS: Final[tuple[ToleratedKind, ...]] = ToleratedKind.__args__  # type: ignore[attr-defined]  # typing has no public way to list them
 

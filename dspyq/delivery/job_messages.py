@@ -62,6 +62,7 @@ def message_of(delivery: Delivery) -> dict[str, Any]:
         is_given_up=delivery.is_given_up,
         claim_seen_at=time.monotonic() if delivery.is_claimed else None,
         disowned_by=delivery.disowned_by,
+        is_streamed=delivery.is_streamed,
     ).write(message)
     return message
 

@@ -66,6 +66,7 @@ class Delivery(NamedTuple):
         message: The message's text.
         is_claimed: Whether its question is claimed for it, and was not answered when it was taken.
         disowned_by: The batch that its message names and that does not pay for it any more; empty for none.
+        is_streamed: Whether a caller who joined it has it streamed.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Delivery(NamedTuple):
     message: bytes
     is_claimed: bool
     disowned_by: str = ""
+    is_streamed: bool = False
 
     @property
     def tag(self) -> str:
@@ -196,14 +198,17 @@ class Records:
         return [delivery for reply in taken if (delivery := self._delivery(reply)) is not None]
 
     def _delivery(self, reply: list[Any]) -> Delivery | None:
-        job_id, fence, run_count, is_given_up, message, is_claimed, disowned_by = reply
+        job_id, fence, run_count, is_given_up, message, is_claimed, disowned_by, is_streamed = reply
         try:
             name = job_id.decode()
         except UnicodeDecodeError as error:  # no id of a task
             tolerate("list_item", error)
             self._scripts["finish"](id=job_id, fence=fence)
             return None
-        return Delivery(name, fence, run_count, bool(is_given_up), message, bool(is_claimed), disowned_by.decode())
+        disowned = disowned_by.decode()
+        return Delivery(
+            name, fence, run_count, bool(is_given_up), message, bool(is_claimed), disowned, bool(is_streamed)
+        )
 
     def finish(self, tag: str) -> bool:
         """End the job of a run; return False if it is no longer this run's."""

@@ -24,6 +24,7 @@ class DeliveryProperties:
         is_given_up: Whether it has waited too long for a worker of its version.
         claim_seen_at: The monotonic second at which its question was claimed for it and not answered; None otherwise.
         disowned_by: The batch that its message names and that does not pay for it any more; empty for none.
+        is_streamed: Whether a caller who joined it has it streamed.
     """
 
     tag: str = ""
@@ -31,6 +32,7 @@ class DeliveryProperties:
     is_given_up: bool = False
     claim_seen_at: float | None = None
     disowned_by: str = ""
+    is_streamed: bool = False
 
     def write(self, message: dict[str, Any]) -> None:
         """Make a message the one of this run."""

@@ -81,6 +81,10 @@ class ArmKilled(Interruption):
         self.error = error
 
 
+class Cut(BaseException):
+    """A call was cut short while its reply came, for its run has lost its job: charged at its bound, blamed on none."""
+
+
 class FailPrediction(Interruption):
     """The prediction has failed, and its program cannot recover it.
 

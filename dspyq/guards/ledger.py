@@ -38,6 +38,7 @@ class Ledger:
         log_context: Additional fields of log lines of its threads.
         finish_reason: Finish reason of its model's replies: ``length`` if one was cut off, else that of the latest.
         trace_context: Parent of its model calls' spans, with tracing on.
+        tap: The run's stream, as the programs' room has it; None for a run that is not streamed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Ledger:
         self.earlier = earlier
         self.log_context: Mapping[str, Any] = NO_CONTEXT
         self.trace_context: Any = None
+        self.tap: Any = None
         self._started_at = time.monotonic()
         self._deadline_seconds = deadline_seconds
         self._calls: list[CallRecord] = []  # appending is atomic, so threads need no lock

@@ -31,7 +31,7 @@ from dspyq.guards.call import Call, CallFailure, CallReply
 from dspyq.guards.call_journal import CallJournal
 from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
 from dspyq.guards.costs import OldBooks
-from dspyq.guards.interruptions import Interruption, JobLost, Refusal
+from dspyq.guards.interruptions import Cut, Interruption, JobLost, Refusal
 from dspyq.guards.ledger import Ledger, UnaccountedCall
 from dspyq.guards.outbox import Outbox
 from dspyq.guards.provider_gate import Closing, GateReason, Refused
@@ -187,7 +187,14 @@ class ModelGuard:
         except Interruption as interruption:  # the call was never sent
             self._shared.outbox.send([self._shared.budget.release(billed)])
             raise self._admission.counted(ledger.interrupt(interruption)) from None
-        except BaseException:  # the worker is being ended: the outcome of a call that was sent is unknown
+        except (
+            BaseException
+        ) as ending:  # the worker or the call is being ended: the outcome of one that was sent is unknown
+            if isinstance(ending, Cut):
+                record = CallRecord(self._model.name, "cut", time.monotonic() - started, key=key, began_at=began_at)
+                charged = replace(record, cost_usd=to_usd(bound), is_estimated=True) if call.was_sent else record
+                ledger.add(charged)
+                self._counters.count(charged)
             budget = self._shared.budget
             self._shared.outbox.send([
                 budget.settle(billed, Bill(None)) if call.was_sent else budget.release(billed)

@@ -26,9 +26,11 @@ class PredictOptions(RowOptions, total=False):
 
     Attributes:
         request_id: The caller's id; where left out, that of the request the code works for, or a random one.
+        stream: Whether its text is streamed, for ``job.stream()``.
     """
 
     request_id: str | None
+    stream: bool
 
 
 class ManyOptions(RowOptions, total=False):

@@ -46,6 +46,7 @@ class Request(NamedTuple):
         seen: As of ``Enrolment``.
         noted_as: The task id under which the experiment notes a call that waits for a run; empty for one that it does
             not count.
+        is_streamed: Whether its text is streamed while it comes.
     """
 
     program: Program
@@ -59,6 +60,7 @@ class Request(NamedTuple):
     scope: str = ""
     seen: str = ANY_STATE
     noted_as: str = ""
+    is_streamed: bool = False
 
     @property
     def queue(self) -> str:
@@ -95,6 +97,7 @@ class Request(NamedTuple):
             needs=(EXPERIMENT,) if self.scope or self.exposure else (),
             scope=self.scope,
             exposure=exposure,
+            stream=self.is_streamed and not batch,
         )
 
 
@@ -113,6 +116,7 @@ class Header(NamedTuple):
         needs: Names of features that the worker must have; one that lacks them leaves the job to a newer worker.
         scope: As of ``Request``.
         exposure: The call as the program's experiment counts it, where its worker is to count it.
+        stream: Whether its text is streamed while it comes.
     """
 
     program: str
@@ -126,6 +130,7 @@ class Header(NamedTuple):
     needs: tuple[str, ...] = ()
     scope: str = ""
     exposure: str = ""
+    stream: bool = False
 
     def stated(self) -> dict[str, Any]:
         """Return the fields for a message, without those that are empty: workers of 0.1 refuse unknown fields."""
@@ -160,12 +165,13 @@ class Header(NamedTuple):
         return f"{self.program}.{self.variant}"
 
 
-_LEFT_OUT_IF_EMPTY = ("needs", "scope", "exposure")
+_LEFT_OUT_IF_EMPTY = ("needs", "scope", "exposure", "stream")
 _HEADER_TYPES: dict[str, type] = {
     **dict.fromkeys(Header._fields, str),
     "refresh": bool,
     "is_claimed": bool,
     "needs": tuple,
+    "stream": bool,
 }
 #: The need of a job whose question has a scope, or whose call is counted: its worker ends the count.
 EXPERIMENT = "experiment"
@@ -211,7 +217,8 @@ def build_request(
     else:
         enrolment = enrol(asked, canonical, stated_unit)
     own_id = _checked_id(options.get("request_id")) or _id_of_context() or new_id()
-    return _enrolled(asked, enrolment, _CheckedCall(canonical, own_id, bool(options.get("refresh")), stated_unit))
+    refresh, is_streamed = bool(options.get("refresh")), _checked_stream(options.get("stream", False))
+    return _enrolled(asked, enrolment, _CheckedCall(canonical, own_id, refresh, stated_unit, is_streamed))
 
 
 def enrol_again(request: Request, *, is_by_weight: bool = False) -> Request:
@@ -221,7 +228,9 @@ def enrol_again(request: Request, *, is_by_weight: bool = False) -> Request:
         enrolment = _enrolled_by_weight(asked, request.canonical_inputs, request.unit)
     else:
         enrolment = enrol(asked, request.canonical_inputs, request.unit)
-    call = _CheckedCall(request.canonical_inputs, request.request_id, request.refresh, request.unit)
+    call = _CheckedCall(
+        request.canonical_inputs, request.request_id, request.refresh, request.unit, request.is_streamed
+    )
     return _enrolled(asked, enrolment, call)
 
 
@@ -236,15 +245,17 @@ class _CheckedCall(NamedTuple):
     request_id: str
     refresh: bool
     unit: str | None
+    is_streamed: bool = False
 
 
 def _enrolled(asked: Program, enrolment: Enrolment, call: _CheckedCall) -> Request:
     variant, exposure, scope, seen = enrolment
     key = hash_inputs(asked.name, asked.fingerprints[variant.name], call.canonical_inputs, scope)
-    canonical, request_id, refresh, unit = call
-    return Request(
+    canonical, request_id, refresh, unit, is_streamed = call
+    made = Request(
         asked.served[variant.name], variant, canonical, key, request_id, refresh, unit, exposure, scope, seen
     )
+    return made._replace(is_streamed=True) if is_streamed and asked.stream is not False else made
 
 
 def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptions]) -> Iterator[Request]:
@@ -304,6 +315,12 @@ def _checked_unit(unit: object) -> str:
     if len(text) > MOST_UNIT_CHARACTERS:
         raise InvalidOption(f"unit has {len(text):,} characters; it may have {MOST_UNIT_CHARACTERS:,}")
     return text
+
+
+def _checked_stream(stream: object) -> bool:
+    if not isinstance(stream, bool):
+        raise InvalidOption("stream is True or False")
+    return stream
 
 
 def _checked_id(request_id: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Self
 
@@ -30,13 +31,17 @@ class deadline:  # noqa: N801 - as the standard library's context managers
     Attributes:
         seconds: Its length.
         has_written: Whether anything was written to one of them.
+        is_cut: Whether another thread has ended it before its time.
+        connection: The one that was written to last.
     """
 
-    __slots__ = ("_ends_at", "_token", "has_written", "seconds")
+    __slots__ = ("_ends_at", "_token", "connection", "has_written", "is_cut", "seconds")
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.has_written = False
+        self.is_cut = False
+        self.connection: DeadlineSocket | None = None
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -45,8 +50,15 @@ class deadline:  # noqa: N801 - as the standard library's context managers
         return self
 
     def remaining_seconds(self) -> float:
-        """Return the seconds left; negative once it has passed."""
-        return self._ends_at - time.monotonic()
+        """Return the seconds left; negative once it has passed, 0 if it was cut."""
+        return 0.0 if self.is_cut else self._ends_at - time.monotonic()
+
+    def cut(self) -> None:
+        """End all work of it from another thread, also what waits for the other side."""
+        self.is_cut = True
+        connection = self.connection
+        if connection is not None and connection.owner is self:  # another call may have it already
+            connection.shut_down()
 
     def __exit__(self, *_: object) -> None:
         """Restore the deadline around it."""
@@ -59,10 +71,12 @@ def remaining_seconds() -> float:
     return float("inf") if running is None else running.remaining_seconds()
 
 
-def _note_writing() -> None:
+def _note_writing(connection: DeadlineSocket) -> None:
     running = _deadline.get()
+    connection.owner = running
     if running is not None:
         running.has_written = True
+        running.connection = connection
 
 
 class DeadlineSocket:
@@ -72,15 +86,19 @@ class DeadlineSocket:
 
     Args:
         connected: The socket; the kernel keeps its timeouts unless it speaks TLS.
+
+    Attributes:
+        owner: The deadline of the call that wrote to it last.
     """
 
-    __slots__ = ("_armed_seconds", "_head", "_is_kept_by_kernel", "_socket", "_timeout_seconds")
+    __slots__ = ("_armed_seconds", "_head", "_is_kept_by_kernel", "_socket", "_timeout_seconds", "owner")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._timeout_seconds = float("inf")
         self._armed_seconds: dict[int, float] = {}
         self._head = b""
+        self.owner: deadline | None = None
         self._is_kept_by_kernel = can_wait_in_kernel(connected)
         if self._is_kept_by_kernel:
             connected.settimeout(None)
@@ -118,6 +136,11 @@ class DeadlineSocket:
         """Return the file descriptor, for ``select``."""
         return self._socket.fileno()
 
+    def shut_down(self) -> None:
+        """End the connection for both sides: a thread that waits on it goes on."""
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
@@ -149,7 +172,7 @@ class DeadlineSocket:
     def _send(self, data: bytes) -> None:
         seconds = self._seconds_left()
         self._arm(WRITE, seconds)
-        _note_writing()
+        _note_writing(self)
         if not self._is_kept_by_kernel:
             self._socket.sendall(data)
             return

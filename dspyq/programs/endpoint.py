@@ -9,7 +9,7 @@ import ipaddress
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -107,10 +107,13 @@ class ProviderTransport(KeepsReplies, StdlibTransport):  # type: ignore[misc]  #
         if process_secrets().is_echoed("\n".join([response.reason, *(value for _, value in response.headers)])):
             response.reason = _scrub_text(response.reason)
             response.headers = [(name, _scrub_text(value)) for name, value in response.headers]
-        if response.status in _SUCCESS and _EVENTS not in (response.header("content-type") or ""):
+        is_stream = _EVENTS in (response.header("content-type") or "")
+        if response.status in _SUCCESS and is_stream:
+            response._chunks = _scrubbed_lines(response._chunks)  # noqa: SLF001 - what the response's own methods read
+        elif response.status in _SUCCESS:
             self._read_stated_error(response)
         else:
-            response._chunks = _scrubbed(response._chunks)  # noqa: SLF001 - what the response's own methods read
+            response._chunks = _scrubbed(response._chunks)  # noqa: SLF001 - as above
         return response
 
     def mark_billed(self, error: Exception) -> None:
@@ -148,6 +151,18 @@ class ProviderTransport(KeepsReplies, StdlibTransport):  # type: ignore[misc]  #
 def _scrubbed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield a body as one piece: a secret may stand across two."""
     yield process_secrets().scrub_reply(b"".join(chunks))
+
+
+def _scrubbed_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a stream of events by whole lines: a secret within one may stand across two pieces."""
+    rest = b""
+    with closing(chunks):  # type: ignore[type-var]  # a generator of the transport
+        for chunk in chunks:
+            lines, line_end, rest = (rest + chunk).rpartition(b"\n")
+            if line_end:
+                yield process_secrets().scrub_reply(lines) + line_end
+        if rest:
+            yield process_secrets().scrub_reply(rest)
 
 
 def _scrub_text(text: str) -> str:

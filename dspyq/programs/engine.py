@@ -30,6 +30,7 @@ from dspyq.programs.repair import keeping_reply
 from dspyq.programs.run_spans import ChatSpans
 from dspyq.programs.running_ledger import ledger_of_call
 from dspyq.programs.stated_errors import attach_bill
+from dspyq.programs.streamed_reply import exchange
 from dspyq.tracing.tracing import process_tracing
 
 logger = logging.getLogger("dspyq.guards")
@@ -110,10 +111,15 @@ class Engine:
             except (lm15.TransportError, lm15.TimeoutError):
                 raise
             except Exception as error:
+                if isinstance(error, lm15.StreamAssemblyError) and kept.is_no_stream():
+                    response = self._exchange(request, clock, is_kept=True)
+                    return response, dump(response)
                 if kept.mend():
                     metrics.MENDED_REPLIES.labels(self.model.name).inc()
                     logger.warning(Event("reply_mended", model=self.model.name, error=type(error).__name__))
-                    response = self._exchange(request, clock)
+                    response = self._exchange(request, clock, is_kept=True)
+                elif isinstance(error, lm15.StreamAssemblyError):
+                    raise lm15.TransportError("the stream ended before the reply did") from error
                 elif response is None:
                     attach_bill(error, kept.body_of_success())
                     raise
@@ -157,10 +163,11 @@ class Engine:
         self._native.close()
         self._transport.close()
 
-    def _exchange(self, request: lm15.Request, clock: deadline) -> lm15.Response:
+    def _exchange(self, request: lm15.Request, clock: deadline, *, is_kept: bool = False) -> lm15.Response:
+        """Send a request, or read the kept reply to it."""
         with clock:
             try:
-                return self._native.complete(request)
+                return self._native.complete(request) if is_kept else exchange(self._native, request, clock)
             except lm15.ProviderError as error:
                 self._transport.mark_billed(error)
                 raise

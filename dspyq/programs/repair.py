@@ -34,6 +34,13 @@ class KeptReply:
         self._mended = mended(body)
         return self._mended is not None
 
+    def is_no_stream(self) -> bool:
+        """Answer the same request with this reply as it came; return True if it is a whole one, and no stream."""
+        if self._mended is not None or (body := self.body_of_success()) is None:
+            return False
+        self._mended = body
+        return True
+
     def body_of_success(self) -> bytes | None:
         """Return the body of a reply of status 200; None for any other, and for a stream."""
         return None if self._body is None or self._response.status not in _OK else self._body

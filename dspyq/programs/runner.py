@@ -38,13 +38,13 @@ from dspyq.programs.own_models import find_unmatched, model_paths
 from dspyq.programs.parts import build_parts, module_of_class
 from dspyq.programs.repair import readable_texts
 from dspyq.programs.running_ledger import LEDGER_SETTING
+from dspyq.programs.stream_follower import Follower
+from dspyq.programs.stream_plan import REPEATING_MODULES, plan_stream
 
 __all__ = ["Runner", "build_programs", "check_notes"]
 
 logger = logging.getLogger("dspyq.programs")
 
-#: These modules change themselves while they run, so every run gets a copy. All others are shared by threads.
-_STATEFUL_MODULES = (dspy.BestOfN, dspy.Refine)
 _LONGEST_MESSAGE = 2000
 
 _Argument = TypeVar("_Argument")
@@ -53,6 +53,8 @@ _Built = TypeVar("_Built")
 
 class Runner:
     """One variant of a program, ready to run.
+
+    Making one raises ``ConfigurationError`` if the program's setting ``stream`` names what it does not have.
 
     Attributes:
         is_async: Whether the program runs in an event loop, which the runner begins and ends.
@@ -80,7 +82,9 @@ class Runner:
         self._module = module
         self._lm = lm
         self._adapter = adapter
-        self._keeps_state = any(isinstance(part, _STATEFUL_MODULES) for _, part in module.named_sub_modules())
+        # Those change themselves while they run, so every run gets a copy. All others are shared by threads.
+        self._keeps_state = any(isinstance(part, REPEATING_MODULES) for _, part in module.named_sub_modules())
+        self._stream_plan = plan_stream(program, module)
         for _, predictor in module.named_sub_modules(dspy.Predict):  # also compiled ones, which set_lm passes over
             predictor.lm = predictor.lm or lm
 
@@ -143,6 +147,10 @@ class Runner:
             LEDGER_SETTING: ledger,
             REFUSING_SETTING: ledger if self.refuses_foreign_models else None,
         }
+        if ledger.tap is not None:
+            settings["callbacks"] = [
+                *(dspy.settings.get("callbacks") or ()), Follower(ledger.tap, self._stream_plan, module),
+            ]  # fmt: skip
         with dspy.context(**settings):
             if self.is_async:
                 return asyncio.run(module.acall(**arguments))
@@ -208,7 +216,9 @@ def build_programs(
         if parts is not None and lm is not None:
             module, adapter = parts
             attempts = settings.retry.max_parse_attempts if guards else 1
-            runners[program.name, variant.name] = Runner(program, module, lm, adapter, attempts)
+            make = functools.partial(Runner, module=module, lm=lm, adapter=adapter, max_parse_attempts=attempts)
+            if (runner := collecting(make, program)) is not None:
+                runners[program.name, variant.name] = runner
     faults.extend(_models_of_no_variant(settings, runners))
     if faults:
         raise ConfigurationError(dict.fromkeys(faults))

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     ``RESULT`` is an answer or a failure; its owner is the task id. ``REPLY`` is a provider's reply; its owner is the
     task id and the key of the call. ``UNSCORED`` is an answer with its inputs that waits for an experiment's scores;
     its owner is the task id. ``PART`` is a result on its way to a chord's body; it holds its task id itself.
+    ``STREAM`` is a piece of an answer while it comes; its owner is the task id.
     ``ROW`` is a question and its answer that an experiment keeps for exports; its owner is the task id.
     """
 
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     UNSCORED = "unscored"
     PART = "part"
     ROW = "row"
+    STREAM = "stream"
 
 
 _RESULT = Kind.RESULT  # an enumeration's own attribute is slow to reach

@@ -54,6 +54,7 @@ KEY_KINDS = (
     KeyKind("SERVED", "served", "spine"),
     KeyKind("UNSERVED", "unserved", "spine"),
     KeyKind("SEQUENCE", "seq", "spine"),
+    KeyKind("STREAM", "stream:", "spine"),
     KeyKind("PASSED_ON", "passed-on:", "spine"),
     KeyKind("STATISTICS", "statistics:", "spine"),
     KeyKind("SAVINGS", "savings:", "spine"),
@@ -123,6 +124,8 @@ LIFETIMES = {
     "SECONDS_PASSED_ON": 60,
     # A finished child of another task's run.
     "SECONDS_DONE": 3_600,
+    # The log of a stream, after the latest sign of its run.
+    "SECONDS_OF_STREAM": 120,
     # A claim whose job was ended: longer than a process takes to release it.
     "SECONDS_UNRELEASED": 60,
     # A batch's own rate, after its last call.
@@ -171,6 +174,11 @@ def key_starts() -> dict[str, str]:
 def job_key(task_id: str) -> str:
     """Return the key of a job's record."""
     return key("job:") + task_id
+
+
+def stream_key(task_id: str) -> str:
+    """Return the key of the log of a task's stream, which is also the channel on which it is published."""
+    return key("stream:") + task_id
 
 
 def alias_key(input_hash: str) -> str:

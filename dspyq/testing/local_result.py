@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from dspyq.client.result import PredictionResult
 from dspyq.errors import AnswerLost
 from dspyq.prediction.prediction import Prediction
 from dspyq.prediction.request import Request
+from dspyq.streaming.chunks import Chunk
 
 
 @dataclass
@@ -56,7 +57,7 @@ class LocalJob:
 
 
 class LocalResult(PredictionResult):
-    """A handle that needs no Redis. ``job.stream()`` gets its place here once there is one."""
+    """A handle that needs no Redis."""
 
     job: LocalJob
 
@@ -81,6 +82,20 @@ class LocalResult(PredictionResult):
         if not weak:
             self._wait_until(None)
         return super().then(callback, on_error, weak)
+
+    def stream(self, timeout: float | None = None) -> Iterator[Chunk]:
+        """Yield the prediction's texts, one chunk for each output; the arguments are those of ``PredictionResult``."""
+        self._wait_until(timeout)
+        yield from super().stream(timeout)
+
+    async def astream(self, timeout: float | None = None) -> AsyncIterator[Chunk]:  # noqa: ASYNC109 - as its base
+        """As ``stream``, in an event loop."""
+        left = self.job.seconds_left
+        if self.job.sleeps and left:
+            await asyncio.sleep(left if timeout is None else min(left, timeout))
+        self._wait_until(timeout)
+        async for chunk in super().astream(timeout):
+            yield chunk
 
     def cancel(self) -> bool:
         """Withdraw this caller, which ends the job unless it is done."""

@@ -47,6 +47,7 @@ from dspyq.worker.prediction_run import WAIT_IN_REDIS_SECONDS, PredictionRun, cl
 from dspyq.worker.received import read_header, read_request
 from dspyq.worker.run_report import RunReport
 from dspyq.worker.stand_in import served_instead
+from dspyq.worker.streams import streamed
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -106,7 +107,10 @@ class Body:
         job = job_run_of(request, claim, request.variant, batch, delivery.run_count)
         ledger = open_ledger(job, request, earlier)
         run = PredictionRun(context, inputs, request, claim, request.variant, ledger)
-        return self._run_unseen(run, report) if request.is_shadow else self._run(run, report)
+        if request.is_shadow:
+            return self._run_unseen(run, report)
+        with streamed(ledger, claim, is_wanted=(header.stream or delivery.is_streamed) and not batch):
+            return self._run(run, report)
 
     def _run(self, run: PredictionRun, report: RunReport) -> dict[str, Any]:
         """Answer by the run's own variant; on a refusal, do as its program's ``when_unavailable`` states."""

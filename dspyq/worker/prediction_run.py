@@ -65,7 +65,9 @@ class PredictionRun:
     def as_fallback(self, variant: Variant, earlier: EarlierRuns) -> PredictionRun:
         """Return the run of the variant that answers in place of its own."""
         job = job_run_of(self.request, self.claim, variant, self.batch)
-        return replace(self, variant=variant, ledger=open_ledger(job, self.request, earlier))
+        ledger = open_ledger(job, self.request, earlier)
+        ledger.tap = self.ledger.tap
+        return replace(self, variant=variant, ledger=ledger)
 
     def metadata(self, fallback: str | None = None) -> Metadata:
         """Return its answer's metadata; usage and cost cover all runs of the job.

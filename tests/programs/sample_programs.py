@@ -179,6 +179,11 @@ class Shouting(dspy.ChatAdapter):
         return super().format_task_description(signature).upper()
 
 
+class ReadsInItsOwnWay(dspy.ChatAdapter):
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        return super().parse(signature, completion)
+
+
 class Lists(dspy.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -51,6 +51,11 @@ class Script:
             ``disconnect`` closes without a byte; ``html`` is a 200 that is no JSON; ``unparseable`` is a completion
             without the fields asked for.
         trickle_interval_seconds: The pause between two bytes of a trickle.
+        piece_characters: Of a stream: the characters of content in each event.
+        piece_interval_seconds: Of a stream: the pause between two events.
+        drop_after_pieces: Of a stream: how many events it has before the connection is closed; all of them and no end
+            where it has fewer.
+        streams: False answers a request for a stream with a whole completion, as some servers do.
     """
 
     times: int | None = None
@@ -67,6 +72,10 @@ class Script:
     finish_reason: str = "stop"
     fault: Fault | None = None
     trickle_interval_seconds: float = 0.05
+    piece_characters: int = 4
+    piece_interval_seconds: float = 0.0
+    drop_after_pieces: int | None = None
+    streams: bool = True
 
     def matches(self, request: Request) -> bool:
         """Return True if it is for this request."""
@@ -221,8 +230,27 @@ def _response_body(request: Request, prompt: Prompt, script: Script, counts: Cou
     return "application/json", json.dumps(_completion(request, prompt, script, counts))
 
 
+def _events_of(completion: dict[str, Any], script: Script, *, with_usage: bool) -> list[bytes]:
+    """The events of a stream: a piece of content each, then the end, then the usage if it was asked for."""
+    common = {**completion, "object": "chat.completion.chunk"}
+    usage = common.pop("usage", None)
+    choice = common.pop("choices")[0]
+    content, size = choice["message"]["content"], script.piece_characters
+    deltas = [{"content": content[start : start + size]} for start in range(0, len(content), size)]
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in [{"role": "assistant"}, *deltas]]
+    choices.append({"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]})
+    chunks = [{**common, "choices": [each]} for each in choices]
+    if with_usage and usage is not None:
+        chunks.append({**common, "choices": [], "usage": usage})
+    return [*(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
+
+
 def _response_head(status: int, headers: dict[str, str], length: int) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Scripted')}", f"content-length: {length}"]
+    return _head(status, {"content-length": str(length), **headers})
+
+
+def _head(status: int, headers: dict[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Scripted')}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -323,7 +351,8 @@ class Connection(asyncio.Protocol):
         counts.calls_by_model[request.model] = counts.calls_by_model.get(request.model, 0) + 1
         state.recent.append(request)
         script = state.take_script(request)
-        if script is None and not state.holds(request):
+        streams = bool(body.get("stream"))
+        if script is None and not state.holds(request) and not streams:
             content_type, text = _response_body(request, prompt, Script(), counts)
             self._write(200, content_type, text.encode())
             self._end_request(is_answered=True)
@@ -354,6 +383,10 @@ class Connection(asyncio.Protocol):
         if script.fault == "disconnect":
             self._transport.close()
             return
+        is_completion = script.status == 200 and script.body is None and script.fault != "html"
+        if request.parameters.get("stream") and script.streams and is_completion:
+            await self._stream(request, _completion(request, prompt, script, counts), script)
+            return
         content_type, text = _response_body(request, prompt, script, counts)
         body = text.encode()
         headers = {"content-type": content_type} | {name.lower(): value for name, value in script.headers.items()}
@@ -368,6 +401,26 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(script.trickle_interval_seconds)
         else:
             self._transport.write(body)
+        self._end_request(is_answered=True)
+
+    async def _stream(self, request: Request, completion: dict[str, Any], script: Script) -> None:
+        asks_for_usage = bool((request.parameters.get("stream_options") or {}).get("include_usage"))
+        events = _events_of(completion, script, with_usage=asks_for_usage)
+        drop_after = len(events) // 2 if script.fault == "cut" else script.drop_after_pieces
+        headers = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+        headers |= {name.lower(): value for name, value in script.headers.items()}
+        self._transport.write(_head(script.status, headers))
+        for number, event in enumerate(events):
+            if number == drop_after:
+                self._transport.close()
+                return
+            self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+            if script.piece_interval_seconds:
+                await asyncio.sleep(script.piece_interval_seconds)
+        if drop_after is not None:
+            self._transport.close()
+            return
+        self._transport.write(b"0\r\n\r\n")
         self._end_request(is_answered=True)
 
     def _write(self, status: int, content_type: str, body: bytes) -> None:

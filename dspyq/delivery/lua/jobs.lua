@@ -7,7 +7,8 @@
 --                         passed_on_at (the second it was moved to the queue of its version), given_up (there once it
 --                         waited there too long), child (there for one of another task's run), reason (why it was set
 --                         aside), input_hash (of a prediction's question), disowned_by (the batch that its message
---                         names and that does not pay for it any more), exposed (there once its call
+--                         names and that does not pay for it any more), stream
+--                         (there once a caller who joined it has it streamed), exposed (there once its call
 --                         is noted for its experiment)
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
 --                         A version's queue is <name>@<16 hexadecimal digits>: of the jobs of <name> that workers of

@@ -10,7 +10,8 @@
 --   most:number           jobs that the worker can begin at once
 -- Reply: for each job {id, the run's fence, how many runs it had, this one included, 1 where it waited too long for a
 --   worker of its version, message, 1 where its question is claimed for it and not answered, the batch that its message
---   names and that does not pay for it any more or ''}; none where nothing waits.
+--   names and that does not pay for it any more or '', 1 where a caller who joined it has it streamed}; none where nothing
+--   waits.
 local fence -- of every run that begins here: a job never had it before, nor an ended job of its id
 
 -- True if the alias of a job's question names this job: then the run needs no look-up.
@@ -23,7 +24,7 @@ local function claims_its_question(id, input_hash)
 end
 
 local function lease(id)
-  local job = redis.call('HMGET', JOB .. id, 'message', 'given_up', 'input_hash', 'disowned_by', 'runs')
+  local job = redis.call('HMGET', JOB .. id, 'message', 'given_up', 'input_hash', 'disowned_by', 'runs', 'stream')
   local message = job[1]
   if not message then -- no record, no delivery
     return nil
@@ -36,7 +37,7 @@ local function lease(id)
   fence = fence or redis.call('INCR', SEQUENCE)
   redis.call('HSET', JOB .. id, 'runs', whole(runs), 'fence', fence)
   local is_claimed = claims_its_question(id, job[3] or input_hash_of_0_1(message))
-  return { id, fence, runs, job[2] and 1 or 0, message, is_claimed, job[4] or '' }
+  return { id, fence, runs, job[2] and 1 or 0, message, is_claimed, job[4] or '', job[6] and 1 or 0 }
 end
 
 -- The key of the first of two queues.
