@@ -330,11 +330,6 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
         return self._payload
 
     @property
-    def is_known(self) -> bool:
-        """True if this handle has its result, so that nothing is waited for."""
-        return self._payload is not None or self._cache is not None
-
-    @property
     def is_sent(self) -> bool:
         """True if this process sent the task's job, or found it when it looked the question up."""
         return self.request is not None

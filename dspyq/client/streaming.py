@@ -27,6 +27,14 @@ _Job = Any
 class Streamed:
     """The part of a handle that streams its prediction."""
 
+    _payload: bytes | None
+    _cache: Any
+
+    @property
+    def is_known(self) -> bool:
+        """True if this handle has its result, so that nothing is waited for."""
+        return self._payload is not None or self._cache is not None
+
     def stream(self, timeout: float | None = None) -> Iterator[Chunk]:
         """Yield the text of the prediction while it comes, in a thread; any number of times and at any time.
 
