@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import redis
 
 from dspyq.config.settings import get_settings
@@ -20,7 +22,8 @@ def reason(task_id: str) -> str:
     try:
         queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
         if why in {"", PARKED}:
-            why = _killed_arm(queue) or _guard_of(queue, is_parked=why == PARKED) or why
+            guard = guard_that_holds(queue, is_parked=why == PARKED)
+            why = _killed_arm(queue) or (guard and guard.text) or why
     except redis.RedisError as error:
         return f"unknown: Redis does not answer ({type(error).__name__})"
     return why or f"it waits for its turn in {queue}: its workers are busy"
@@ -32,29 +35,50 @@ def _killed_arm(queue: str) -> str:
     return f"the arm {queue} was killed; a worker that serves its control too answers: dspyq experiment log"
 
 
-def _guard_of(queue: str, *, is_parked: bool) -> str:
-    """Return the guard that blocks calls of a queue's model; "" if none is known to."""
+class HoldingGuard(NamedTuple):
+    """A guard that blocks calls of a queue's model.
+
+    Attributes:
+        name: ``breaker``, ``rate_limit`` or ``budget``.
+        text: The reason, in words.
+    """
+
+    name: Literal["breaker", "rate_limit", "budget"]
+    text: str
+
+
+def guard_that_holds(queue: str, *, is_parked: bool) -> HoldingGuard | None:
+    """Return the guard that blocks calls of a queue's model; None if none is known to.
+
+    Args:
+        queue: The queue.
+        is_parked: Whether the job that waits is delayed, not in its queue.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
     settings = get_settings()
     program_name, _, variant_name = queue.partition(".")
     program = settings.programs.get(program_name)
     variant = program.variants.get(variant_name) if program else None
     if variant is None:
-        return ""
+        return None
     model = variant.model
     (breaker,) = run_together(
         jobs_client(), [FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(settings, model)).read()]
     )
     if breaker.name != "closed":
-        return f"the circuit breaker of {model.name} is {breaker.name}: dspyq breaker show"
+        return HoldingGuard("breaker", f"the circuit breaker of {model.name} is {breaker.name}: dspyq breaker show")
     policy = RateLimitPolicy.of(settings, model)
     gate = ProviderGate(jobs_client(), model.name, policy.gate).read()
     if gate.reason:
-        return f"the gate of {model.name} is closed for {gate.closed_seconds:.0f} s ({gate.reason}): dspyq breaker show"
+        text = f"the gate of {model.name} is closed for {gate.closed_seconds:.0f} s ({gate.reason}): dspyq breaker show"
+        return HoldingGuard("rate_limit", text)
     scopes = {"all", f"program:{program_name}", f"variant:{queue}"}
     accounts = Limits(jobs_client(), settings).accounts()
     used_up = [f"{each.scope} {each.period}" for each in accounts if each.scope in scopes and each.free_nano_usd == 0]
     if used_up:
-        return f"a budget is used up ({', '.join(used_up)}): dspyq budget show"
+        return HoldingGuard("budget", f"a budget is used up ({', '.join(used_up)}): dspyq budget show")
     if is_parked and (policy.requests_per_second or policy.tokens_per_minute):
-        return f"the rate limit of {model.name} has no turn for it yet: dspyq breaker show"
-    return ""
+        return HoldingGuard("rate_limit", f"the rate limit of {model.name} has no turn for it yet: dspyq breaker show")
+    return None

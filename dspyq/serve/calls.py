@@ -101,14 +101,18 @@ def build_question(inputs: Any, caller: Caller, program: str, options: CallOptio
         error.faults = (("/inputs", "is to be an object"),)
         raise error
     variant, unit, refresh, _ = options
-    return build_request(
-        whole_numbers(program, inputs),
-        program=program,
-        variant=variant,
-        unit=unit,
-        refresh=refresh,
-        request_id=request_id,
-    )
+    try:
+        return build_request(
+            whole_numbers(program, inputs),
+            program=program,
+            variant=variant,
+            unit=unit,
+            refresh=refresh,
+            request_id=request_id,
+        )
+    except InvalidInputs as error:
+        error.faults = tuple((f"/inputs{pointer}", detail) for pointer, detail in error.faults)
+        raise
 
 
 def _priority(stated: Any, caller: Caller) -> int:

@@ -83,7 +83,7 @@ def check_server() -> None:
 
 
 def _pages(server: DoorServer) -> dict[str, Route]:
-    register_door(server.door, server.counts)
+    register_door(server.door, server.counts, server.server_state.connections)
     return {
         "/metrics": metrics_page,
         "/livez": lambda _: _probe(is_good=server.is_alive, good="alive"),

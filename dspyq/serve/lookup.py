@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 from celery.exceptions import TaskRevokedError
 
 from dspyq.client.asking import process_asker
 from dspyq.client.bulk import process_bulk
+from dspyq.core.runtime import per_runtime
 from dspyq.delivery.versions import base_queue
 from dspyq.errors import DspyqError, NotAPrediction
+from dspyq.guards.waits import guard_that_holds
 from dspyq.prediction.prediction import AnsweredCaller, Prediction
 from dspyq.serve.ids import CallOfPrediction
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import job_key, key
+
+#: How long a guard's state is good for clients that look at jobs it may hold up.
+_FRESH_SECONDS = 1.0
 
 
 class CallStanding(NamedTuple):
@@ -24,7 +30,7 @@ class CallStanding(NamedTuple):
         has_job: Whether its job is unfinished.
         queue: The queue of its unfinished job; empty for none.
         is_running: Whether a worker has the job.
-        is_parked: Whether the job is delayed, as by a guard.
+        waits_for: The guard that holds the job up; None for none that is known.
         payload: The stored result; None for none.
     """
 
@@ -32,7 +38,7 @@ class CallStanding(NamedTuple):
     has_job: bool
     queue: str
     is_running: bool
-    is_parked: bool
+    waits_for: str | None
     payload: bytes | None
 
 
@@ -41,8 +47,39 @@ def call_key(call: CallOfPrediction) -> str:
     return key("serve-call:") + call.call_id
 
 
+class HoldUps:
+    """The guards that hold queues up, each looked for once a second at most, however many clients poll."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, bool], tuple[float, str | None]] = {}
+
+    def find(self, queue: str, *, is_parked: bool) -> str | None:
+        """Return the name of the guard; None for none that is known.
+
+        Args:
+            queue: The queue of a job that waits.
+            is_parked: Whether that job is delayed.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        key, now = (queue, is_parked), time.monotonic()
+        found_at, name = self._found.get(key, (float("-inf"), None))
+        if now - found_at > _FRESH_SECONDS:
+            guard = guard_that_holds(queue, is_parked=is_parked)
+            name = guard and guard.name
+            self._found[key] = now, name
+        return name
+
+
+@per_runtime
+def process_hold_ups() -> HoldUps:
+    """Return the hold-ups that this process has seen."""
+    return HoldUps()
+
+
 def look_up(call: CallOfPrediction) -> CallStanding:
-    """Return how a prediction stands, in two round trips.
+    """Return how a prediction stands, in two round trips, and some more each second for those that wait.
 
     The job is looked at first: it ends after its answer is stored.
 
@@ -58,12 +95,16 @@ def look_up(call: CallOfPrediction) -> CallStanding:
         found: list[Any] = pipeline.execute()
         mark, queue, leased, delayed = found
         (payload,) = process_bulk().collect([call.task_id])
+        waits_for = None
+        if payload is None and queue is not None and leased is None:
+            name = base_queue(queue.decode(errors="replace"))
+            waits_for = process_hold_ups().find(name, is_parked=delayed is not None)
     return CallStanding(
         (mark or b"").decode(),
         queue is not None,
         base_queue(queue.decode(errors="replace")) if queue else "",
         leased is not None,
-        delayed is not None,
+        waits_for,
         payload,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -68,11 +68,13 @@ class DoorCollector(Collector):
     Args:
         door: Its parts.
         counts: Counts of its requests.
+        connections: Its open connections.
     """
 
-    def __init__(self, door: Door, counts: RequestCounts) -> None:
+    def __init__(self, door: Door, counts: RequestCounts, connections: Sized) -> None:
         self._door = door
         self._counts = counts
+        self._connections = connections
 
     def collect(self) -> Iterable[Metric]:
         """Return them."""
@@ -96,6 +98,7 @@ class DoorCollector(Collector):
         yield seconds
         room = self._door.room
         yield GaugeMetricFamily("dspyq_http_waiting", "Requests that wait for an answer.", room.waiting)
+        yield GaugeMetricFamily("dspyq_http_connections", "Open connections of clients.", len(self._connections))
         refused = CounterMetricFamily(
             "dspyq_http_refused", "Requests that were refused to keep the server answering.", labels=["why"]
         )
@@ -104,12 +107,13 @@ class DoorCollector(Collector):
         yield refused
 
 
-def register_door(door: Door, counts: RequestCounts) -> None:
+def register_door(door: Door, counts: RequestCounts, connections: Sized) -> None:
     """Add a server's metrics to those of its process, beside its calls as a producer.
 
     Args:
         door: Its parts.
         counts: Counts of its requests.
+        connections: Its open connections.
     """
     register_metrics()
-    REGISTRY.register(DoorCollector(door, counts))
+    REGISTRY.register(DoorCollector(door, counts, connections))

@@ -292,7 +292,7 @@ _PROBLEM = {
         },
         "prediction": {"type": "string"},
     },
-    "required": ["type", "title", "status", "retryable", "request_id"],
+    "required": ["type", "title", "status", "retryable"],
 }
 _PROGRAM = {
     "type": "object",

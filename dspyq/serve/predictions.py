@@ -32,7 +32,7 @@ from dspyq.serve.naming import name_call, resolve
 from dspyq.serve.preferences import read_prefer
 from dspyq.serve.problems import problem_of
 from dspyq.serve.rendering import PublicCall
-from dspyq.serve.resources import RETRY_LATER, status_now
+from dspyq.serve.resources import RETRY_LATER, state_unfinished
 from dspyq.tracing.propagation import request_context
 
 _REPLAYED = (b"idempotent-replayed", b"true")
@@ -167,8 +167,11 @@ async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall,
     if await _has_answer(exchange, handle, posted.wait_seconds):
         await _reply_answered(exchange, public, handle, posted.headers)
         return
-    status = await status_now(public.call) if posted.wait_seconds else "queued"
-    shown = rendering.unfinished(public, status, posted.request.queue)
+    queue = posted.request.queue
+    if posted.wait_seconds and not exchange.door.is_ending:
+        shown = await state_unfinished(public, queue)
+    else:
+        shown = rendering.unfinished(public, "queued", queue)
     place = (b"location", public.path.encode())
     await exchange.reply_json(202, shown, [*posted.headers, place, RETRY_LATER])
 

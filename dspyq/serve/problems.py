@@ -140,11 +140,11 @@ class Problem:
         """The HTTP status."""
         return self.kind.status
 
-    def stated(self, request_id: str) -> dict[str, Any]:
+    def stated(self, request_id: str | None = None) -> dict[str, Any]:
         """Return the problem as a JSON object.
 
         Args:
-            request_id: The request that it answers.
+            request_id: The request that it answers; None for one that is part of a prediction.
         """
         kind = self.kind
         stated: dict[str, Any] = {
@@ -152,8 +152,9 @@ class Problem:
             "title": kind.title,
             "status": kind.status,
             "retryable": kind.is_retryable,
-            "request_id": request_id,
         }
+        if request_id is not None:
+            stated["request_id"] = request_id
         if self.detail:
             stated["detail"] = self.detail
         if self.retry_after_seconds is not None:

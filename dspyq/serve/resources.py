@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Any, ClassVar
 
+import orjson
+from blake3 import blake3
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -65,8 +67,15 @@ async def reply_standing(exchange: Exchange, public: PublicCall, standing: CallS
         Declined: With 404 for one that its caller deleted, with 410 for one that is no longer kept.
     """
     shown = stated(exchange, public, standing)
-    headers = [] if shown["status"] in rendering.TERMINAL else [RETRY_LATER]
-    await exchange.reply_json(200, shown, headers)
+    if shown["status"] not in rendering.TERMINAL:
+        await exchange.reply_json(200, shown, [RETRY_LATER])
+        return
+    body = orjson.dumps(shown)
+    tag = b'"%b"' % blake3(body).hexdigest(length=16).encode()
+    if tag in exchange.headers.get(b"if-none-match", b""):
+        await exchange.reply(304, headers=[(b"etag", tag)])
+    else:
+        await exchange.reply(200, body, [(b"etag", tag)])
 
 
 def stated(exchange: Exchange, public: PublicCall, standing: CallStanding) -> dict[str, Any]:
@@ -83,24 +92,30 @@ def stated(exchange: Exchange, public: PublicCall, standing: CallStanding) -> di
         raise Declined(GONE, "the answer is no longer kept: ask again")
     if standing.payload is None:
         status: PredictionStatus = "running" if standing.is_running else "queued"
-        return rendering.unfinished(public, status, standing.queue)
+        return rendering.unfinished(public, status, standing.queue, standing.waits_for)
     answer = read_answer(public.call, standing.payload)
     if answer is None:
         return rendering.unfinished(public, "cancelled", standing.queue)
     if isinstance(answer, DspyqError):
         problem = problem_of(answer, shows_errors=exchange.door.serve.show_errors)
-        return rendering.failed(public, problem.stated(exchange.request_id), standing.queue)
+        return rendering.failed(public, problem.stated(), standing.queue)
     return rendering.succeeded(public, answer.to_dict(), answer.metadata)
 
 
-async def status_now(call: CallOfPrediction) -> PredictionStatus:
-    """Return whether a prediction is queued or runs, for an answer that is good without that too."""
+async def state_unfinished(public: PublicCall, queue: str) -> dict[str, Any]:
+    """Return a prediction that has not come in time, with what it waits for where that can be read.
+
+    Args:
+        public: Its call.
+        queue: Its queue.
+    """
     try:
-        standing = await off_loop(look_up, call)
+        standing = await off_loop(look_up, public.call)
     except RedisUnavailable as error:
         logger.warning(Event("standing_not_read", error=type(error).__name__))
-        return "queued"
-    return "running" if standing.is_running else "queued"
+        return rendering.unfinished(public, "queued", queue)
+    status: PredictionStatus = "running" if standing.is_running else "queued"
+    return rendering.unfinished(public, status, queue, standing.waits_for)
 
 
 class CancelPrediction:

@@ -14,6 +14,7 @@ from contextlib import suppress
 import redis
 import uvicorn
 
+from dspyq.cache.memory import CoherentCache, process_cache
 from dspyq.client.off_loop import off_loop
 from dspyq.core import systemd
 from dspyq.core.events import Event
@@ -100,6 +101,7 @@ class DoorServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and report that the server is ready."""
         await self._look_at_redis()
+        await self._warm_cache()
         await super().startup(sockets)
         logger.warning(Event("server_ready", url=self.url))
         systemd.notify("READY=1")
@@ -138,6 +140,15 @@ class DoorServer(uvicorn.Server):
             await self._look_at_redis()
             await asyncio.sleep(_TICK_SECONDS)
 
+    @staticmethod
+    async def _warm_cache() -> None:
+        """Have the memory cache hear of invalidations before the first request, so that its first answers are kept."""
+        cache = process_cache()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_SECONDS):
+                while isinstance(cache, CoherentCache) and not cache.is_trusted:  # noqa: ASYNC110 - its thread is no task
+                    await asyncio.sleep(_WARM_LOOK_SECONDS)
+
     async def _look_at_redis(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
@@ -151,6 +162,7 @@ class DoorServer(uvicorn.Server):
 _READY_SECONDS = 10.0
 _ALIVE_SECONDS = 15.0
 _LOOK_SECONDS = 5.0
+_WARM_SECONDS, _WARM_LOOK_SECONDS = 2.0, 0.01
 
 
 def _look(asked: frozenset[str]) -> dict[str, int] | None:

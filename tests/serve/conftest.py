@@ -25,7 +25,7 @@ _CLIENT_SECONDS = 60.0
 
 
 class Door(LocalProcess):
-    """A ``dspyq serve`` process.
+    """A ``dspyq serve`` process, on a port of its own, with its page of metrics on the next.
 
     Attributes:
         url: The root of its API.
@@ -34,20 +34,34 @@ class Door(LocalProcess):
     """
 
     def __init__(self, env: dict[str, str], arguments: tuple[str, ...] = ()) -> None:
-        first = free_port(8)
-        env = {"DSPYQ_SERVE__METRICS_PORT": str(first + 1), **env}
-        self.port = first
-        command = [sys.executable, "-m", "dspyq", "serve", "--port", str(first), *arguments]
+        self.port = free_port(8)
+        env = {"DSPYQ_SERVE__METRICS_PORT": str(self.port + 1), **env}
+        command = [sys.executable, "-m", "dspyq", "serve", "--port", str(self.port), *arguments]
         super().__init__(f"door{next(_numbers)}", command, ready_line="server_ready", env=env, module="dspyq")
-        self.url = f"http://127.0.0.1:{first}"
-        self.metrics_url = f"http://127.0.0.1:{env['DSPYQ_SERVE__METRICS_PORT']}"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.metrics_url = f"http://127.0.0.1:{self.port + 1}"
         self.api = httpx.Client(base_url=self.url, timeout=_CLIENT_SECONDS)
 
-    def ask(self, question: str, program: str = "qa", prefer: str | None = None, **members: Any) -> httpx.Response:
+    def ask(
+        self,
+        question: str,
+        program: str = "qa",
+        *,
+        prefer: str | None = None,
+        headers: dict[str, str] | None = None,
+        **members: Any,
+    ) -> httpx.Response:
         """Ask a program with one input, ``question``."""
         body = {"inputs": {"question": question}, **members}
-        headers = {"Prefer": prefer} if prefer else {}
-        return self.api.post(f"/v1/programs/{program}/predictions", json=body, headers=headers)
+        stated = {**({"Prefer": prefer} if prefer else {}), **(headers or {})}
+        return self.api.post(f"/v1/programs/{program}/predictions", json=body, headers=stated)
+
+    def look(self, public_id: str, **parameters: str) -> dict[str, Any]:
+        """Return a prediction as it is now."""
+        reply = self.api.get(f"/v1/predictions/{public_id}", params=parameters)
+        assert reply.status_code == 200, reply.text
+        found: dict[str, Any] = reply.json()
+        return found
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
@@ -83,13 +97,43 @@ def door(
             arguments: tuple[str, ...] = (),
             redis_url: str | None = None,
             env: dict[str, str] | None = None,
+            waits: bool = True,
         ) -> Door:
             variables = {"DSPYQ_SERVE__DRAIN_SECONDS": "0", **(env or {})}
             started = Door(
                 environment(settings or session_settings_file, redis_url or redis_server.url, variables), arguments
             )
             doors.callback(started.close)
-            started.ready()
+            if waits:
+                started.ready()
             return started
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def session_doors() -> Iterator[list[Door]]:
+    """The server that ``shared_door`` keeps between tests, if there is one now."""
+    doors: list[Door] = []
+    yield doors
+    for each in doors:
+        each.close()
+
+
+@pytest.fixture
+def shared_door(
+    session_doors: list[Door],
+    session_settings_file: Path,
+    redis_server: RedisServer,
+    endpoint: Endpoint,
+    nursery: Path,
+) -> Door:
+    """A server with the default configuration, for tests that neither end it nor ask what another test asks."""
+    del endpoint, nursery  # reset and started
+    if not (session_doors and session_doors[0].is_running):
+        while session_doors:
+            session_doors.pop().close()
+        variables = {"DSPYQ_SERVE__DRAIN_SECONDS": "0"}
+        session_doors.append(Door(environment(session_settings_file, redis_server.url, variables)))
+        session_doors[0].ready()
+    return session_doors[0]
