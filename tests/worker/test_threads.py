@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import os
+import queue
 import resource
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from dspyq.worker import scheduled_batches
 from dspyq.worker.logs.loki import Loki
 from dspyq.worker.logs.writer import Writer
 from dspyq.worker.monitoring import endpoints
+from dspyq.worker.monitoring.answered import Answered
+from dspyq.worker.monitoring.scoring import Scoring
 from tests.support.processes import eventually
 
 
@@ -189,3 +192,45 @@ def test_a_scheduled_batch_is_watched_to_its_end_though_its_claim_cannot_be_rene
         process.stdin.close()
         thread.join(10)
     assert ended == [7]
+
+
+def test_a_scheduled_batch_whose_end_cannot_be_recorded_is_watched_no_more():
+    def end(*_, **__):
+        raise ValueError("what Redis said is no time")
+
+    supervisor = scheduled_batches.Supervisor(SimpleNamespace(end=end, lease_seconds=30))
+    claimed = scheduled_batches.ClaimedTime("nightly", "now", "token")
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdin=-1) as process:
+        supervisor._running[claimed] = process  # noqa: SLF001 - what it claims has no part in this
+        before = tolerated("batch_thread")
+        thread = threading.Thread(target=supervisor._watch, args=(None, claimed, process))  # noqa: SLF001 - as above
+        thread.start()
+        thread.join(30)
+    assert supervisor.running_count == 0
+    assert tolerated("batch_thread") == before + 1
+
+
+def test_scores_go_on_after_an_answer_and_a_look_that_failed(configure, settings_file):
+    settings = configure(settings_file({"programs": {"qa": {"scorers": ["tests.support.user_scorers:is_brief"]}}}))
+    program = settings.programs["qa"]
+    scoring, scored, looked = Scoring(settings, {"qa.control"}), queue.SimpleQueue(), threading.Event()
+
+    def take(_):
+        if looked.is_set():
+            raise IndexError("an exposure without an arm")
+        looked.set()
+        return [answered("left by another")]
+
+    def answered(task_id):
+        inputs, outputs = {"question": "q"}, {"answer": "a"}
+        return Answered(program, program.variants["control"], inputs, outputs, task_id, time.monotonic())
+
+    def add(answer, found):
+        scored.put((answer.task_id, found))
+        raise KeyError("no such score")
+
+    scoring._experiments = SimpleNamespace(seconds_to_look=None, take=take, add=add)  # noqa: SLF001 - as damaged
+    scoring.start()
+    for task_id in ("one", "two"):
+        scoring.take(answered(task_id))
+    assert {scored.get(timeout=30)[0] for _ in range(3)} == {"one", "two", "left by another"}
