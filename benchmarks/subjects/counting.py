@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 from benchmarks.repetition import alternate
 from dspyq import predict
 from dspyq.cache.memory import process_cache
 from dspyq.config.settings import get_settings
+from dspyq.core.ids import new_id
 from dspyq.experiments import administration
+from dspyq.experiments.arm_hits import ArmHits, in_scripts
 from dspyq.experiments.exposure import Exposure
 from dspyq.experiments.placement import BUCKETS, CELLS
 from dspyq.experiments.state import ExperimentState
+from dspyq.experiments.tally import process_tally
 from dspyq.store.clients import jobs_client
-from dspyq.store.keys import experiment_sums_key
+from dspyq.store.keys import experiment_sums_key, key
 from dspyq.store.scripts import load_script
 
 _HEARING_SECONDS = 0.5
 _SEED = 20261130
 _DAY = 20_000
+_QUESTIONS = 3_000
+_WAITED_SECONDS = 50e-6
 
 
 def measure_flushes(exposures_a_flush: int, flushes: int, units: int) -> float:
     """Return the microseconds of Redis's processor that an exposure takes, in flushes of so many."""
-    state = _started("counted")
-    rows = _rows(state, exposures_a_flush * flushes, units, calls=1)
-    width = len(rows) // flushes
-    _flush("warm", rows[:width])
+    state, chance = _started("counted"), _chance()
+    made = [_flush_of(state, chance, exposures_a_flush, units) for _ in range(flushes + 1)]
+    if state.tracks_served:  # of answers that have a score already
+        _score_answers(state)
+    _send(made[0], state)
     before = _redis_seconds()
-    for number in range(flushes):
-        _flush(f"{number}", rows[number * width : (number + 1) * width])
+    for scripts in made[1:]:
+        _send(scripts, state)
     return (_redis_seconds() - before) / (exposures_a_flush * flushes) * 1e6
 
 
 def measure_memory(rows: int, calls_a_row: int, units: int) -> dict[str, float]:
     """Return the mebibytes of three arms' sums after a tenth of the rows and after all, and the calls counted."""
-    state = _started("counted")
-    values = _rows(state, rows, units, calls=calls_a_row)
-    width = len(values) // rows * 1_000
+    state, chance = _started("counted"), _chance()
     sizes = []
     for number in range(rows // 1_000):
-        _flush(f"memory {number}", values[number * width : (number + 1) * width])
+        _send(_flush_of(state, chance, 1_000, units, calls_a_row), state)
         if number + 1 in {rows // 10_000, rows // 1_000}:
             sizes.append(_mebibytes(state))
     client = jobs_client()
@@ -56,25 +61,27 @@ def measure_memory(rows: int, calls_a_row: int, units: int) -> dict[str, float]:
     return {"early": sizes[0], "late": sizes[-1], "calls": calls}
 
 
-def measure_hits(question: str, calls: int, rounds: int) -> dict[str, list[float]]:
+def measure_hits(questions: int, units: int, calls: int, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of a process's processor that a hit in memory takes: counted, and of a program without."""
     _started("counted")
     process_cache()
     time.sleep(_HEARING_SECONDS)  # a memory cache is used once it hears invalidations
+    asked = [(f"What is number {number % questions}?", f"user {number % units}") for number in range(calls)]
 
     def block(program: str) -> Callable[[], float]:
-        def ask() -> Any:
-            return predict.apply_async(kwargs={"question": question}, program=program, unit="user").get(timeout=60)
+        def ask(question: str, unit: str) -> Any:
+            return predict.apply_async(kwargs={"question": question}, program=program, unit=unit).get(timeout=60)
 
-        ask()
-        metadata = ask().metadata
-        if metadata.cache_level != "memory" or (metadata.exposure is not None) != (program == "counted"):
-            raise RuntimeError("the answer does not come from memory, or is not counted as it should be")
+        for question, unit in dict.fromkeys(asked):
+            ask(question, unit)
+            metadata = ask(question, unit).metadata
+            if metadata.cache_level != "memory" or (metadata.exposure is not None) != (program == "counted"):
+                raise RuntimeError("the answer does not come from memory, or is not counted as it should be")
 
         def run() -> float:
             started = time.process_time()
-            for _ in range(calls):
-                ask()
+            for question, unit in asked:
+                ask(question, unit)
             return (time.process_time() - started) / calls
 
         return run
@@ -82,26 +89,67 @@ def measure_hits(question: str, calls: int, rounds: int) -> dict[str, list[float
     return alternate(rounds, {"counted": block("counted"), "plain": block("plain")})
 
 
+def measure_own_flushes(exposures_a_flush: int, flushes: int, units: int) -> float:
+    """Return the seconds of a process's processor that a flush of so many exposures takes."""
+    state, chance, tally = _started("counted"), _chance(), process_tally()
+    seconds = []
+    for _ in range(flushes):
+        for exposure, answer in _exposures(state, chance, exposures_a_flush, units):
+            tally.count(exposure, answer, _WAITED_SECONDS, is_slow=False)
+        started = time.process_time()
+        tally.flush()
+        seconds.append(time.process_time() - started)
+    return median(seconds)
+
+
 def _started(program: str) -> ExperimentState:
-    return administration.start(get_settings().programs[program])
+    return administration.read_state(program) or administration.start(get_settings().programs[program])
 
 
-def _rows(state: ExperimentState, number: int, units: int, *, calls: int) -> list[str | int]:
-    """Return rows of a flush: units and questions are skewed, as users' are."""
-    chance = random.Random(_SEED)  # noqa: S311 - no secret
-    rows: list[str | int] = []
+def _chance() -> random.Random:
+    return random.Random(_SEED)  # noqa: S311 - no secret
+
+
+def _exposures(
+    state: ExperimentState, chance: random.Random, number: int, units: int
+) -> Iterator[tuple[Exposure, str]]:
+    """Yield calls and their answers: units and questions are skewed, as users' are."""
     for _ in range(number):
-        unit, question = int(units * chance.random() ** 2), int(3_000 * chance.random() ** 3)
+        unit, question = int(units * chance.random() ** 2), int(_QUESTIONS * chance.random() ** 3)
+        arm = state.arms[unit % len(state.arms)]
         exposure = Exposure(
-            state.program, state.epoch, state.arms[unit % len(state.arms)], unit * 7_919 % BUCKETS,
-            question * 104_729 % BUCKETS, unit * 1_299_709 % CELLS, _DAY,
+            state.program, state.epoch, arm, unit * 7_919 % BUCKETS, question * 104_729 % BUCKETS,
+            unit * 1_299_709 % CELLS, _DAY,
         )  # fmt: skip
-        rows += [exposure.stated(), f"answer {question}", calls, 50 * calls, 0, 0]
-    return rows
+        yield exposure, f"{arm} {question}" if state.tracks_served else ""
 
 
-def _flush(name: str, rows: list[str | int]) -> None:
-    load_script(jobs_client(), "dspyq.experiments", "count")(flush=name, program="counted", rows=rows)
+def _flush_of(
+    state: ExperimentState, chance: random.Random, number: int, units: int, calls: int = 1
+) -> list[list[str | int]]:
+    """Return what the scripts of a flush are given, each exposure so many times."""
+    hits = {arm: ArmHits() for arm in state.arms}
+    for exposure, answer in _exposures(state, chance, number, units):
+        hits[exposure.arm].add(exposure, answer, int(_WAITED_SECONDS * 1e6), is_slow=False)
+    parts = [part for arm, each in hits.items() for part in each.parts(arm, _DAY)]
+    for part in parts:
+        if calls > 1 and part.kind != "cells":
+            part.values[1::2] = [int(amount) * calls for amount in part.values[1::2]]
+    return list(in_scripts(parts))
+
+
+def _send(scripts: list[list[str | int]], state: ExperimentState) -> None:
+    count = load_script(jobs_client(), "dspyq.experiments", "count")
+    for parts in scripts:
+        count(flush=new_id(), program=state.program, epoch=state.epoch, parts=parts)
+
+
+def _score_answers(state: ExperimentState) -> None:
+    client = jobs_client()
+    for arm in state.arms:
+        for question in range(_QUESTIONS):
+            answer = key("experiment-answer:") + f"{arm} {question}"
+            client.hset(answer, mapping={"exposure": f"{state.epoch} {arm} 1 2 3 {_DAY}", "s:is_brief": 500_000})
 
 
 def _redis_seconds() -> float:

@@ -258,7 +258,7 @@ def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | Non
     if entry is None:
         return None
     if request.exposure is not None:
-        _count_hit(request, request.exposure, entry.task_id, asked_at)
+        _count_hit(request.exposure, entry.task_id, asked_at)
     if _are_hits_noted():
         _note_hit(request, entry.task_id, "memory", asked_at)
     handle = PredictionResult.of_request(request, entry.task_id, asked_at=asked_at, cache_level="memory")
@@ -268,7 +268,7 @@ def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | Non
 def _handle(request: Request, claim: Claim, asked_at: float) -> PredictionResult:
     if claim.verdict == "hit":
         if request.exposure is not None and not claim.batch:
-            _count_hit(request, request.exposure, claim.task_id, asked_at)
+            _count_hit(request.exposure, claim.task_id, asked_at)
         if _are_hits_noted():
             _note_hit(request, claim.task_id, "redis", asked_at)
         handle = PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level="redis")
@@ -298,13 +298,14 @@ def _note_hit(request: Request, task_id: str, level: CacheLevel, asked_at: float
     log_hit(request, task_id, level, asked_at)
 
 
-def _count_hit(request: Request, exposure: Exposure, task_id: str, asked_at: float) -> None:
-    """Count a hit for the experiment of its program."""
+def _count_hit(exposure: Exposure, task_id: str, asked_at: float) -> None:
+    """Count a hit for its experiment."""
     waited_seconds = time.monotonic() - asked_at
-    state = process_states().get(request.program.name)
+    state = process_states().get(exposure.program)
     longest = state.slow_wait_seconds if state else None
+    served = "" if state and not state.tracks_served else task_id
     is_slow = longest is not None and waited_seconds > longest
-    process_tally().count(exposure, task_id, waited_seconds, is_slow=is_slow)
+    process_tally().count(exposure, served, waited_seconds, is_slow=is_slow)
 
 
 @per_runtime(is_kept=True)

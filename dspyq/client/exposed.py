@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+from dspyq.core.runtime import Runtime, current
 from dspyq.core.tolerated import tolerate
 from dspyq.errors import ConfigurationError, DamagedKey, RedisUnavailable
 from dspyq.experiments.token import make_token
@@ -23,10 +26,17 @@ def token_of(request: Request | None) -> str | None:
 
 
 def with_token(prediction: Prediction, request: Request | None) -> Prediction:
-    """Return a prediction with the token of its caller's call, if there is one; an answer is worth more than that."""
+    """Return a caller's own prediction, which makes the token of its call, if there is one, when that is read."""
+    if request is not None and request.exposure is not None:
+        prediction.metadata.expose(functools.partial(_token_if_any, current(), request))
+    return prediction
+
+
+def _token_if_any(runtime: Runtime, request: Request) -> str | None:
+    """Return the token, or None where it cannot be made: an answer is worth more than that."""
     try:
-        token = token_of(request)
+        with runtime.active():
+            return token_of(request)
     except (ConfigurationError, RedisUnavailable, DamagedKey) as error:
         tolerate("experiment_token", error)
-        return prediction
-    return prediction if token is None else prediction.with_exposure(token)
+        return None

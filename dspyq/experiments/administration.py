@@ -159,6 +159,7 @@ def start(program: Program, *, reason: str = "") -> ExperimentState:
         unit=experiment.unit,
         draws=experiment.draws,
         slow_wait_seconds=experiment.thresholds.get("call.slow_wait"),
+        tracks_served=bool(experiment.scores or experiment.keep_rows),
         reason=_written(reason),
     )
     with redis_errors("start the experiment"):

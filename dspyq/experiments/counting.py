@@ -7,18 +7,19 @@ from typing import Any
 
 
 def counting_settings(epoch: str, table: Mapping[str, Any]) -> str:
-    """Return the settings of the counts for scripts: epoch, two thresholds in ms, flags, and rows that are kept.
+    """Return the settings of the counts for scripts.
 
-    A hyphen stands for none.
+    They are the epoch, two thresholds in ms, ``f`` where there is feedback, the number of rows that are kept, and the
+    scores. A hyphen stands for none.
     """
     seconds = {guard["metric"]: guard["seconds"] for guard in table["guards"] if guard["seconds"] is not None}
     thresholds = [seconds.get(metric) for metric in ("answer.slow", "call.slow_wait")]
-    flags = "-" + ("s" if table["scores"] else "") + ("f" if table["feedback"] else "")
     return " ".join(
         [
             epoch,
             *("-" if each is None else f"{each * 1000:.0f}" for each in thresholds),
-            flags,
+            "f" if table["feedback"] else "-",
             str(table.get("keep_rows", 0)),
+            *table["scores"],
         ]
     )

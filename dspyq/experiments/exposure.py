@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dspyq.experiments.placement import bucket_of_question
+
+#: Questions whose cluster a process keeps for each state of an experiment: popular ones come back.
+_QUESTIONS_KEPT = 4_096
+
 
 class Exposure(NamedTuple):
     """A call that an experiment counts.
@@ -37,3 +42,51 @@ def read_exposure(program: str, stated: str) -> Exposure | None:
     if len(numbers) != len(Exposure._fields) - 3 or not all(number.isdecimal() for number in numbers):
         return None
     return Exposure(program, epoch, arm, *map(int, numbers))
+
+
+class QuestionBuckets:
+    """Clusters of questions, by the hash that their answers are looked up by; safe between threads.
+
+    Args:
+        salt: The experiment's.
+    """
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt
+        self._kept: dict[str, int] = {}
+
+    def of(self, input_hash: str, canonical_inputs: bytes) -> int:
+        """Return a question's cluster, 0 to 1,023."""
+        bucket = self._kept.get(input_hash)
+        if bucket is None:
+            if len(self._kept) >= _QUESTIONS_KEPT:
+                self._kept.clear()
+            bucket = self._kept[input_hash] = bucket_of_question(self._salt, canonical_inputs)
+        return bucket
+
+
+class ExposedUnit(NamedTuple):
+    """A unit whose calls an experiment counts.
+
+    Attributes:
+        program: As of ``Exposure``, like all that follow but the last.
+        epoch: As above.
+        arm: As above.
+        unit_bucket: As above.
+        cell: As above.
+        day: As above.
+        questions: Clusters of questions.
+    """
+
+    program: str
+    epoch: str
+    arm: str
+    unit_bucket: int
+    cell: int
+    day: int
+    questions: QuestionBuckets
+
+    def asking(self, input_hash: str, canonical_inputs: bytes) -> Exposure:
+        """Return a call of it."""
+        program, epoch, arm, unit_bucket, cell, day, questions = self
+        return Exposure(program, epoch, arm, unit_bucket, questions.of(input_hash, canonical_inputs), cell, day)

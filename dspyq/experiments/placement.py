@@ -8,7 +8,6 @@ of the sample ratio holds for the whole experiment.
 
 from __future__ import annotations
 
-import functools
 from typing import Literal, NamedTuple
 
 from blake3 import blake3
@@ -18,10 +17,6 @@ BUCKETS = 1024
 #: Cells of the bitmap that counts each unit once.
 CELLS = 1 << 23
 
-#: Units whose hash a process keeps: most units come back.
-_UNITS_KEPT = 4_096
-#: Longer units, such as whole inputs, are hashed anew.
-_MOST_CHARACTERS_KEPT = 256
 _DIGEST_BYTES = 20
 _COORDINATE_BITS = 53  # all that a float between 0 and 1 holds
 _BUCKET_BITS = 10
@@ -84,19 +79,12 @@ class UnitPlace(NamedTuple):
 
 def digest_of_unit(salt: str, unit: str) -> UnitDigest:
     """Return the parts of a unit's hash: 139 of 160 bits of one BLAKE3, from the highest on."""
-    return _kept_digest(salt, unit) if len(unit) <= _MOST_CHARACTERS_KEPT else _digest(salt, unit)
-
-
-def _digest(salt: str, unit: str) -> UnitDigest:
     hashed = blake3(f"{salt}\0{unit}".encode("utf-8", "surrogatepass")).digest(length=_DIGEST_BYTES)
     left = int.from_bytes(hashed, "big") >> (8 * _DIGEST_BYTES - 2 * _COORDINATE_BITS - _BUCKET_BITS - _CELL_BITS)
     left, cell = divmod(left, CELLS)
     left, bucket = divmod(left, BUCKETS)
     split, enrol = divmod(left, 1 << _COORDINATE_BITS)
     return UnitDigest(split, enrol, bucket, cell)
-
-
-_kept_digest = functools.lru_cache(maxsize=_UNITS_KEPT)(_digest)
 
 
 def bucket_of_question(salt: str, canonical_inputs: bytes) -> int:

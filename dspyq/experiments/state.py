@@ -46,6 +46,7 @@ class ExperimentState:
         epoch: A random name of this start; sums of another epoch are another experiment's.
         plan_sha256: The hash of its plan.
         slow_wait_seconds: The threshold of ``call.slow_wait``; None for none.
+        tracks_served: Whether the calls that an answer was served to are counted for it: for scores, or kept rows.
         acted: Findings that a referee has acted on, so that an operator who goes on all the same is not overruled:
             ``breach <challenger> <metric>``, ``broken``, or ``lost``.
         reason: The reason of the last change.
@@ -68,6 +69,7 @@ class ExperimentState:
     unit: Unit = "required"
     draws: int = 1
     slow_wait_seconds: float | None = None
+    tracks_served: bool = True
     acted: tuple[str, ...] = ()
     reason: str = field(default="", compare=False)
 

@@ -36,9 +36,9 @@ class _Counter(NamedTuple):
 
 _NANO, _MICRO, _MILLI = 1e9, 1e6, 1e3
 #: Fields of the arrays, by unit and by question; field 0 is the number of rows.
-_CALLS, _ANSWERS = (7, 9), (5, 8)
+CALL_FIELDS, _ANSWERS = (7, 9), (5, 8)
 _OF_RANGE_FIELDS, _EXPOSED_FIELDS = (2, 3), (1, 1)
-_CALL_COUNTERS = {
+CALL_COUNTERS = {
     "call.failed": _Counter(1),
     "call.fallback": _Counter(2),
     "call.waited": _Counter(3, _MICRO, 7, _MILLI),
@@ -166,7 +166,7 @@ class _Arm:
     def metrics(self, table: Mapping[str, Any], days: Sequence[str]) -> dict[str, ArmSums]:
         """Return the sums of every metric that the table names."""
         found: dict[str, ArmSums] = {}
-        for counters, array, fields in ((_CALL_COUNTERS, "calls", _CALLS), (_ANSWER_COUNTERS, "answers", _ANSWERS)):
+        for counters, array, fields in ((CALL_COUNTERS, "calls", CALL_FIELDS), (_ANSWER_COUNTERS, "answers", _ANSWERS)):
             columns = self._columns(array, fields)
             found |= {metric: self._sums(columns, counter) for metric, counter in counters.items()}
         found["call.hit"] = in_range(found["call.hit"], 1, 0)  # calls that were no hits are counted: there are fewer

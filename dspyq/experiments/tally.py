@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import redis
@@ -19,6 +18,7 @@ import redis
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, per_runtime
 from dspyq.core.tolerated import tolerate
+from dspyq.experiments.arm_hits import ArmHits, CountedPart, in_scripts
 from dspyq.experiments.exposure import Exposure
 from dspyq.store.clients import jobs_client
 from dspyq.store.scripts import load_script
@@ -26,39 +26,22 @@ from dspyq.store.scripts import load_script
 logger = logging.getLogger("dspyq.experiments")
 
 _FLUSH_SECONDS = 1.0
-#: Rows of one script: a few milliseconds of the server.
-_ROWS_A_FLUSH = 1_000
-#: Rows held while Redis does not answer; further ones are dropped, of all arms alike, and counted.
-_MOST_ROWS = 100_000
-
-
-class _Key(NamedTuple):
-    exposure: Exposure
-    task_id: str
-
-
-@dataclass
-class _Sums:
-    calls: int = 0
-    waited_us: int = 0
-    waited_ms_squares: int = 0
-    slow: int = 0
 
 
 class _Flush(NamedTuple):
     id: str
     program: str
-    rows: list[str | int]
+    epoch: str
+    parts: list[str | int]
 
 
 class HitTally:
-    """Sums of hits by exposure, safe between threads."""
+    """Sums of hits by arm, safe between threads."""
 
     def __init__(self) -> None:
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._flushes: deque[_Flush] = deque()
-        self._rows: dict[_Key, _Sums] = {}
-        self._dropped = 0
+        self._sums: dict[tuple[str, str, str, int], ArmHits] = {}
         self._client = jobs_client()
         self._script = load_script(self._client, "dspyq.experiments", "count")
         self._runtime = current()
@@ -72,23 +55,17 @@ class HitTally:
 
         Args:
             exposure: The call.
-            task_id: The task that answered.
+            task_id: The task that answered; empty where the experiment counts nothing by answer.
             waited_seconds: What its caller waited.
             is_slow: Whether that is longer than the threshold of ``call.slow_wait``.
         """
+        program, epoch, arm, _, _, _, day = exposure
         waited_us = int(waited_seconds * 1e6)
-        key = _Key(exposure, task_id)
         with self._lock:
-            sums = self._rows.get(key)
+            sums = self._sums.get((program, epoch, arm, day))
             if sums is None:
-                if len(self._rows) + len(self._flushes) * _ROWS_A_FLUSH >= _MOST_ROWS:
-                    self._dropped += 1
-                    return
-                sums = self._rows[key] = _Sums()
-            sums.calls += 1
-            sums.waited_us += waited_us
-            sums.waited_ms_squares += (waited_us // 1000) ** 2
-            sums.slow += is_slow
+                sums = self._sums[program, epoch, arm, day] = ArmHits()
+            sums.add(exposure, task_id, waited_us, is_slow)
 
     def flush(self) -> None:
         """Send what was counted.
@@ -97,27 +74,28 @@ class HitTally:
             redis.RedisError: If Redis does not answer; what was not sent is kept.
         """
         with self._sending:
+            self._send()  # what an earlier flush could not
             self._prepare()
-            while self._flushes:
-                # Under the same id until a reply comes: of a flush whose reply was lost, nothing is counted twice.
-                flush = self._flushes[0]
-                self._script(flush=flush.id, program=flush.program, rows=flush.rows)
-                self._flushes.popleft()
+            self._send()
+
+    def _send(self) -> None:
+        while self._flushes:
+            # Under the same id until a reply comes: of a flush whose reply was lost, nothing is counted twice.
+            flush = self._flushes[0]
+            self._script(flush=flush.id, program=flush.program, epoch=flush.epoch, parts=flush.parts)
+            self._flushes.popleft()
 
     def _prepare(self) -> None:
         with self._lock:
-            rows, self._rows = self._rows, {}
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
+            held, self._sums = self._sums, {}
+        if dropped := sum(sums.dropped for sums in held.values()):
             logger.warning(Event("experiment_hits_dropped", calls=dropped))
-        by_program: dict[str, list[tuple[str | int, ...]]] = {}
-        for (exposure, task_id), sums in rows.items():
-            values = (exposure.stated(), task_id, sums.calls, sums.waited_us, sums.waited_ms_squares, sums.slow)
-            by_program.setdefault(exposure.program, []).append(values)
-        for program, each in by_program.items():
-            for start in range(0, len(each), _ROWS_A_FLUSH):
-                flat = [value for row in each[start : start + _ROWS_A_FLUSH] for value in row]
-                self._flushes.append(_Flush(os.urandom(16).hex(), program, flat))
+        by_experiment: dict[tuple[str, str], list[CountedPart]] = {}
+        for (program, epoch, arm, day), sums in held.items():
+            by_experiment.setdefault((program, epoch), []).extend(sums.parts(arm, day))
+        for (program, epoch), parts in by_experiment.items():
+            for together in in_scripts(parts):
+                self._flushes.append(_Flush(os.urandom(16).hex(), program, epoch, together))
 
     def _run(self) -> None:
         while not self._stopped.wait(_FLUSH_SECONDS):

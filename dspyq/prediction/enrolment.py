@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dspyq.core.days import day_at
+from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
-from dspyq.experiments.exposure import Exposure
+from dspyq.experiments.exposure import ExposedUnit, QuestionBuckets
 from dspyq.experiments.known import process_states
-from dspyq.experiments.placement import bucket_of_question, place
+from dspyq.experiments.placement import place
 from dspyq.prediction.assignment import assign
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 ANY_STATE = "*"
 #: The end of the scope of a shadow run's answer; that of any other is a number.
 _SHADOW = "/shadow"
+#: Units whose place a process keeps.
+_UNITS_KEPT = 4_096
+#: Longer units, such as whole inputs, are placed anew.
+_MOST_CHARACTERS_KEPT = 256
 
 
 class Enrolment(NamedTuple):
@@ -29,13 +35,13 @@ class Enrolment(NamedTuple):
 
     Attributes:
         variant: The variant.
-        exposure: The call as the experiment counts it; None for one that it does not count.
+        exposed: The unit, where the experiment counts its calls; else None.
         scope: Part of the question's hash, for answers that no others are served; empty for none.
         seen: The version of the state that decided; empty for none known, ``ANY_STATE`` where none decides.
     """
 
     variant: Variant
-    exposure: Exposure | None = None
+    exposed: ExposedUnit | None = None
     scope: str = ""
     seen: str = ""
 
@@ -63,29 +69,57 @@ def enrol(program: Program, canonical_inputs: bytes, unit: str | None) -> Enrolm
     state = process_states().get(program.name)
     if state is None:
         return Enrolment(assign(program, canonical_inputs if unit is None else unit))
-    placed = place(state.placing, canonical_inputs.decode() if state.unit == "inputs" else unit)
-    seen = str(state.version)
-    if placed is None:  # it is off
-        return Enrolment(assign(program, canonical_inputs if unit is None else unit), seen=seen)
-    variant = program.variants.get(placed.variant)
-    if variant is None:  # this host's file is older than the experiment
+    found = _enroller_of(program, state).enrol(canonical_inputs.decode() if state.unit == "inputs" else unit)
+    if found is not None:
+        return found
+    if state.status != "off":  # this host's file is older than the experiment
         tolerate("experiment_state", "unknown_variant")
-        return Enrolment(assign(program, canonical_inputs if unit is None else unit), seen=seen)
-    if not placed.is_counted:
-        return Enrolment(variant, seen=seen)
-    return Enrolment(variant, _exposure(state, placed, canonical_inputs), _scope(program, state, placed), seen)
+    return Enrolment(assign(program, canonical_inputs if unit is None else unit), seen=str(state.version))
 
 
-def _exposure(state: ExperimentState, placed: UnitPlace, canonical_inputs: bytes) -> Exposure:
-    return Exposure(
-        program=state.program,
-        epoch=state.epoch,
-        arm=placed.variant,
-        unit_bucket=placed.bucket,
-        question_bucket=bucket_of_question(state.salt, canonical_inputs),
-        cell=placed.cell,
-        day=day_at(time.time()),
-    )
+class _Enroller:
+    """Enrols units by one state of an experiment on one day, and keeps what it found: most units come back."""
+
+    def __init__(self, program: Program, state: ExperimentState, day: int) -> None:
+        self.program = program
+        self.state = state
+        self.day = day
+        self._questions = QuestionBuckets(state.salt)
+        self._kept = functools.lru_cache(maxsize=_UNITS_KEPT)(self._enrol)
+
+    def enrol(self, unit: str | None) -> Enrolment | None:
+        """Return the variant of a unit's calls; None where the weights of the configuration decide."""
+        if unit is not None and len(unit) > _MOST_CHARACTERS_KEPT:
+            return self._enrol(unit)
+        return self._kept(unit)
+
+    def _enrol(self, unit: str | None) -> Enrolment | None:
+        program, state = self.program, self.state
+        placed = place(state.placing, unit)
+        variant = program.variants.get(placed.variant) if placed else None
+        if placed is None or variant is None:
+            return None
+        seen = str(state.version)
+        if not placed.is_counted:
+            return Enrolment(variant, seen=seen)
+        exposed = ExposedUnit(
+            state.program, state.epoch, placed.variant, placed.bucket, placed.cell, self.day, self._questions
+        )
+        return Enrolment(variant, exposed, _scope(program, state, placed), seen)
+
+
+def _enroller_of(program: Program, state: ExperimentState) -> _Enroller:
+    enrollers, now = _enrollers(), time.time()
+    found = enrollers.get(program.name)
+    if found is None or found.state is not state or found.program is not program or day_at(now) != found.day:
+        found = enrollers[program.name] = _Enroller(program, state, day_at(now))
+    return found
+
+
+@per_runtime
+def _enrollers() -> dict[str, _Enroller]:
+    """Return this process's enrollers, by program; the latest of each."""
+    return {}
 
 
 def _scope(program: Program, state: ExperimentState, placed: UnitPlace) -> str:

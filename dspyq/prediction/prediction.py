@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import JsonValue
@@ -24,6 +24,8 @@ _MARK = "dspyq"
 _FORM = 1
 #: The finish reason of a reply that was cut off.
 TRUNCATED = "length"
+#: Where metadata keep the function that makes their token.
+_MAKER = "_make_exposure"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class Usage:
     def total_tokens(self) -> int:
         """Tokens sent and generated."""
         return self.prompt_tokens + self.completion_tokens
+
+
+class _LaterToken:
+    """The default of ``Metadata.exposure``: a token costs more than a hit in memory, and few are read.
+
+    A value in the object itself comes first, and the one made here is kept there.
+    """
+
+    def __get__(self, metadata: Metadata | None, owner: type) -> str | None:
+        if metadata is None:
+            return None
+        make: Callable[[], str | None] | None = vars(metadata).get(_MAKER)
+        token = vars(metadata)["exposure"] = make and make()
+        vars(metadata).pop(_MAKER, None)
+        return token
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,15 @@ class Metadata:
     cache_level: CacheLevel | None = None
     fallback: str | None = None
     finish_reason: str | None = None
-    exposure: str | None = None
+    exposure: str | None = _LaterToken()  # type: ignore[assignment]  # of a class it is None, as dataclasses read it
+
+    def expose(self, make_token: Callable[[], str | None]) -> None:
+        """Have the token of its call made when it is first read; for metadata that were just read or copied."""
+        vars(self)[_MAKER] = make_token
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return its fields, with the token, for copies in other processes."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def is_truncated(self) -> bool:
@@ -101,7 +126,8 @@ class Metadata:
 
     def seen_by(self, caller: AnsweredCaller) -> Metadata:
         """Return the metadata for another caller of the same question: its own request, at no cost."""
-        return Metadata(
+        return _made(
+            Metadata,
             program=self.program,
             variant=caller.variant,
             model=self.model,
@@ -218,11 +244,6 @@ class Prediction:
         plain, exact = encode_outputs(program, self.outputs)
         return to_json(plain, self.metadata, exact)
 
-    def with_exposure(self, token: str) -> Prediction:
-        """Return it as the answer to a call that an experiment counts under a token."""
-        metadata = _made(Metadata, **{**vars(self.metadata), "exposure": token})
-        return _made(Prediction, **{**vars(self), "metadata": metadata})
-
     def __dir__(self) -> Iterable[str]:
         """Name the outputs among the attributes, for completion."""
         return {*super().__dir__(), *(name for name in self.outputs if name.isidentifier())}
@@ -327,5 +348,4 @@ def metadata_from_json(stored: Mapping[str, Any], caller: AnsweredCaller | None 
         cache_level=cache_level,
         fallback=stored.get("fallback"),
         finish_reason=stored.get("finish_reason"),
-        exposure=None,
     )

@@ -249,9 +249,10 @@ class _CheckedCall(NamedTuple):
 
 
 def _enrolled(asked: Program, enrolment: Enrolment, call: _CheckedCall) -> Request:
-    variant, exposure, scope, seen = enrolment
+    variant, exposed, scope, seen = enrolment
     key = hash_inputs(asked.name, asked.fingerprints[variant.name], call.canonical_inputs, scope)
     canonical, request_id, refresh, unit, is_streamed = call
+    exposure = None if exposed is None else exposed.asking(key, canonical)
     made = Request(
         asked.served[variant.name], variant, canonical, key, request_id, refresh, unit, exposure, scope, seen
     )
@@ -279,6 +280,7 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
     contract, own_id, served = contract_of(program.name), _id_of_context(), program.served
     is_assigned = options.get("variant") is not None or unit is not None or len(program.variants) == 1
     has_experiment = process_states().get(program.name) is not None and first.seen != ANY_STATE
+    asked = find_program(program.name)
     starts = {name: _start_of_hash(program.name, own) for name, own in program.fingerprints.items()}
     for number, inputs in numbered:
         try:
@@ -287,7 +289,7 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
             raise _in_row(number, error) from None
         own = own_id or next(ids)
         if has_experiment:
-            yield _enrolled(program, enrol(program, canonical, unit), _CheckedCall(canonical, own, refresh, unit))
+            yield _enrolled(asked, enrol(asked, canonical, unit), _CheckedCall(canonical, own, refresh, unit))
             continue
         if not is_assigned:
             variant = assign(program, canonical)

@@ -77,25 +77,68 @@ def test_hits_are_counted_by_unit_and_by_question(exposure, metrics, started):
 
 def test_a_flush_that_is_repeated_counts_once(exposure, client, metrics):
     script = load_script(client, "dspyq.experiments", "count")
-    arguments = {"flush": "one", "program": "qa", "rows": [exposure().stated(), "an answer", 3, 0, 0, 0]}
-    assert [script(**arguments), script(**arguments)] == [1, -1]
-    assert metrics("call.hit")[0] == {5: (3, 3)}
+    parts = ["calls:u", "control", TODAY, 2, "#35", 3, "calls:q", "control", TODAY, 2, "#81", 3]
+    arguments = {"flush": "one", "program": "qa", "epoch": exposure().epoch, "parts": parts}
+    assert [script(**arguments), script(**arguments)] == [2, -1]
+    assert metrics("call.hit") == [{5: (3, 3)}, {9: (3, 3)}]
 
 
 def test_hits_of_an_experiment_that_is_no_more_are_not_counted(exposure, client):
-    script = load_script(client, "dspyq.experiments", "count")
-    old = exposure()._replace(epoch="gone")
-    assert script(flush="one", program="qa", rows=[old.stated(), "an answer", 3, 0, 0, 0]) == 0
-    assert not client.keys(experiment_sums_key("qa", "gone") + "*")
+    tally = process_tally()
+    tally.count(exposure()._replace(epoch="9e"), "an answer", 0.1, is_slow=False)
+    tally.flush()
+    assert not client.keys(experiment_sums_key("qa", "9e") + "*")
 
 
-def test_counters_are_exact_beyond_what_a_float_holds(exposure, client, started):
+def test_counters_are_exact_beyond_what_a_float_holds(client, started):
     script = load_script(client, "dspyq.experiments", "count")
-    for number in range(2):
-        script(flush=str(number), program="qa", rows=[exposure().stated(), "a", 1, 2**53 + 1, 0, 0])
     state, _ = started
+    for number in range(2):
+        parts = ["sums:u", "control", TODAY, 2, f"#{5 * 7 + 3}", 2**53 + 1]
+        script(flush=str(number), program="qa", epoch=state.epoch, parts=parts)
     array = experiment_sums_key("qa", state.epoch) + "control:calls:u"
     assert client.bitfield(array).get("i64", f"#{5 * 7 + 3}").execute() == [2 * (2**53 + 1)]
+
+
+def test_a_flush_of_more_than_one_script_counts_each_call_once(exposure, client, metrics, started):
+    tally = process_tally()
+    for number in range(3_000):
+        unit = number % 1_500
+        tally.count(exposure("challenger", unit % 1_024, unit % 700, unit), f"{unit}", 0.002, is_slow=number > 2_900)
+    tally.flush()
+    assert len(client.keys(key("experiment-flush:") + "*")) > 1
+    by_unit, by_question = metrics("call.waited", "challenger")
+    assert by_unit == {
+        unit: (2 + 2 * (unit < 476), pytest.approx(0.004 + 0.004 * (unit < 476))) for unit in range(1_024)
+    }
+    assert sum(n for n, _ in by_question.values()) == 3_000
+    reading = read_sums(*started, today=TODAY)["challenger"]
+    assert reading.units == 1_500
+    assert sum(reading.metrics["call.slow_wait"].by_unit.numerators) == 99
+    assert reading.metrics["call.waited"].rows.squares == pytest.approx(3_000 * 0.002**2)
+
+
+def test_calls_that_an_answer_was_served_to_count_for_its_score(exposure, client, metrics):
+    answer = key("experiment-answer:") + "an answer"
+    client.hset(answer, mapping={"exposure": exposure().stated(), "s:grounded": 250_000})
+    tally = process_tally()
+    for unit in (5, 5, 6):
+        tally.count(exposure(unit=unit, cell=unit), "an answer", 0.1, is_slow=False)
+    tally.count(exposure(unit=6, cell=6), "", 0.1, is_slow=False)
+    tally.flush()
+    assert metrics("delivered.grounded") == [{5: (2, 0.5), 6: (1, 0.25)}, {9: (3, 0.75)}]
+
+
+def test_calls_that_come_before_an_answers_score_count_for_it_too(exposure, client, metrics):
+    client.hset(key("experiment-answer:") + "an answer", "exposure", exposure().stated())
+    score = load_script(client, "dspyq.experiments", "score")
+    tally = process_tally()
+    for _ in range(2):
+        tally.count(exposure(), "an answer", 0.1, is_slow=False)
+        tally.count(exposure(unit=6), "an answer", 0.1, is_slow=False)
+        tally.flush()
+        score(id="an answer", program="qa", scores=["grounded", 500_000])
+    assert metrics("delivered.grounded") == [{5: (2, 1.0), 6: (2, 1.0)}, {9: (4, 2.0)}]
 
 
 def test_every_key_of_an_experiment_has_an_end(exposure, client):

@@ -8,6 +8,7 @@ from dspyq.experiments import administration
 from dspyq.experiments.exposure import Exposure
 from dspyq.experiments.folding import fold_mature_days
 from dspyq.experiments.sums_reader import read_sums
+from dspyq.experiments.tally import process_tally
 from dspyq.store.keys import experiment_sums_key
 from dspyq.store.scripts import load_script
 from tests.support.experiments import with_experiment
@@ -28,12 +29,12 @@ def judge(run, client):
     state, _, first = run
 
     def take(day, said, value=500_000, unit=5):
-        exposure = Exposure("qa", state.epoch, "control", unit, 1023, unit, first + day).stated()
-        load_script(client, "dspyq.experiments", "count")(
-            flush=said, program="qa", rows=[exposure, "an answer", 2, 0, 0, 0]
-        )
+        exposure = Exposure("qa", state.epoch, "control", unit, 1023, unit, first + day)
+        for _ in range(2):
+            process_tally().count(exposure, "an answer", 0.0, is_slow=False)
+        process_tally().flush()
         load_script(client, "dspyq.experiments", "feedback")(
-            program="qa", exposure=exposure, question="00000000", name="stars", said=said, value=value,
+            program="qa", exposure=exposure.stated(), question="00000000", name="stars", said=said, value=value,
             window_seconds=60, replaces="",
         )  # fmt: skip
 

@@ -3,31 +3,43 @@
 -- Arguments:
 --   flush      a random id: repeated after a lost connection, the same calls are counted once
 --   program    its name
---   rows...    six values a row: exposure, task id of the answer, calls, µs waited, the sum of the squares of the ms
---              waited, calls that waited too long
--- Reply: the number of rows counted, or -1 if this flush was counted before.
+--   epoch      the experiment's start
+--   parts...   of each its kind, arm and day, the number of its values, and those:
+--              cells              the cells of units
+--              calls:u, calls:q   pairs of a counter of the array calls, '#<number>', and calls
+--              sums:u, sums:q     pairs of another counter of that array and an amount
+--              served             fours: task id of an answer, bucket of the question, bucket of the unit, calls; those
+--                                 of one answer side by side
+-- Reply: the number of parts counted, or -1 if this flush was counted before.
 if not redis.call('SET', EXPERIMENT_FLUSH .. flush, 1, 'NX', 'EX', SECONDS_OF_FLUSH) then
   return -1
 end
-local counted, counting, epoch, seen = 0, nil, nil, {}
-for index = 1, #rows, 6 do
-  local its_epoch, arm, unit, question, cell, day = string.match(rows[index], '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+)$')
-  if its_epoch ~= epoch then
-    epoch = its_epoch
-    counting = epoch and counting_of(program, epoch)
-  end
-  if counting then
-    local exposed, calls = { epoch, arm, unit, question, cell, day }, rows[index + 2]
-    if not seen[cell] then
-      seen[cell] = true
-      count_unit(counting, exposed)
+local counting, counted, index = counting_of(program, epoch), 0, 1
+while counting and index < #parts do
+  local kind, arm, day, first = parts[index], parts[index + 1], parts[index + 2], index + 4
+  local last = index + 3 + parts[index + 3]
+  local family, side = string.match(kind, '^(%l+):?(%l?)$')
+  if family == 'cells' then
+    count_cells(counting, arm, parts, first, last)
+  elseif family == 'served' then
+    local from = first
+    for at = first, last, 4 do
+      if parts[at] ~= parts[at + 4] or parts[at + 1] ~= parts[at + 5] or at + 4 > last then
+        deliver(counting, arm, parts, from, at + 3)
+        from = at + 4
+      end
     end
-    gather_hits(counting, exposed, calls, rows[index + 3], rows[index + 4], rows[index + 5])
-    if counting.has_scores or counting.keep_rows > 0 then
-      deliver(counting, exposed, rows[index + 1], tonumber(calls))
+  else
+    add_pairs(counting.base .. arm .. ':calls:' .. side, parts, first, last)
+    if family == 'calls' and counting.has_feedback then
+      local fields = side == 'u' and FIELDS_OF_CALLS or FIELDS_OF_CALLS + SQUARES_OF_CALLS
+      for at = first, last, 2 do
+        parts[at] = '#' .. whole(string.sub(parts[at], 2) / fields)
+      end
+      add_pairs(counting.base .. arm .. ':exposed:' .. day .. ':' .. side, parts, first, last)
     end
-    counted = counted + 1
   end
+  counted, index = counted + 1, last + 1
 end
 add_gathered()
 return counted

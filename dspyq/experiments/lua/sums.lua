@@ -14,6 +14,9 @@
 -- ':<arm>:times' is a histogram of the times of computed answers.
 -- '<program>:<epoch>:unscored' is a hash, '<arm> <reason> <score>' to a number of answers; the score is * where none of the
 -- answer's was counted.
+local FIELDS_OF_CALLS, SQUARES_OF_CALLS = 7, 2
+local VALUES_AT_ONCE = 1000
+
 local function split(text)
   local words = {}
   for word in string.gmatch(text, '%S+') do
@@ -33,15 +36,14 @@ local function counting_of(program, epoch)
   if not epoch or words[1] ~= epoch then
     return nil
   end
-  local flags = words[4] or ''
   return {
     name = program .. ':' .. epoch,
     base = EXPERIMENT_SUMS .. program .. ':' .. epoch .. ':',
     slow_answer = tonumber(words[2]),
     slow_wait = tonumber(words[3]),
-    has_scores = string.find(flags, 's', 1, true),
-    has_feedback = string.find(flags, 'f', 1, true),
+    has_feedback = words[4] == 'f',
     keep_rows = tonumber(words[5]) or 0,
+    scores = { unpack(words, 6) },
   }
 end
 
@@ -96,7 +98,7 @@ end
 
 -- Counts calls of one unit and question. calls: n, failed, fallback, waited, paid, not hit, slow and the two squares.
 local function count_calls(counting, exposed, calls)
-  add_both(counting.base .. exposed[2] .. ':calls', exposed[3], exposed[4], calls, 8)
+  add_both(counting.base .. exposed[2] .. ':calls', exposed[3], exposed[4], calls, FIELDS_OF_CALLS + 1)
   if counting.has_feedback then
     local array = counting.base .. exposed[2] .. ':exposed:' .. exposed[6]
     add_both(array, exposed[3], exposed[4], { calls[1] }, 2)
@@ -142,61 +144,33 @@ local function end_waiting(program, id)
   return #exposed == 6 and exposed or nil
 end
 
--- Sums of one flush by array, and in it by counter: one command for many rows costs a fifth of one for each.
-local gathered, COUNTERS_AT_ONCE, DIGITS_OF_A_NUMBER = {}, 1000, 15
-
-local function gather(sums, counter, amount)
-  if #amount > DIGITS_OF_A_NUMBER then -- a sum of numbers would not be exact
-    sums[#sums + 1] = { counter, amount }
-  elseif amount ~= '0' then
-    sums.by_counter[counter] = (sums.by_counter[counter] or 0) + amount
+-- Adds to counters of an array: pairs of '#<number>' and an amount, in a list from the first to the last. One command for
+-- many costs a fifth of one for each.
+local function add_pairs(array, amounts, first, last)
+  local command, at = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }, 4
+  for index = first, last, 2 do
+    command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'INCRBY', 'i64', amounts[index], amounts[index + 1]
+    at = at + 4
   end
+  redis.call(unpack(command))
+  redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
 end
 
-local function sums_of(array)
-  local sums = gathered[array]
-  if not sums then
-    sums = { by_counter = {} }
-    gathered[array] = sums
+-- Counts units once, by their cells, in a list from the first to the last.
+local function count_cells(counting, arm, cells, first, last)
+  local seen, units, new = counting.base .. 'seen', counting.base .. 'units', 0
+  local command = { 'BITFIELD', seen }
+  for index = first, last do
+    local at = #command
+    command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'SET', 'u1', cells[index], 1
   end
-  return sums
-end
-
--- Counts calls of one unit and question that a cache answered, as count_calls does, once add_gathered is called.
-local function gather_hits(counting, exposed, calls, waited, squares, slow)
-  local array = counting.base .. exposed[2] .. ':calls'
-  local by_unit, by_question = sums_of(array .. ':u'), sums_of(array .. ':q')
-  local unit, question = exposed[3] * 7, exposed[4] * 9
-  gather(by_unit, unit, calls)
-  gather(by_unit, unit + 3, waited)
-  gather(by_unit, unit + 6, slow)
-  gather(by_question, question, calls)
-  gather(by_question, question + 3, waited)
-  gather(by_question, question + 6, slow)
-  gather(by_question, question + 7, squares)
-  if counting.has_feedback then
-    array = counting.base .. exposed[2] .. ':exposed:' .. exposed[6]
-    gather(sums_of(array .. ':u'), tonumber(exposed[3]), calls)
-    gather(sums_of(array .. ':q'), tonumber(exposed[4]), calls)
+  for _, before in ipairs(redis.call(unpack(command))) do
+    new = new + 1 - before
   end
-end
-
--- Adds what was gathered.
-local function add_gathered()
-  for array, sums in pairs(gathered) do
-    for counter, amount in pairs(sums.by_counter) do
-      sums[#sums + 1] = { counter, amount }
-    end
-    for first = 1, #sums, COUNTERS_AT_ONCE do
-      local command = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }
-      for index = first, math.min(first + COUNTERS_AT_ONCE - 1, #sums) do
-        local at = #command
-        command[at + 1], command[at + 2] = 'INCRBY', 'i64'
-        command[at + 3], command[at + 4] = '#' .. sums[index][1], sums[index][2]
-      end
-      redis.call(unpack(command))
-    end
-    redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
+  if new > 0 then
+    redis.call('HINCRBY', units, arm, new)
+    redis.call('EXPIRE', seen, SECONDS_OF_EXPERIMENT)
+    redis.call('EXPIRE', units, SECONDS_OF_EXPERIMENT)
   end
 end
 
@@ -206,20 +180,69 @@ local function count_delivered(counting, arm, unit, question, name, calls, score
   add_both(counting.base .. arm .. ':delivered:' .. name, unit, question, { calls, calls * score, calls * part * part }, 3)
 end
 
--- Adds calls that an answer was served to, and its scores as far as they are known.
-local function deliver(counting, exposed, id, calls)
-  note_served(counting, id, calls)
-  local answer = EXPERIMENT_ANSWER .. id
-  if not counting.has_scores or redis.call('EXISTS', answer) == 0 then
-    return
-  end
-  redis.call('HINCRBY', answer, 'w:' .. exposed[3], calls)
-  local held = redis.call('HGETALL', answer)
-  for index = 1, #held, 2 do
-    local name = string.match(held[index], '^s:(.+)$')
-    if name then
-      count_delivered(counting, exposed[2], exposed[3], exposed[4], name, calls, tonumber(held[index + 1]))
+-- Sums to add, by array and in it by counter.
+local gathered
+
+local function sums_of(array)
+  gathered = gathered or {}
+  gathered[array] = gathered[array] or {}
+  return gathered[array]
+end
+
+local function add_gathered()
+  for array, sums in pairs(gathered or {}) do
+    local amounts = {}
+    for counter, amount in pairs(sums) do
+      local at = #amounts
+      amounts[at + 1], amounts[at + 2] = '#' .. counter, amount
     end
+    for first = 1, #amounts, VALUES_AT_ONCE do
+      add_pairs(array, amounts, first, math.min(first + VALUES_AT_ONCE - 1, #amounts))
+    end
+  end
+  gathered = nil
+end
+
+-- The scores of an answer, in the order of the settings, false for those that are not known; nil where none of it counts.
+local function scores_of(counting, id)
+  if #counting.scores == 0 then
+    return nil
+  end
+  local reading = { 'HMGET', EXPERIMENT_ANSWER .. id, 'exposure' }
+  for index, name in ipairs(counting.scores) do
+    reading[index + 3] = 's:' .. name
+  end
+  local held = redis.call(unpack(reading))
+  return table.remove(held, 1) and held or nil
+end
+
+-- Adds calls that an answer was served to, and its scores as far as they are known, once add_gathered is called. served: a
+-- list, from the first to the last, of fours: task id and bucket of the question, the same in all; of the unit; calls.
+local function deliver(counting, arm, served, first, last)
+  local id, question, calls = served[first], tonumber(served[first + 1]), 0
+  for index = first, last, 4 do
+    calls = calls + served[index + 3]
+  end
+  note_served(counting, id, calls)
+  local is_open = false
+  for position, score in ipairs(scores_of(counting, id) or {}) do
+    if score then
+      local array, part = counting.base .. arm .. ':delivered:' .. counting.scores[position], math.floor(score / 100)
+      local by_unit, by_question = sums_of(array .. ':u'), sums_of(array .. ':q')
+      for index = first, last, 4 do
+        local at, its_calls = served[index + 2] * 2, served[index + 3]
+        by_unit[at] = (by_unit[at] or 0) + its_calls
+        by_unit[at + 1] = (by_unit[at + 1] or 0) + its_calls * score
+      end
+      local at = question * 3
+      by_question[at] = (by_question[at] or 0) + calls
+      by_question[at + 1] = (by_question[at + 1] or 0) + calls * score
+      by_question[at + 2] = (by_question[at + 2] or 0) + calls * part * part
+    end
+    is_open = is_open or not score
+  end
+  for index = first, is_open and last or first - 1, 4 do -- a score that comes later counts for these calls too
+    redis.call('HINCRBY', EXPERIMENT_ANSWER .. id, 'w:' .. served[index + 2], served[index + 3])
   end
 end
 
@@ -317,7 +340,7 @@ local function count_exposures(queue, id, ended)
   local counting, cost = counting_by_epoch[first[1]], tonumber(ended.cost or 0)
   local micro_usd = math.floor(cost / 1000)
   local answer = EXPERIMENT_ANSWER .. id
-  if ended.time and counting.has_scores then
+  if ended.time and #counting.scores > 0 then
     redis.call('HSET', answer, 'exposure', table.concat({ unpack(first, 1, 6) }, ' '))
     redis.call('EXPIRE', answer, whole(ended.scored_within))
   end
@@ -333,9 +356,10 @@ local function count_exposures(queue, id, ended)
       sums.squares, paid > 0 and micro_usd * micro_usd or 0,
     })
     if ended.answer then
-      deliver(its_counting, sums.exposed, ended.answer, sums.n)
+      deliver(its_counting, sums.exposed[2], { ended.answer, sums.exposed[4], sums.exposed[3], sums.n }, 1, 4)
     end
   end
+  add_gathered()
   if ended.time then
     local slow = counting.slow_answer and ended.time > counting.slow_answer and 1 or 0
     add_both(counting.base .. first[2] .. ':answers', first[3], first[4], {
