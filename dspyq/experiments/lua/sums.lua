@@ -15,7 +15,7 @@
 -- '<program>:<epoch>:unscored' is a hash, '<arm> <reason> <score>' to a number of answers; the score is * where none of the
 -- answer's was counted.
 local FIELDS_OF_CALLS, SQUARES_OF_CALLS = 7, 2
-local VALUES_AT_ONCE = 1000
+local VALUES_AT_ONCE, BITS_OF_A_COUNTER = 1000, 64
 
 local function split(text)
   local words = {}
@@ -144,8 +144,8 @@ local function end_waiting(program, id)
   return #exposed == 6 and exposed or nil
 end
 
--- Adds to counters of an array: pairs of '#<number>' and an amount, in a list from the first to the last. One command for
--- many costs a fifth of one for each.
+-- Adds to counters of an array: pairs of a counter's place, as BITFIELD has it, and an amount, in a list from the first to
+-- the last. One command for many costs a fifth of one for each.
 local function add_pairs(array, amounts, first, last)
   local command, at = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }, 4
   for index = first, last, 2 do
@@ -185,59 +185,61 @@ local gathered
 
 local function sums_of(array)
   gathered = gathered or {}
-  gathered[array] = gathered[array] or {}
-  return gathered[array]
+  local sums = gathered[array] or {}
+  gathered[array] = sums
+  return sums
 end
 
 local function add_gathered()
   for array, sums in pairs(gathered or {}) do
-    local amounts = {}
+    local amounts, at = {}, 0
     for counter, amount in pairs(sums) do
-      local at = #amounts
-      amounts[at + 1], amounts[at + 2] = '#' .. counter, amount
+      amounts[at + 1], amounts[at + 2] = counter * BITS_OF_A_COUNTER, amount -- as text each would cost as much as its sum
+      at = at + 2
     end
-    for first = 1, #amounts, VALUES_AT_ONCE do
-      add_pairs(array, amounts, first, math.min(first + VALUES_AT_ONCE - 1, #amounts))
+    for first = 1, at, VALUES_AT_ONCE do
+      add_pairs(array, amounts, first, math.min(first + VALUES_AT_ONCE - 1, at))
     end
   end
   gathered = nil
 end
 
--- The scores of an answer, in the order of the settings, false for those that are not known; nil where none of it counts.
+-- The scores of an answer, in the order of the settings, behind its exposure; false for what it does not have.
 local function scores_of(counting, id)
-  if #counting.scores == 0 then
-    return nil
+  local reading = counting.reading
+  if not reading then
+    reading = { 'HMGET', '', 'exposure' }
+    for index, name in ipairs(counting.scores) do
+      reading[index + 3] = 's:' .. name
+    end
+    counting.reading = reading
   end
-  local reading = { 'HMGET', EXPERIMENT_ANSWER .. id, 'exposure' }
-  for index, name in ipairs(counting.scores) do
-    reading[index + 3] = 's:' .. name
-  end
-  local held = redis.call(unpack(reading))
-  return table.remove(held, 1) and held or nil
+  reading[2] = EXPERIMENT_ANSWER .. id
+  return redis.call(unpack(reading))
 end
 
 -- Adds calls that an answer was served to, and its scores as far as they are known, once add_gathered is called. served: a
 -- list, from the first to the last, of fours: task id and bucket of the question, the same in all; of the unit; calls.
 local function deliver(counting, arm, served, first, last)
-  local id, question, calls = served[first], tonumber(served[first + 1]), 0
+  local id, at_question, calls = served[first], served[first + 1] * 3, 0
   for index = first, last, 4 do
     calls = calls + served[index + 3]
   end
   note_served(counting, id, calls)
-  local is_open = false
-  for position, score in ipairs(scores_of(counting, id) or {}) do
+  local scores, is_open = #counting.scores > 0 and scores_of(counting, id) or {}, false
+  for position, name in ipairs(scores[1] and counting.scores or {}) do
+    local score = scores[position + 1]
     if score then
-      local array, part = counting.base .. arm .. ':delivered:' .. counting.scores[position], math.floor(score / 100)
+      local array, part = counting.base .. arm .. ':delivered:' .. name, math.floor(score / 100)
       local by_unit, by_question = sums_of(array .. ':u'), sums_of(array .. ':q')
       for index = first, last, 4 do
         local at, its_calls = served[index + 2] * 2, served[index + 3]
         by_unit[at] = (by_unit[at] or 0) + its_calls
         by_unit[at + 1] = (by_unit[at + 1] or 0) + its_calls * score
       end
-      local at = question * 3
-      by_question[at] = (by_question[at] or 0) + calls
-      by_question[at + 1] = (by_question[at + 1] or 0) + calls * score
-      by_question[at + 2] = (by_question[at + 2] or 0) + calls * part * part
+      by_question[at_question] = (by_question[at_question] or 0) + calls
+      by_question[at_question + 1] = (by_question[at_question + 1] or 0) + calls * score
+      by_question[at_question + 2] = (by_question[at_question + 2] or 0) + calls * part * part
     end
     is_open = is_open or not score
   end
