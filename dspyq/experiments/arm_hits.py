@@ -17,8 +17,9 @@ _BY_UNIT, _BY_QUESTION = CALL_FIELDS
 _WAITED, _SLOW = CALL_COUNTERS["call.waited"], CALL_COUNTERS["call.slow_wait"]
 #: Units and answers held while Redis does not answer; calls of further units are dropped, of all arms alike.
 _MOST_HELD = 100_000
-#: Values of one script: it takes Redis a few milliseconds.
-_MOST_VALUES = 4_000
+#: Values of one script, which takes Redis a few milliseconds; those of answers that were served take twice as long.
+_MOST_VALUES = 8_000
+_WEIGHT_OF_SERVED = 2
 #: Whole pairs and fours; of a unit's cell, a script makes four values of a command, and Lua has room for 8,000.
 _MOST_VALUES_OF_A_PART = 1_000
 
@@ -142,10 +143,13 @@ def _in_parts(kind: str, arm: str, day: int, values: Iterable[str | int]) -> Ite
 def in_scripts(parts: Iterable[CountedPart]) -> Iterator[list[str | int]]:
     """Yield the arguments of scripts, each with as many parts as one may take."""
     together: list[str | int] = []
+    weight = 0
     for kind, arm, day, values in parts:
-        if together and len(together) + len(values) > _MOST_VALUES:
+        own = len(values) * (_WEIGHT_OF_SERVED if kind == "served" else 1)
+        if together and weight + own > _MOST_VALUES:
             yield together
-            together = []
+            together, weight = [], 0
         together += (kind, arm, day, len(values), *values)
+        weight += own
     if together:
         yield together
