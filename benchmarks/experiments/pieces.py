@@ -75,17 +75,18 @@ def run(pieces: Sequence[Piece], *, at_once: int) -> list[Figure]:
         waiting = {pool.submit(_measured, piece): index for index, piece in enumerate(pieces)}
         for number, future in enumerate(as_completed(waiting), start=1):
             index = waiting[future]
-            figures, seconds = future.result()
-            found[index] = figures
-            failed = [each.measured for each in figures if each.is_met is False]
-            verdict = f", NOT MET: {'; '.join(failed)}" if failed else ""
+            found[index], seconds = future.result()
             since = time.monotonic() - started
-            progress.print(
-                f"{since:5.0f} s  {number} of {len(pieces)}: {pieces[index].name} took {seconds:.0f} s{verdict}",
-                highlight=False,
-                markup=False,
-            )
+            ended = f"{since:5.0f} s  {number} of {len(pieces)}: {pieces[index].name} ({seconds:.0f} s)"
+            lines = [f"         {_line(each)}" for each in found[index]]
+            progress.print("\n".join([ended, *lines]), highlight=False, markup=False, soft_wrap=True)
     return [figure for index in sorted(found) for figure in found[index]]
+
+
+def _line(figure: Figure) -> str:
+    measured, value, bound, _, _ = figure.cells()
+    required = f" ({bound}{'' if figure.is_met else ', NOT MET'})" if bound else ""
+    return f"{measured}: {value}{required}"
 
 
 def _measured(piece: Piece) -> tuple[list[Figure], float]:
