@@ -215,12 +215,18 @@ def simulate(
 
     Example: `dspyq experiment simulate qa --calls-per-day 4000 --baseline 0.71`
     """
-    from dspyq.cli.experiment_simulation import Assumptions, plan_as_json, print_plan, simulate_plan
+    from dspyq.cli.experiment_simulation import (
+        Assumptions,
+        fault_of_baseline,
+        plan_as_json,
+        print_plan,
+        simulate_plan,
+    )
 
     table = administration.plan_of(_program(program)).table
     assumed = Assumptions(calls_per_day, baseline, deviation, questions, zipf, calls_per_unit, correlation)
-    if baseline == 0:
-        raise typer.BadParameter("state a baseline above 0", param_hint="--baseline")
+    if fault := fault_of_baseline(table, assumed):
+        raise typer.BadParameter(fault, param_hint="--baseline")
     plan = simulate_plan(table, assumed)
     if as_json:
         print_json({"experiment": table["name"], **plan_as_json(plan, assumed)})
@@ -283,7 +289,8 @@ def _print_change(state: ExperimentState, *, as_json: bool) -> None:
         killed = f", {', '.join(state.killed)} killed" if state.killed else ""
         console.print(
             f"{state.program}: {state.name} is {state.status}, coverage {state.coverage:.2%}, "
-            f"others get {state.serve}{killed} (version {state.version})"
+            f"others get {state.serve}{killed} (version {state.version})",
+            highlight=False,
         )
 
 

@@ -60,6 +60,21 @@ class SimulatedPlan:
     without_effect: tuple[Chance, ...]
 
 
+def fault_of_baseline(table: Mapping[str, Any], assumed: Assumptions) -> str | None:
+    """Return why no plan can be simulated with this baseline; None where one can."""
+    primary, span = table["primary"], _span(table)
+    if span is None:
+        return None if assumed.baseline > 0 else f"the baseline of {primary} is above 0"
+    low, high = span
+    if not low <= assumed.baseline <= high:
+        return f"{primary} is {low:g} to {high:g}, and so is its baseline"
+    if assumed.deviation is None and assumed.baseline in span:
+        return f"with every row at {assumed.baseline:g} there is no spread: pass --deviation"
+    if primary_effect(table)[0] == "logarithm" and assumed.baseline <= 0:
+        return f"a least effect that is a share needs a baseline above 0, not {assumed.baseline:g}"
+    return None
+
+
 def simulate_plan(table: Mapping[str, Any], assumed: Assumptions, *, paths: int = 2000, seed: int = 1) -> SimulatedPlan:
     """Return what a plan needs.
 
@@ -91,13 +106,16 @@ def _row_variance(table: Mapping[str, Any], assumed: Assumptions) -> float:
     """Return the variance of a row: as assumed, of a yes or no, or of one as spread as its mean."""
     if assumed.deviation is not None:
         return assumed.deviation**2
-    span = range_of(table["primary"], table)
-    if is_always_yes_or_no(table["primary"]):
-        span = (0.0, 1.0)
+    span = _span(table)
     if span is None:
         return assumed.baseline**2
     low, high = span
     return max(0.0, (assumed.baseline - low) * (high - assumed.baseline))  # the most for this mean
+
+
+def _span(table: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the range of the primary metric's rows; None where they have none."""
+    return (0.0, 1.0) if is_always_yes_or_no(table["primary"]) else range_of(table["primary"], table)
 
 
 def _days(ramp: Sequence[Mapping[str, Any]], calls: float, calls_per_day: float) -> float:
@@ -116,12 +134,14 @@ def _days(ramp: Sequence[Mapping[str, Any]], calls: float, calls_per_day: float)
 def print_plan(plan: SimulatedPlan, table: Mapping[str, Any]) -> None:
     """Print a plan's needs."""
     effect = table["minimum_effect"] if isinstance(table["minimum_effect"], str) else f"{table['minimum_effect']:g}"
-    console.print(f"{table['name']}: {table['primary']}, least effect {effect}, {len(table['arms'])} arms")
+    arms = len(table["arms"])
+    console.print(f"{table['name']}: {table['primary']}, least effect {effect}, {arms} arms", highlight=False)
     if plan.calls is None:
-        console.print(f"It needs {plan.rows:,} answers: more than there are questions. Set draws, or a larger effect")
+        needs = f"{plan.rows:,} answers: more than there are questions. Set draws, or a larger effect"
     else:
         time = "" if plan.days is None else f", {days_text(plan.days)} by the ramp"
-        console.print(f"It needs {plan.rows:,} rows for 80 % power: {plan.calls:,} counted calls{time}")
+        needs = f"{plan.rows:,} rows for 80 % power: {plan.calls:,} counted calls{time}"
+    console.print(f"It needs {needs}", highlight=False)
     rows = [
         [f"{one.share:.0%}", f"{one.found:.0%}", f"{one.settled:.0%}", f"{none.found:.1%}", f"{none.settled:.0%}"]
         for one, none in zip(plan.found, plan.without_effect, strict=True)

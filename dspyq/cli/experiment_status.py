@@ -47,11 +47,11 @@ def print_standing(standing: Standing, *, file: str) -> None:
         f"{split} by {by}",
         f"plan {state.plan_sha256[:_SHA_CHARACTERS]}" + ("" if file == "as planned" else f" ({file})"),
     ]
-    console.print(" · ".join(parts))
+    console.print(" · ".join(parts), highlight=False)
     for arm in state.arms[1:]:
         _print_challenger(standing, arm)
     for line in _closing_lines(standing):
-        console.print(line)
+        console.print(line, highlight=False)
 
 
 def standing_as_json(standing: Standing) -> dict[str, Any]:
@@ -143,6 +143,9 @@ def _closing_lines(standing: Standing) -> Iterator[str]:
     state, look = standing.state, standing.look
     if standing.refusals:
         yield f"Not counted: {', '.join(f'{number:,} {reason}' for reason, number in standing.refusals.items())}"
+    for arm, unscored in look.unscored.items():
+        counts = ", ".join(f"{number:,} {name.replace('*', 'all', 1)}" for name, number in unscored.items())
+        yield f"{arm}: scores that its answers lack: {counts}"
     for arm, found in look.challengers.items():
         yield f"{arm}: {found.outcome}: {found.because}{_advice(found)}"
         needed = standing.needed.get(arm)

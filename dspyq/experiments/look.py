@@ -6,7 +6,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
@@ -134,6 +134,8 @@ class Look:
         dropped: Calls by arm that were not counted, because too many waited for one run.
         challengers: By name.
         has_lost_counts: Whether an arm had fewer counts than at an earlier look, at this look or before.
+        unscored: Scores that computed answers of an arm do not have, by arm, and by ``<score> <reason>``; the score is
+            ``*`` where an answer has none.
     """
 
     number: int
@@ -149,6 +151,7 @@ class Look:
     dropped: dict[str, int]
     challengers: dict[str, ChallengerFindings]
     has_lost_counts: bool = False
+    unscored: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def dump(self) -> bytes:
         """Return it as JSON; numbers have seven digits, and what is infinite is null."""

@@ -119,9 +119,14 @@ def look_at(
         dropped={arm: reading.dropped for arm, reading in readings.items()},
         challengers=findings,
         has_lost_counts=has_lost_counts,
+        unscored={arm: _by_name(reading.unscored) for arm, reading in readings.items() if reading.unscored},
     )
     tracks = {arm: looks[arm].tracks for arm in challengers}
     return LookedAt(look, Tracks(look.number, ratio, tracks, counted, has_lost_counts))
+
+
+def _by_name(unscored: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    return {f"{score} {reason}": number for (score, reason), number in sorted(unscored.items())}
 
 
 def _is_less(counted: Mapping[str, tuple[int, ...]], before: Mapping[str, tuple[int, ...]]) -> bool:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dspyq.cli.experiment_simulation import Assumptions, simulate_plan
+from dspyq.cli.experiment_simulation import Assumptions, fault_of_baseline, simulate_plan
 from dspyq.config.experiments import Experiment
 from tests.support.experiments import TABLE, with_experiment
 
@@ -57,6 +57,24 @@ def test_answers_behind_a_cache_need_more_calls_than_answers_or_never_come():
     )
     assert many.calls > 2 * many.rows
     assert (few.calls, few.days) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("primary", "baseline", "deviation", "fault"),
+    [
+        ("call.failed", 1.2, None, "call.failed is 0 to 1, and so is its baseline"),
+        ("call.failed", 0.0, None, "with every row at 0 there is no spread"),
+        ("call.failed", 0.0, 0.1, None),
+        ("answer.cost", 0.0, 0.1, "the baseline of answer.cost is above 0"),
+        ("answer.mood", 0.0, None, None),
+        ("answer.mood", -1.1, 0.5, "answer.mood is -1 to 1"),
+    ],
+)
+def test_a_baseline_that_no_mean_can_be_is_refused(primary, baseline, deviation, fault):
+    scores = {"mood": {"scorer": "quality:mood", "low": -1, "high": 1}}
+    stated = table(primary=primary, minimum_effect="5 %" if primary == "answer.cost" else 0.02, scores=scores)
+    found = fault_of_baseline(stated, Assumptions(1000, baseline, deviation))
+    assert (found is None) if fault is None else found.startswith(fault)
 
 
 def test_the_command_shows_what_the_file_states(dspyq, settings_file):

@@ -10,7 +10,7 @@ import pytest
 from dspyq.experiments import administration
 from dspyq.experiments.looks_store import read_points
 from dspyq.experiments.status import status
-from dspyq.store.keys import experiment_refused_key
+from dspyq.store.keys import experiment_refused_key, experiment_sums_key
 from tests.support.experiment_traffic import Traffic
 from tests.support.experiments import with_experiment
 
@@ -55,6 +55,14 @@ def test_the_screen_shows_figures_interval_evidence_verdict_and_what_is_needed(r
     assert "of the planned information; the rest takes some" in shown
     assert "Next: coverage 100\u00a0% in" in shown
     assert "No worker has looked yet" in shown
+
+
+def test_scores_that_answers_lack_are_shown_by_arm_and_reason(run, screen, client):
+    base = experiment_sums_key("qa", run.epoch)
+    client.hset(base + "unscored", mapping={"control failed grounded": 1200, "control dropped *": 3})
+    shown = screen()
+    assert "control: scores that its answers lack: 3 all dropped, 1,200 grounded failed" in shown
+    assert json.loads(screen("--json"))[0]["look"]["unscored"] == {"control": {"* dropped": 3, "grounded failed": 1200}}
 
 
 def test_without_calls_it_is_too_early(run, screen):
