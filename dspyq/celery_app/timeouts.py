@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import redis
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -12,6 +13,9 @@ from dspyq.config.settings import get_settings
 from dspyq.core.runtime import bound
 from dspyq.delivery.waits import why_it_waits
 from dspyq.store.clients import jobs_client
+
+if TYPE_CHECKING:
+    from dspyq.config.schema import Settings
 
 #: A shorter wait is a poll, and its error costs no round trip.
 _EXPLAINED_SECONDS = 2.0
@@ -40,9 +44,10 @@ def _explained(text: str, task_id: str, timeout_seconds: float, *, of: str = "")
     if timeout_seconds < _EXPLAINED_SECONDS:
         return CeleryTimeoutError(text)
     reasons: list[str] = []
+    client, settings = jobs_client(), get_settings()  # here: the thread may outlive them, and makes none of its own
 
     def look() -> None:
-        reasons.append(_reason(task_id))
+        reasons.append(_reason(client, settings, task_id))
 
     looking = threading.Thread(target=bound(look), name="dspyq-why", daemon=True)
     looking.start()
@@ -50,9 +55,9 @@ def _explained(text: str, task_id: str, timeout_seconds: float, *, of: str = "")
     return CeleryTimeoutError(f"{text}: {of}{reasons[0] if reasons else 'Redis does not answer'}")
 
 
-def _reason(task_id: str) -> str:
+def _reason(client: redis.Redis, settings: Settings, task_id: str) -> str:
     try:
-        queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
+        queue, why = why_it_waits(client, settings, task_id)
     except redis.RedisError as error:
         return f"Redis does not answer ({type(error).__name__})"
     return why or f"it waits for its turn in {queue}"
