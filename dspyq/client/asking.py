@@ -35,7 +35,7 @@ from dspyq.prediction.enrolment import ANY_STATE
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
-from dspyq.streaming.joining import want_stream
+from dspyq.streaming.joining import want_streams
 from dspyq.tracing.propagation import note_shared
 from dspyq.tracing.tracing import process_tracing
 
@@ -141,8 +141,8 @@ class QueueAsker:
                 request = _enrolled_again(request, claim)
             else:
                 raise _changes_too_often(request)
-            if request.is_streamed and claim.verdict in {"join", "urge"}:
-                want_stream(claim.task_id)
+            if request.is_streamed:
+                want_streams(_joined([request], [claim]))
         process_calls().count_claim(claim.verdict, request.variant.model.name)
         return _handle(request.noted(task_id), claim, asked_at)
 
@@ -175,6 +175,7 @@ class QueueAsker:
             wanted = [requests[index] for index in missed]
             with redis_errors("ask for the predictions"):
                 wanted, claims = _claim_many(wanted, [task_ids[index] for index in missed], priority)
+                want_streams(_joined(wanted, claims))
             calls = Counter(
                 (claim.verdict, request.variant.model.name) for claim, request in zip(claims, wanted, strict=True)
             )
@@ -202,6 +203,15 @@ def _claim_many(
         for index, claim in zip(stale, again, strict=True):
             claims[index] = claim
     raise _changes_too_often(requests[0])
+
+
+def _joined(requests: Sequence[Request], claims: Sequence[Claim]) -> list[str]:
+    """Return the tasks whose text is to be streamed for callers that joined them."""
+    return [
+        claim.task_id
+        for request, claim in zip(requests, claims, strict=True)
+        if request.is_streamed and claim.verdict in {"join", "urge"}
+    ]
 
 
 def _enrolled_by_the_latest(request: Request) -> Request:

@@ -240,13 +240,14 @@ class Bulk:
         """
         claims: list[Claim | None] = [None] * len(rows)
         tried: list[int] = []
-        alike: dict[tuple[str, str], list[int]] = {}
+        alike: dict[tuple[str, str, bool], list[int]] = {}
         for index, row in enumerate(rows):
             if row.request.exposure is None:  # each of the others is counted by itself
-                alike.setdefault((row.request.queue, row.request.seen), []).append(index)
+                kind = row.request.queue, row.request.seen, row.request.is_streamed
+                alike.setdefault(kind, []).append(index)
 
         def questions() -> Iterator[NewQuestions]:
-            for (queue, seen), indexes in alike.items():
+            for (queue, seen, _), indexes in alike.items():
                 template = find_template(rows[indexes[0]], priority) if self._expects_new.get(queue, True) else None
                 if template is not None:
                     tried.extend(indexes)

@@ -161,11 +161,11 @@ def _make_jobs(outgoing: Sequence[Outgoing], priority: int) -> list[QueuedJob] |
     """Return the jobs; None if Celery must make each message itself."""
     if not (_are_messages_alike_now() and _do_settings_allow_templates()):
         return None
-    templates: dict[tuple[str, str], MessageTemplate] = {}
+    templates: dict[tuple[str, str, int, bool], MessageTemplate] = {}
     jobs = []
     try:
         for each in outgoing:
-            kind = each.request.queue, each.request.scope
+            kind = _kind(each, priority)
             template = templates.get(kind)
             if template is None:
                 template = templates[kind] = _make_template(each, priority)

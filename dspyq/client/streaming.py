@@ -104,13 +104,17 @@ class Listener:
     Args:
         job: The handle.
         wake: Called from any thread when there is something to take.
+        is_sent: As of ``Waiter.add``; the handle's own where left out.
+
+    Attributes:
+        position: The place in the log up to which it was taken.
     """
 
-    def __init__(self, job: _Job, wake: Callable[[], object]) -> None:
+    def __init__(self, job: _Job, wake: Callable[[], object], *, is_sent: bool | None = None) -> None:
         self._job = job
         self._wake = wake
         self._view = ListenerView()
-        self._position = 0
+        self.position = 0
         self._payload: bytes | None = None
         self._was_known: bool = job.is_known
         self._is_answered: bool = self._was_known
@@ -119,7 +123,9 @@ class Listener:
         with job.runtime.active():
             self._waiter = process_waiter()
             self._log = self._waiter.streams.follow(job.id, wake)
-            self._waiter.add(job.id, self._receive, is_sent=job.is_sent, asked_at=job.asked_at)
+            self._waiter.add(
+                job.id, self._receive, is_sent=job.is_sent if is_sent is None else is_sent, asked_at=job.asked_at
+            )
             self._waiter.wake_up()
 
     @property
@@ -134,12 +140,12 @@ class Listener:
         has_answer = self._payload is not None and self._log.is_read  # looked at first: the log is whole by then
         chunks: list[Chunk] = []
         try:
-            for frame, end in read_entries(self._job.id, self._log.content, self._position):
-                self._position = end
+            for frame, end in read_entries(self._job.id, self._log.content, self.position):
+                self.position = end
                 chunks += self._view.chunks_of(frame, end)
         except (UnreadableContent, ValueError, TypeError, LookupError) as error:
             tolerate("stream", error)  # its texts come with the answer
-            self._position = len(self._log.content)
+            self.position = len(self._log.content)
         self._is_answered = has_answer
         return chunks
 

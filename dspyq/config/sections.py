@@ -188,6 +188,8 @@ class ServeSection(Table):
         keep_alive_seconds: How long a connection without a request stays open.
         on_hangup: What becomes of the prediction of a client that hangs up while it waits: it goes on, ``finish``, or
             is withdrawn, ``cancel``.
+        hangup_seconds: How long the client of a stream that it asked for may be gone before its call is withdrawn.
+        heartbeat_seconds: Time between two signs of life in a stream in which nothing else comes.
         drain_seconds: How long a server that is to end still accepts connections, while ``/readyz`` is 503.
         cors_origins: Origins whose pages may ask, as in ``https://app.example.com``; each is written out.
         trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count.
@@ -209,6 +211,8 @@ class ServeSection(Table):
     body_seconds: PositiveFloat = 10.0
     keep_alive_seconds: PositiveFloat = 60.0
     on_hangup: Literal["finish", "cancel"] = "finish"
+    hangup_seconds: Annotated[float, Field(ge=0)] = 2.0
+    heartbeat_seconds: PositiveFloat = 15.0
     drain_seconds: Annotated[float, Field(ge=0)] = 5.0
     cors_origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = ()
     trusted_proxies: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()

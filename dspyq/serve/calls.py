@@ -15,7 +15,7 @@ from dspyq.serve.problems import FORBIDDEN, MALFORMED, Declined
 from dspyq.serve.values import whole_numbers
 
 OPTIONS = ("variant", "unit", "refresh", "priority")
-_MEMBERS = frozenset({"inputs", *OPTIONS})
+_MEMBERS = frozenset({"inputs", "stream", *OPTIONS})
 
 
 class CallOptions(NamedTuple):
@@ -26,12 +26,14 @@ class CallOptions(NamedTuple):
         unit: What the variant is assigned to; None for the inputs themselves.
         refresh: Whether a cached answer will not do.
         priority: The turn, 0 (most urgent) to 9.
+        streams: Whether the answer is to come as a stream.
     """
 
     variant: str | None
     unit: str | None
     refresh: bool
     priority: int
+    streams: bool = False
 
 
 def check_program(caller: Caller, program: str) -> str:
@@ -68,18 +70,20 @@ def read_options(body: Any, caller: Caller, members: frozenset[str] = _MEMBERS) 
         if name not in members:
             raise InvalidOption(f"there is no member {name[:64]!r}{hint(name, sorted(members))}")
     variant, unit, priority = body.get("variant"), body.get("unit"), body.get("priority")
-    refresh = body.get("refresh", False)
+    refresh, streams = body.get("refresh", False), body.get("stream", False)
     if not isinstance(variant, str | None) or not isinstance(unit, str | None):
         raise InvalidOption("variant and unit are texts")
-    if not isinstance(refresh, bool):
-        raise InvalidOption("refresh is true or false")
+    if not isinstance(refresh, bool) or not isinstance(streams, bool):
+        raise InvalidOption("refresh and stream are true or false")
     if variant is not None:
         caller.check("variant")
         if caller.variants is not None and variant not in caller.variants:
             raise Declined(FORBIDDEN, "the key does not allow this variant")
     if refresh:
         caller.check("refresh")
-    return CallOptions(variant, unit, refresh, _priority(priority, caller))
+    if streams:
+        caller.check("stream")
+    return CallOptions(variant, unit, refresh, _priority(priority, caller), streams)
 
 
 def build_question(inputs: Any, caller: Caller, program: str, options: CallOptions, request_id: str) -> Request:
@@ -100,14 +104,14 @@ def build_question(inputs: Any, caller: Caller, program: str, options: CallOptio
         error = InvalidInputs("inputs are to be an object with the program's input fields")
         error.faults = (("/inputs", "is to be an object"),)
         raise error
-    variant, unit, refresh, _ = options
     try:
         return build_request(
             whole_numbers(program, inputs),
             program=program,
-            variant=variant,
-            unit=unit,
-            refresh=refresh,
+            variant=options.variant,
+            unit=options.unit,
+            refresh=options.refresh,
+            stream=options.streams,
             request_id=request_id,
         )
     except InvalidInputs as error:

@@ -7,13 +7,21 @@ from dspyq.serve.exchange import Exchange
 from dspyq.serve.ids import CallOfPrediction, read_id, write_id
 from dspyq.serve.problems import NOT_FOUND, Declined
 from dspyq.serve.rendering import PublicCall
+from dspyq.serve.stream_tokens import write_token
 
 
 def name_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:
     """Return a call with its public id, and note that for the access log."""
     exchange.prediction = public_id = write_id(call, caller.tenant, exchange.door.signing_key())
     exchange.cache_level = call.cache_level or ""
-    return PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
+    public = PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
+    return public._replace(events_path=events_path(exchange, caller, public))
+
+
+def events_path(exchange: Exchange, caller: Caller, public: PublicCall) -> str:
+    """Return the path of a call's stream, with a token for clients that can send no header."""
+    token = write_token(public.public_id, caller.tenant, exchange.door.signing_key())
+    return f"{public.path}/events?token={token}"
 
 
 def resolve(exchange: Exchange, caller: Caller, public_id: str) -> PublicCall:
@@ -26,4 +34,5 @@ def resolve(exchange: Exchange, caller: Caller, public_id: str) -> PublicCall:
     if call is None:
         raise Declined(NOT_FOUND, "there is no prediction of this id")
     exchange.prediction = public_id
-    return PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
+    public = PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
+    return public._replace(events_path=events_path(exchange, caller, public))

@@ -92,6 +92,16 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
                 "responses": {"200": _content("The prediction", "Prediction"), **_problems(*_ALWAYS, 410)},
             },
         },
+        "/v1/predictions/{prediction}/events": {
+            "parameters": [_ID],
+            "get": {
+                "operationId": "listenToPrediction",
+                "summary": "Get the text of a prediction while it comes, as server-sent events",
+                "tags": ["predictions"],
+                "parameters": [_LAST_EVENT_ID, _AFTER, _TOKEN],
+                "responses": {"200": _EVENTS, **_problems(*_ALWAYS, 410, 422)},
+            },
+        },
         "/v1/programs": {
             "get": {
                 "operationId": "listPrograms",
@@ -139,6 +149,7 @@ def _ask(program: Program, caller: Caller, inputs: JsonObject) -> JsonObject:
         for name, operation in _LINKS.items()
     }
     answered = _content("The answer", own) | {"links": links}
+    answered["content"] |= _EVENTS["content"]
     accepted = _content("The answer will be at its Location", own) | {
         "headers": {
             "Location": {"schema": {"type": "string"}, "description": "The path of the prediction"},
@@ -173,6 +184,8 @@ def _body(program: Program, caller: Caller, inputs: JsonObject) -> JsonObject:
     }
     if "refresh" in caller.can:
         properties["refresh"] = {"type": "boolean", "default": False, "description": "Whether to compute it anew"}
+    if "stream" in caller.can:
+        properties["stream"] = {"type": "boolean", "default": False, "description": "Whether the answer is a stream"}
     properties["priority"] = {
         "type": ["integer", "null"],
         "minimum": caller.most_urgent,
@@ -229,6 +242,7 @@ _LINKS = {
     "lookAtPrediction": "lookAtPrediction",
     "cancelPrediction": "cancelPrediction",
     "deletePrediction": "deletePrediction",
+    "listenToPrediction": "listenToPrediction",
 }
 _ID = {
     "name": "prediction",
@@ -242,6 +256,28 @@ _WAIT = {
     "in": "query",
     "schema": {"type": "integer", "minimum": 0},
     "description": "How many seconds to wait for the answer",
+}
+_EVENTS: JsonObject = {
+    "description": "The stream: events status, delta, reset, and at the end completed, failed, cancelled or reconnect",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "schema": {"type": "string", "pattern": "^[0-9]{0,12}$"},
+    "description": "The id of the last event that the client has: the stream goes on behind it",
+}
+_AFTER = {
+    "name": "after",
+    "in": "query",
+    "schema": {"type": "string", "pattern": "^[0-9]{0,12}$"},
+    "description": "The same, for clients that cannot send the header",
+}
+_TOKEN = {
+    "name": "token",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "The token of `urls.events`, in place of a key",
 }
 _PREFER = {
     "name": "Prefer",

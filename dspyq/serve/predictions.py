@@ -24,6 +24,7 @@ from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
 from dspyq.serve.calls import build_question, check_program, most_bytes_of, read_options
 from dspyq.serve.edge import recognized
+from dspyq.serve.events import reply_events
 from dspyq.serve.exchange import Exchange, Headers, exchange_of
 from dspyq.serve.idempotency import idempotency_key, note_prediction, remember
 from dspyq.serve.ids import CallOfPrediction
@@ -35,6 +36,7 @@ from dspyq.serve.rendering import PublicCall
 from dspyq.serve.resources import RETRY_LATER, state_unfinished
 from dspyq.tracing.propagation import request_context
 
+_EVENTS = b"text/event-stream"
 _REPLAYED = (b"idempotent-replayed", b"true")
 
 
@@ -48,6 +50,7 @@ class Posted(NamedTuple):
         priority: Its turn.
         wait_seconds: How long its caller waits for the answer.
         headers: Headers of the response.
+        streams: Whether the answer is to come as a stream.
     """
 
     caller: Caller
@@ -56,6 +59,7 @@ class Posted(NamedTuple):
     priority: int
     wait_seconds: float
     headers: Headers
+    streams: bool = False
 
 
 class AskForPrediction:
@@ -81,15 +85,21 @@ async def _read(exchange: Exchange) -> Posted:
     body = await read_json_text(exchange, most_bytes_of(exchange, program))
     value = parse_json(body)
     options = read_options(value, caller)
+    if not options.streams and _EVENTS in exchange.headers.get(b"accept", b""):
+        caller.check("stream")
+        options = options._replace(streams=True)
     preference = read_prefer(exchange.headers.get(b"prefer"), exchange.door.serve.wait_seconds)
     request = build_question(value.get("inputs"), caller, program, options, exchange.request_id)
     headers: Headers = [(b"preference-applied", preference.applied.encode())] if preference.applied else []
-    return Posted(caller, body, request, options.priority, preference.seconds, headers)
+    return Posted(caller, body, request, options.priority, preference.seconds, headers, options.streams)
 
 
 async def _reply_from_memory(exchange: Exchange, posted: Posted, found: PredictionResult) -> None:
     """Answer with what this process's memory has, without rebuilding values that go out as JSON again."""
     public = name_call(exchange, posted.caller, _call_of(found, process_task_ids().make()))
+    if posted.streams:
+        await reply_events(exchange, public, posted.caller, found)
+        return
     request = found.request or posted.request
     meta = read_meta(found.payload or b"")
     stored = meta["result"]
@@ -163,7 +173,10 @@ _TRACE = (b"traceparent", b"tracestate")
 
 
 async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall, handle: PredictionResult) -> None:
-    """Answer with a result, or with the place where it will be if it does not come in time."""
+    """Answer with a result, or with the place where it will be if it does not come in time; or with its stream."""
+    if posted.streams:
+        await reply_events(exchange, public, posted.caller, handle)
+        return
     if await _has_answer(exchange, handle, posted.wait_seconds):
         await _reply_answered(exchange, public, handle, posted.headers)
         return

@@ -22,11 +22,13 @@ class PublicCall(NamedTuple):
         call: The call.
         public_id: Its public id.
         path: The path of its resource.
+        events_path: The path of its stream, with a token.
     """
 
     call: CallOfPrediction
     public_id: str
     path: str
+    events_path: str = ""
 
 
 def succeeded(public: PublicCall, outputs: Mapping[str, Any], metadata: Metadata) -> dict[str, Any]:
@@ -92,10 +94,10 @@ def failed(public: PublicCall, problem: Mapping[str, Any], queue: str) -> dict[s
 def _prediction(
     public: PublicCall, status: PredictionStatus, program: str | None, variant: str | None
 ) -> dict[str, Any]:
-    call, public_id, path = public
+    call, path = public.call, public.path
     created_at = datetime.fromtimestamp(call.created_ms / 1000, UTC)
     return {
-        "id": public_id,
+        "id": public.public_id,
         "object": "prediction",
         "status": status,
         "program": program,
@@ -104,5 +106,5 @@ def _prediction(
         "outputs": None,
         "metadata": None,
         "error": None,
-        "urls": {"self": path, "cancel": f"{path}/cancel"},
+        "urls": {"self": path, "cancel": f"{path}/cancel", "events": public.events_path},
     }

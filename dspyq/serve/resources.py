@@ -70,6 +70,7 @@ async def reply_standing(exchange: Exchange, public: PublicCall, standing: CallS
     if shown["status"] not in rendering.TERMINAL:
         await exchange.reply_json(200, shown, [RETRY_LATER])
         return
+    shown["urls"]["events"] = f"{public.path}/events"  # without a token, which would be another each time
     body = orjson.dumps(shown)
     tag = b'"%b"' % blake3(body).hexdigest(length=16).encode()
     if tag in exchange.headers.get(b"if-none-match", b""):

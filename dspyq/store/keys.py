@@ -79,6 +79,7 @@ KEY_KINDS = (
     KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
     KeyKind("SERVE_SECRET", "serve-secret", "spine"),
     KeyKind("SERVE_CALL", "serve-call:", "spine"),
+    KeyKind("SERVE_STREAM", "serve-stream:", "spine"),
     KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "spine"),
     KeyKind("RESULT", "celery-task-meta-", "spine", ""),
     KeyKind("CHORD", "celery-taskset-meta-", "spine", ""),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dspyq.core.runtime import per_runtime
 from dspyq.store.clients import jobs_client
-from dspyq.store.scripts import Script, load_script
+from dspyq.store.scripts import Script, load_script, run_together
 
 
-def want_stream(task_id: str) -> None:
-    """Turn the stream of a task's next run on, for a caller that joined it; a run under way stays as it is.
+def want_streams(task_ids: Iterable[str]) -> None:
+    """Turn the streams of tasks' next runs on, for callers that joined them; a run under way stays as it is.
 
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    _script()(id=task_id)
+    if steps := [_script().step(int, id=task_id) for task_id in task_ids]:
+        run_together(jobs_client(), steps)
 
 
 @per_runtime

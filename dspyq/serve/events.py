@@ -1,0 +1,258 @@
+"""Streams of predictions as server-sent events: ``GET /v1/predictions/{prediction}/events``, and streamed POSTs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+from celery.exceptions import TaskRevokedError
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dspyq.client.asking import process_asker
+from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.result import PredictionResult
+from dspyq.client.streaming import Listener
+from dspyq.errors import DspyqError, InvalidOption
+from dspyq.serve import interest, rendering
+from dspyq.serve.callers import Caller
+from dspyq.serve.edge import recognized
+from dspyq.serve.exchange import Exchange, Headers, exchange_of
+from dspyq.serve.ids import CallOfPrediction
+from dspyq.serve.lookup import look_up, read_answer
+from dspyq.serve.naming import events_path, resolve
+from dspyq.serve.problems import GONE, NOT_FOUND, UNAUTHENTICATED, Declined, problem_of
+from dspyq.serve.rendering import PublicCall
+from dspyq.serve.stream_tokens import read_token
+from dspyq.streaming.chunks import Chunk
+
+_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep events until its buffer is full
+]
+_RETRY = b"retry: 2000\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+class ListenToPrediction:
+    """``GET /v1/predictions/{prediction}/events``: from the start of its text on, or from a place in it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        del receive, send
+        exchange = exchange_of(scope)
+        public_id = scope["path_params"]["prediction"]
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        caller = await _caller(exchange, public_id, query.get("token"))
+        public = resolve(exchange, caller, public_id)
+        after = _read_place(exchange.headers.get(b"last-event-id"), query.get("after"))
+        standing = await off_loop(look_up, public.call)
+        if standing.mark == "gone":
+            raise Declined(NOT_FOUND, "there is no prediction of this id")
+        if standing.payload is None and not standing.has_job and not standing.mark:
+            raise Declined(GONE, "the answer is no longer kept: ask again")
+        with exchange.door.room.admit(standing.queue):
+            owner = "" if standing.mark else await off_loop(interest.take_over, public.call)
+            stream = EventStream(exchange, public, caller)
+            await stream.begin("running" if standing.is_running else "queued")
+            if standing.mark:
+                await stream.end("cancelled", rendering.unfinished(public, "cancelled", standing.queue))
+                return
+            job = process_asker().result(public.call.task_id)
+            await _follow(stream, job, after=after, owner=owner)
+
+
+async def reply_events(exchange: Exchange, public: PublicCall, caller: Caller, job: PredictionResult) -> None:
+    """Answer a request for a prediction with its stream.
+
+    Args:
+        exchange: The request.
+        public: The call.
+        caller: The caller.
+        job: The handle.
+    """
+    owner = "" if job.is_known else await off_loop(interest.begin_interest, public.call)
+    stream = EventStream(exchange, public, caller)
+    await stream.begin("running" if job.is_known else "queued")
+    await _follow(stream, job, after=0, owner=owner)
+
+
+class EventStream:
+    """The events of one response.
+
+    Args:
+        exchange: The request.
+        public: The call.
+        caller: The caller.
+    """
+
+    def __init__(self, exchange: Exchange, public: PublicCall, caller: Caller) -> None:
+        self.exchange = exchange
+        self.public = public
+        self._caller = caller
+
+    async def begin(self, status: str) -> None:
+        """Begin the response with the status of the prediction, and where the stream goes on if it breaks."""
+        await self.exchange.outlet({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await self._send(_RETRY + self._status({"status": status, "id": self.public.public_id}))
+
+    async def send(self, chunks: Iterable[Chunk], after: int) -> None:
+        """Send chunks, those of them that stand behind a place in the log."""
+        text = b"".join(self._event_of(chunk) for chunk in chunks if chunk.offset > after)
+        if text:
+            await self._send(text)
+
+    async def send_rest(self, chunks: Iterable[Chunk]) -> None:
+        """Send the chunks that stand in no log."""
+        await self._send(b"".join(self._event_of(chunk, has_place=False) for chunk in chunks))
+
+    async def beat(self) -> None:
+        """Send a sign of life: proxies close connections that are silent."""
+        await self._send(_HEARTBEAT)
+
+    async def end(self, name: str, data: Any) -> None:
+        """Send the last event."""
+        await self._send(_event(name, data))
+        await self.exchange.outlet({"type": "http.response.body", "body": b""})
+
+    async def _send(self, text: bytes) -> None:
+        await self.exchange.outlet({"type": "http.response.body", "body": text, "more_body": True})
+
+    def _event_of(self, chunk: Chunk, *, has_place: bool = True) -> bytes:
+        place = chunk.offset if has_place else None
+        match chunk.kind:
+            case "delta":
+                return _event("delta", {"field": chunk.field, "text": chunk.text}, place)
+            case "reset":
+                return _event("reset", {"fields": [chunk.field], "why": chunk.text}, place)
+            case "status" if chunk.field == "run":
+                return self._status({"status": chunk.text}, place)
+            case "status":
+                return self._status({"status": chunk.field, "name": chunk.text}, place)
+            case _:
+                return b""  # the prediction itself follows
+
+    def _status(self, data: dict[str, Any], place: int | None = None) -> bytes:
+        """Return a status event, with a new token: an old one may have expired when the client comes back."""
+        return _event("status", data | {"events": events_path(self.exchange, self._caller, self.public)}, place)
+
+
+def _event(name: str, data: Any, place: int | None = None) -> bytes:
+    """Return an event; JSON has no line ends, so that no text can begin another event."""
+    head = b"" if place is None else b"id: %d\n" % place
+    return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), orjson.dumps(data))
+
+
+async def _follow(stream: EventStream, job: PredictionResult, *, after: int, owner: str) -> None:
+    """Send what comes until the answer is there, the client has left, or the server ends."""
+    exchange, call = stream.exchange, stream.public.call
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    listener = Listener(job, lambda: loop.call_soon_threadsafe(news.set), is_sent=True)
+    watching = asyncio.ensure_future(_watch(exchange, news))
+    try:
+        while not watching.done():
+            news.clear()
+            await stream.send(listener.take(), after)
+            if listener.is_answered:
+                await _complete(stream, job, listener, after)
+                _forget(call, owner)
+                return
+            if exchange.door.is_ending:
+                await stream.end("reconnect", {"after": max(after, listener.position)})
+                return
+            await _wait(stream, news)
+    finally:
+        watching.cancel()
+        listener.close()
+    await _hang_up(exchange, call, owner)
+
+
+async def _wait(stream: EventStream, news: asyncio.Event) -> None:
+    """Wait for news, or for the end of the server; send a sign of life where neither comes."""
+    door = stream.exchange.door
+    try:
+        async with asyncio.timeout(door.serve.heartbeat_seconds) as limit:
+            with door.ends_early(limit):
+                await news.wait()
+    except TimeoutError:
+        if not door.is_ending:
+            await stream.beat()
+
+
+async def _complete(stream: EventStream, job: PredictionResult, listener: Listener, after: int) -> None:
+    """Send the rest of the texts, and the outcome."""
+    exchange, public = stream.exchange, stream.public
+    try:
+        rest = list(listener.complete())
+    except TaskRevokedError:
+        await stream.end("cancelled", rendering.unfinished(public, "cancelled", ""))
+        return
+    except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
+        shown = error if isinstance(error, DspyqError) else DspyqError(type(error).__name__)
+        problem = problem_of(shown, shows_errors=exchange.door.serve.show_errors, prediction=public.public_id)
+        await stream.end("failed", problem.stated(exchange.request_id))
+        return
+    if after > listener.position:  # its log has expired: the client has texts that are not known here
+        rest = [*(Chunk("reset", field, "answer") for field in {chunk.field for chunk in rest if chunk.field}), *rest]
+    await stream.send_rest(rest)
+    answer = job.get(disable_sync_subtasks=False)
+    if job.request is None and job.payload is not None:
+        seen = read_answer(public.call, job.payload)
+        answer = answer if seen is None or isinstance(seen, DspyqError) else seen
+    await stream.end("completed", rendering.succeeded(public, answer.to_dict(), answer.metadata))
+
+
+async def _watch(exchange: Exchange, news: asyncio.Event) -> None:
+    """Return when the client has hung up."""
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+    news.set()
+
+
+async def _hang_up(exchange: Exchange, call: CallOfPrediction, owner: str) -> None:
+    """Withdraw the call of a client that has hung up and does not come back."""
+    if owner and not exchange.door.is_ending:
+        await asyncio.sleep(exchange.door.serve.hangup_seconds)
+        await off_loop(interest.withdraw_interest, call, owner)
+
+
+def _forget(call: CallOfPrediction, owner: str) -> None:
+    if owner:
+        soon(lambda: interest.end_interest(call, owner))
+
+
+async def _caller(exchange: Exchange, public_id: str, tokens: list[str] | None) -> Caller:
+    """Return the caller of a request: by the token of the stream, or by its key.
+
+    Raises:
+        Declined: With 401 or 403.
+    """
+    if not tokens:
+        return await recognized(exchange, "stream")
+    tenant = read_token(tokens[-1], public_id, exchange.door.signing_key())
+    if tenant is None:
+        raise Declined(UNAUTHENTICATED, "the token of this stream has expired, or is another stream's")
+    exchange.caller = Caller(tenant=tenant)
+    return exchange.caller
+
+
+def _read_place(header: bytes | None, parameters: list[str] | None) -> int:
+    """Return the place in a log that a client has all before; 0 for none.
+
+    Raises:
+        InvalidOption: If it states none that there can be.
+    """
+    text = header.decode("latin-1") if header else (parameters or [""])[-1]
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_PLACE):
+        raise InvalidOption("Last-Event-ID, or the parameter after, is the id of an event of this stream")
+    return int(text)
+
+
+_LONGEST_PLACE = 12
+ROUTES = [Route("/v1/predictions/{prediction}/events", ListenToPrediction(), methods=["GET"])]
