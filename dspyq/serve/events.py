@@ -58,7 +58,7 @@ class ListenToPrediction:
         with exchange.door.room.admit(standing.queue):
             owner = "" if standing.mark else await off_loop(interest.take_over, public.call)
             stream = EventStream(exchange, public, caller)
-            await stream.begin("running" if standing.is_running else "queued")
+            await stream.begin("running" if standing.is_running else "queued", standing.waits_for)
             if standing.mark:
                 await stream.end("cancelled", rendering.unfinished(public, "cancelled", standing.queue))
                 return
@@ -95,10 +95,16 @@ class EventStream:
         self.public = public
         self._caller = caller
 
-    async def begin(self, status: str) -> None:
-        """Begin the response with the status of the prediction, and where the stream goes on if it breaks."""
+    async def begin(self, status: str, waits_for: str | None = None) -> None:
+        """Begin the response with the status of the prediction, and where the stream goes on if it breaks.
+
+        Args:
+            status: The status.
+            waits_for: The guard that holds it up; None for none.
+        """
+        held = {} if waits_for is None else {"waits_for": waits_for}
         await self.exchange.outlet({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        await self._send(_RETRY + self._status({"status": status, "id": self.public.public_id}))
+        await self._send(_RETRY + self._status({"status": status, "id": self.public.public_id, **held}))
 
     async def send(self, chunks: Iterable[Chunk], after: int) -> None:
         """Send chunks, those of them that stand behind a place in the log."""
