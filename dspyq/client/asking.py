@@ -29,9 +29,9 @@ from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import InputsTooLarge, InvalidOption, RedisUnavailable
 from dspyq.experiments.exposure import Exposure
+from dspyq.experiments.fence import StateChanged
 from dspyq.experiments.known import process_states
 from dspyq.experiments.tally import process_tally
-from dspyq.prediction.enrolment import ANY_STATE
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
@@ -102,14 +102,7 @@ class QueueAsker:
         if OWN_ID_OPTIONS.isdisjoint(options):
             return self._ask_plain(request, options)
         _refuse_eager()
-        options = dict(options)
-        task_id = options.pop("task_id", None)
-        with redis_errors("send the prediction"):
-            request = _enrolled_by_the_latest(request)
-            if task_id is not None:
-                process_claims().prepare_own_id(request, check_task_id(task_id))
-            task_id = task_id or process_task_ids().make()
-            return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
+        return self._ask_with_own_id(request, dict(options))
 
     def ask_many(
         self, requests: Sequence[Request], priority: int, task_ids: Sequence[str] | None = None
@@ -138,13 +131,28 @@ class QueueAsker:
                 claim = self._claim(request, task_id, options)
                 if claim.verdict != "stale":
                     break
-                request = _enrolled_again(request, claim)
+                request = _enrolled_again(request, claim.task_id, claim.result)
             else:
                 raise _changes_too_often(request)
             if request.is_streamed:
                 want_streams(_joined([request], [claim]))
         process_calls().count_claim(claim.verdict, request.variant.model.name)
         return _handle(request.noted(task_id), claim, asked_at)
+
+    def _ask_with_own_id(self, request: Request, options: dict[str, Any]) -> PredictionResult:
+        chosen_id = options.pop("task_id", None)
+        if chosen_id is not None:
+            check_task_id(chosen_id)
+        task_id = chosen_id or process_task_ids().make()
+        with redis_errors("send the prediction"):
+            for _ in range(_MOST_CHANGES):
+                if chosen_id is not None:
+                    process_claims().prepare_own_id(request, task_id)
+                try:
+                    return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
+                except StateChanged as change:
+                    request = _enrolled_again(request, change.version, change.stored)
+        raise _changes_too_often(request)
 
     def _claim(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
         """Claim a question for a task, and send its job where that is its."""
@@ -197,7 +205,8 @@ def _claim_many(
         if not stale:
             return asked, claims
         for index in stale:
-            asked[index] = _enrolled_again(asked[index], claims[index]).noted(task_ids[index])
+            claim = claims[index]
+            asked[index] = _enrolled_again(asked[index], claim.task_id, claim.result).noted(task_ids[index])
         ids = [task_ids[index] for index in stale]
         again = process_bulk().ask([asked[index] for index in stale], ids, priority=priority)
         for index, claim in zip(stale, again, strict=True):
@@ -214,20 +223,12 @@ def _joined(requests: Sequence[Request], claims: Sequence[Claim]) -> list[str]:
     ]
 
 
-def _enrolled_by_the_latest(request: Request) -> Request:
-    """Return a call that no claim checks, with the variant that the latest state gives it."""
-    if request.seen == ANY_STATE:
-        return request
-    process_states().refresh(request.program.name)
-    return enrol_again(request)
-
-
-def _enrolled_again(request: Request, claim: Claim) -> Request:
-    """Return a call with the variant of the state that its claim was refused with."""
+def _enrolled_again(request: Request, version: str, stored: bytes) -> Request:
+    """Return a call with the variant of the state that it was refused with."""
     program, states = request.program.name, process_states()
-    if not claim.task_id:
+    if not version:
         states.forget(program)
-    elif not states.learn(program, claim.task_id, claim.result, instead_of=request.seen):
+    elif not states.learn(program, version, stored, instead_of=request.seen):
         return enrol_again(request, is_by_weight=True)
     return enrol_again(request)
 

@@ -22,6 +22,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.delivery.kept_jobs import jobs_kept
 from dspyq.delivery.leases import process_leases
 from dspyq.delivery.records import BATCH_SIZE, QueuedJob
+from dspyq.experiments.fence import ANY_STATE, sent_under
 from dspyq.prediction.request import Request
 from dspyq.tracing.propagation import publishing, trace_headers
 from dspyq.tracing.tracing import process_tracing
@@ -39,11 +40,16 @@ def publish(
 ) -> PredictionResult:
     """Send a prediction's message, as Celery sends any task's.
 
+    One that has claimed its question was checked against its experiment's state; any other is checked as it is put.
+
     Args:
         outgoing: The prediction.
         options: Celery's own options of the call.
         is_one_of_many: Whether it is sent with others, whose span is its own.
         is_sample: Whether it is made for a template, and kept.
+
+    Raises:
+        StateChanged: If its experiment has another state than the one that gave it its variant; nothing was sent.
     """
     request, task_id, batch, is_claimed = outgoing
     sent: dict[str, Any] = {
@@ -56,7 +62,7 @@ def publish(
         sent[name] = [_with_id(signature) for signature in maybe_list(sent[name])]
     header = request.header(is_claimed=is_claimed, batch=batch).stated()
     span = publishing(request.queue, request_id=request.request_id, task_id=task_id)
-    with nullcontext() if is_one_of_many else span:
+    with nullcontext() if is_one_of_many else span, sent_under(ANY_STATE if is_claimed else request.seen):
         sent["headers"] = {**(sent.get("headers") or {}), **trace_headers(), HEADER: header}
         result: PredictionResult = process_app().send_task(
             TASK_NAME, (), request.inputs, task_id=task_id, queue=request.queue, **sent

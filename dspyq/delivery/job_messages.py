@@ -21,6 +21,7 @@ from dspyq.core.names import HEADER
 from dspyq.delivery.message_body import decode_body
 from dspyq.delivery.records import Delivery, QueuedJob
 from dspyq.delivery.task_run import DeliveryProperties
+from dspyq.experiments.fence import ANY_STATE, state_to_send_under
 from dspyq.store.keys import result_key
 
 #: kombu's marker of a type that JSON lacks.
@@ -44,6 +45,7 @@ def job_of(message: dict[str, Any], queue: str, priority: int) -> QueuedJob:
         input_hash=question,
         is_own_id=is_own_id,
         result_key=result_key(headers["id"]) if is_own_id and get_settings().is_one_redis else "",
+        seen=state_to_send_under() if is_own_id else ANY_STATE,
     )
 
 

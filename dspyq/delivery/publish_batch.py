@@ -20,6 +20,8 @@ class PublishBatch(redis.PublishBatch):
 
         Raises:
             InvalidOption: If the id of a job is another question's; the others are sent.
+            StateChanged: If the experiment of one has another state than the one that gave it its queue; the others are
+                sent.
             kombu.exceptions.BatchPublishError: If Redis does not answer.
         """
         replies: list[Any] = []

@@ -12,6 +12,7 @@ from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
 from dspyq.core.tolerated import tolerate
 from dspyq.delivery.versions import SERVED_SECONDS, base_queue
 from dspyq.errors import InputsTooLarge, InvalidOption
+from dspyq.experiments.fence import ANY_STATE, StateChanged
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, load_script, run_together
 
@@ -41,6 +42,8 @@ class QueuedJob(NamedTuple):
         input_hash: The question of a prediction; empty for any other task.
         is_own_id: Whether the prediction's caller chose the id, which must then be no other question's.
         result_key: Key of the result under that id, if results are in the Redis of jobs.
+        seen: The version of the experiment's state that gave the prediction its queue; ``ANY_STATE`` where none did, or
+            a claim checked it.
     """
 
     id: str
@@ -53,6 +56,7 @@ class QueuedJob(NamedTuple):
     input_hash: str = ""
     is_own_id: bool = False
     result_key: str = ""
+    seen: str = ANY_STATE
 
 
 class Delivery(NamedTuple):
@@ -116,9 +120,14 @@ def check_put(replies: Iterable[object]) -> None:
 
     Raises:
         InvalidOption: If the id of one is another question's.
+        StateChanged: If the experiment of one has another state than the one that gave it its queue.
     """
-    if _ID_IS_TAKEN in replies:
-        raise InvalidOption(TAKEN_ID)
+    for reply in replies:
+        if reply == _ID_IS_TAKEN:
+            raise InvalidOption(TAKEN_ID)
+        if isinstance(reply, list):
+            version, stored = reply
+            raise StateChanged(version.decode(), stored)
 
 
 class Records:
@@ -141,6 +150,7 @@ class Records:
         Raises:
             InvalidOption: If its id is another question's.
             InputsTooLarge: If its message is larger than it may be.
+            StateChanged: If its experiment has another state than the one that gave it its queue.
         """
         (reply,) = run_together(self._client, [self._put(job)])
         check_put([reply])
@@ -163,6 +173,7 @@ class Records:
 
         Raises:
             InvalidOption: If the id of one is another question's; the others are stored.
+            StateChanged: As of ``put``; the others are stored.
             InputsTooLarge: If a message is larger than it may be; nothing is stored.
         """
         check_put(run_together(self._client, [self._put(job) for job in jobs]))
@@ -303,7 +314,7 @@ class Records:
         """Return True if a queue holds jobs."""
         return bool(self._client.sismember(key("queues"), queue))
 
-    def _put(self, job: QueuedJob) -> Step[int]:
+    def _put(self, job: QueuedJob) -> Step[object]:
         self.check_size(job.message)
         arguments: dict[str, Any] = {
             "id": job.id,
@@ -313,18 +324,23 @@ class Records:
             "delay_seconds": job.delay_seconds,
             "generation": job.generation,
             "is_child": "1" if job.is_child else "",
+            "seen": job.seen,
         }
         if job.input_hash:
             arguments["input_hash"] = job.input_hash
         if job.is_own_id:
             arguments |= {"is_own_id": "1", "result_key": job.result_key}
-        return self._scripts["put"].step(int, **arguments)
+        return self._scripts["put"].step(_as_it_is, **arguments)
 
     def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, version: str = "") -> int:
         if not tags:
             return 0
         arguments = {"delay_seconds": delay_seconds, "reason": reason, "version_queue": version}
         return int(self._scripts["back"](runs=_runs(tags), **arguments))
+
+
+def _as_it_is(reply: object) -> object:
+    return reply
 
 
 def _texts(names: Iterable[bytes]) -> list[str]:

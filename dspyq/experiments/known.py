@@ -1,7 +1,7 @@
 """The known states of experiments: each is read from a refused claim, or when a change is announced.
 
-No call reads a state from Redis beforehand. Where a process has none, or an old one, the script that claims a question
-refuses, and replies with the state.
+No call reads a state from Redis beforehand. Where a process has none, or an old one, the script that claims a question,
+or puts the job of a call with an id of its own, refuses, and replies with the state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The start of an announcement on the channel of invalidations, which older processes take for an unknown input hash.
 ANNOUNCED = b"~"
-#: Calls that no claim checks ask for the state once it is older.
+#: Where no script checks the state, it is read again once it is older.
 _FRESH_SECONDS = 1.0
 
 
@@ -70,7 +70,7 @@ class KnownStates:
         self._states.pop(program, None)
 
     def refresh(self, program: str, *, at_once: bool = False) -> None:
-        """Read the state, unless it was read within a second; for calls that no claim checks.
+        """Read the state, unless it was read within a second; for what no script checks.
 
         Args:
             program: The program's name.

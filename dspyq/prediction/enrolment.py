@@ -10,6 +10,7 @@ from dspyq.core.days import day_at
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.experiments.exposure import ExposedUnit, QuestionBuckets
+from dspyq.experiments.fence import ANY_STATE
 from dspyq.experiments.known import process_states
 from dspyq.experiments.placement import place
 from dspyq.prediction.assignment import assign
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from dspyq.experiments.placement import UnitPlace
     from dspyq.experiments.state import ExperimentState
 
-#: In place of a state's version: no state decided, so that none is checked.
-ANY_STATE = "*"
 #: The end of the scope of a shadow run's answer; that of any other is a number.
 _SHADOW = "/shadow"
 #: Units whose place a process keeps.

@@ -17,10 +17,11 @@ from dspyq.errors import (
     UnknownProgram,
     UnknownVariant,
 )
+from dspyq.experiments.fence import ANY_STATE
 from dspyq.experiments.known import process_states
 from dspyq.prediction.assignment import assign
 from dspyq.prediction.contract import contract_of, hint
-from dspyq.prediction.enrolment import ANY_STATE, Enrolment, enrol, is_of_shadow
+from dspyq.prediction.enrolment import Enrolment, enrol, is_of_shadow
 from dspyq.prediction.options import PREDICT_OPTIONS, PredictOptions, RowOptions
 from dspyq.tracing.propagation import current_request_id
 

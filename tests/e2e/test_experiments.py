@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -163,6 +165,64 @@ def test_no_claim_is_of_a_state_that_was_changed(fleet, ask):
         expected = "challenger" if changed.status == "running" else "control"
         assert ask(f"after {number}", unit).get(timeout=20).metadata.variant == expected
         assert process_states().get("qa").version == changed.version
+
+
+def roads_with_own_ids(question, unit):
+    """Ask by each form of a call that has an id of its own."""
+    from celery import chain, group
+
+    from dspyq import predict
+
+    options = {"unit": unit}
+    first = predict.s(question=f"{question} in a chain").set(**options)
+    second = predict.si(question=f"{question} behind it").set(**options)
+    members = [predict.s(question=f"{question} in a group {number}").set(**options) for number in range(2)]
+    yield predict.apply_async(kwargs={"question": f"{question} by id"}, task_id=f"{question} by id", **options)
+    yield predict.apply_async(kwargs={"question": f"{question} later"}, countdown=0.01, **options)
+    yield chain(first, second).apply_async()
+    yield from group(members).apply_async().results
+
+
+@pytest.mark.parametrize("change", ["ramp", "kill", "stop"])
+def test_no_call_with_an_id_of_its_own_is_of_a_state_that_was_changed(fleet, endpoint, change):
+    """The known state is put back before they are asked, as in a process that no announcement reaches."""
+    state = administration.start(fleet)
+    unit = next(f"user {n}" for n in range(99) if place(state.placing, f"user {n}").variant == "challenger")
+    old = process_states().get("qa")
+    options = {"ramp": (1e-9,), "kill": ("challenger",), "stop": ()}
+    getattr(administration, change)("qa", *options[change])
+    process_states()._states["qa"] = old  # noqa: SLF001 - as above
+    answers = []
+    for handle in roads_with_own_ids(change, unit):
+        answers.append(handle.get(timeout=20))
+        process_states()._states["qa"] = old  # noqa: SLF001 - as above
+    assert {(answer.metadata.variant, answer.metadata.fallback) for answer in answers} == {("control", None)}
+    assert "challenger" not in endpoint.counts().calls_by_model
+
+
+def test_calls_with_ids_of_their_own_that_race_a_change_begin_by_the_new_state_alone(fleet):
+    """Jobs are put from many threads; those put once the change has returned are all of the new state."""
+    from dspyq import predict
+
+    state = administration.start(fleet)
+    unit = next(f"user {n}" for n in range(99) if place(state.placing, f"user {n}").variant == "challenger")
+    old, has_returned = process_states().get("qa"), threading.Event()
+
+    def asked(number):
+        process_states()._states["qa"] = old  # noqa: SLF001 - as in a process that no announcement reaches
+        is_late = has_returned.is_set()
+        handle = predict.apply_async(kwargs={"question": f"race {number}"}, unit=unit, task_id=f"race {number}")
+        return is_late, handle
+
+    with ThreadPoolExecutor(8) as pool:
+        early = [pool.submit(asked, number) for number in range(20)]
+        administration.kill("qa", "challenger")
+        has_returned.set()
+        late = [pool.submit(asked, number) for number in range(20, 40)]
+    handles = [each.result() for each in (*early, *late)]
+    found = [(is_late, handle.get(timeout=30).metadata) for is_late, handle in handles]
+    assert sum(is_late for is_late, _ in found) >= 20
+    assert {answer.variant for is_late, answer in found if is_late} == {"control"}
 
 
 def test_a_change_made_elsewhere_reaches_a_process_that_asks_nothing(fleet, path, dspyq):

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dspyq.prediction.enrolment import ANY_STATE
+from dspyq.experiments.fence import ANY_STATE
 
 Place = Literal["queue", "delayed", "leases", "dead"]
 Verdict = Literal["hit", "join", "urge", "claim", "lost"]

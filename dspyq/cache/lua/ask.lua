@@ -12,5 +12,6 @@ return claim(function(now)
     delay_seconds = 0,
     generation = 0,
     input_hash = string.sub(alias, #PREDICTION + 1),
+    seen = '*', -- the claim has checked it
   }, now)
 end)

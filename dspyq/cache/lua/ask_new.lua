@@ -1,5 +1,5 @@
 -- Claims and puts those of many questions of one queue that nothing is known of yet; the others stay as they are.
--- Libraries: cache/claims, delivery/jobs, experiments/sums.
+-- Libraries: cache/claims, delivery/jobs, experiments/state.
 -- Keys:
 --   aliases...       PREDICTION: of the questions
 -- Arguments:
@@ -11,7 +11,7 @@
 -- Reply: for each question 1 where it was claimed and put, 0 where claim.lua must decide: it is answered or claimed, its
 --   alias is of another type, its task has a job, or the experiment's state is another.
 local made, replies, new, places = {}, {}, {}, {}
-local is_stale = seen ~= '*' and (read_own('HGET', EXPERIMENT_STATE .. program_of(queue), 'version') or '') ~= seen
+local is_stale = other_state(queue, seen) ~= nil
 
 for index, alias in ipairs(aliases) do
   local id = jobs[2 * index - 1]

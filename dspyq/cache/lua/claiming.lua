@@ -1,5 +1,5 @@
 -- Shared by the scripts that claim a question.
--- Libraries: cache/claims, experiments/sums.
+-- Libraries: cache/claims, experiments/state, experiments/sums.
 -- Keys:
 --   alias                 PREDICTION: of the question
 -- Arguments:
@@ -77,11 +77,9 @@ local function claim(put)
     redis.call('HDEL', alias, 'answered', 'until', 'cost')
   end
 
-  if seen ~= '*' then
-    local state = read_own('HMGET', EXPERIMENT_STATE .. program_of(queue), 'version', 'state') or {}
-    if (state[1] or '') ~= seen then
-      return { 'stale', state[1] or '', state[2] or '', 0, '' }
-    end
+  local newer = other_state(queue, seen)
+  if newer then
+    return { 'stale', newer[1], newer[2], 0, '' }
   end
 
   local is_asked_again = pending == id

@@ -1,18 +1,6 @@
 -- Shared by the scripts on claims.
 -- Libraries: store/aliases.
 
--- Reads a key, or nil where it holds a value of another type, which another program wrote.
-local function read_own(command, key, ...)
-  local found = redis.pcall(command, key, ...)
-  if type(found) ~= 'table' or not found.err then
-    return found
-  end
-  if string.find(found.err, 'WRONGTYPE', 1, true) then
-    return nil
-  end
-  return redis.call(command, key, ...)
-end
-
 -- Adds to a variant's statistics, given as pairs of field and amount.
 local function count(queue, counts)
   for index = 1, #counts, 2 do

@@ -1,5 +1,5 @@
 -- Shared by the scripts that put a job.
--- Libraries: delivery/jobs.
+-- Libraries: delivery/jobs, experiments/state.
 
 -- True if there is a result of another question. Jobs are checked so only if they are of 0.1; 0.3 drops this.
 local function is_of_another(text, input_hash)
@@ -26,12 +26,16 @@ local function put_job(job, now)
     return 0
   end
   local key = JOB .. job.id
-  local old = redis.call('HMGET', key, 'score', 'generation', 'queue')
+  local old = redis.call('HMGET', key, 'score', 'generation', 'queue', 'input_hash')
   local exists, old_score = old[1], tonumber(old[1])
   local sequence = exists and old_score % SEQUENCES_PER_PRIORITY or redis.call('INCR', SEQUENCE)
   local score = whole(math.min(old_score or math.huge, job.priority * SEQUENCES_PER_PRIORITY + sequence))
   local is_older = exists and job.generation <= tonumber(old[2])
 
+  local newer = not (is_older and old[4] == job.input_hash) and other_state(job.queue, job.seen)
+  if newer then
+    return newer, exists
+  end
   if job.is_own_id and (not exists or is_older) and is_taken(job, exists) then
     return -1, exists
   end

@@ -1,5 +1,5 @@
 -- Shared by the scripts that count for an experiment.
--- Libraries: experiments/rows.
+-- Libraries: experiments/rows, experiments/state.
 --
 -- An exposure is a call of a unit that is enrolled: '<epoch> <arm> <unit's bucket> <question's bucket> <cell> <day>'.
 -- Each arm has arrays of 64-bit counters, EXPERIMENT_SUMS .. '<program>:<epoch>:<arm>:<array>', 1,024 buckets of
@@ -23,10 +23,6 @@ local function split(text)
     words[#words + 1] = word
   end
   return words
-end
-
-local function program_of(queue)
-  return string.match(queue, '^([^.]*)')
 end
 
 -- The settings of the counts of the experiment that an exposure is of; nil where that is no more, or cannot be read.

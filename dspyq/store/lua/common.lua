@@ -38,3 +38,15 @@ end
 local function may_change(id, fence)
   return fence == '' or holds(id, fence)
 end
+
+-- Reads a key, or nil where it holds a value of another type, which another program wrote.
+local function read_own(command, key, ...)
+  local found = redis.pcall(command, key, ...)
+  if type(found) ~= 'table' or not found.err then
+    return found
+  end
+  if string.find(found.err, 'WRONGTYPE', 1, true) then
+    return nil
+  end
+  return redis.call(command, key, ...)
+end
