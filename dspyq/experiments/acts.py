@@ -10,7 +10,7 @@ from dspyq.experiments.look import Look
 from dspyq.experiments.sample_ratio import BROKEN_LOG_EVIDENCE
 from dspyq.experiments.state import ExperimentState
 
-ActKind = Literal["ramp", "roll back", "pause", "promote"]
+ActKind = Literal["ramp", "kill", "roll back", "pause", "promote"]
 _SECONDS_OF_HOUR = 3_600
 _BROKEN = ("broken", "lost")
 
@@ -113,7 +113,10 @@ def _after_breach(state: ExperimentState, table: Mapping[str, Any], found: list[
             continue
         acted = (*state.acted, each.name)
         if table["on_breach"] == "rollback":
-            killed = tuple(dict.fromkeys((*state.killed, each.fields["arm"])))
+            arm = each.fields["arm"]
+            killed = tuple(dict.fromkeys((*state.killed, arm)))
+            if set(state.arms[1:]) - set(killed):  # the other challengers go on
+                return Act("kill", {"killed": killed, "acted": acted}, arm, each.reason)
             changes = {"status": "stopped", "serve": state.control, "killed": killed, "acted": acted}
             return Act("roll back", changes, state.control, each.reason)
         if table["on_breach"] == "pause":

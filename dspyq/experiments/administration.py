@@ -162,8 +162,6 @@ def start(program: Program, *, reason: str = "") -> ExperimentState:
         tracks_served=bool(experiment.scores or experiment.keep_rows),
         reason=_written(reason),
     )
-    with redis_errors("start the experiment"):
-        jobs_client().srem(killed_arms_key(), *(f"{program.name}.{arm}" for arm in experiment.arms))
     operation.write(before, state, Change("start", experiment.name, reason), plan)
     return state
 
@@ -221,20 +219,18 @@ def kill(program: str, arm: str, *, reason: str = "") -> ExperimentState:
     if arm not in state.arms[1:]:
         raise ExperimentRefused(f"{arm!r} is no challenger of {state.name}; they are {', '.join(state.arms[1:])}")
     killed = tuple(dict.fromkeys((*state.killed, arm)))
-    state = _change(program, Change("kill", arm, reason), killed=killed)
-    list_killed(state)
-    return state
+    return _change(program, Change("kill", arm, reason), killed=killed)
 
 
 def list_killed(state: ExperimentState) -> None:
-    """List the killed arms where model calls begin, for it is another key than the state's.
+    """List the killed arms again where model calls begin, should that key be lost: each change writes it too.
 
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
     if state.killed:
         with redis_errors("kill the arm"):
-            jobs_client().sadd(killed_arms_key(), *(f"{state.program}.{arm}" for arm in state.killed))
+            jobs_client().sadd(killed_arms_key(), *map(state.queue_of, state.killed))
 
 
 def stop(program: str, *, serve: str | None = None, by_weight: bool = False, reason: str = "") -> ExperimentState:
@@ -364,6 +360,7 @@ class _Operation:
                 entry=orjson.dumps(entry),
                 announcement=f"~{self._program} {state.version} ".encode() + written,
                 most=_MOST_LOG_ENTRIES,
+                arms=[part for arm in state.arms for part in (state.queue_of(arm), "1" if arm in state.killed else "")],
             )
         if reply:
             process_states().learn(self._program, str(state.version), written)  # others get it within a second

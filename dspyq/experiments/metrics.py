@@ -67,7 +67,7 @@ def secondary_rule(metric: str, table: Mapping[str, Any]) -> tuple[Scale, Sequen
 
 
 def guard_rules(table: Mapping[str, Any]) -> dict[str, GuardRule]:
-    """Return the rule of each guard, by metric; a breach of any one, of any challenger, ends the experiment."""
+    """Return the rule of each guard, by metric; each challenger is held to all of them."""
     comparisons = len(table["guards"]) * (len(table["arms"]) - 1)
     rules = {}
     for guard in table["guards"]:

@@ -34,6 +34,7 @@ _DEFAULT_PAUSE_AFTER_SECONDS = 300.0
 _SECONDS_BETWEEN_LATE_LOOKS = 3_600.0
 _EVENTS = {
     "ramp": "experiment_ramped",
+    "kill": "experiment_arm_killed",
     "roll back": "experiment_rolled_back",
     "pause": "experiment_paused",
     "promote": "experiment_promoted",
@@ -180,7 +181,6 @@ class Referee:
         made = state.changed(**act.changes, reason=act.reason)
         if not change_from(state, made, Change(act.kind, act.detail, act.reason, who=self._name)):
             return  # another change came first; the next look acts on that state
-        list_killed(made)
         log = logger.info if act.kind == "ramp" else logger.warning
         log(
             Event(

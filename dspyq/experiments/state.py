@@ -88,6 +88,10 @@ class ExperimentState:
         """The arm that the others are compared with."""
         return self.arms[0]
 
+    def queue_of(self, arm: str) -> str:
+        """Return the name of an arm's queue."""
+        return f"{self.program}.{arm}"
+
     def changed(self, **changes: Any) -> ExperimentState:
         """Return the next version of the state."""
         return replace(self, version=self.version + 1, **changes)

@@ -25,9 +25,10 @@ SOUND = dict.fromkeys(FAILING, 0.004)
 def begin(configure, settings_file):
     """Start an experiment; return its state, its time and a referee with that time."""
 
-    def start(refusals=no_refusals, **changes):
+    def start(refusals=no_refusals, variants=None, **changes):
         guards = [{"metric": "call.failed", "margin": 0.01}]
         stated = with_experiment(**{"ramp": RAMP, "guards": guards, "at_least_days": 0} | changes)
+        stated["programs"]["qa"]["variants"] = variants or {}
         program = configure(settings_file(stated, challenger=0.5)).programs["qa"]
         state = administration.start(program)
         clock = SimpleNamespace(now=state.started_at)
@@ -126,6 +127,28 @@ def test_a_breach_is_acted_on_as_the_plan_states_and_once(begin, caplog, on_brea
         assert state().status == "running"  # an operator is not overruled
     look(run, 5 * HOUR)
     assert state().coverage == 0.2  # no ramp beside a breach
+
+
+def test_of_several_challengers_the_one_that_breaches_is_killed_and_the_others_go_on(begin, client, caplog):
+    second = {"model": "challenger", "weight": 0.0}
+    run = begin(variants={"second": second}, arms=["control", "challenger", "second"])
+    Traffic(run.state, {"control": 0.0, "challenger": 0.5, "second": 0.0}).bring(6000)
+    with caplog.at_level(logging.INFO, "dspyq.experiments"):
+        look(run, 10)
+        look(run, 10)
+    found = state()
+    assert (found.status, found.killed) == ("running", ("challenger",))
+    assert client.smembers(killed_arms_key()) == {b"qa.challenger"}
+    assert whats() == ["start", "kill"]
+    assert administration.read_log("qa")[-1].detail == "challenger"
+    assert [str(record.msg).split()[0] for record in caplog.records] == ["experiment_breach", "experiment_arm_killed"]
+    look(run, 2 * HOUR)
+    assert state().coverage == 0.5  # its ramp goes on
+    Traffic(found, {"control": 0.0, "challenger": 0.0, "second": 0.5}, seed=2).bring(6000)
+    look(run, 10)
+    found = state()
+    assert (found.status, found.killed) == ("stopped", ("challenger", "second"))
+    assert whats()[-1] == "roll back"
 
 
 def test_arms_that_do_not_get_their_shares_pause_the_experiment(begin, client):
@@ -238,7 +261,7 @@ def test_a_referee_that_read_an_older_state_changes_nothing(begin):
     assert (state().status, state().coverage) == ("paused", 0.2)
 
 
-def test_a_killed_arm_is_listed_again_where_its_referee_died_before(begin, client):
+def test_a_killed_arm_is_listed_again_where_that_key_was_lost(begin, client):
     run = begin()
     administration.kill("qa", "challenger")
     client.delete(killed_arms_key())

@@ -12,6 +12,7 @@
 --   entry          for the log
 --   announcement   for every process's memory
 --   most:number    entries that the log keeps
+--   arms...        pairs of an arm's queue and '1' where it is killed, else '': model calls begin by these
 -- Reply: 1; or 0 if the version is another: then nothing is changed. A repeat after a lost connection replies 1.
 local found = redis.call('HMGET', state, 'version', 'change')
 if found[1] == version and found[2] == id then
@@ -23,6 +24,9 @@ end
 redis.call('HSET', state, 'version', version, 'state', written, 'change', id)
 if plan ~= '' then
   redis.call('HSET', state, 'plan', plan, 'counting', counting)
+end
+for index = 1, #arms, 2 do
+  redis.call(arms[index + 1] == '1' and 'SADD' or 'SREM', KILLED_ARMS, arms[index])
 end
 redis.call('XADD', log, 'MAXLEN', most, '*', 'entry', entry)
 redis.call('PUBLISH', INVALIDATIONS, announcement)
