@@ -8,7 +8,7 @@ import typer
 
 from dspyq.console.output import JsonOption, console, print_json
 from dspyq.errors import FeedbackRefused
-from dspyq.experiments.feedback import give_feedback
+from dspyq.experiments.feedback import FeedbackOutcome, give_feedback
 
 _WORDS = {
     "new": "counted",
@@ -30,12 +30,19 @@ def feedback(
     Example: `dspyq feedback x1.qa.5f… thumbs=1`
     """
     given = dict(map(_parsed, judgements))
-    outcomes = {name: give_feedback(token, name, value) for name, value in given.items()}
-    if as_json:
+    outcomes: dict[str, FeedbackOutcome] = {}
+    refused: list[str] = []
+    for name, value in given.items():
+        try:
+            outcomes[name] = give_feedback(token, name, value)
+        except FeedbackRefused as error:  # the others are judgements all the same
+            refused.append(str(error))
+    if as_json and outcomes:
         print_json(outcomes)
-        return
-    for name, outcome in outcomes.items():
+    for name, outcome in outcomes.items() if not as_json else ():
         console.print(f"{name}: {_WORDS[outcome]}")
+    if refused:
+        raise FeedbackRefused("; ".join(dict.fromkeys(refused)))
 
 
 def _parsed(judgement: str) -> tuple[str, float]:

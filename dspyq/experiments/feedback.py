@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
@@ -77,8 +76,7 @@ def give_feedback(token: str, name: str, value: float) -> FeedbackOutcome:
 
 def _part(program: str, name: str, value: float, judged: Mapping[str, Any]) -> int:
     low, high = float(judged["low"]), float(judged["high"])
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    if not is_number or not low <= value <= high:
+    if not isinstance(value, int | float) or not low <= value <= high:
         raise _refused(program, "range", f"{name} is a number from {low:g} to {high:g}")
     return round((value - low) / (high - low) * _PARTS)
 

@@ -34,6 +34,15 @@ def test_judgements_are_counted_once_each(dspyq, path, token):
     assert "stars: replaces an earlier one" in again
 
 
+def test_judgements_beside_one_that_is_not_counted_are_counted(dspyq, path, token):
+    done = dspyq("feedback", token, "smiles=1", "thumbs=1", "stars=9", settings=path, ok=False)
+    assert (done.returncode, done.stdout.split()) == (1, ["thumbs:", "counted"])
+    (line,) = done.stderr.splitlines()
+    assert "no feedback of that name" in line
+    assert "stars is a number from 1 to 5" in line
+    assert "thumbs: was given before" in dspyq("feedback", token, "thumbs=1", settings=path).stdout
+
+
 @pytest.mark.parametrize(
     ("judgement", "line"),
     [

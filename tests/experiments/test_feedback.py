@@ -66,6 +66,7 @@ def test_a_judgement_that_may_be_replaced_is(token, started):
         ("thumbs", 2, TODAY, "range", "thumbs is a number from 0 to 1"),
         ("thumbs", float("nan"), TODAY, "range", "thumbs is a number from 0 to 1"),
         ("thumbs", "1", TODAY, "range", "thumbs is a number from 0 to 1"),
+        pytest.param("thumbs", 10**400, TODAY, "range", "thumbs is a number from 0 to 1", id="no float is so large"),
         ("thumbs", 1, TODAY - 4, "late", "thumbs is taken for 3 days after the answer"),
     ],
 )
