@@ -410,6 +410,26 @@ ROWS: dict[str, list[Panel]] = {
             steps=[(0, ORANGE), (20, GREEN)],
         ),
         Panel(
+            "Differences of shadow runs",
+            "By how much does a challenger's answer differ from the control's to the same question?",
+            {
+                f"{{{{arm}}}}: {{{{metric}}}}{legend}": f"max by ({_OF_METRIC}) (dspy_experiment_shadow_{gauge})"
+                for gauge, legend in (("difference", ""), ("low", ", low end"), ("high", ", high end"))
+            },
+            "none",
+            width=12,
+            minimum=None,
+        ),
+        Panel(
+            "Shadow runs",
+            "What becomes of the questions that a challenger answers unseen?",
+            {
+                "{{arm}}: {{outcome}}": "max by (program, arm, outcome) "
+                f"(increase(dspy_experiment_shadow_runs_total{_RATE}))"
+            },
+            width=12,
+        ),
+        Panel(
             "Units by arm",
             "Do the arms get equal parts of the units?",
             {"{{program}}: {{arm}}": "max by (program, arm) (dspy_experiment_units)"},

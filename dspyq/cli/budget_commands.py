@@ -15,6 +15,7 @@ from dspyq.errors import InvalidOption
 from dspyq.store.clients import jobs_client, redis_errors
 
 if TYPE_CHECKING:
+    from dspyq.guards.billing import Payer
     from dspyq.guards.limits import Limits, PeriodKind
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 OfProgram = Annotated[str | None, typer.Option("--program", help="A program's limit, not that of all calls.")]
 OfVariant = Annotated[str | None, typer.Option("--variant", help="That of one of its variants.")]
 OfShadow = Annotated[bool, typer.Option("--shadow", help="That of its shadow runs.")]
+OfJudge = Annotated[bool, typer.Option("--judge", help="That of its score functions that call a model.")]
 
 _NONE = "none"
 
@@ -54,6 +56,7 @@ def set_limits(
     program: OfProgram = None,
     variant: OfVariant = None,
     shadow: OfShadow = False,
+    judge: OfJudge = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set limits in place of the configuration file's, for every worker; `none` goes back to the file's.
@@ -68,7 +71,7 @@ def set_limits(
     amounts = {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
     if not amounts:
         raise InvalidOption("use --daily, --monthly or both")
-    scope = scope_of(get_settings(), program, variant, is_shadow=shadow)
+    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge))
     with redis_errors("set the limits"):
         limits = _limits()
         for period, amount in amounts.items():
@@ -90,6 +93,7 @@ def reset(
     program: OfProgram = None,
     variant: OfVariant = None,
     shadow: OfShadow = False,
+    judge: OfJudge = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +105,7 @@ def reset(
     """
     from dspyq.guards.limits import scope_of
 
-    scope = scope_of(get_settings(), program, variant, is_shadow=shadow)
+    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge))
     meant: dict[PeriodKind, bool] = {"daily": daily, "monthly": monthly}
     with redis_errors("read the budgets"):
         limits = _limits()
@@ -127,6 +131,12 @@ def _limits() -> Limits:
     from dspyq.guards.limits import Limits
 
     return Limits(jobs_client(), get_settings())
+
+
+def _payer(*, shadow: bool, judge: bool) -> Payer:
+    if shadow and judge:
+        raise InvalidOption("--shadow and --judge are two accounts: change one after the other")
+    return "shadow" if shadow else "judge" if judge else ""
 
 
 def _nano_usd(period: str, text: str) -> int | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from dspyq.cli.experiment_report import figures
 from dspyq.cli.report.texts import short_duration
-from dspyq.console.output import console, print_table
+from dspyq.console.output import console, dollars, print_table
 from dspyq.core.days import SECONDS_OF_DAY
 from dspyq.experiments.look import ChallengerFindings, MetricFinding
 from dspyq.experiments.sample_ratio import BROKEN_LOG_EVIDENCE
@@ -68,7 +67,12 @@ def standing_as_json(standing: Standing) -> dict[str, Any]:
 
 
 def _shadow_as_json(found: ShadowReading) -> dict[str, Any]:
-    return found._asdict() | {"scores": {name: each._asdict() for name, each in found.scores.items()}}
+    stated = {"asked": found.asked, "outcomes": found.outcomes}
+    compared = {
+        "scores": {name: each._asdict() for name, each in found.scores.items()},
+        "preferences": {name: each._asdict() for name, each in found.preferences.items()},
+    }
+    return stated | compared | {"cost_usd": found.cost_usd._asdict(), "time_seconds": found.time_seconds._asdict()}
 
 
 def _print_challenger(standing: Standing, arm: str) -> None:
@@ -166,12 +170,24 @@ def _closing_lines(standing: Standing) -> Iterator[str]:
 
 def _shadow_text(found: ShadowReading) -> str:
     ended = [f"{count:,} {what}" for what, count in found.outcomes.items() if count]
-    return "; ".join([", ".join([f"{found.asked:,} asked", *ended]), *itertools.starmap(_paired, found.scores.items())])
+    compared = (_paired(name, each) for name, each in found.differences.items() if each.pairs or name in found.scores)
+    return "; ".join([", ".join([f"{found.asked:,} asked", *ended]), *compared])
 
 
-def _paired(name: str, score: PairedScore) -> str:
-    text = f"{name} {score.difference:+.3g} over {score.pairs:,} pairs" if score.difference is not None else f"{name} –"
-    return text if score.low is None else f"{text} ({score.low:+.3g}{_SPACE}…{_SPACE}{score.high:+.3g} at any time)"
+def _paired(name: str, found: PairedScore) -> str:
+    if found.difference is None:
+        return f"{name} –"
+    text = f"{name} {_amount(name, found.difference)} over {found.pairs:,} pairs"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({_amount(name, found.low)}{_SPACE}…{_SPACE}{_amount(name, found.high)} at any time)"
+
+
+def _amount(name: str, value: float) -> str:
+    """Return a difference of pairs in its unit: dollars, seconds, or that of its score."""
+    if name == "cost":
+        return f"{'-' if value < 0 else '+'}{dollars(abs(value))}"
+    return f"{value:+.3g}{_SPACE}s" if name == "time" else f"{value:+.3g}"
 
 
 def _need(standing: Standing, share: float, calls: int, days: float | None) -> str:

@@ -90,6 +90,8 @@ def check(as_json: JsonOption = False) -> None:
     It shows what is served, and what the variants of a program differ in. Where the `worker` extra is installed, this
     also builds each program as a worker does: classes, state files, prices and API keys.
     """
+    from dspyq.cli.compiled_rows import find_compiled_rows
+
     faults: list[str] = []
     notes: list[str] = []
     try:
@@ -99,12 +101,14 @@ def check(as_json: JsonOption = False) -> None:
         _fail(error.faults, as_json=as_json)
     has_worker = find_spec("dspy") is not None
     if has_worker:
+        from dspyq.programs.judges import Judges
         from dspyq.programs.runner import build_programs, check_notes
         from dspyq.worker.logs.loki import read_authorization
 
-        for look in (lambda: build_programs(settings), lambda: read_authorization(settings.logging)):
+        looks = (build_programs, Judges, lambda each: read_authorization(each.logging))
+        for look in looks:
             try:
-                look()
+                look(settings)
             except ConfigurationError as error:
                 faults += error.faults
         notes = [] if faults else check_notes(settings)
@@ -115,7 +119,7 @@ def check(as_json: JsonOption = False) -> None:
     try:
         with redis_errors("reach Redis"):
             found = look_at_servers(settings, jobs_client(), answers_client())
-            strays = [] if faults else stray_queues()
+            strays = [] if faults else [*stray_queues(), *find_compiled_rows(settings.programs.values())]
     except Exception as error:  # noqa: BLE001 - reported with the others
         faults.append(str(error))
     faults += [each.text for each in found if each.is_fault]

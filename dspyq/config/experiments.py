@@ -82,9 +82,12 @@ class ScoreRange(_Range):
 
     Attributes:
         scorer: ``package.module:function``, one of the program's ``scorers``.
+        share: The part of all questions whose answers are scored: all by default. A hash of the question decides, so
+            that it is the same in every arm.
     """
 
     scorer: ImportPath
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class FeedbackRange(_Range):
@@ -140,6 +143,18 @@ class RampStep(Table):
     hours: PositiveFloat | None = None
 
 
+class Judge(Table):
+    """The model that score functions call, ``[programs.<program>.experiment.judge]``.
+
+    Attributes:
+        model: One of ``[models]``.
+        daily_usd: The most that its calls may cost in a day; they have an account of their own.
+    """
+
+    model: Name
+    daily_usd: Usd
+
+
 class ShadowRuns(Table):
     """Challengers that answer some of the control's questions unseen, ``[programs.<program>.experiment.shadow]``.
 
@@ -147,11 +162,15 @@ class ShadowRuns(Table):
         variants: The challengers.
         share: The part of the questions that the control computes for enrolled units.
         daily_usd: The most that their answers may cost in a day; they have an account of their own.
+        pair_scorers: ``package.module:function`` of each function that compares both answers, by a name for what it
+            finds. It takes the inputs and two dicts of outputs in random order, and returns a number from -1 to 1:
+            above 0 where the first is better.
     """
 
     variants: Annotated[tuple[str, ...], Field(min_length=1)]
     share: Annotated[float, Field(gt=0, le=1)]
     daily_usd: Usd
+    pair_scorers: Annotated[dict[Name, ImportPath], Field(max_length=MOST_SCORES, default_factory=dict)]
 
 
 class Experiment(Table):
@@ -169,14 +188,15 @@ class Experiment(Table):
         planned_calls: The number of calls it is planned for; computed from ``minimum_effect`` where left out.
         at_least_days: No win is found earlier.
         ramp: The steps by which coverage grows.
-        on_breach: What follows when a guard is breached: ``rollback`` serves the control and ends it, ``pause`` stops
-            counting, ``tell`` reports it.
+        on_breach: What follows when a guard is breached: ``rollback`` kills the challenger, and ends the experiment if
+            it was the last one; ``pause`` stops counting, ``tell`` reports it.
         pause_after_seconds: It is paused once the circuit breaker of an arm's model has been open for so long: an arm
             whose calls are refused is no arm.
         on_win: What follows a win: ``tell`` reports it, ``promote`` serves the winner and ends it.
         scores: Scores of computed answers, by name.
         feedback: Judgements of callers, by name.
         guards: Metrics that must not become worse.
+        judge: The model that score functions call.
         shadow: Challengers that answer unseen.
         keep_rows: How many rows with their contents are kept for ``dspyq experiment export``; none by default.
         secret_env: The environment variable that holds the secret which signs feedback tokens; the fleet has one of its
@@ -199,6 +219,7 @@ class Experiment(Table):
     scores: Annotated[dict[Name, ScoreRange], Field(max_length=MOST_SCORES, default_factory=dict)]
     feedback: Annotated[dict[Name, FeedbackRange], Field(default_factory=dict)]
     guards: tuple[GuardMetric, ...] = ()
+    judge: Judge | None = None
     shadow: ShadowRuns | None = None
     keep_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     secret_env: str | None = None
@@ -258,6 +279,8 @@ class Experiment(Table):
             raise ValueError(f"shadow.variants: {strange[0]} is no challenger; they are {', '.join(self.arms[1:])}")
         if not self.scores:
             raise ValueError("shadow: its answers are compared by their scores; state experiment.scores")
+        if taken := [name for name in self.shadow.pair_scorers if name in self.scores or name in ANSWER_METRICS]:
+            raise ValueError(f"shadow.pair_scorers: {taken[0]} is the name of a score or a metric; choose another")
 
     def check_metric(self, where: str, metric: str) -> None:
         """Check that the experiment measures a metric.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def link_tables(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
                 for path, table in own.items()
                 if not isinstance(table, str) or table not in models
             )
+        faults.extend(_judges_without_a_model(name, program, models))
         if variants:
             linked["programs"][name]["variants"] = {**program["variants"], **variants}
             faults.extend(_weights_that_do_not_sum_to_one(name, variants))
@@ -94,6 +95,16 @@ def link_tables(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         }
         faults.extend(_batches_that_lead_nowhere(batches, programs))
     return linked, faults
+
+
+def _judges_without_a_model(name: str, program: dict[str, Any], models: Collection[str]) -> Iterator[str]:
+    experiment = program.get("experiment")
+    judge = experiment.get("judge") if isinstance(experiment, dict) else None
+    model = judge.get("model") if isinstance(judge, dict) else None
+    if isinstance(model, str) and model not in models:
+        yield (
+            f"programs.{name}.experiment.judge.model: there is no [models.{model}] table{nearest_hint(model, models)}"
+        )
 
 
 def _dspy_versions_of_their_own(programs: dict[str, dict[str, Any]]) -> list[str]:

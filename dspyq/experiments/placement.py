@@ -20,6 +20,7 @@ CELLS = 1 << 23
 _DIGEST_BYTES = 20
 _COORDINATE_BITS = 53  # all that a float between 0 and 1 holds
 _BUCKET_BITS = 10
+_SHARE_BYTES = 8
 _CELL_BITS = 23
 
 ExperimentStatus = Literal["off", "running", "paused", "stopped"]
@@ -91,6 +92,20 @@ def bucket_of_question(salt: str, canonical_inputs: bytes) -> int:
     """Return the cluster of a question, 0 to 1,023: the same in every arm, for no variant is part of it."""
     hashed = blake3(salt.encode("utf-8", "surrogatepass") + b"\0" + canonical_inputs).digest(length=2)
     return int.from_bytes(hashed, "big") >> (16 - _BUCKET_BITS)
+
+
+def is_in_share(salt: str, purpose: str, canonical_inputs: bytes, share: float) -> bool:
+    """Return True if a question is one of a share of all: the same on every host, and for each purpose another share.
+
+    Args:
+        salt: As of ``PlacingState``.
+        purpose: The name of what the share gets.
+        canonical_inputs: The question, as JSON with sorted keys.
+        share: The part of all questions, 0 to 1.
+    """
+    seed = f"{salt}\0{purpose}\0".encode("utf-8", "surrogatepass")
+    digest = blake3(seed + canonical_inputs).digest(length=_SHARE_BYTES)
+    return int.from_bytes(digest, "big") < share * 2.0 ** (8 * _SHARE_BYTES)
 
 
 def place(state: PlacingState, unit: str | None) -> UnitPlace | None:

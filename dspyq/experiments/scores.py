@@ -13,12 +13,14 @@ from typing import Any, Literal, NamedTuple
 import orjson
 import redis
 
+from dspyq.experiments.placement import is_in_share
 from dspyq.store import content
 from dspyq.store.scripts import load_script
 
-#: Reasons for which a counted answer lacks a score. Scripts add ``dropped``: too many waited; ``lost``: its workers
-#: ended; ``late``: its calls were forgotten.
-NoScore = Literal["failed", "out_of_range", "no_scorer", "unreadable"]
+#: Reasons for which a counted answer lacks a score: ``refused`` by the judge's account, ``no_control`` where the other
+#: answer of a pair is gone, and so on. Scripts add ``dropped``: too many waited; ``lost``: its workers ended; ``late``:
+#: its calls were forgotten.
+NoScore = Literal["failed", "refused", "out_of_range", "no_scorer", "no_control", "unreadable"]
 _MILLIONTHS = 1_000_000
 
 
@@ -61,8 +63,16 @@ class ExperimentScores:
         """
         return [_read(*taken) for taken in self._take(program=program, most=most)]
 
-    def add(self, program: str, task_id: str, scores: Mapping[str, float | NoScore]) -> None:
+    def add(
+        self, program: str, task_id: str, scores: Mapping[str, float | NoScore], *, is_complete: bool = True
+    ) -> None:
         """Add an answer's scores, as parts of their ranges, 0 to 1, or why there is none. A repetition adds nothing.
+
+        Args:
+            program: The program's name.
+            task_id: The task that answered.
+            scores: The scores.
+            is_complete: Whether no other score of it will come; else it goes on waiting for them.
 
         Raises:
             redis.RedisError: If Redis does not answer.
@@ -72,7 +82,23 @@ class ExperimentScores:
             for name, score in scores.items()
             for each in (name, score if isinstance(score, str) else round(score * _MILLIONTHS))
         ]
-        self._add(id=task_id, program=program, scores=stated)
+        self._add(id=task_id, program=program, is_complete="1" if is_complete else "", scores=stated)
+
+
+def is_scored(
+    program: str, table: Mapping[str, Any], name: str, span: Mapping[str, Any], canonical_inputs: bytes
+) -> bool:
+    """Return True if a question's answers get a score, by its share: decided alike wherever and whenever it is asked.
+
+    Args:
+        program: The program's name.
+        table: The experiment's table.
+        name: The score.
+        span: The score's table.
+        canonical_inputs: The question, as JSON with sorted keys.
+    """
+    share = float(span.get("share", 1.0))
+    return share >= 1 or is_in_share(f"{program}/{table['name']}", f"score {name}", canonical_inputs, share)
 
 
 def part_of_range(score: float, span: Mapping[str, Any]) -> float | NoScore:

@@ -210,7 +210,7 @@ class Admission:
 
     def _line_of(self, billed: BilledCall) -> WaitingLine:
         """Return the waiting line of a variant: limits differ between variants, and between batches and other calls."""
-        payer = "shadow" if billed.is_shadow else "batch" if billed.batch else ""
+        payer = billed.payer or ("batch" if billed.batch else "")
         return self._lines.setdefault((billed.program, billed.variant, payer), WaitingLine())
 
     def _wait_for_money(self, ledger: Ledger, billed: BilledCall, bound: int, place: Ticket, give_up_at: float) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+#: Accounts of a program beside those of its variants: of its shadow runs, and of score functions that call a model.
+Payer = Literal["", "shadow", "judge"]
 
 
 class BilledCall(NamedTuple):
@@ -14,7 +17,7 @@ class BilledCall(NamedTuple):
         variant: Its variant.
         model: The model's table in the configuration.
         batch: The id of the batch that pays for it; empty where none does.
-        is_shadow: Whether it is of a shadow run, which the account of its program's shadow runs pays for.
+        payer: The account of its program that pays in place of its variant's; empty for none.
     """
 
     id: str
@@ -22,7 +25,7 @@ class BilledCall(NamedTuple):
     variant: str
     model: str
     batch: str = ""
-    is_shadow: bool = False
+    payer: Payer = ""
 
 
 class Bill(NamedTuple):

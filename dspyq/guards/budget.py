@@ -1,7 +1,7 @@
 """The budget guard: each call's highest possible cost is held before the call, and its actual cost charged after it.
 
 A call is held, made, and settled; or released where it cost nothing. It counts in three scopes, each with a daily and a
-monthly account: all calls, its program's and its variant's. Accounts without a limit are counted too.
+monthly account: all calls, its program's and its variant's, or its payer's. Accounts without a limit are counted too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HoldVerdict:
             ``batch_busy``: not while other calls of the batch hold so much; ``batch_limit``: not before that is raised;
             ``batch_share``: not before there is more to share; ``batch_closed``: not before the batch is run again.
         wait_seconds: For ``exhausted`` and ``batch_share``, when the period ends; else 0.
-        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>``, ``shadow:<program>`` or ``batch:<id>``;
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>``, ``<payer>:<program>`` or ``batch:<id>``;
             empty where it may be made.
         period: The limit's period; of no meaning for a batch's.
         limit_nano_usd: The limit; 0 where the call may be made.
@@ -89,9 +89,9 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._is_limited: dict[tuple[str, str, bool], bool] = {}
+        self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_batch_limited: OrderedDict[tuple[str, str, str], bool] = OrderedDict()
-        self._callers: dict[tuple[str, str, str, bool], dict[str, Any]] = {}
+        self._callers: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         self._periods: tuple[Periods | None, dict[str, Any]] = (None, {})
 
     def hold(self, call: BilledCall, bound_nano_usd: int, *, lease_seconds: float | None = None) -> Step[HoldVerdict]:
@@ -115,11 +115,11 @@ class Budget:
 
     def is_limited(self, call: BilledCall) -> bool:
         """Return True if any limit known to this process applies to a call: configured, or set by an operator."""
-        limits = configured_limits(self._settings, call.program, call.variant, is_shadow=call.is_shadow).values()
+        limits = configured_limits(self._settings, call.program, call.variant, payer=call.payer).values()
         if call.batch:  # an unknown batch may have any limit
             known = self._is_batch_limited.get((call.program, call.variant, call.batch), True)
         else:
-            known = self._is_limited.get((call.program, call.variant, call.is_shadow), False)
+            known = self._is_limited.get((call.program, call.variant, call.payer), False)
         return known or any(limit is not None for limit in limits)
 
     def settle(self, call: BilledCall, bill: Bill) -> Step[Settlement]:
@@ -171,7 +171,7 @@ class Budget:
     def _note(self, call: BilledCall, *, is_limited: bool) -> None:
         """Remember if a call is limited; of batches, only the latest."""
         if not call.batch:
-            self._is_limited[call.program, call.variant, call.is_shadow] = is_limited
+            self._is_limited[call.program, call.variant, call.payer] = is_limited
             return
         batch = call.program, call.variant, call.batch
         self._is_batch_limited.pop(batch, None)
@@ -186,14 +186,14 @@ class Budget:
 
     def _limits_of(self, call: BilledCall) -> dict[str, Any]:
         """Return the arguments of ``call_limits.lua``; the parts are cached because they rarely change."""
-        caller = call.program, call.variant, call.model, call.is_shadow
+        caller = call.program, call.variant, call.model, call.payer
         if (stated := self._callers.get(caller)) is None:
-            limits = configured_limits(self._settings, call.program, call.variant, is_shadow=call.is_shadow).values()
+            limits = configured_limits(self._settings, call.program, call.variant, payer=call.payer).values()
             are_any = any(limit is not None for limit in limits)
             configured = " ".join("-" if limit is None else str(limit) for limit in limits) if are_any else ""
             stated = dict(zip(("program", "variant", "model", "configured"), (*caller[:3], configured), strict=True))
-            if call.is_shadow:
-                stated["shadow"] = "1"
+            if call.payer:
+                stated["payer"] = call.payer
             self._callers[caller] = stated
         periods = self._calendar.now()
         computed, chosen = self._periods

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from dspyq.core.money import to_nano_usd, to_usd
+from dspyq.guards.billing import Payer
 
 #: The outcome of a call that was answered; any other is the code of its error, as in ``rate_limit`` or ``timeout``.
 ANSWERED = "ok"
@@ -69,7 +70,7 @@ class JobRun:
         batch: The id of the batch that pays for its calls; empty where none does.
         alias: The key of its question's alias, where a batch pays.
         question: The hash of its question; empty for a job without one.
-        is_shadow: Whether it is a shadow run.
+        payer: The account of its program that pays in place of its variant's; empty for none.
     """
 
     task_id: str
@@ -80,7 +81,7 @@ class JobRun:
     batch: str = ""
     alias: str = ""
     question: str = ""
-    is_shadow: bool = False
+    payer: Payer = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,14 @@ from dspyq.config.settings import Settings
 from dspyq.core.money import to_nano_usd
 from dspyq.core.tolerated import read_number, read_text
 from dspyq.errors import InvalidOption, UnknownProgram, UnknownVariant
+from dspyq.guards.billing import Payer
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, command_step, read_hash, run_together
 
 PeriodKind = Literal["daily", "monthly"]
 PERIOD_KINDS: tuple[PeriodKind, ...] = ("daily", "monthly")
+#: The payers of a program's experiment, as people name them.
+_PAYERS = {"shadow": "shadow runs", "judge": "score functions"}
 
 #: The hash of limits that an operator has set, by scope and period.
 LIMITS = "budget-limits"
@@ -31,7 +34,7 @@ class Account:
     """Budget of one scope in the current day or month.
 
     Attributes:
-        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``shadow:<program>``.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``<payer>:<program>``.
         period: ``daily`` or ``monthly``.
         label: The day or month.
         limit_nano_usd: Its limit; None for none.
@@ -39,7 +42,7 @@ class Account:
         settled_nano_usd: Cost of settled calls.
         held_nano_usd: Highest possible cost of calls in progress.
         refused_nano_usd: Highest possible cost of the cheapest call that it has refused; None for none. Of variants
-            and of shadow runs.
+            and payers.
     """
 
     scope: str
@@ -157,27 +160,27 @@ def read_accounts(results: Sequence[Any]) -> list[Account]:
     return [account.with_override(overrides) for account in accounts]
 
 
-def scope_of(settings: Settings, program: str | None, variant: str | None, *, is_shadow: bool = False) -> str:
-    """Return the scope of a program, of one of its variants or its shadow runs, or of all calls.
+def scope_of(settings: Settings, program: str | None, variant: str | None, *, payer: Payer = "") -> str:
+    """Return the scope of a program, of one of its variants or payers, or of all calls.
 
     Raises:
         UnknownProgram: If there is no such program, or a variant without its program.
         UnknownVariant: If it has no such variant.
-        InvalidOption: If it has no shadow runs, or a variant is named too.
+        InvalidOption: If it has no such payer, or a variant is named too.
     """
     if program is None:
-        if variant is not None or is_shadow:
-            named = "--shadow" if is_shadow else f"variant {variant}"
+        if variant is not None or payer:
+            named = f"--{payer}" if payer else f"variant {variant}"
             raise UnknownProgram(f"{named} needs its program: use --program too")
         return "all"
     if program not in settings.programs:
         raise UnknownProgram(f"there is no program {program!r}; there are {', '.join(settings.programs) or 'none'}")
-    if is_shadow:
-        if variant is not None or shadow_scope(program) not in configured_scopes(settings):
+    if payer:
+        if variant is not None or payer_scope(payer, program) not in configured_scopes(settings):
             raise InvalidOption(
-                f"--shadow goes without --variant, and needs the table programs.{program}.experiment.shadow"
+                f"--{payer} goes without --variant, and needs the table programs.{program}.experiment.{payer}"
             )
-        return shadow_scope(program)
+        return payer_scope(payer, program)
     if variant is None:
         return f"program:{program}"
     variants = settings.programs[program].variants
@@ -186,9 +189,9 @@ def scope_of(settings: Settings, program: str | None, variant: str | None, *, is
     return f"variant:{program}.{variant}"
 
 
-def shadow_scope(program: str) -> str:
-    """Return the scope of a program's shadow runs."""
-    return f"shadow:{program}"
+def payer_scope(payer: Payer, program: str) -> str:
+    """Return the scope of a payer of a program."""
+    return f"{payer}:{program}"
 
 
 def configured_scopes(settings: Settings) -> frozenset[str]:
@@ -205,17 +208,17 @@ def describe_scope(scope: str) -> tuple[str, str, str]:
         program, _, variant = name.partition(".")
         table = f"programs.{program}.variants.{variant}"
         return f"variant {name}", table, f" --program {program} --variant {variant}"
-    if kind == "shadow":
-        return f"shadow runs of {name}", f"programs.{name}.experiment.shadow", f" --program {name} --shadow"
+    if kind in _PAYERS:
+        return f"{_PAYERS[kind]} of {name}", f"programs.{name}.experiment.{kind}", f" --program {name} --{kind}"
     return "all calls", "budget", ""
 
 
 def configured_limits(
-    settings: Settings, program: str, variant: str, *, is_shadow: bool = False
+    settings: Settings, program: str, variant: str, *, payer: Payer = ""
 ) -> dict[tuple[str, PeriodKind], int | None]:
     """Return a call's limits in nano-dollars by scope and period, in the scripts' order; None for no limit."""
     limits = _all_limits(settings)
-    own = shadow_scope(program) if is_shadow else f"variant:{program}.{variant}"
+    own = payer_scope(payer, program) if payer else f"variant:{program}.{variant}"
     scopes = ("all", f"program:{program}", own)
     return {(scope, period): limits.get((scope, period)) for period in PERIOD_KINDS for scope in scopes}
 
@@ -240,7 +243,9 @@ def _stated_usd(settings: Settings) -> Iterator[tuple[str, float | None, float |
         for variant in program.variants.values():
             yield f"variant:{program.name}.{variant.name}", variant.daily_usd, variant.monthly_usd
         if program.experiment and program.experiment.shadow:
-            yield shadow_scope(program.name), program.experiment.shadow.daily_usd, None
+            yield payer_scope("shadow", program.name), program.experiment.shadow.daily_usd, None
+        if program.experiment and program.experiment.judge:
+            yield payer_scope("judge", program.name), program.experiment.judge.daily_usd, None
 
 
 def _overrides(reply: Any) -> dict[str, int]:

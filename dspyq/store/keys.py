@@ -247,6 +247,11 @@ def experiment_sums_key(program: str, epoch: str) -> str:
     return f"{key('experiment-sums:')}{program}:{epoch}:"
 
 
+def experiment_answer_key(task_id: str) -> str:
+    """Return the key of what an experiment keeps of an answer: its scores, and the calls that it was served to."""
+    return key("experiment-answer:") + task_id
+
+
 def experiment_rows_key(program: str, epoch: str) -> str:
     """Return the key of the rows that an experiment keeps for exports."""
     return f"{key('experiment-rows:')}{program}:{epoch}"

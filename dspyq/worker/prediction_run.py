@@ -152,7 +152,7 @@ def job_run_of(request: Request, claim: Run, variant: Variant, batch: str, run_c
         batch,
         alias,
         question=request.input_hash,
-        is_shadow=request.is_shadow,
+        payer="shadow" if request.is_shadow else "",
     )
 
 

@@ -99,6 +99,20 @@ def test_the_table_changes_no_fingerprint():
             {"primary": "answer.cost", "scores": {}, "shadow": SHADOW},
             "experiment: shadow: its answers are compared by their scores",
         ),
+        (
+            {"shadow": SHADOW | {"pair_scorers": {"grounded": "q:f"}}},
+            "experiment: shadow.pair_scorers: grounded is the name of a score",
+        ),
+        ({"shadow": SHADOW | {"pair_scorers": {"time": "q:f"}}}, "experiment: shadow.pair_scorers: time is the name"),
+        (
+            {"scores": {"grounded": {"scorer": "quality:is_grounded", "low": 0, "high": 1, "share": 0}}},
+            "experiment.scores.grounded.share: ",
+        ),
+        (
+            {"judge": {"model": "fats", "daily_usd": 1}},
+            "experiment.judge.model: there is no [models.fats] table (did you mean fast?)",
+        ),
+        ({"judge": {"model": "fast"}}, "experiment.judge.daily_usd: missing"),
         ({"unknown": 1}, "experiment.unknown: unknown key"),
         ({"name": None}, "experiment.name: missing"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import get_settings
-from dspyq.core.money import to_nano_usd
+from dspyq.core.money import to_nano_usd, to_usd
 from dspyq.experiments import administration
 from dspyq.experiments.placement import place
 from dspyq.experiments.scores import ExperimentScores
@@ -17,7 +17,7 @@ from dspyq.experiments.sums_reader import read_sums
 from dspyq.experiments.tally import process_tally
 from dspyq.guards.costs import read_costs
 from dspyq.guards.limits import Limits
-from dspyq.store.keys import key
+from dspyq.store.keys import key, result_key
 from tests.support.experiments import with_experiment
 from tests.support.processes import wait_until
 
@@ -30,8 +30,9 @@ LONG = "an answer of more than twenty characters"
 def start(settings_file, configure):
     """Start an experiment with shadow runs: ``start(share=1)``; its file comes back."""
 
-    def begin(share=1.0, daily_usd=10.0, delivery=None):
+    def begin(share=1.0, daily_usd=10.0, delivery=None, pair_scorers=()):
         shadow = {"variants": ["challenger"], "share": share, "daily_usd": daily_usd}
+        shadow["pair_scorers"] = {name: f"tests.support.user_scorers:{name}" for name in pair_scorers}
         changes = with_experiment(scores={"brief": {"scorer": SCORER, "low": 0, "high": 2}}, shadow=shadow)
         changes["programs"]["qa"]["scorers"] = [SCORER]
         path = settings_file(changes | (delivery or {}), challenger=0.5)
@@ -110,6 +111,36 @@ def test_its_money_is_the_shadows_and_nothing_is_counted_or_cached_for_the_chall
     calls = endpoint.calls()
     assert not ask("a", arm="challenger").get(timeout=20).metadata.cached
     assert endpoint.calls() == calls + 1
+
+
+def test_pairs_compare_cost_and_time_and_both_answers(start, worker, endpoint, client):
+    worker(start(pair_scorers=("prefers_brief", "exaggerates")))
+    endpoint.script(model="challenger", outputs={"answer": LONG}, latency_seconds=0.2)
+    answers = [ask(f"question {number}").get(timeout=20) for number in range(8)]
+    wait_until(lambda: ended() == {"paired": 8}, 30, "the pairs")
+    found = shadows()
+    assert found.preferences["prefers_brief"][:2] == (8, -1.0)
+    assert found.preferences["exaggerates"].pairs == 0
+    mean_usd = sum(answer.metadata.cost_usd for answer in answers) / len(answers)
+    shadow_usd = to_usd(spent(client)["shadow:qa"]) / len(answers)
+    assert found.cost_usd.pairs == found.time_seconds.pairs == 8
+    assert found.cost_usd.difference == pytest.approx(shadow_usd - mean_usd)
+    assert found.time_seconds.difference > 0.1
+    missed = read_sums(administration.read_state("qa"), administration.read_plan("qa").table, today=TODAY)
+    assert missed["challenger"].unscored == {}  # it is of no arm
+
+
+def test_a_pair_whose_control_is_forgotten_is_none(start, worker, client):
+    path = start(pair_scorers=("prefers_brief",))
+    worker(path, arguments=["-Q", "qa.control"])
+    handle = ask("forgotten")
+    handle.get(timeout=20)
+    wait_until(lambda: shadows().asked == 1, 20, "the shadow run to be sent")
+    client.delete(result_key(handle.id))
+    worker(path, arguments=["-Q", "qa.challenger"])
+    wait_until(lambda: ended() == {"paired": 1}, 20, "the score of the shadow run")
+    assert shadows().preferences["prefers_brief"].pairs == 0
+    assert shadows().scores["brief"].pairs == 1
 
 
 def test_only_the_share_of_questions_is_asked(start, worker, endpoint):

@@ -584,7 +584,7 @@ def test_a_limit_that_an_operator_set_is_known_where_redis_cannot_be_asked(clien
 
 @pytest.mark.parametrize("ends", ["settled", "expired", "unheld"])
 def test_a_shadow_run_is_charged_to_its_own_account_however_it_ends(client, make, redis_server, ends):
-    budget, shadow = make(LIMIT), call(1)._replace(is_shadow=True)
+    budget, shadow = make(LIMIT), call(1)._replace(payer="shadow")
     if ends != "unheld":
         assert do(client, budget.hold(shadow, 7)).is_held
     if ends == "expired":

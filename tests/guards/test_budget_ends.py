@@ -18,7 +18,7 @@ from tests.support.budgets import PREFIX, Calendar, call, do, settings
 BATCH = "00ff00ff00ff00ff"
 #: They stay, says docs/data-model.md: one each, whose members or fields have an end or a bound.
 LASTING = {f"{PREFIX}{name}" for name in ("budget:leases", "budget-statistics", "budget-limits")}
-CALLS = [call(1), call(2), call(3, batch=BATCH), call(4, batch=BATCH), call(5)._replace(is_shadow=True)]
+CALLS = [call(1), call(2), call(3, batch=BATCH), call(4, batch=BATCH), call(5)._replace(payer="shadow")]
 STATES = ["unheld", "held", "expired", "settled", "released"]
 ACTIONS = ["hold", "settle", "settle unknown", "release", "expire", "reset"]
 

@@ -67,7 +67,7 @@ close_exposures(queue, id, {
   scored_within = serve_seconds + SECONDS_OF_SCORING, row = row,
 })
 local awaits_scores = is_own and not is_copy and unscored ~= ''
-if awaits_scores and survived(queue, await_scores, program_of(queue), id, unscored) then
+if awaits_scores and survived(queue, await_scores, program_of(queue), id, unscored, cost, time_ms) then
   reply = reply + 4
 end
 if pending ~= id then -- invalidated or forgotten meanwhile: it must not come back

@@ -56,7 +56,7 @@ def gather(program: Program) -> ExperimentReport:
 
 
 def _accounts(state: ExperimentState) -> Iterator[AccountSpent]:
-    """Return what the arms' accounts have spent, and accounts of the program beside its own: shadow runs."""
+    """Return what the arms' accounts have spent, and accounts of the program beside its own: shadow runs, judges."""
     arms = {f"{state.program}.{arm}" for arm in state.arms}
     with redis_errors("read the budgets"):
         accounts = Limits(jobs_client(), get_settings()).accounts()

@@ -172,12 +172,16 @@ def plan_lines(report: ExperimentReport) -> Iterator[list[str]]:
         stated = figures.stated_difference(guard["margin"])
         yield ["guard", f"{figures.title(guard['metric'], table)}: worse by no more than {stated}"]
     for name, span in table["scores"].items():
-        yield ["score", f"{name}: {span['low']:g} to {span['high']:g}"]
+        share = float(span.get("share", 1.0))
+        part = "" if share >= 1 else f", of {figures.percents(share, 1)} of the questions"
+        yield ["score", f"{name}: {span['low']:g} to {span['high']:g}{part}"]
     for name, span in table["feedback"].items():
         yield ["feedback", f"{name}: {span['low']:g} to {span['high']:g}, for {span['window_days']} days"]
     yield ["on a breach", str(table["on_breach"])]
     yield ["on a win", str(table["on_win"])]
     yield ["draws", str(table["draws"])]
+    if judge := table.get("judge"):
+        yield ["judge", f"{judge['model']}, at most {money(float(judge['daily_usd']))} a day"]
     if shadow := table.get("shadow"):
         limit = f"at most {money(float(shadow['daily_usd']))} a day"
         yield [

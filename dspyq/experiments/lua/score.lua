@@ -1,13 +1,14 @@
 -- Adds an answer's scores, each once, and counts those that it does not have.
 -- Libraries: experiments/shadows.
 -- Arguments:
---   id         of the task that answered
---   program    its name
---   scores...  pairs of name and score, in whole millionths of its range, or the reason why there is none
+--   id           of the task that answered
+--   program      its name
+--   is_complete  '1' where no other score of it will come
+--   scores...    pairs of name and score, in whole millionths of its range, or the reason why there is none
 -- Of a shadow run it adds the differences from the control's scores.
 -- Reply: the number of scores added; -1 where the answer is of no experiment, or too old.
 local answer = EXPERIMENT_ANSWER .. id
-local waited = end_waiting(program, id)
+local waited = is_complete == '1' and end_waiting(program, id)
 local exposure = redis.call('HGET', answer, 'exposure')
 local exposed = split(exposure or '')
 local counting = exposure and counting_of(program, exposed[1])
@@ -18,7 +19,7 @@ if not counting then
   return -1
 end
 if arm_of_shadow(exposed) then
-  return pair_scores(counting, program, id, exposed, scores)
+  return pair_scores(counting, program, id, exposed, scores, is_complete == '1')
 end
 local added = 0
 for index = 1, #scores, 2 do

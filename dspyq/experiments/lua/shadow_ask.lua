@@ -35,6 +35,11 @@ redis.call('HSET', answer, 'exposure', table.concat(exposed, ' '))
 for index = 1, #scores, 2 do
   redis.call('HSET', answer, 'c:' .. scores[index], scores[index + 1])
 end
+local paid = redis.call('HMGET', EXPERIMENT_ANSWER .. control_id, 'cost', 'time')
+if paid[1] and paid[2] then
+  redis.call('HSET', answer, 'c:cost', paid[1], 'c:time', paid[2])
+end
+redis.call('HSET', answer, 'control', control_id)
 redis.call('EXPIRE', answer, SECONDS_OF_SHADOW)
 redis.call('ZADD', waiting, whole(now + SECONDS_OF_SHADOW * 1000), arm .. ' ' .. id)
 redis.call('EXPIRE', waiting, SECONDS_OF_EXPERIMENT)

@@ -112,12 +112,14 @@ local function count_unscored(program, exposed, reason, name)
   end
 end
 
--- Keeps a counted answer for its scores, with its exposure; true if it is kept.
-local function await_scores(program, id, content)
+-- Keeps a counted answer for its scores, with its exposure; true if it is kept. What it cost, in nano-dollars, and took, in
+-- ms, stands beside its scores: pairs of a shadow run compare both.
+local function await_scores(program, id, content, cost, time)
   local exposure = redis.call('HGET', EXPERIMENT_ANSWER .. id, 'exposure')
   if content == '' or not exposure then
     return false
   end
+  redis.call('HSET', EXPERIMENT_ANSWER .. id, 'cost', whole(cost), 'time', whole(time))
   local waiting = EXPERIMENT_UNSCORED .. program
   if redis.call('ZCARD', waiting) >= MOST_UNSCORED then
     count_unscored(program, split(exposure), 'dropped', '*')

@@ -3,23 +3,24 @@
 --
 --   dspy:v1:budget:<scope>:<period>:<label>  an account, a hash: settled, held, warned (the highest percentage of its
 --                                            limit that was warned of, and of which limit). The scope is all,
---                                            program:<program> or variant:<program>.<variant>, or for a shadow run
---                                            shadow:<program> in place of its variant's; the period daily or
+--                                            program:<program> or variant:<program>.<variant>, or with a payer
+--                                            <payer>:<program> in place of its variant's; the period daily or
 --                                            monthly; the label a day or month
 --   dspy:v1:budget:batch:<id>                the account of a batch, a hash: opened (when), its limits (max_nano_usd,
 --                                            budget_share, rate_share), settled, held, and its books' counters
 --   dspy:v1:budget:batch:<id>:daily:<day>    what the batch settled and holds in a day
 --   dspy:v1:budget:batch:<id>:calls          its calls that are on no row yet, a hash by task id: see note
 --   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model, batch
---                                            where it has one, shadow of a shadow run, held_in. The state is held; or unknown, where its lease ran out
---                                            and its bound was charged. Of a settled call only the word settled is kept, as a
---                                            string; by 0.1 as the state
+--                                            and payer where it has one, held_in. The state is held; or unknown, where
+--                                            its lease ran out and its bound was charged. Of a settled call only the word
+--                                            settled is kept, as a string; by 0.1 as the state. The payer is shadow, of
+--                                            a shadow run, or judge, of a score function
 --   dspy:v1:budget:leases                    the calls that are held: sorted set by the second their lease runs out
 --   dspy:v1:budget-limits                    limits that an operator set in place of the configured ones, a hash by
 --                                            '<scope> <period>'
 --   dspy:v1:budget-statistics                what was unusual, a hash of counters
 --   dspy:v1:costs:<day>                      the books of a day, a hash: '<program>.<variant> <model> <counter>',
---                                            of a shadow run behind 'shadow:'
+--                                            of a call with a payer behind '<payer>:'
 -- The most jobs of a batch whose calls are noted: more than are ever in flight, and than workers are killed under.
 local MOST_NOTED = 100000
 -- The accounts that a call is held in, one digit for each limit of call_limits.lua: those with a limit.
@@ -51,7 +52,7 @@ end
 
 -- The narrowest scope of a call.
 local function own_scope(call)
-  return call.shadow and 'shadow:' .. call.program or 'variant:' .. call.program .. '.' .. call.variant
+  return call.payer and call.payer .. ':' .. call.program or 'variant:' .. call.program .. '.' .. call.variant
 end
 
 -- The accounts of a call in a period, from the widest.
@@ -77,7 +78,7 @@ end
 local function read_hold(id)
   local held =
     redis.pcall('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model', 'batch', 'held_in',
-      'shadow')
+      'payer')
   if held.err and is_marked_settled(id) then
     return { state = 'settled' }
   end
@@ -99,7 +100,7 @@ local function read_hold(id)
     variant = held[6],
     model = held[7],
     batch = held[8] or nil,
-    shadow = held[10] or nil,
+    payer = held[10] or nil,
     held_in = held[9] or HELD_IN_ALL, -- a worker of 0.1 held it in each account
   }
 end
@@ -196,7 +197,7 @@ local function book(call, counters)
     enter(batch_key(call.batch), '')
   end
   local line = call.program .. '.' .. call.variant .. ' ' .. call.model .. ' '
-  enter(COSTS .. call.day, call.shadow and 'shadow:' .. line or line)
+  enter(COSTS .. call.day, call.payer and call.payer .. ':' .. line or line)
 end
 
 local function count(counter)

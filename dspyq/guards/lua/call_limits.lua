@@ -9,7 +9,7 @@
 --   days           label, start and end of three days, separated by spaces, the likeliest day first
 --   months         the same of three months
 --   batch?         that pays
---   shadow?        '1' for a shadow run, whose account takes its variant's place
+--   payer?         shadow or judge, whose account takes the variant's place
 
 -- Names the account of each limit in a call's day and month.
 local function name_accounts(limits, call)
@@ -24,7 +24,7 @@ end
 -- Reads the call and its limits: all six, or none where it has none.
 local function read_call()
   local call = { program = program, variant = variant, model = model, limits = {} }
-  call.batch, call.shadow = batch ~= '' and batch or nil, shadow ~= '' and shadow or nil
+  call.batch, call.payer = batch ~= '' and batch or nil, payer ~= '' and payer or nil
   if configured == '' and redis.pcall('HLEN', BUDGET_LIMITS) == 0 then
     return call
   end

@@ -143,8 +143,8 @@ redis.call(
 )
 -- Its worker or a sweep ends it much sooner; until then it must outlive the accounts it is held in.
 redis.call('EXPIRE', hold_key(id), SECONDS_OF_BOOKS)
-if call.shadow then
-  redis.call('HSET', hold_key(id), 'shadow', call.shadow)
+if call.payer then
+  redis.call('HSET', hold_key(id), 'payer', call.payer)
 end
 if call.batch then
   redis.call('HSET', hold_key(id), 'batch', call.batch)

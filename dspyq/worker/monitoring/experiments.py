@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 import redis
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 from dspyq.core.tolerated import tolerate
+from dspyq.errors import RedisUnavailable
 from dspyq.experiments.look import Look, MetricFinding, UnreadableLook
+from dspyq.experiments.shadows import ShadowReading, read_shadows
 from dspyq.experiments.state import ExperimentState, UnreadableState
 from dspyq.store.clients import connect
 from dspyq.store.keys import experiment_look_key, experiment_state_key
@@ -33,14 +36,18 @@ class Seen(NamedTuple):
     Attributes:
         state: Its state.
         look: The latest look; None before the first.
+        shadows: The shadow runs of each challenger that the plan gives some.
     """
 
     state: ExperimentState
     look: Look | None
+    shadows: Mapping[str, ShadowReading]
 
 
 class ExperimentCollector(Collector):
-    """Collector of the experiments that the configuration states; one round trip a scrape, none without any.
+    """Collector of the experiments that the configuration states; none without any.
+
+    A scrape is one round trip, and one more for each experiment with shadow runs.
 
     Attributes:
         failures: Number of times that Redis did not answer.
@@ -60,7 +67,7 @@ class ExperimentCollector(Collector):
         """Return the metrics; none where no experiment was started, or Redis does not answer."""
         try:
             seen = self._read() if self._programs else []
-        except redis.RedisError as error:
+        except (redis.RedisError, RedisUnavailable) as error:
             self.failures += 1
             logger.warning(Event("experiment_metrics_not_read", error=type(error).__name__))
             return
@@ -71,21 +78,23 @@ class ExperimentCollector(Collector):
         yield from _of_looks(looks)
         yield from _effects(looks)
         yield from _guards(looks)
+        yield from _shadows(seen)
 
     def _read(self) -> list[Seen]:
         reading = self._client.pipeline(transaction=False)
         for program in self._programs:
-            reading.hmget(experiment_state_key(program), "version", "state")
+            reading.hmget(experiment_state_key(program), "version", "state", "plan")
             reading.hmget(experiment_look_key(program), "epoch", "look")
         replies = reading.execute()
-        seen = []
-        for program, (version, stored), (epoch, look) in zip(self._programs, replies[::2], replies[1::2], strict=True):
+        states, looks, seen = replies[::2], replies[1::2], []
+        for program, (version, stored, plan), (epoch, look) in zip(self._programs, states, looks, strict=True):
             if version is None or stored is None:
                 continue
             try:
                 state = ExperimentState.read(program, int(version), stored)
                 is_its_own = epoch == state.epoch.encode()
-                seen.append(Seen(state, Look.read(look) if is_its_own and look is not None else None))
+                found = Look.read(look) if is_its_own and look is not None else None
+                seen.append(Seen(state, found, read_shadows(state, _table(plan), self._client)))
             except (UnreadableState, UnreadableLook, ValueError) as error:
                 tolerate("experiment_look", error)
         return seen
@@ -96,11 +105,15 @@ def _states(seen: Iterable[Seen]) -> Iterable[Metric]:
         "dspy_experiment_state", "1: the experiment is in this state.", labels=["program", "experiment", "state"]
     )
     coverage = GaugeMetricFamily("dspy_experiment_coverage", "The part of all units enrolled.", labels=["program"])
-    for state, _ in seen:
+    killed = GaugeMetricFamily(
+        "dspy_experiment_arm_killed", "1: the arm was killed; else 0.", labels=["program", "arm"]
+    )
+    for state, _, _ in seen:
+        for arm in state.arms:
+            killed.add_metric([state.program, arm], float(arm in state.killed))
         states.add_metric([state.program, state.name, state.status], 1.0)
         coverage.add_metric([state.program], state.coverage if state.status == "running" else 0.0)
-    yield states
-    yield coverage
+    yield from (states, coverage, killed)
 
 
 def _of_looks(looks: Mapping[str, Look]) -> Iterable[Metric]:
@@ -156,6 +169,40 @@ def _guards(looks: Mapping[str, Look]) -> Iterable[Metric]:
             evidence.add_metric(labels, _odds(finding.guard.log_evidence))
             breached.add_metric(labels, float(finding.guard.is_breached))
     yield from (evidence, breached)
+
+
+def _shadows(seen: Iterable[Seen]) -> Iterable[Metric]:
+    runs = CounterMetricFamily(
+        "dspy_experiment_shadow_runs", "Shadow runs, by what came of them.", labels=["program", "arm", "outcome"]
+    )
+    pairs = GaugeMetricFamily("dspy_experiment_shadow_pairs", "Pairs of answers.", labels=_OF_METRIC)
+    difference = GaugeMetricFamily(
+        "dspy_experiment_shadow_difference", "Challenger less control, by pairs of answers.", labels=_OF_METRIC
+    )
+    low = GaugeMetricFamily("dspy_experiment_shadow_low", "The lower end of its interval.", labels=_OF_METRIC)
+    high = GaugeMetricFamily("dspy_experiment_shadow_high", "The upper end of its interval.", labels=_OF_METRIC)
+    for state, _, shadows in seen:
+        for arm, found in shadows.items():
+            for outcome, number in {"asked": found.asked, **found.outcomes}.items():
+                runs.add_metric([state.program, arm, outcome], number)
+            for metric, compared in found.differences.items():
+                labels = [state.program, arm, metric]
+                pairs.add_metric(labels, compared.pairs)
+                for family, value in ((difference, compared.difference), (low, compared.low), (high, compared.high)):
+                    if value is not None:
+                        family.add_metric(labels, value)
+    yield from (runs, pairs, difference, low, high)
+
+
+def _table(plan: bytes | None) -> dict[str, Any]:
+    """Return the table of a stored plan.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    stated = orjson.loads(plan) if plan else {}
+    table = stated.get("table") if isinstance(stated, dict) else None
+    return table if isinstance(table, dict) else {}
 
 
 def _findings(looks: Mapping[str, Look]) -> Iterable[tuple[list[str], MetricFinding]]:

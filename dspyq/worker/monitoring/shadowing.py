@@ -16,11 +16,12 @@ from dspyq.client.publishing import publish
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import Settings
 from dspyq.core.ids import new_id
+from dspyq.experiments.fence import ANY_STATE
 from dspyq.experiments.known import process_states
-from dspyq.experiments.shadows import ShadowLog, is_chosen, shadow_id
+from dspyq.experiments.shadows import ShadowLog, is_chosen, pair_scorers, shadow_id
 from dspyq.experiments.state import ExperimentState
-from dspyq.guards.limits import Limits, shadow_scope
-from dspyq.prediction.enrolment import ANY_STATE, scope_of_shadow
+from dspyq.guards.limits import Limits, payer_scope
+from dspyq.prediction.enrolment import scope_of_shadow
 from dspyq.prediction.request import Request, hash_inputs
 from dspyq.store.clients import jobs_client
 from dspyq.worker.monitoring.answered import Answered
@@ -57,6 +58,7 @@ class Shadowing:
         process_states().refresh(name)
         state = process_states().get(name)
         paired = {score: part for score, part in scores.items() if not isinstance(part, str)}
+        paired |= dict.fromkeys(pair_scorers(table), 0.0)  # they return differences
         if state is None or state.status != "running" or answered.variant.name != state.control or not paired:
             return
         canonical = orjson.dumps(answered.inputs, option=orjson.OPT_SORT_KEYS)
@@ -74,7 +76,7 @@ class Shadowing:
         return any(
             account.is_exhausted or account.free_nano_usd == 0
             for account in self._limits.limited_accounts()
-            if account.scope == shadow_scope(program)
+            if account.scope == payer_scope("shadow", program)
         )
 
     def _send(self, state: ExperimentState, arm: str, canonical: bytes, task_id: str) -> None:
