@@ -5,9 +5,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from dspyq.prediction.request import hash_inputs
+from dspyq.store.keys import alias_key
+from tests.support.configuration import merged, write_settings
+from tests.support.experiments import TABLE
 
 
 def fault(done):
@@ -131,6 +137,25 @@ def test_check_names_what_variants_differ_in_and_those_that_are_equal(dspyq, com
         "programs.qa.variants: control and same do not differ, so they share their answers",
     ]
     assert len({variant["fingerprint"] for variant in found["variants"]}) == 2
+
+
+def test_check_warns_of_an_arm_whose_demonstrations_users_ask(dspyq, compared, configure, client):
+    """Its answer may be cached in this arm or another."""
+    table = TABLE | {"arms": ["control", "compiled"]}
+    document = tomllib.loads(compared.read_text())
+    write_settings(compared, merged(document, {"programs": {"qa": {"experiment": table}}}))
+    warned = "programs.qa.variants.compiled.state: users ask 1 of the 1 questions in its demonstrations"
+
+    def warnings():
+        return " ".join(json.loads(dspyq("check", "--json", settings=compared).stdout)["warnings"])
+
+    program = configure(compared).programs["qa"]
+    of_another = hash_inputs("qa", program.fingerprints["control"], b'{"question":"another"}')
+    client.hset(alias_key(of_another), "answered", "a task")
+    assert "demonstrations" not in warnings()
+    asked = hash_inputs("qa", program.fingerprints["control"], b'{"question":"q"}')
+    client.hset(alias_key(asked), "answered", "a task")
+    assert warned in warnings()
 
 
 def test_check_shows_differences_in_a_table(dspyq, compared):

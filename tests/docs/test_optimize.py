@@ -39,7 +39,7 @@ def test_users_questions_become_a_compiled_variant_at_two_per_cent(
     assert demos
     assert {demo["question"] for demo in demos} <= trained_on
     desk.configure(2)
-    desk.dspyq("check")
+    assert "questions in its demonstrations" in " ".join(desk.dspyq("check").split())
     with desk.worker() as worker:
         desk.dspyq("batch", "run", "rows.held-out.jsonl", "--program", "qa", "--paired", "--output", "paired.jsonl")
         assert "compiled" in desk.dspyq("batch", "report", "paired.jsonl")
