@@ -425,8 +425,9 @@ ROWS: dict[str, list[Panel]] = {
             "What becomes of the questions that a challenger answers unseen?",
             {
                 "{{arm}}: {{outcome}}": "max by (program, arm, outcome) "
-                f"(increase(dspy_experiment_shadow_runs_total{_RATE}))"
+                f"(rate(dspy_experiment_shadow_runs_total{_RATE}))"
             },
+            "reqps",
             width=12,
         ),
         Panel(

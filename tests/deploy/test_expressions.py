@@ -79,6 +79,7 @@ def run_an_experiment(users):
     from dspyq.experiments import administration
     from dspyq.experiments.exposure import Exposure
     from dspyq.experiments.tally import process_tally
+    from tests.support.experiment_traffic import bring_pairs
 
     state = administration.start(get_settings().programs["compared"])
     today, tally = int(time.time() // 86_400), process_tally()
@@ -86,11 +87,15 @@ def run_an_experiment(users):
         exposure = Exposure("compared", state.epoch, state.arms[number % 2], number, number, number, today)
         tally.count(exposure, "an answer", 0.01 + number % 7 / 100, is_slow=False)
     tally.flush()
+    bring_pairs(state, "challenger", "brief", 55)
 
 
 def document_for(endpoint, port):
     base = with_challenger(default_document(endpoint.url))
     fragile = base["models"]["control"] | {"model": "openai/fragile"}
+    scorer = "tests.support.user_scorers:is_brief"
+    scores = {"brief": {"scorer": scorer, "low": 0, "high": 1}}
+    shadow = {"variants": ["challenger"], "share": 1, "daily_usd": 1}
     refusing = {"signature": "question -> answer", "when_unavailable": "fail"}
     return merged(
         base,
@@ -98,13 +103,14 @@ def document_for(endpoint, port):
             "metrics": {"port": port},
             "models": {"control": {"requests_per_second": 20}, "fragile": fragile},
             "programs": {
-                "qa": {"scorers": ["tests.support.user_scorers:is_brief"]},
+                "qa": {"scorers": [scorer]},
                 "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},
                 "poor": refusing | {"daily_usd": 0.004, "variants": {"control": {"model": "control"}}},
                 "compared": {
                     "signature": "question -> answer",
                     "variants": {arm: {"model": "control", "weight": 0.5} for arm in TABLE["arms"]},
-                    "experiment": TABLE | {"primary": "call.waited"},
+                    "scorers": [scorer],
+                    "experiment": TABLE | {"primary": "call.waited", "scores": scores, "shadow": shadow},
                 },
                 "later": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
             },

@@ -7,11 +7,9 @@ from prometheus_client.registry import CollectorRegistry
 
 from dspyq.experiments import administration
 from dspyq.experiments.referee import Referee
-from dspyq.experiments.scores import ExperimentScores
-from dspyq.experiments.shadows import ShadowLog, shadow_id
-from dspyq.store.keys import experiment_answer_key, experiment_look_key
+from dspyq.store.keys import experiment_look_key
 from dspyq.worker.monitoring.experiments import ExperimentCollector
-from tests.support.experiment_traffic import Traffic
+from tests.support.experiment_traffic import Traffic, bring_pairs
 from tests.support.experiments import with_experiment
 
 
@@ -51,19 +49,12 @@ def test_what_a_look_has_found_is_exported(settings, read, client):
     assert read("coverage") is None
 
 
-def test_shadow_runs_and_their_pairs_are_exported(configure, settings_file, client):
+def test_shadow_runs_and_their_pairs_are_exported(configure, settings_file):
     shadow = {"variants": ["challenger"], "share": 1, "daily_usd": 1}
     stated = with_experiment(scores={"brief": {"scorer": "quality:is_brief", "low": 0, "high": 2}}, shadow=shadow)
     stated["programs"]["qa"]["scorers"] = ["quality:is_brief"]
     settings = configure(settings_file(stated, challenger=0.5))
-    state, log = administration.start(settings.programs["qa"]), ShadowLog(client)
-    for number in range(60):
-        answer = {"exposure": f"{state.epoch} control 5 {number} 77 20000", "cost": 1_000_000, "time": 500}
-        client.hset(experiment_answer_key(f"control {number}"), mapping=answer)
-        log.note("qa", f"control {number}", "challenger", {"brief": 0.5}, is_refused=number >= 55)
-        task_id = shadow_id(f"control {number}", "challenger")
-        client.hset(experiment_answer_key(task_id), mapping={"cost": 3_000_000 + number, "time": 200 + number})
-        ExperimentScores(client).add("qa", task_id, {"brief": 0.75 + number % 2 / 4})
+    bring_pairs(administration.start(settings.programs["qa"]), "challenger", "brief", 55)
     registry = CollectorRegistry()
     registry.register(ExperimentCollector(settings))
 
@@ -71,8 +62,8 @@ def test_shadow_runs_and_their_pairs_are_exported(configure, settings_file, clie
         stated = {"program": "qa", "arm": "challenger", **labels}
         return registry.get_sample_value(f"dspy_experiment_shadow_{name}", stated)
 
-    runs = {outcome: read("runs_total", outcome=outcome) for outcome in ("asked", "paired", "refused", "failed")}
-    assert runs == {"asked": 55, "paired": 55, "refused": 5, "failed": 0}
+    runs = {outcome: read("runs_total", outcome=outcome) for outcome in ("asked", "paired", "failed")}
+    assert runs == {"asked": 55, "paired": 55, "failed": 0}
     assert read("pairs", metric="brief") == 55
     assert read("low", metric="brief") < read("difference", metric="brief") < read("high", metric="brief")
     assert read("difference", metric="cost") == pytest.approx(0.002, abs=1e-6)
