@@ -17,11 +17,13 @@ import pytest
 
 from dspyq.config.sections import LoggingSection
 from dspyq.core.tolerated import tolerated
+from dspyq.guards.model import Guards
 from dspyq.worker import scheduled_batches
 from dspyq.worker.logs.loki import Loki
 from dspyq.worker.logs.writer import Writer
 from dspyq.worker.monitoring import endpoints
 from dspyq.worker.monitoring.answered import Answered
+from dspyq.worker.monitoring.experiment_scoring import Sample
 from dspyq.worker.monitoring.scoring import Scoring
 from tests.support.processes import eventually
 
@@ -210,10 +212,11 @@ def test_a_scheduled_batch_whose_end_cannot_be_recorded_is_watched_no_more():
     assert tolerated("batch_thread") == before + 1
 
 
-def test_scores_go_on_after_an_answer_and_a_look_that_failed(configure, settings_file):
+def test_scores_go_on_after_an_answer_and_a_look_that_failed(configure, settings_file, client):
     settings = configure(settings_file({"programs": {"qa": {"scorers": ["tests.support.user_scorers:is_brief"]}}}))
     program = settings.programs["qa"]
-    scoring, scored, looked = Scoring(settings, {"qa.control"}), queue.SimpleQueue(), threading.Event()
+    scoring = Scoring(settings, {"qa.control"}, Guards(settings, client))
+    scored, looked = queue.SimpleQueue(), threading.Event()
 
     def take(_):
         if looked.is_set():
@@ -225,11 +228,14 @@ def test_scores_go_on_after_an_answer_and_a_look_that_failed(configure, settings
         inputs, outputs = {"question": "q"}, {"answer": "a"}
         return Answered(program, program.variants["control"], inputs, outputs, task_id, time.monotonic())
 
-    def add(answer, found):
+    def add(answer, sample, found, compared, *, is_complete):
+        del sample, compared, is_complete
         scored.put((answer.task_id, found))
         raise KeyError("no such score")
 
-    scoring._experiments = SimpleNamespace(seconds_to_look=None, take=take, add=add)  # noqa: SLF001 - as damaged
+    scoring._experiments = SimpleNamespace(  # noqa: SLF001 - as damaged
+        seconds_to_look=None, take=take, add=add, sample=lambda _: Sample()
+    )
     scoring.start()
     for task_id in ("one", "two"):
         scoring.take(answered(task_id))
