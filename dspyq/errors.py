@@ -124,6 +124,10 @@ class BudgetExceeded(Unavailable):
     """The call may cost more than a budget has left."""
 
 
+class TenantLimitReached(BudgetExceeded):
+    """The tenant has spent its limit of the day or the month, or the call may cost more than the rest."""
+
+
 class BatchLimitReached(BudgetExceeded):
     """The batch has spent its ``--max-usd``, or its next call may cost more than the rest."""
 

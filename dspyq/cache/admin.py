@@ -12,6 +12,7 @@ from dspyq.core.tolerated import read_number
 from dspyq.prediction.contract import contract_of
 from dspyq.prediction.enrolment import scopes
 from dspyq.prediction.request import find_program, find_variant, hash_inputs
+from dspyq.prediction.tenants import check_tenant, owner_of_answer
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key
 
@@ -41,13 +42,16 @@ class CacheStatistics:
     evictions: int
 
 
-def invalidate(inputs: Mapping[str, Any], *, program: str | None = None, variant: str | None = None) -> int:
+def invalidate(
+    inputs: Mapping[str, Any], *, program: str | None = None, variant: str | None = None, tenant: str | None = None
+) -> int:
     """Forget the answers to one question, also those that an experiment keeps apart.
 
     Args:
         inputs: The question's inputs.
         program: As of ``predict.apply_async``.
         variant: One variant's answer; left out, that of each.
+        tenant: Those that this tenant alone is served; left out, those of callers without a tenant.
 
     Returns:
         Number of answers or runs in progress forgotten. Within a second no process serves them.
@@ -59,9 +63,10 @@ def invalidate(inputs: Mapping[str, Any], *, program: str | None = None, variant
     asked = find_program(program)
     variants = [find_variant(asked, variant).name] if variant else list(asked.variants)
     canonical = contract_of(asked.name).canonical(inputs)
+    owner = "" if tenant is None else owner_of_answer(asked, check_tenant(tenant))
     with redis_errors("invalidate the answers"):
         hashes = {
-            hash_inputs(asked.name, asked.fingerprints[name], canonical, scope)
+            hash_inputs(asked.name, asked.fingerprints[name], canonical, scope, owner)
             for name in variants
             for scope in scopes(asked, name)
         }
@@ -91,6 +96,29 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
                 cleared += client.unlink(*aliases)
         client.publish(invalidations_channel(), EVERYTHING)
     return cleared
+
+
+def forget_tenant(tenant: str) -> int:
+    """Forget the answers to a tenant's questions, and delete their results.
+
+    Returns:
+        Number of answers and runs in progress forgotten. Within a second no process serves them.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    forgotten = 0
+    with redis_errors("forget the tenant's answers"):
+        for page in _pages():
+            own = [(alias, held["answered"]) for alias, held in page if held["tenant"] == tenant]
+            if not own:
+                continue
+            results = [result_key(answered) for _, answered in own if answered]
+            if results:
+                answers_client().unlink(*results)
+            start = len(alias_key(""))
+            forgotten += process_claims().invalidate(alias.decode()[start:] for alias, _ in own)
+    return forgotten
 
 
 def cache_statistics() -> CacheStatistics:
@@ -133,10 +161,10 @@ def measure_cache() -> tuple[int, int]:
 
 
 def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:
-    """Yield every alias with its queue and answering task, a page at a time; Redis serves others in between."""
+    """Yield every alias with its queue, answering task and tenant, a page at a time; Redis serves others in between."""
     client = jobs_client()
     cursor = 0
-    fields = ("queue", "answered")
+    fields = ("queue", "answered", "tenant")
     while True:
         cursor, aliases = cast("tuple[int, list[bytes]]", client.scan(cursor, alias_key("*"), _PAGE_KEYS, "HASH"))
         pipeline = client.pipeline(transaction=False)

@@ -65,6 +65,24 @@ class Kept(IntFlag):
     UNSCORED = 4
 
 
+class NewQuestions(NamedTuple):
+    """Questions of one queue that probably were not asked yet.
+
+    Attributes:
+        queue: The variant's queue.
+        seen: The version of the experiment's state that gave them their variant, as of ``Request``.
+        tenant: The tenant of their calls; empty for none.
+        input_hashes: Their hashes.
+        jobs: For each the task id and the message of the job that would answer it.
+    """
+
+    queue: str
+    seen: str
+    tenant: str
+    input_hashes: list[str]
+    jobs: list[str | bytes]
+
+
 class AnsweredRequest(Protocol):
     """Minimal view of a request, as needed to finish a run."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import orjson
 import redis
 
-from dspyq.cache.claim import AnsweredRequest, Claim, Kept, Release, Run, Stored
+from dspyq.cache.claim import AnsweredRequest, Claim, Kept, NewQuestions, Release, Run, Stored
 from dspyq.cache.earlier_results import earlier_answer, prepare_own_id
 from dspyq.config.periods import Calendar, process_calendar
 from dspyq.config.settings import get_settings
@@ -20,6 +20,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.delivery.records import QueuedJob
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import answers_question, failed_meta
+from dspyq.prediction.tenants import NO_TENANT
 from dspyq.store import content
 from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs_client, name_damage
 from dspyq.store.content import decode_result
@@ -58,7 +59,8 @@ class Claims:
         """Look a question up for a caller, and claim it for ``task_id`` if it has no answer and no running task."""
         input_hash, own_id = request.input_hash.encode(), task_id.encode()
         claimant = _Claimant(task_id, "c", priority)
-        if len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES or request.exposure is not None:
+        is_unlike = request.exposure is not None or request.sharer not in {"", NO_TENANT}
+        if is_unlike or len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES:
             return self._ask(self._question(request, claimant))
         try:
             reply = self._claim.run_packed(self._template(request, priority) % (input_hash, own_id))
@@ -72,7 +74,9 @@ class Claims:
     def ask(self, request: Request, job: QueuedJob) -> Claim:
         """As ``claim`` for the job, and put it where it claims the question, in one round trip."""
         alias, arguments = self._question(request, _Claimant(job.id, "c", job.priority))
-        return self._ask((alias, arguments | {"message": job.message}))
+        if job.tenant:
+            arguments["tenant"] = job.tenant
+        return self._ask((alias, {**arguments, "message": job.message}))
 
     def ask_new(self, questions: Iterable[NewQuestions], *, priority: int, batch: str = "") -> list[bool]:
         """Claim and put those of many questions of which nothing is known yet, for a batch or none, in one round trip.
@@ -94,6 +98,7 @@ class Claims:
                 priority=priority,
                 batch=batch,
                 seen=each.seen,
+                tenant=each.tenant,
                 jobs=each.jobs,
             )
             for each in questions
@@ -255,6 +260,8 @@ class Claims:
         }
         if request.exposure is not None:
             arguments["exposure"] = request.exposure.stated()
+        if request.sharer:
+            arguments["tenant"] = request.sharer
         return alias_key(request.input_hash), arguments
 
     def _template(self, request: Request, priority: int) -> bytes:
@@ -326,22 +333,6 @@ class Claims:
                 claims[index] = claim
             hits = [index for index in gone if claims[index].verdict == "hit"]
         return claims
-
-
-class NewQuestions(NamedTuple):
-    """Questions of one queue that probably were not asked yet.
-
-    Attributes:
-        queue: The variant's queue.
-        seen: The version of the experiment's state that gave them their variant, as of ``Request``.
-        input_hashes: Their hashes.
-        jobs: For each the task id and the message of the job that would answer it.
-    """
-
-    queue: str
-    seen: str
-    input_hashes: list[str]
-    jobs: list[str | bytes]
 
 
 class _Claimant(NamedTuple):

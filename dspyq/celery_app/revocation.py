@@ -20,7 +20,7 @@ from dspyq.delivery.dead import DeadJob, dead_jobs
 from dspyq.delivery.job_messages import request_of_message
 from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
-from dspyq.prediction.request import Header
+from dspyq.prediction.header import Header
 from dspyq.store.clients import answers_client
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,12 @@ from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.core.money import exact_dollars, to_nano_usd
 from dspyq.errors import InvalidOption
+from dspyq.prediction.tenants import check_tenant
 from dspyq.store.clients import jobs_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.guards.billing import Payer
-    from dspyq.guards.limits import Limits, PeriodKind
+    from dspyq.guards.limits import Account, Limits, PeriodKind
 
 app = typer.Typer(
     help="Look after budgets. What is changed here works at once, without a restart.", no_args_is_help=True
@@ -26,18 +27,19 @@ OfProgram = Annotated[str | None, typer.Option("--program", help="A program's li
 OfVariant = Annotated[str | None, typer.Option("--variant", help="That of one of its variants.")]
 OfShadow = Annotated[bool, typer.Option("--shadow", help="That of its shadow runs.")]
 OfJudge = Annotated[bool, typer.Option("--judge", help="That of its score functions that call a model.")]
+OfTenant = Annotated[str | None, typer.Option("--tenant", help="A tenant's limit, not that of all calls.")]
 
 _NONE = "none"
 
 
 @app.command()
-def show(as_json: JsonOption = False) -> None:
+def show(tenant: OfTenant = None, as_json: JsonOption = False) -> None:
     """Show limits, settled and held amounts, and the rest, of the current day and month.
 
     Example: `dspyq budget show --json`
     """
     with redis_errors("read the budgets"):
-        accounts = _limits().accounts()
+        accounts = _limits().accounts() if tenant is None else _limits().of_tenants([check_tenant(tenant)])
     if as_json:
         print_json([account_in_usd(account) for account in accounts])
         return
@@ -57,6 +59,7 @@ def set_limits(
     variant: OfVariant = None,
     shadow: OfShadow = False,
     judge: OfJudge = False,
+    tenant: OfTenant = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set limits in place of the configuration file's, for every worker; `none` goes back to the file's.
@@ -67,23 +70,19 @@ def set_limits(
     """
     from dspyq.guards.limits import scope_of
 
-    stated: dict[PeriodKind, str | None] = {"daily": daily, "monthly": monthly}
-    amounts = {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
+    amounts = limits_from_options(daily, monthly)
     if not amounts:
         raise InvalidOption("use --daily, --monthly or both")
-    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge))
+    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge), tenant=tenant)
     with redis_errors("set the limits"):
         limits = _limits()
         for period, amount in amounts.items():
             limits.override(scope, period, amount)
-        changed = [each for each in limits.accounts() if each.scope == scope and each.period in amounts]
+        changed = [each for each in limits.of_scope(scope) if each.period in amounts]
     if as_json:
         print_json([account_in_usd(account) for account in changed])
         return
-    for account in changed:
-        limit = "none" if account.limit_nano_usd is None else exact_dollars(account.limit_nano_usd)
-        source = "set here" if account.is_override else "the configuration's"
-        console.print(f"{account.period} limit of {account.scope}: {limit} ({source})")
+    print_limits(changed)
 
 
 @app.command()
@@ -94,6 +93,7 @@ def reset(
     variant: OfVariant = None,
     shadow: OfShadow = False,
     judge: OfJudge = False,
+    tenant: OfTenant = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,15 +105,11 @@ def reset(
     """
     from dspyq.guards.limits import scope_of
 
-    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge))
+    scope = scope_of(get_settings(), program, variant, payer=_payer(shadow=shadow, judge=judge), tenant=tenant)
     meant: dict[PeriodKind, bool] = {"daily": daily, "monthly": monthly}
     with redis_errors("read the budgets"):
         limits = _limits()
-        spent = [
-            account
-            for account in limits.accounts()
-            if account.scope == scope and (meant[account.period] or not any(meant.values()))
-        ]
+        spent = [each for each in limits.of_scope(scope) if meant[each.period] or not any(meant.values())]
     if not yes:
         amounts = " and ".join(f"{exact_dollars(account.settled_nano_usd)} of {account.label}" for account in spent)
         typer.confirm(f"Forget that {scope} has spent {amounts}?", abort=True)
@@ -125,6 +121,24 @@ def reset(
         return
     for account in spent:
         console.print(f"{account.label}: {exact_dollars(account.settled_nano_usd)} forgotten of {scope}")
+
+
+def limits_from_options(daily: str | None, monthly: str | None) -> dict[PeriodKind, int | None]:
+    """Return the limits that options state, in nano-dollars; None for ``none``.
+
+    Raises:
+        InvalidOption: If one is no amount of dollars.
+    """
+    stated: dict[PeriodKind, str | None] = {"daily": daily, "monthly": monthly}
+    return {period: _nano_usd(period, text) for period, text in stated.items() if text is not None}
+
+
+def print_limits(changed: list[Account]) -> None:
+    """Print limits that were changed."""
+    for account in changed:
+        limit = "none" if account.limit_nano_usd is None else exact_dollars(account.limit_nano_usd)
+        source = "set here" if account.is_override else "the configuration's"
+        console.print(f"{account.period} limit of {account.scope}: {limit} ({source})")
 
 
 def _limits() -> Limits:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dspyq.cli.program_commands import ProgramOption, VariantOption, read_inputs
+from dspyq.cli.program_commands import ProgramOption, TenantOption, VariantOption, read_inputs
 from dspyq.console.output import JsonOption, console, print_count, print_json, print_table
 from dspyq.errors import DspyqError, InvalidInputs
 
@@ -78,6 +78,7 @@ def invalidate(
     inputs: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="The question, or one JSON object.")],
     program: ProgramOption = None,
     variant: VariantOption = None,
+    tenant: TenantOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Forget the answers to one question.
@@ -86,7 +87,7 @@ def invalidate(
     """
     from dspyq.cache.admin import invalidate as forget
 
-    number = forget(read_inputs(inputs, program), program=program, variant=variant)
+    number = forget(read_inputs(inputs, program), program=program, variant=variant, tenant=tenant)
     print_count("forgotten", number, as_json=as_json)
 
 

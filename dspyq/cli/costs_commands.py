@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,15 @@ from dspyq.store.clients import jobs_client, redis_errors
 if TYPE_CHECKING:
     from dspyq.guards.costs import Costs
     from dspyq.guards.limits import Account
+    from dspyq.guards.tenants import TenantCosts
 
 _NANO = "_nano_usd"
+
+
+class By(StrEnum):
+    """Ways to add up costs."""
+
+    TENANT = "tenant"
 
 
 def costs(
@@ -28,6 +36,7 @@ def costs(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the days' lines as CSV.")] = False,
     batch: Annotated[str, typer.Option(help="Show what this batch cost instead, by its id.")] = "",
+    by: Annotated[By | None, typer.Option(help="Add up by tenant and day instead.")] = None,
 ) -> None:
     """Show the cost of calls by day, program, variant and model, the cache's savings, and the rest of each limit.
 
@@ -45,6 +54,11 @@ def costs(
             raise InvalidOption("a batch's costs are printed as a table or with --json")
         _show_batch(batch, as_json=as_json)
         return
+    if by is not None:
+        if as_csv:
+            raise InvalidOption("tenants' costs are printed as a table or with --json")
+        _show_tenants(days, as_json=as_json)
+        return
     settings = get_settings()
     with redis_errors("read the costs"):
         lines = read_costs(jobs_client(), settings, days=days)
@@ -52,14 +66,43 @@ def costs(
     limited = [account for account in accounts if account.is_limited]
     if as_json:
         limits = [account_in_usd(account) for account in limited]
-        print_json({"costs": [_in_usd(asdict(line)) for line in lines], "limits": limits})
+        print_json({"costs": [in_usd(asdict(line)) for line in lines], "limits": limits})
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, list(_in_usd(asdict(Costs("", "", "", "")))), lineterminator="\n")
+        writer = csv.DictWriter(sys.stdout, list(in_usd(asdict(Costs("", "", "", "")))), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_in_usd(asdict(line)) for line in lines)
+        writer.writerows(in_usd(asdict(line)) for line in lines)
     else:
         _print_lines(lines, days)
         _print_limits(limited)
+
+
+def _show_tenants(days: int, *, as_json: bool) -> None:
+    from dspyq.guards.tenants import Tenants
+
+    with redis_errors("read the costs of tenants"):
+        tenants = Tenants(jobs_client(), get_settings())
+        lines = tenants.costs(tenants.names(), days=days)
+    if as_json:
+        print_json({"costs": [in_usd(asdict(line)) for line in lines]})
+        return
+    print_tenant_days(lines, days)
+
+
+def print_tenant_days(lines: list[TenantCosts], days: int) -> None:
+    """Print what tenants' calls cost by day."""
+    if not lines:
+        console.print(f"No model was called for a tenant in the last {days} days.")
+        return
+    rows = [
+        [
+            line.day,
+            line.tenant,
+            *(f"{count:,}" for count in (line.calls, line.prompt_tokens, line.completion_tokens)),
+            *map(exact_dollars, (line.billed_nano_usd, line.unknown_nano_usd)),
+        ]
+        for line in lines
+    ]
+    print_table("Costs of tenants", ["day", "tenant", "calls", "tokens in", "out", "billed", "unknown"], rows)
 
 
 def _show_batch(batch_id: str, *, as_json: bool) -> None:
@@ -69,7 +112,7 @@ def _show_batch(batch_id: str, *, as_json: bool) -> None:
             raise InvalidOption(f"there is no batch {batch_id}, or none that spent anything in the last 400 days")
         books, calls = account.statement()
     if as_json:
-        print_json(_in_usd(asdict(books)) | {"calls_on_no_row": [_in_usd(asdict(call)) for call in calls]})
+        print_json(in_usd(asdict(books)) | {"calls_on_no_row": [in_usd(asdict(call)) for call in calls]})
         return
     limit = "–" if books.max_nano_usd is None else exact_dollars(books.max_nano_usd)
     counts = [f"{count:,}" for count in (books.calls, books.prompt_tokens, books.completion_tokens)]
@@ -85,7 +128,7 @@ def _show_batch(batch_id: str, *, as_json: bool) -> None:
 
 def account_in_usd(account: Account) -> dict[str, Any]:
     """Return an account for machines, its amounts in dollars."""
-    return _in_usd(asdict(account) | {"free_nano_usd": account.free_nano_usd})
+    return in_usd(asdict(account) | {"free_nano_usd": account.free_nano_usd})
 
 
 def remaining(account: Account) -> list[str]:
@@ -95,7 +138,8 @@ def remaining(account: Account) -> list[str]:
     return [limit, exact_dollars(account.settled_nano_usd), exact_dollars(account.held_nano_usd), free]
 
 
-def _in_usd(fields: dict[str, Any]) -> dict[str, Any]:
+def in_usd(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields for machines, their amounts in dollars."""
     return {
         name.replace(_NANO, "_usd"): to_usd(value) if name.endswith(_NANO) and value is not None else value
         for name, value in fields.items()

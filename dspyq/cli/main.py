@@ -25,6 +25,7 @@ from dspyq.cli import (
     program_commands,
     queue_commands,
     serve_commands,
+    tenant_commands,
     worker_commands,
 )
 from dspyq.cli.batch import commands as batch
@@ -60,6 +61,7 @@ app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
 app.add_typer(experiment_commands.app, name="experiment")
 app.add_typer(queue_commands.app, name="queues")
+app.add_typer(tenant_commands.app, name="tenants")
 app.command()(program_commands.predict)
 app.command()(program_commands.check)
 app.command()(program_commands.variants)

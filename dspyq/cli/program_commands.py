@@ -27,6 +27,7 @@ _LONGEST_VALUE = 100
 
 ProgramOption = Annotated[str | None, typer.Option(help="The program; may be left out where there is one.")]
 VariantOption = Annotated[str | None, typer.Option(help="One of its variants; else the unit's.")]
+TenantOption = Annotated[str | None, typer.Option(help="The tenant of the call; none where left out.")]
 
 
 def predict(
@@ -36,6 +37,7 @@ def predict(
     unit: Annotated[
         str | None, typer.Option(help="The user or other id that stays on one variant; by default the inputs.")
     ] = None,
+    tenant: TenantOption = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Compute a new answer.")] = False,
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 60.0,
     as_json: JsonOption = False,
@@ -48,7 +50,7 @@ def predict(
     from dspyq.prediction.prediction import to_json
 
     asked = read_inputs(inputs, program)
-    job = task.apply_async(kwargs=asked, program=program, variant=variant, unit=unit, refresh=refresh)
+    job = task.apply_async(kwargs=asked, program=program, variant=variant, unit=unit, tenant=tenant, refresh=refresh)
     prediction = _wait(job, timeout_seconds)
     shown = to_json(prediction.to_dict(), prediction.metadata)
     if as_json:

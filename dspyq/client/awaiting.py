@@ -48,7 +48,7 @@ class Awaitable:
         Args:
             inputs: The program's input fields, where ``given`` are options.
             **given: The input fields; after ``inputs``, the options ``program``, ``variant``, ``unit``, ``refresh``,
-                ``request_id`` and ``priority``, as of ``apply_async``.
+                ``tenant``, ``request_id`` and ``priority``, as of ``apply_async``.
 
         Raises:
             InvalidRequest: If it can never be served; nothing is sent.

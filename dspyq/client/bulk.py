@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import redis
 from kombu.exceptions import OperationalError
 
-from dspyq.cache.claim import AnsweredRequest, Claim
-from dspyq.cache.claims import Claims, NewQuestions, asked_by, process_claims
+from dspyq.cache.claim import AnsweredRequest, Claim, NewQuestions
+from dspyq.cache.claims import Claims, asked_by, process_claims
 from dspyq.celery_app.application import process_app
 from dspyq.client.call_counters import process_calls
 from dspyq.client.message_template import MessageTemplate, Outgoing
@@ -240,18 +240,19 @@ class Bulk:
         """
         claims: list[Claim | None] = [None] * len(rows)
         tried: list[int] = []
-        alike: dict[tuple[str, str, bool], list[int]] = {}
+        alike: dict[tuple[str, str, bool, str], list[int]] = {}
         for index, row in enumerate(rows):
             if row.request.exposure is None:  # each of the others is counted by itself
-                kind = row.request.queue, row.request.seen, row.request.is_streamed
+                request = row.request
+                kind = request.queue, request.seen, request.is_streamed, request.tenant
                 alike.setdefault(kind, []).append(index)
 
         def questions() -> Iterator[NewQuestions]:
-            for (queue, seen, _), indexes in alike.items():
+            for (queue, *_), indexes in alike.items():
                 template = find_template(rows[indexes[0]], priority) if self._expects_new.get(queue, True) else None
                 if template is not None:
                     tried.extend(indexes)
-                    yield from _new_questions(queue, seen, [rows[index] for index in indexes], template)
+                    yield from _new_questions([rows[index] for index in indexes], template)
 
         is_new = self._claims.ask_new(questions(), priority=priority, batch=batch)
         counts: Counter[str] = Counter()
@@ -301,11 +302,10 @@ def process_bulk() -> Bulk:
     return Bulk(get_settings(), process_claims(), jobs_client(), answers_client(), process_calendar())
 
 
-def _new_questions(
-    queue: str, seen: str, rows: Sequence[Outgoing], template: MessageTemplate
-) -> Iterator[NewQuestions]:
-    """Yield rows of one queue, with their messages, in parts of one script each."""
+def _new_questions(rows: Sequence[Outgoing], template: MessageTemplate) -> Iterator[NewQuestions]:
+    """Yield rows of one queue, state and tenant, with their messages, in parts of one script each."""
     records = process_leases().records
+    alike = rows[0].request.queue, rows[0].request.seen, rows[0].request.tenant
     hashes: list[str] = []
     jobs: list[str | bytes] = []
     size = 0
@@ -315,10 +315,10 @@ def _new_questions(
         jobs += (row.task_id, message)
         size += len(message)
         if len(hashes) == _ROWS_OF_SCRIPT or size > _BYTES_OF_SCRIPT:
-            yield NewQuestions(queue, seen, hashes, jobs)
+            yield NewQuestions(*alike, hashes, jobs)
             hashes, jobs, size = [], [], 0
     if hashes:
-        yield NewQuestions(queue, seen, hashes, jobs)
+        yield NewQuestions(*alike, hashes, jobs)
 
 
 def _hit(task_id: str, stored: bytes, milliseconds_left: int) -> Claim:

@@ -23,7 +23,7 @@ from dspyq.prediction.request import Request
 from dspyq.tracing.propagation import TRACE_HEADERS, trace_headers
 
 #: Fields of a prediction's header that are its own, and all parts of a message that are.
-_OWN_FIELDS = ("input_hash", "request_id", "refresh", "batch")
+_OWN_FIELDS = ("input_hash", "request_id", "refresh", "batch", "tenant")
 _OWN_PARTS = (*_OWN_FIELDS, "id", "body", "reply_to", "trace")
 
 
@@ -47,7 +47,7 @@ class MessageTemplate:
     """Makes messages equal to Celery's own, except for the fields of each prediction.
 
     Args:
-        sample: A job that Celery made, of a prediction of the same variant.
+        sample: A job that Celery made, of a prediction of the same variant; of some tenant's, if the others are.
 
     Raises:
         ValueError: If its message cannot be read.
@@ -70,7 +70,10 @@ class MessageTemplate:
     def make(self, outgoing: Outgoing) -> QueuedJob:
         """Return the job of a prediction."""
         (message,) = self.write([outgoing])
-        return self._sample._replace(id=outgoing.task_id, message=message, input_hash=outgoing.request.input_hash)
+        request = outgoing.request
+        return self._sample._replace(
+            id=outgoing.task_id, message=message, input_hash=request.input_hash, tenant=request.tenant
+        )
 
     def write(self, outgoing: Iterable[Outgoing]) -> Iterator[bytes]:
         """Yield the messages of predictions."""
@@ -89,6 +92,8 @@ class MessageTemplate:
             parts["request_id"] = orjson.dumps(request.request_id)
             parts["refresh"] = b"true" if request.refresh else b"false"
             parts["batch"] = orjson.dumps(batch)
+            if request.tenant:
+                parts["tenant"] = orjson.dumps(request.tenant)
             yield b"".join(map(parts.__getitem__, self._order))
 
     def makes(self, outgoing: Outgoing) -> bool:
@@ -104,7 +109,8 @@ class MessageTemplate:
 def _split(message: dict[str, Any]) -> tuple[list[str], dict[str, bytes]]:
     """Return the order of a message's parts, as JSON, and those that all predictions of a variant have in common."""
     marks = {name: f"{name} {uuid()}" for name in _OWN_PARTS}
-    header = message["headers"][HEADER] | {name: marks[name] for name in _OWN_FIELDS}
+    stated = message["headers"][HEADER]  # without the tenant where it is none's
+    header = stated | {name: marks[name] for name in _OWN_FIELDS if name in stated}
     ids = {"id": marks["id"], "root_id": marks["id"], HEADER: header}
     properties = {"correlation_id": marks["id"], "delivery_tag": marks["id"], "reply_to": marks["reply_to"]}
     text = orjson.dumps(

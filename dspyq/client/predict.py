@@ -42,7 +42,7 @@ class Predict(Awaitable, DeliveredTask):
     """Request a prediction from a program.
 
     ``predict.delay(question="…")`` takes the program's input fields and nothing else. How it is answered are options of
-    ``apply_async``: ``program``, ``variant``, ``unit``, ``refresh``, ``request_id``, besides Celery's own.
+    ``apply_async``: ``program``, ``variant``, ``unit``, ``refresh``, ``tenant``, ``request_id``, besides Celery's own.
     """
 
     typing = False
@@ -117,8 +117,9 @@ class Predict(Awaitable, DeliveredTask):
                 here. Otherwise none.
             kwargs: The program's input fields.
             **options: ``program``, which may be left out if there is one; ``variant`` forces one; ``unit`` is the user
-                or session that keeps its variant; ``refresh=True`` computes a new answer; ``request_id`` is your own
-                id of the call. Also Celery's own options except ``queue``, which the variant decides.
+                or session that keeps its variant; ``refresh=True`` computes a new answer; ``tenant`` is the customer
+                whose limits, books and cached answers these are; ``request_id`` is your own id of the call. Also
+                Celery's own options except ``queue``, which the variant decides.
 
         Raises:
             InvalidRequest: If it can never be served; nothing is sent.
@@ -176,8 +177,9 @@ class Predict(Awaitable, DeliveredTask):
 
         Args:
             rows: The inputs of each prediction.
-            **options: For all rows: ``program``, ``variant``, ``unit`` and ``refresh``, as of ``apply_async``, and
-                ``priority``, their turn, 0 (most urgent) to 9. Without ``unit``, each row's inputs are its unit.
+            **options: For all rows: ``program``, ``variant``, ``unit``, ``refresh`` and ``tenant``, as of
+                ``apply_async``, and ``priority``, their turn, 0 (most urgent) to 9. Without ``unit``, each row's inputs
+                are its unit.
 
         Returns:
             The handles, in the order of the rows.
@@ -194,6 +196,7 @@ class Predict(Awaitable, DeliveredTask):
             variant=options.get("variant"),
             unit=options.get("unit"),
             refresh=options.get("refresh", False),
+            tenant=options.get("tenant"),
         )
         if isinstance(rows, Mapping | str | bytes):
             raise InvalidInputs("many takes a list of rows: many([{…}, {…}]); one question is predict.delay(…)")

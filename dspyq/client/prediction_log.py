@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.prediction.header import Header
 from dspyq.prediction.prediction import CacheLevel
-from dspyq.prediction.request import Header, Request
+from dspyq.prediction.request import Request
 
 logger = logging.getLogger("dspyq.predictions")
 

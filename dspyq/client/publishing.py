@@ -31,6 +31,8 @@ from dspyq.tracing.tracing import process_tracing
 _PROTOCOL = 2
 #: Raised of another serializer or encoding, compression, half a surrogate pair.
 _NO_TEMPLATE = (ValueError, TypeError, LookupError)
+#: Messages of one kind have one template: the queue, the scope, whether text is streamed, and if it is a tenant's.
+_MessageKind = tuple[str, str, bool, bool]
 #: Most bytes of messages in one round trip.
 _MOST_BYTES = 8 * 2**20
 
@@ -100,12 +102,12 @@ class _KeptTemplates:
     Attributes:
         changes: Celery's settings that this process has set.
         are_messages_alike: Whether those settings allow templates.
-        templates: The templates, by queue, scope, priority and whether text is streamed.
+        templates: The templates, by kind of message and priority.
     """
 
     changes: dict[str, Any]
     are_messages_alike: bool
-    templates: dict[tuple[str, str, int, bool], MessageTemplate] = field(default_factory=dict)
+    templates: dict[tuple[_MessageKind, int], MessageTemplate] = field(default_factory=dict)
 
 
 @per_runtime
@@ -147,7 +149,7 @@ def find_template(outgoing: Outgoing, priority: int) -> MessageTemplate | None:
         kept[:] = [_KeptTemplates(dict(changes), _do_settings_allow_templates())]
     if not kept[0].are_messages_alike:
         return None
-    templates, kind = kept[0].templates, _kind(outgoing, priority)
+    templates, kind = kept[0].templates, (_kind_of(outgoing.request), priority)
     template = templates.get(kind)
     if template is None:
         try:
@@ -157,21 +159,20 @@ def find_template(outgoing: Outgoing, priority: int) -> MessageTemplate | None:
     return template
 
 
-def _kind(outgoing: Outgoing, priority: int) -> tuple[str, str, int, bool]:
+def _kind_of(request: Request) -> _MessageKind:
     """Return the kind of a message, of which all have the same fixed parts."""
-    request = outgoing.request
-    return request.queue, request.scope, priority, request.is_streamed
+    return request.queue, request.scope, request.is_streamed, bool(request.tenant)
 
 
 def _make_jobs(outgoing: Sequence[Outgoing], priority: int) -> list[QueuedJob] | None:
     """Return the jobs; None if Celery must make each message itself."""
     if not (_are_messages_alike_now() and _do_settings_allow_templates()):
         return None
-    templates: dict[tuple[str, str, int, bool], MessageTemplate] = {}
+    templates: dict[_MessageKind, MessageTemplate] = {}
     jobs = []
     try:
         for each in outgoing:
-            kind = _kind(each, priority)
+            kind = _kind_of(each.request)
             template = templates.get(kind)
             if template is None:
                 template = templates[kind] = _make_template(each, priority)

@@ -99,6 +99,7 @@ class Program(Table):
         version: The version of its code. Change it when the code answers differently: older cached answers end.
         salt: What units are hashed with; programs of one salt and weights split their units alike.
         cache_ttl_seconds: How long an answer is served from the cache; 0 serves none.
+        share: Whose calls are served an answer to a tenant's question: that ``tenant`` alone, or ``everyone``.
         cache_truncated: Whether that holds too for an answer that was cut off at ``max_tokens``.
         max_input_bytes: The most bytes of one prediction's inputs, as JSON.
         max_body_bytes: The most bytes of a request's body at the HTTP door; ``serve.max_body_bytes`` where left out.
@@ -138,6 +139,7 @@ class Program(Table):
     version: str = "1"
     salt: str = ""
     cache_ttl_seconds: Annotated[int, Field(ge=0)] = 86_400
+    share: Literal["tenant", "everyone"] = "tenant"
     cache_truncated: bool = False
     max_input_bytes: PositiveInt = 4 * 1024 * 1024
     max_body_bytes: PositiveInt | None = None

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
         rate_limit: Settings common to all models' limits.
         retry: Retries of model calls after transient failures.
         budget: Limits on the cost of all model calls.
+        tenants: Limits of each tenant.
         metrics: The endpoint of each worker for Prometheus.
         serve: The HTTP door, ``dspyq serve``.
         logging: The content and destinations of logs.
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     rate_limit: sections.RateLimitSection = Field(default_factory=sections.RateLimitSection)
     retry: sections.RetrySection = Field(default_factory=sections.RetrySection)
     budget: sections.BudgetSection = Field(default_factory=sections.BudgetSection)
+    tenants: sections.TenantsSection = Field(default_factory=sections.TenantsSection)
     metrics: sections.MetricsSection = Field(default_factory=sections.MetricsSection)
     serve: sections.ServeSection = Field(default_factory=sections.ServeSection)
     logging: sections.LoggingSection = Field(default_factory=sections.LoggingSection)

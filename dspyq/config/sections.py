@@ -155,6 +155,29 @@ class BudgetSection(Table):
         return name
 
 
+class TenantsSection(Table):
+    """``[tenants]``: limits of each tenant that has none of its own, which ``dspyq tenants limit`` sets.
+
+    Attributes:
+        daily_usd: The most that the calls of a tenant may cost in a day; no limit by default.
+        monthly_usd: The most that they may cost in a month; no limit by default.
+        requests_per_second: The most model calls of a tenant, over the whole fleet; no limit by default.
+        burst_requests: How many of them may begin at once.
+        are_named: Whether logs and metrics name tenants, whose number has no bound.
+    """
+
+    daily_usd: Usd | None = None
+    monthly_usd: Usd | None = None
+    requests_per_second: PositiveFloat | None = None
+    burst_requests: PositiveInt = 1
+    are_named: bool = False
+
+    @property
+    def rate(self) -> str:
+        """The rate as ``call_limits.lua`` takes it; empty without a limit."""
+        return "" if self.requests_per_second is None else f"{self.requests_per_second!r} {self.burst_requests}"
+
+
 class MetricsSection(Table):
     """``[metrics]``: the endpoint of each worker for Prometheus and orchestrators.
 

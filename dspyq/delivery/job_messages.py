@@ -33,7 +33,8 @@ _RETRIES_PER_REPLACEMENT = 2**20
 def job_of(message: dict[str, Any], queue: str, priority: int) -> QueuedJob:
     """Return the job of a task's message."""
     headers = message["headers"]
-    question, is_own_id = _question(headers)
+    header = headers.get(HEADER)
+    question, is_own_id = _question(header)
     return QueuedJob(
         id=headers["id"],
         message=dumps({**message, "headers": {**headers, "eta": None}}),  # else Celery would hold it in memory
@@ -46,6 +47,7 @@ def job_of(message: dict[str, Any], queue: str, priority: int) -> QueuedJob:
         is_own_id=is_own_id,
         result_key=result_key(headers["id"]) if is_own_id and get_settings().is_one_redis else "",
         seen=state_to_send_under() if is_own_id else ANY_STATE,
+        tenant=str(header.get("tenant") or "") if isinstance(header, dict) else "",
     )
 
 
@@ -96,9 +98,8 @@ def _read(text: bytes) -> dict[str, Any]:
     return message
 
 
-def _question(headers: dict[str, Any]) -> tuple[str, bool]:
+def _question(header: object) -> tuple[str, bool]:
     """Return the input hash of a prediction, and whether its caller chose its id: then it claimed no question."""
-    header = headers.get(HEADER)
     if not isinstance(header, dict):
         return "", False
     input_hash = str(header.get("input_hash") or "")

@@ -44,6 +44,7 @@ class QueuedJob(NamedTuple):
         result_key: Key of the result under that id, if results are in the Redis of jobs.
         seen: The version of the experiment's state that gave the prediction its queue; ``ANY_STATE`` where none did, or
             a claim checked it.
+        tenant: The tenant among whose jobs it has its turn; empty for none.
     """
 
     id: str
@@ -57,6 +58,7 @@ class QueuedJob(NamedTuple):
     is_own_id: bool = False
     result_key: str = ""
     seen: str = ANY_STATE
+    tenant: str = ""
 
 
 class Delivery(NamedTuple):
@@ -330,6 +332,8 @@ class Records:
             arguments["input_hash"] = job.input_hash
         if job.is_own_id:
             arguments |= {"is_own_id": "1", "result_key": job.result_key}
+        if job.tenant:
+            arguments["tenant"] = job.tenant
         return self._scripts["put"].step(_as_it_is, **arguments)
 
     def _back(self, tags: Sequence[str], delay_seconds: float, reason: str = "", *, version: str = "") -> int:

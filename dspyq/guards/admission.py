@@ -19,11 +19,11 @@ from dspyq.guards.billing import BilledCall
 from dspyq.guards.breaker import Breaker
 from dspyq.guards.breaker_state import Suspect
 from dspyq.guards.budget import Budget, HoldVerdict
-from dspyq.guards.budget_errors import batch_error, limit_error
 from dspyq.guards.call import Call
 from dspyq.guards.interruptions import ArmKilled, BatchRefusal, FailPrediction, Interruption, Refusal, RetryLater
 from dspyq.guards.killed import killed_error
 from dspyq.guards.ledger import Ledger
+from dspyq.guards.limit_refusals import LATE_BY_CHANCE, PARK_SECONDS, refusal_of
 from dspyq.guards.outbox import Outbox
 from dspyq.guards.provider_gate import AfterWait
 from dspyq.guards.rate_limit import NO_TURN, TURN_AT_ONCE, RateLimiter, Reservation, Share
@@ -36,9 +36,6 @@ logger = logging.getLogger("dspyq.guards")
 #: Longest wait in a thread for money that other calls hold; after that the job waits in its queue.
 _WAIT_FOR_HOLDS_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = (0.1, 0.4)
-_PARK_SECONDS = (0.5, 2.0)
-#: Jobs postponed for their batch's turn are delayed by up to this factor, so that they do not return together.
-_LATE_BY_CHANCE = 1.2
 #: The most threads that wait in line for it; further jobs wait in their queue.
 _LONGEST_LINE = 16
 #: A question that is refused again with a 429 leaves the open gate to others for this long.
@@ -157,7 +154,7 @@ class Admission:
                     continue
                 place.leave()
                 if not is_held:
-                    self._refuse_by_budget(billed, bound, hold)
+                    self._refuse_by_budget(billed, bound, hold, turns)
                 if not has_turn:
                     self._give_back(billed)
                     self._refuse_by_rate(reservation)
@@ -169,8 +166,8 @@ class Admission:
     ) -> tuple[Reservation, HoldVerdict] | None:
         """Reserve a turn and hold the cost in one round trip; return None if the call proceeds without Redis.
 
-        Where the model has a rate limit, a batch's call holds its cost first, in a round trip of its own: a batch over
-        its limit is refused as a whole and must not use up turns.
+        Where the model has a rate limit, a batch's or a tenant's call holds its cost first, in a round trip of its own:
+        those over their limits are refused again and again, and must not use up turns.
 
         Raises:
             Refusal: If Redis does not answer, or a clock is wrong.
@@ -178,7 +175,7 @@ class Admission:
         steps: list[Step[Any]] = [self._budget.hold(billed, bound)]
         share = None
         try:
-            is_held_first = bool(billed.batch) and self._rate_limiter.has_limit
+            is_held_first = bool(billed.batch or billed.tenant) and self._rate_limiter.has_limit
             if is_held_first:
                 if alias:
                     steps.append(command_step(_number, "HGET", alias, "joined"))
@@ -232,7 +229,7 @@ class Admission:
                 place.pause(random.uniform(*_ASK_AGAIN_SECONDS))  # noqa: S311 - jitter
                 ledger.check_open()
         ledger.check_open()
-        raise RetryLater(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
+        raise RetryLater(random.uniform(*PARK_SECONDS))  # noqa: S311 - jitter
 
     def _turn_comes(self, ledger: Ledger, billed: BilledCall, reservation: Reservation) -> bool:
         """Wait for the reserved slot; return True if it can be used.
@@ -279,7 +276,7 @@ class Admission:
 
     def _refuse_by_rate(self, reservation: Reservation) -> NoReturn:
         if reservation.reason == "share":  # later than a thread should wait; this does not affect other jobs
-            raise RetryLater(reservation.wait_seconds * random.uniform(1, _LATE_BY_CHANCE))  # noqa: S311 - jitter
+            raise RetryLater(reservation.wait_seconds * random.uniform(1, LATE_BY_CHANCE))  # noqa: S311 - jitter
         name = self._model.name
 
         def gate_seconds() -> float:
@@ -303,23 +300,16 @@ class Admission:
         # Half of the turns that threads wait for have passed by then, so that not every second job is refused again.
         self._refuse(error, max(0.0, reservation.wait_seconds - self._longest_wait_seconds / 2))
 
-    def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict) -> NoReturn:
+    def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict, run_count: int) -> NoReturn:
         if hold.verdict == "killed":
             self._refuse_killed(billed)
-        if hold.verdict == "never":
-            raise FailPrediction(limit_error(hold))
-        if hold.verdict == "batch_busy":  # it waits in its queue, where it blocks no other caller
-            raise RetryLater(random.uniform(*_PARK_SECONDS))  # noqa: S311 - jitter
-        if hold.verdict in {"batch_limit", "batch_share", "batch_closed"}:
-            raise BatchRefusal(batch_error(hold))
-
-        anybody_s = billed._replace(batch="")  # the queue is not the batch's alone
+        anybody_s = billed._replace(batch="", tenant="")  # the queue is not theirs alone
 
         def seconds_left() -> float:
             (now,) = run_together(self._client, [self._budget.peek(anybody_s, bound)])
             return 0.0 if now.verdict in {"held", "busy", "never"} else now.wait_seconds
 
-        raise Refusal(limit_error(hold), wait_seconds=hold.wait_seconds, pauses_queue=True, seconds_left=seconds_left)
+        raise refusal_of(hold, seconds_left, run_count)
 
     def refusal_without_redis(self, error: redis.RedisError, doubt: str = "the breaker allows it") -> Refusal:
         """Log that Redis does not answer, and return the refusal of the call."""
@@ -358,7 +348,7 @@ class Admission:
             FailPrediction: If its cost is unbounded and a budget limit applies.
         """
         has_bound = call.max_completion_tokens is not None and call.unbounded_part is None
-        if not has_bound and billed.batch:
+        if not has_bound and (billed.batch or billed.tenant):
             self._learn_limits(billed)
         if not has_bound and self._budget.is_limited(billed):
             reason = call.unbounded_part or "states no max_tokens"
@@ -368,7 +358,7 @@ class Admission:
         return call.bound_nano_usd
 
     def _learn_limits(self, billed: BilledCall) -> None:
-        """Read from Redis if a limit applies to a batch's call: it is not in the configuration.
+        """Read from Redis if a limit applies to a batch's or a tenant's call: it is not in the configuration.
 
         Raises:
             Refusal: If Redis does not answer.

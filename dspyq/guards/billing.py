@@ -18,6 +18,7 @@ class BilledCall(NamedTuple):
         model: The model's table in the configuration.
         batch: The id of the batch that pays for it; empty where none does.
         payer: The account of its program that pays in place of its variant's; empty for none.
+        tenant: The tenant that pays; empty where none does.
     """
 
     id: str
@@ -26,6 +27,7 @@ class BilledCall(NamedTuple):
     model: str
     batch: str = ""
     payer: Payer = ""
+    tenant: str = ""
 
 
 class Bill(NamedTuple):

@@ -1,7 +1,8 @@
 """The budget guard: each call's highest possible cost is held before the call, and its actual cost charged after it.
 
 A call is held, made, and settled; or released where it cost nothing. It counts in three scopes, each with a daily and a
-monthly account: all calls, its program's and its variant's, or its payer's. Accounts without a limit are counted too.
+monthly account: all calls, its program's and its variant's, or its payer's; a tenant's call in its tenant's too.
+Accounts without a limit are counted too.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ logger = logging.getLogger("dspyq.budget")
 _GRACE_SECONDS = 30.0
 #: The most expired holds one script charges, so that Redis serves others in between.
 _MOST_AT_ONCE = 200
-#: Most batches whose limits a process remembers; it treats others as limited.
-_MOST_BATCHES = 1_000
+#: Most batches and tenants whose limits a process remembers; it treats others as limited.
+_MOST_SPECIAL = 1_000
+#: Calls with limits of their own that no configuration states: program, variant, batch and tenant.
+_Special = tuple[str, str, str, str]
 #: Lua numbers are doubles, exact up to here.
 _LARGEST_NANO_USD = 2**53
 
 HoldDecision = Literal[
-    "held", "busy", "exhausted", "never", "killed", "batch_busy", "batch_limit", "batch_share", "batch_closed"
-]
+    "held", "busy", "exhausted", "never", "killed", "batch_busy", "batch_limit", "batch_share", "batch_closed",
+    "tenant_busy", "tenant_limit", "tenant_rate",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,13 @@ class HoldVerdict:
             variant is a killed arm of an experiment. Of its batch's own limits,
             ``batch_busy``: not while other calls of the batch hold so much; ``batch_limit``: not before that is raised;
             ``batch_share``: not before there is more to share; ``batch_closed``: not before the batch is run again.
-        wait_seconds: For ``exhausted`` and ``batch_share``, when the period ends; else 0.
-        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>``, ``<payer>:<program>`` or ``batch:<id>``;
-            empty where it may be made.
-        period: The limit's period; of no meaning for a batch's.
+            Of its tenant's alone, ``tenant_busy``: not while other calls of the tenant hold so much;
+            ``tenant_limit``: as ``exhausted``; ``tenant_rate``: not before its turn.
+        wait_seconds: For ``exhausted``, ``tenant_limit`` and ``batch_share``, when the period ends; for
+            ``tenant_rate``, when to ask again; else 0.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>``, ``<payer>:<program>``,
+            ``tenant:<tenant>`` or ``batch:<id>``; empty where it may be made.
+        period: The limit's period; of no meaning for a batch's, and for a rate.
         limit_nano_usd: The limit; 0 where the call may be made.
     """
 
@@ -90,8 +97,8 @@ class Budget:
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
         self._is_limited: dict[tuple[str, str, str], bool] = {}
-        self._is_batch_limited: OrderedDict[tuple[str, str, str], bool] = OrderedDict()
-        self._callers: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+        self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
+        self._callers: dict[tuple[str, str, str, str, bool], dict[str, Any]] = {}
         self._periods: tuple[Periods | None, dict[str, Any]] = (None, {})
 
     def hold(self, call: BilledCall, bound_nano_usd: int, *, lease_seconds: float | None = None) -> Step[HoldVerdict]:
@@ -115,12 +122,11 @@ class Budget:
 
     def is_limited(self, call: BilledCall) -> bool:
         """Return True if any limit known to this process applies to a call: configured, or set by an operator."""
-        limits = configured_limits(self._settings, call.program, call.variant, payer=call.payer).values()
-        if call.batch:  # an unknown batch may have any limit
-            known = self._is_batch_limited.get((call.program, call.variant, call.batch), True)
+        if call.batch or call.tenant:  # an unknown batch or tenant may have any limit
+            known = self._is_special_limited.get(_special(call), True)
         else:
             known = self._is_limited.get((call.program, call.variant, call.payer), False)
-        return known or any(limit is not None for limit in limits)
+        return known or any(limit is not None for limit in self._configured(call))
 
     def settle(self, call: BilledCall, bill: Bill) -> Step[Settlement]:
         """Charge a call's cost and free the rest of its hold; this works in a Redis out of memory too."""
@@ -128,7 +134,7 @@ class Budget:
 
         def read(reply: list[bytes]) -> Settlement:
             settlement = read_settlement(reply)
-            report(call, settlement)
+            report(call, settlement, names_tenants=self._settings.tenants.are_named)
             return settlement
 
         return self._settle.step(
@@ -169,15 +175,20 @@ class Budget:
         return self._hold.step(read, id=call_id, bound=bound, lease_seconds=lease_seconds, **limits)
 
     def _note(self, call: BilledCall, *, is_limited: bool) -> None:
-        """Remember if a call is limited; of batches, only the latest."""
-        if not call.batch:
+        """Remember if a call is limited; of batches and tenants, only the latest."""
+        if not (call.batch or call.tenant):
             self._is_limited[call.program, call.variant, call.payer] = is_limited
             return
-        batch = call.program, call.variant, call.batch
-        self._is_batch_limited.pop(batch, None)
-        self._is_batch_limited[batch] = is_limited
-        if len(self._is_batch_limited) > _MOST_BATCHES:
-            self._is_batch_limited.popitem(last=False)
+        special = _special(call)
+        self._is_special_limited.pop(special, None)
+        self._is_special_limited[special] = is_limited
+        if len(self._is_special_limited) > _MOST_SPECIAL:
+            self._is_special_limited.popitem(last=False)
+
+    def _configured(self, call: BilledCall) -> list[int | None]:
+        """Return the limits of a call that the configuration states, in the scripts' order."""
+        names = call.program, call.variant
+        return list(configured_limits(self._settings, *names, payer=call.payer, tenant=call.tenant).values())
 
     def _lease_seconds(self, call: BilledCall) -> float:
         model = self._settings.models.get(call.model)
@@ -186,22 +197,30 @@ class Budget:
 
     def _limits_of(self, call: BilledCall) -> dict[str, Any]:
         """Return the arguments of ``call_limits.lua``; the parts are cached because they rarely change."""
-        caller = call.program, call.variant, call.model, call.payer
+        caller = call.program, call.variant, call.model, call.payer, bool(call.tenant)
         if (stated := self._callers.get(caller)) is None:
-            limits = configured_limits(self._settings, call.program, call.variant, payer=call.payer).values()
+            limits = self._configured(call)
             are_any = any(limit is not None for limit in limits)
             configured = " ".join("-" if limit is None else str(limit) for limit in limits) if are_any else ""
             stated = dict(zip(("program", "variant", "model", "configured"), (*caller[:3], configured), strict=True))
             if call.payer:
                 stated["payer"] = call.payer
+            if call.tenant and (rate := self._settings.tenants.rate):
+                stated["tenant_rate"] = rate
             self._callers[caller] = stated
         periods = self._calendar.now()
         computed, chosen = self._periods
         if computed is not periods:
             chosen = {"days": _in_one(periods.days), "months": _in_one(periods.months)}
             self._periods = periods, chosen
-        of_batch = {"batch": call.batch} if call.batch else {}
-        return {**stated, **chosen, **of_batch}
+        if not (call.batch or call.tenant):
+            return {**stated, **chosen}
+        payers = {"batch": call.batch, "tenant": call.tenant}
+        return {**stated, **chosen, **{name: payer for name, payer in payers.items() if payer}}
+
+
+def _special(call: BilledCall) -> _Special:
+    return call.program, call.variant, call.batch, call.tenant
 
 
 def _in_one(periods: Iterable[Period]) -> str:

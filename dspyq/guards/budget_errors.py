@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dspyq.core.money import exact_dollars
-from dspyq.errors import BatchLimitReached, BatchShareUsed, BudgetExceeded
+from dspyq.errors import BatchLimitReached, BatchShareUsed, BudgetExceeded, TenantLimitReached
 from dspyq.guards.budget import HoldVerdict
 from dspyq.guards.limits import describe_scope
+
+#: Verdicts on a tenant's accounts, by those on others that have the same reason.
+_ALIKE = {"tenant_busy": "busy", "tenant_limit": "exhausted"}
 
 
 def limit_error(verdict: HoldVerdict) -> BudgetExceeded:
@@ -16,8 +19,9 @@ def limit_error(verdict: HoldVerdict) -> BudgetExceeded:
         "busy": f"calls under way may use up what is left of {limit}",
         "exhausted": f"{limit}, is used up",
         "never": f"this call may cost more than {limit}: lower its model's max_tokens",
-    }[verdict.verdict]
-    return BudgetExceeded(
+    }[_ALIKE.get(verdict.verdict, verdict.verdict)]
+    error = TenantLimitReached if verdict.scope.startswith("tenant:") else BudgetExceeded
+    return error(
         f"{reason}; raise {table}.{verdict.period}_usd, or at once: dspyq budget set --{verdict.period} USD{options}"
     )
 

@@ -71,6 +71,7 @@ class JobRun:
         alias: The key of its question's alias, where a batch pays.
         question: The hash of its question; empty for a job without one.
         payer: The account of its program that pays in place of its variant's; empty for none.
+        tenant: The tenant that pays for its calls; empty where none does.
     """
 
     task_id: str
@@ -82,6 +83,7 @@ class JobRun:
     alias: str = ""
     question: str = ""
     payer: Payer = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,13 @@ from dspyq.errors import BatchLimitReached, BatchShareUsed, DspyqError, Unavaila
 
 
 class Interruption(BaseException):
-    """Base class of interruptions of a run."""
+    """Base class of interruptions of a run.
+
+    Attributes:
+        is_of_tenant: Whether its cause is a limit of the tenant that pays, which blocks no call of others.
+    """
+
+    is_of_tenant = False
 
 
 class Refusal(Interruption):

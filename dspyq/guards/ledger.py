@@ -141,9 +141,16 @@ class Ledger:
 
         Both ledgers record all calls. This one stays closed: threads left by the program make no call for the other.
         """
+        return self._for_others(replace(self.job, batch="", alias="") if self.job else None)
+
+    def without_tenant(self) -> Ledger:
+        """Return a ledger for callers other than the job's tenant, as ``without_batch``."""
+        return self._for_others(replace(self.job, tenant="") if self.job else None)
+
+    def _for_others(self, job: JobRun | None) -> Ledger:
         other = copy.copy(self)
         vars(other).update(
-            job=replace(self.job, batch="", alias="") if self.job else None,
+            job=job,
             _occurrences=Counter(),
             _lock=threading.Lock(),
             _interruption=None,

@@ -15,6 +15,7 @@ from dspyq.core.money import to_nano_usd
 from dspyq.core.tolerated import read_number, read_text
 from dspyq.errors import InvalidOption, UnknownProgram, UnknownVariant
 from dspyq.guards.billing import Payer
+from dspyq.prediction.tenants import check_tenant
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, command_step, read_hash, run_together
 
@@ -34,7 +35,8 @@ class Account:
     """Budget of one scope in the current day or month.
 
     Attributes:
-        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``<payer>:<program>``.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>``, ``<payer>:<program>`` or
+            ``tenant:<tenant>``.
         period: ``daily`` or ``monthly``.
         label: The day or month.
         limit_nano_usd: Its limit; None for none.
@@ -89,6 +91,7 @@ class Limits:
     def __init__(self, client: redis.Redis, settings: Settings, calendar: Calendar | None = None) -> None:
         """Take the client of the jobs' Redis, the settings, and optionally a calendar."""
         self._client = client
+        self._settings = settings
         self._stated = _all_limits(settings)
         self._calendar = calendar or Calendar(settings.budget.timezone)
 
@@ -102,6 +105,23 @@ class Limits:
         scopes = frozenset(field.rpartition(" ")[0] for field in set_since)
         accounts = read_accounts(run_together(self._client, self._steps(self._redis_periods(), scopes)))
         return [account for account in accounts if account.is_limited]
+
+    def of_tenants(self, names: Sequence[str]) -> list[Account]:
+        """Return the current accounts of tenants, the daily and the monthly one of each."""
+        periods = self._redis_periods()
+        labels = {"daily": periods.days[0].label, "monthly": periods.months[0].label}
+        steps: list[Step[Any]] = [command_step(_overrides, "HGETALL", key(LIMITS))]
+        for name in names:
+            for (scope, period), stated in tenant_limits(self._settings, name).items():
+                steps.append(_account_step(scope, period, labels[period], stated))
+        return read_accounts(run_together(self._client, steps))
+
+    def of_scope(self, scope: str) -> list[Account]:
+        """Return the current accounts of one scope, a tenant's too."""
+        kind, _, name = scope.partition(":")
+        if kind == "tenant":
+            return self.of_tenants([name])
+        return [account for account in self.accounts() if account.scope == scope]
 
     def steps(
         self, periods: Periods | None = None, *, of: Collection[tuple[str, str]] | None = None
@@ -118,8 +138,13 @@ class Limits:
         """Set a limit in place of the configured one, for all calls from now on; None restores the configured one."""
         if limit_nano_usd is None:
             self._client.hdel(key(LIMITS), _field(scope, period))
-        else:
-            self._client.hset(key(LIMITS), _field(scope, period), str(limit_nano_usd))
+            return
+        pipeline = self._client.pipeline()
+        pipeline.hset(key(LIMITS), _field(scope, period), str(limit_nano_usd))
+        kind, _, name = scope.partition(":")
+        if kind == "tenant":
+            pipeline.sadd(key("tenants"), name)
+        pipeline.execute()
 
     def reset(self, scope: str, period: PeriodKind) -> None:
         """Reset the spending of a scope in the current period; holds and books stay."""
@@ -135,10 +160,7 @@ class Limits:
         return [
             command_step(_overrides, "HGETALL", key(LIMITS)),
             *(
-                command_step(
-                    functools.partial(_account, scope, period, current[period], stated),
-                    *("HMGET", _key(scope, period, current[period]), "settled", "held", "refused"),
-                )
+                _account_step(scope, period, current[period], stated)
                 for (scope, period), stated in self._stated.items()
                 if wanted is None or stated is not None or scope in wanted
             ),
@@ -160,14 +182,20 @@ def read_accounts(results: Sequence[Any]) -> list[Account]:
     return [account.with_override(overrides) for account in accounts]
 
 
-def scope_of(settings: Settings, program: str | None, variant: str | None, *, payer: Payer = "") -> str:
-    """Return the scope of a program, of one of its variants or payers, or of all calls.
+def scope_of(
+    settings: Settings, program: str | None, variant: str | None, *, payer: Payer = "", tenant: str | None = None
+) -> str:
+    """Return the scope of a program, of one of its variants or payers, of a tenant, or of all calls.
 
     Raises:
         UnknownProgram: If there is no such program, or a variant without its program.
         UnknownVariant: If it has no such variant.
-        InvalidOption: If it has no such payer, or a variant is named too.
+        InvalidOption: If it has no such payer, or a variant is named too; or a tenant with any of these.
     """
+    if tenant is not None:
+        if program is not None or variant is not None or payer:
+            raise InvalidOption("--tenant goes alone: a tenant's limits are over all programs")
+        return tenant_scope(check_tenant(tenant))
     if program is None:
         if variant is not None or payer:
             named = f"--{payer}" if payer else f"variant {variant}"
@@ -194,6 +222,19 @@ def payer_scope(payer: Payer, program: str) -> str:
     return f"{payer}:{program}"
 
 
+def tenant_scope(tenant: str) -> str:
+    """Return the scope of a tenant."""
+    return f"tenant:{tenant}"
+
+
+def tenant_limits(settings: Settings, tenant: str) -> dict[tuple[str, PeriodKind], int | None]:
+    """Return the limits that the configuration states for each tenant, in nano-dollars by scope and period."""
+    stated_usd = {"daily": settings.tenants.daily_usd, "monthly": settings.tenants.monthly_usd}
+    scope = tenant_scope(tenant)
+    amounts_usd = {(scope, period): stated_usd[period] for period in PERIOD_KINDS}
+    return {of: None if usd is None else to_nano_usd(usd) for of, usd in amounts_usd.items()}
+
+
 def configured_scopes(settings: Settings) -> frozenset[str]:
     """Return the configured scopes: all calls, and each program and variant."""
     return frozenset(scope for scope, _, _ in _stated_usd(settings))
@@ -210,16 +251,21 @@ def describe_scope(scope: str) -> tuple[str, str, str]:
         return f"variant {name}", table, f" --program {program} --variant {variant}"
     if kind in _PAYERS:
         return f"{_PAYERS[kind]} of {name}", f"programs.{name}.experiment.{kind}", f" --program {name} --{kind}"
+    if kind == "tenant":
+        return f"tenant {name}", "tenants", f" --tenant {name}"
     return "all calls", "budget", ""
 
 
 def configured_limits(
-    settings: Settings, program: str, variant: str, *, payer: Payer = ""
+    settings: Settings, program: str, variant: str, *, payer: Payer = "", tenant: str = ""
 ) -> dict[tuple[str, PeriodKind], int | None]:
     """Return a call's limits in nano-dollars by scope and period, in the scripts' order; None for no limit."""
     limits = _all_limits(settings)
     own = payer_scope(payer, program) if payer else f"variant:{program}.{variant}"
-    scopes = ("all", f"program:{program}", own)
+    scopes = ["all", f"program:{program}", own]
+    if tenant:
+        limits |= tenant_limits(settings, tenant)
+        scopes.append(tenant_scope(tenant))
     return {(scope, period): limits.get((scope, period)) for period in PERIOD_KINDS for scope in scopes}
 
 
@@ -252,6 +298,11 @@ def _overrides(reply: Any) -> dict[str, int]:
     return {
         read_text(field): int(read_number(amount)) for field, amount in read_hash(reply).items() if amount.isdigit()
     }
+
+
+def _account_step(scope: str, period: PeriodKind, label: str, stated: int | None) -> Step[Account]:
+    read = functools.partial(_account, scope, period, label, stated)
+    return command_step(read, "HMGET", _key(scope, period, label), "settled", "held", "refused")
 
 
 def _account(scope: str, period: PeriodKind, label: str, stated: int | None, reply: list[bytes | None]) -> Account:

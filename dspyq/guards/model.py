@@ -176,7 +176,7 @@ class ModelGuard:
         # With the variant, because a fallback's attempts are counted from one again.
         attempt_id = f"{job.fence or uuid.uuid4().hex}:{job.variant}:{ledger.next_attempt()}"
         names = job.program, job.variant, self._model.name
-        billed = BilledCall(f"{job.task_id}:{attempt_id}", *names, job.batch, job.payer)
+        billed = BilledCall(f"{job.task_id}:{attempt_id}", *names, job.batch, job.payer, job.tenant)
         tokens = round(call.wire_bytes / _BYTES_PER_TOKEN + self._mean_completion_tokens)
         question = job.question or job.task_id
         suspect = suspect_of(self._calls(ledger), question)

@@ -49,7 +49,7 @@ def find_leftovers(client: redis.Redis, settings: Settings) -> Leftovers:
     scopes = configured_scopes(settings)
     for field in cast("list[bytes]", client.hkeys(key(LIMITS))):
         scope = read_text(field).rpartition(" ")[0]
-        if scope not in scopes:
+        if scope not in scopes and not scope.startswith("tenant:"):  # those are in no configuration
             limits[scope].append(field)
     return Leftovers(dict(sorted(models.items())), dict(sorted(limits.items())))
 

@@ -69,14 +69,23 @@ def read_settlement(reply: list[bytes]) -> Settlement:
     return Settlement(cast("Any", found), int(charged), int(held), crossings)
 
 
-def report(call: BilledCall, settlement: Settlement) -> None:
-    """Log settlements that an operator should see; the scripts have counted them."""
+def report(call: BilledCall, settlement: Settlement, *, names_tenants: bool = False) -> None:
+    """Log and count settlements that an operator should see.
+
+    Args:
+        call: The call.
+        settlement: How it was settled.
+        names_tenants: Whether metrics and logs name its tenant.
+    """
     for crossing in settlement.crossings:
-        metrics.BUDGET_WARNINGS.labels(crossing.scope, crossing.period, str(crossing.percentage)).inc()
+        scope, name = crossing.scope, describe_scope(crossing.scope)[0]
+        if scope.startswith("tenant:") and not names_tenants:
+            scope = name = "tenant"
+        metrics.BUDGET_WARNINGS.labels(scope, crossing.period, str(crossing.percentage)).inc()
         logger.warning(
             Event(
                 "budget_threshold",
-                scope=describe_scope(crossing.scope)[0],
+                scope=name,
                 period=crossing.period,
                 percentage=crossing.percentage,
                 spent_usd=to_usd(crossing.settled_nano_usd),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import redis
 
 from dspyq.config.settings import get_settings
+from dspyq.core.tolerated import read_text
 from dspyq.delivery.waits import PARKED, why_it_waits
 from dspyq.guards.breaker_state import BreakerPolicy, FleetBreaker
 from dspyq.guards.killed import KilledArms
-from dspyq.guards.limits import Limits
+from dspyq.guards.limits import Account, Limits
 from dspyq.guards.provider_gate import ProviderGate
 from dspyq.guards.rate_limit import RateLimitPolicy
 from dspyq.store.clients import jobs_client
+from dspyq.store.keys import job_key
 from dspyq.store.scripts import run_together
 
 
@@ -23,10 +25,25 @@ def reason(task_id: str) -> str:
         queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
         if why in {"", PARKED}:
             guard = guard_that_holds(queue, is_parked=why == PARKED)
-            why = _killed_arm(queue) or (guard and guard.text) or why
+            why = _killed_arm(queue) or _limit_of_tenant(task_id) or (guard and guard.text) or why
     except redis.RedisError as error:
         return f"unknown: Redis does not answer ({type(error).__name__})"
     return why or f"it waits for its turn in {queue}: its workers are busy"
+
+
+def _limit_of_tenant(task_id: str) -> str:
+    """Return the limit of a job's tenant that is used up; "" if none is."""
+    tenant = read_text(cast("bytes | None", jobs_client().hget(job_key(task_id), "tenant")) or b"")
+    if not tenant:
+        return ""
+    used_up = [each.period for each in Limits(jobs_client(), get_settings()).of_tenants([tenant]) if _is_used_up(each)]
+    return (
+        f"a limit of tenant {tenant} is used up ({', '.join(used_up)}): dspyq tenants show {tenant}" if used_up else ""
+    )
+
+
+def _is_used_up(account: Account) -> bool:
+    return account.free_nano_usd == 0
 
 
 def _killed_arm(queue: str) -> str:
@@ -76,7 +93,7 @@ def guard_that_holds(queue: str, *, is_parked: bool) -> HoldingGuard | None:
         return HoldingGuard("rate_limit", text)
     scopes = {"all", f"program:{program_name}", f"variant:{queue}"}
     accounts = Limits(jobs_client(), settings).accounts()
-    used_up = [f"{each.scope} {each.period}" for each in accounts if each.scope in scopes and each.free_nano_usd == 0]
+    used_up = [f"{each.scope} {each.period}" for each in accounts if each.scope in scopes and _is_used_up(each)]
     if used_up:
         return HoldingGuard("budget", f"a budget is used up ({', '.join(used_up)}): dspyq budget show")
     if is_parked and (policy.requests_per_second or policy.tokens_per_minute):

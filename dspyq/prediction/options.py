@@ -13,12 +13,14 @@ class RowOptions(TypedDict, total=False):
         variant: A variant to force; else the unit's.
         unit: What the variant is assigned to, such as a user's id; the inputs where left out.
         refresh: Whether to skip the cache.
+        tenant: The tenant of the calls; none where left out.
     """
 
     program: str | None
     variant: str | None
     unit: object
     refresh: bool
+    tenant: str | None
 
 
 class PredictOptions(RowOptions, total=False):

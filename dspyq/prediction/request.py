@@ -13,7 +13,6 @@ from dspyq.core.ids import hex_ids, new_id
 from dspyq.errors import (
     InvalidInputs,
     InvalidOption,
-    InvalidRequest,
     UnknownProgram,
     UnknownVariant,
 )
@@ -22,7 +21,9 @@ from dspyq.experiments.known import process_states
 from dspyq.prediction.assignment import assign
 from dspyq.prediction.contract import contract_of, hint
 from dspyq.prediction.enrolment import Enrolment, enrol, is_of_shadow
+from dspyq.prediction.header import EXPERIMENT, TENANT, Header
 from dspyq.prediction.options import PREDICT_OPTIONS, PredictOptions, RowOptions
+from dspyq.prediction.tenants import NO_TENANT, check_tenant, owner_of_answer
 from dspyq.tracing.propagation import current_request_id
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Request(NamedTuple):
         noted_as: The task id under which the experiment notes a call that waits for a run; empty for one that it does
             not count.
         is_streamed: Whether its text is streamed while it comes.
+        tenant: The tenant of the call, which pays for the run that it claims; empty for none.
     """
 
     program: Program
@@ -62,6 +64,7 @@ class Request(NamedTuple):
     seen: str = ANY_STATE
     noted_as: str = ""
     is_streamed: bool = False
+    tenant: str = ""
 
     @property
     def queue(self) -> str:
@@ -79,6 +82,11 @@ class Request(NamedTuple):
         """True if a challenger answers unseen, for its comparison with the control."""
         return is_of_shadow(self.scope)
 
+    @property
+    def sharer(self) -> str:
+        """The caller's tenant where tenants share answers, or ``NO_TENANT``; empty where they do not."""
+        return "" if self.program.share == "tenant" else self.tenant or NO_TENANT
+
     def noted(self, task_id: str) -> Request:
         """Return the call as it is asked under a task id."""
         return self if self.exposure is None else self._replace(noted_as=task_id)
@@ -86,6 +94,7 @@ class Request(NamedTuple):
     def header(self, *, is_claimed: bool, batch: str = "") -> Header:
         """Return the header of its message; a claim counted the call already."""
         exposure = self.exposure.stated() if self.exposure and not is_claimed else ""
+        needs = (EXPERIMENT,) if self.scope or self.exposure else ()
         return Header(
             program=self.program.name,
             variant=self.variant.name,
@@ -95,87 +104,14 @@ class Request(NamedTuple):
             refresh=self.refresh,
             is_claimed=is_claimed,
             batch=batch,
-            needs=(EXPERIMENT,) if self.scope or self.exposure else (),
+            needs=(*needs, TENANT) if self.tenant else needs,
             scope=self.scope,
             exposure=exposure,
             stream=self.is_streamed and not batch,
+            tenant=self.tenant,
         )
 
 
-class Header(NamedTuple):
-    """A request as its message carries it, beside the inputs.
-
-    Attributes:
-        program: The program's name.
-        variant: The variant's name.
-        fingerprint: What the variant's answers depend on, where the message was sent.
-        input_hash: As of ``Request``.
-        request_id: As of ``Request``.
-        refresh: As of ``Request``.
-        is_claimed: Whether the message's task claimed the question when it was sent.
-        batch: The batch that claimed it, and so pays for it; empty for none.
-        needs: Names of features that the worker must have; one that lacks them leaves the job to a newer worker.
-        scope: As of ``Request``.
-        exposure: The call as the program's experiment counts it, where its worker is to count it.
-        stream: Whether its text is streamed while it comes.
-    """
-
-    program: str
-    variant: str
-    fingerprint: str
-    input_hash: str
-    request_id: str
-    refresh: bool
-    is_claimed: bool
-    batch: str = ""
-    needs: tuple[str, ...] = ()
-    scope: str = ""
-    exposure: str = ""
-    stream: bool = False
-
-    def stated(self) -> dict[str, Any]:
-        """Return the fields for a message, without those that are empty: workers of 0.1 refuse unknown fields."""
-        stated = self._asdict()
-        for name in _LEFT_OUT_IF_EMPTY:
-            if not stated[name]:
-                del stated[name]
-        return stated
-
-    @classmethod
-    def read(cls, stated: object) -> Header:
-        """Read a message's header; unknown fields of a newer producer are ignored.
-
-        Raises:
-            InvalidRequest: If a field is missing or is not of its type.
-        """
-        known = {name: stated[name] for name in cls._fields if name in stated} if isinstance(stated, Mapping) else {}
-        if isinstance(known.get("needs"), list):
-            known["needs"] = tuple(map(str, known["needs"]))
-        faults = [name for name in cls._fields if name not in known and name not in cls._field_defaults]
-        faults += [name for name, value in known.items() if type(value) is not _HEADER_TYPES[name]]
-        if faults:
-            raise InvalidRequest(
-                f"the job's message has a header that this worker cannot read ({', '.join(faults)}): give producers "
-                "and workers the same version of dspyq"
-            )
-        return cls(**known)
-
-    @property
-    def queue(self) -> str:
-        """The variant's queue."""
-        return f"{self.program}.{self.variant}"
-
-
-_LEFT_OUT_IF_EMPTY = ("needs", "scope", "exposure", "stream")
-_HEADER_TYPES: dict[str, type] = {
-    **dict.fromkeys(Header._fields, str),
-    "refresh": bool,
-    "is_claimed": bool,
-    "needs": tuple,
-    "stream": bool,
-}
-#: The need of a job whose question has a scope, or whose call is counted: its worker ends the count.
-EXPERIMENT = "experiment"
 #: A request's id and a unit go into messages, logs and traces.
 MOST_ID_CHARACTERS = 256
 MOST_UNIT_CHARACTERS = 1_024
@@ -219,7 +155,8 @@ def build_request(
         enrolment = enrol(asked, canonical, stated_unit)
     own_id = _checked_id(options.get("request_id")) or _id_of_context() or new_id()
     refresh, is_streamed = bool(options.get("refresh")), _checked_stream(options.get("stream", False))
-    return _enrolled(asked, enrolment, _CheckedCall(canonical, own_id, refresh, stated_unit, is_streamed))
+    call = _CheckedCall(canonical, own_id, refresh, stated_unit, is_streamed, _checked_tenant(options))
+    return _enrolled(asked, enrolment, call)
 
 
 def enrol_again(request: Request, *, is_by_weight: bool = False) -> Request:
@@ -229,9 +166,8 @@ def enrol_again(request: Request, *, is_by_weight: bool = False) -> Request:
         enrolment = _enrolled_by_weight(asked, request.canonical_inputs, request.unit)
     else:
         enrolment = enrol(asked, request.canonical_inputs, request.unit)
-    call = _CheckedCall(
-        request.canonical_inputs, request.request_id, request.refresh, request.unit, request.is_streamed
-    )
+    _, _, canonical_inputs, _, request_id, refresh, unit, *_ = request
+    call = _CheckedCall(canonical_inputs, request_id, refresh, unit, request.is_streamed, request.tenant)
     return _enrolled(asked, enrolment, call)
 
 
@@ -247,17 +183,29 @@ class _CheckedCall(NamedTuple):
     refresh: bool
     unit: str | None
     is_streamed: bool = False
+    tenant: str = ""
 
 
 def _enrolled(asked: Program, enrolment: Enrolment, call: _CheckedCall) -> Request:
     variant, exposed, scope, seen = enrolment
-    key = hash_inputs(asked.name, asked.fingerprints[variant.name], call.canonical_inputs, scope)
-    canonical, request_id, refresh, unit, is_streamed = call
+    canonical, request_id, refresh, unit, is_streamed, tenant = call
+    owner = owner_of_answer(asked, tenant)
+    key = hash_inputs(asked.name, asked.fingerprints[variant.name], canonical, scope, owner)
     exposure = None if exposed is None else exposed.asking(key, canonical)
-    made = Request(
-        asked.served[variant.name], variant, canonical, key, request_id, refresh, unit, exposure, scope, seen
+    return Request(
+        asked.served[variant.name],
+        variant,
+        canonical,
+        key,
+        request_id,
+        refresh,
+        unit,
+        exposure,
+        scope,
+        seen,
+        is_streamed=is_streamed and asked.stream is not False,
+        tenant=tenant,
     )
-    return made._replace(is_streamed=True) if is_streamed and asked.stream is not False else made
 
 
 def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptions]) -> Iterator[Request]:
@@ -277,12 +225,12 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
     except InvalidInputs as error:
         raise _in_row(number, error) from None
     yield first
-    program, variant, refresh, unit = first.program, first.variant, first.refresh, first.unit
+    program, variant, refresh, unit, tenant = first.program, first.variant, first.refresh, first.unit, first.tenant
     contract, own_id, served = contract_of(program.name), _id_of_context(), program.served
     is_assigned = options.get("variant") is not None or unit is not None or len(program.variants) == 1
     has_experiment = process_states().get(program.name) is not None and first.seen != ANY_STATE
-    asked = find_program(program.name)
-    starts = {name: _start_of_hash(program.name, own) for name, own in program.fingerprints.items()}
+    asked, owner = find_program(program.name), owner_of_answer(program, tenant)
+    starts = {name: _start_of_hash(program.name, own, "", owner) for name, own in program.fingerprints.items()}
     for number, inputs in numbered:
         try:
             canonical = contract.canonical(inputs)
@@ -290,27 +238,33 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
             raise _in_row(number, error) from None
         own = own_id or next(ids)
         if has_experiment:
-            yield _enrolled(asked, enrol(asked, canonical, unit), _CheckedCall(canonical, own, refresh, unit))
+            call = _CheckedCall(canonical, own, refresh, unit, tenant=tenant)
+            yield _enrolled(asked, enrol(asked, canonical, unit), call)
             continue
         if not is_assigned:
             variant = assign(program, canonical)
         key = blake3(starts[variant.name] + canonical).hexdigest()
-        yield Request(served[variant.name], variant, canonical, key, own, refresh, unit, seen=first.seen)
+        yield Request(served[variant.name], variant, canonical, key, own, refresh, unit, seen=first.seen, tenant=tenant)
 
 
 def _in_row(number: int, error: InvalidInputs) -> InvalidInputs:
     return type(error)(f"row {number}: {error}")
 
 
-def hash_inputs(program: str, fingerprint: str, canonical_inputs: bytes, scope: str = "") -> str:
-    """Return the hash that identifies a question; one of a scope has answers of its own."""
-    if scope:
-        fingerprint = f"{fingerprint}\0{scope}"
-    return blake3(_start_of_hash(program, fingerprint) + canonical_inputs).hexdigest()
+def hash_inputs(program: str, fingerprint: str, canonical_inputs: bytes, scope: str = "", tenant: str = "") -> str:
+    """Return the hash that identifies a question; one of a scope, and one of a tenant, has answers of its own."""
+    return blake3(_start_of_hash(program, fingerprint, scope, tenant) + canonical_inputs).hexdigest()
 
 
-def _start_of_hash(program: str, fingerprint: str) -> bytes:
-    return f"{program}\0{fingerprint}\0".encode()
+def _start_of_hash(program: str, fingerprint: str, scope: str, tenant: str) -> bytes:
+    if tenant:
+        return f"{program}\0{fingerprint}\0{scope}\0{tenant}\0".encode()
+    return f"{program}\0{fingerprint}\0{scope}\0".encode() if scope else f"{program}\0{fingerprint}\0".encode()
+
+
+def _checked_tenant(options: PredictOptions) -> str:
+    tenant = options.get("tenant")
+    return "" if tenant is None else check_tenant(tenant)
 
 
 def _checked_unit(unit: object) -> str:

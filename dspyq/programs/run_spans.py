@@ -14,7 +14,7 @@ from dspyq.config.models import Model
 from dspyq.core.events import Event
 from dspyq.delivery.task_run import delivery_of
 from dspyq.guards.call import CallReply
-from dspyq.prediction.request import Header
+from dspyq.prediction.header import Header
 from dspyq.tracing.propagation import TRACE_HEADERS
 from dspyq.tracing.tracing import process_tracing
 

@@ -55,6 +55,7 @@ KEY_KINDS = (
     KeyKind("UNSERVED", "unserved", "spine"),
     KeyKind("SEQUENCE", "seq", "spine"),
     KeyKind("STREAM", "stream:", "spine"),
+    KeyKind("TURNS", "turns:", "spine"),
     KeyKind("PASSED_ON", "passed-on:", "spine"),
     KeyKind("STATISTICS", "statistics:", "spine"),
     KeyKind("SAVINGS", "savings:", "spine"),
@@ -88,10 +89,14 @@ KEY_KINDS = (
     KeyKind("BUDGET", "budget:", "money"),
     KeyKind("BUDGET_HOLD", "budget:hold:", "money"),
     KeyKind("BUDGET_LEASES", "budget:leases", "money"),
+    KeyKind("TENANT_LEASES", "budget:tenant-leases", "money"),
     KeyKind("BUDGET_LIMITS", "budget-limits", "money"),
     KeyKind("BUDGET_STATISTICS", "budget-statistics", "money"),
     KeyKind("BATCH_ACCOUNT", "budget:batch:", "money"),
     KeyKind("COSTS", "costs:", "money"),
+    KeyKind("TENANTS", "tenants", "money"),
+    KeyKind("TENANT_COSTS", "tenant-costs:", "money"),
+    KeyKind("TENANT_RATE", "tenant-rate:", "money"),
     KeyKind("RATE", "rate:", "money"),
     KeyKind("BREAKER", "breaker:", "money"),
     KeyKind("KILLED_ARMS", "killed-arms", "money"),
@@ -123,14 +128,18 @@ LIFETIMES = {
     "SECONDS_UNKNOWN": 7 * _DAY,
     # A bell that was passed on and not read, because the worker ended.
     "SECONDS_PASSED_ON": 60,
+    # The turns of a queue's tenants, after the latest job: longer than jobs wait.
+    "SECONDS_OF_TURNS": 30 * _DAY,
     # A finished child of another task's run.
     "SECONDS_DONE": 3_600,
     # The log of a stream, after the latest sign of its run.
     "SECONDS_OF_STREAM": 120,
     # A claim whose job was ended: longer than a process takes to release it.
     "SECONDS_UNRELEASED": 60,
-    # A batch's own rate, after its last call.
+    # A batch's own rate, and a tenant's, after its last call.
     "SECONDS_OF_OWN_RATE": _DAY,
+    # Calls that a tenant's rate refuses come back one by one within this; further ones come back after it.
+    "MOST_SECONDS_OF_TURNS": 60,
     # An experiment's sums, after the last row of a bucket that was empty.
     "SECONDS_OF_EXPERIMENT": SECONDS_OF_BOOKS,
     # A call that waits for a run, after the first that does.
@@ -200,6 +209,11 @@ def costs_key(day: str) -> str:
 def savings_key(day: str) -> str:
     """Return the key of what answers from the cache and runs of others saved on a day."""
     return key("savings:") + day
+
+
+def tenant_costs_key(tenant: str, month: str) -> str:
+    """Return the key of a tenant's books of a month."""
+    return f"{key('tenant-costs:')}{tenant}:{month}"
 
 
 def folded_costs_key(day: str) -> str:

@@ -54,6 +54,8 @@ logger = logging.getLogger("dspyq.tasks")
 _LOOK_AGAIN_SECONDS = (0.02, 0.5)
 #: The claim read when its job was taken stays valid this long.
 _CLAIM_IS_FRESH_SECONDS = 0.5
+#: A job whose tenant may not pay looks so often for others that wait for the same answer, where tenants share it.
+_SHARED_POSTPONEMENT_SECONDS = 2.0
 #: Wait for another job's run in a thread, before it waits in Redis.
 _WAIT_IN_THREAD_SECONDS = 2.0
 
@@ -183,7 +185,8 @@ class Body:
         """Run the program and return its answer.
 
         A call beyond its batch's limits ends it for the batch. Other callers still get the answer, at no cost to the
-        batch.
+        batch. Where tenants share answers, a call beyond the limits of the tenant that pays is made at the expense of
+        none, if others wait for it.
 
         Raises:
             Interruption: If a guard or the deadline ended it.
@@ -197,7 +200,9 @@ class Body:
         except BatchRefusal as refusal:
             run.fail_batch(refusal.error)
             return self._compute(run.without_batch(), report)
-        except Interruption:
+        except Interruption as interruption:
+            if interruption.is_of_tenant and self._is_for_others(run, interruption):
+                return self._compute(run.without_tenant(), report)
             raise
         except BaseException as error:  # in Celery's threads it would strand the job
             failure = error if isinstance(error, Exception) else PredictionFailed(f"{type(error).__name__}: {error}")
@@ -205,6 +210,19 @@ class Body:
                 logger.exception(Event("program_raised"), exc_info=failure)
             run.fail(failure)
         return to_json(process_secrets().scrub_answer(answer.outputs), run.metadata())
+
+    def _is_for_others(self, run: PredictionRun, refusal: Interruption) -> bool:
+        """Return True if a run that its tenant's limit refuses goes on for others; else have it ask again soon."""
+        if run.request.program.share != "everyone":
+            return False
+        try:
+            if run.is_awaited_by_others():
+                return True
+        except redis.RedisError:  # the next look decides
+            pass
+        if isinstance(refusal, Refusal | RetryLater):
+            refusal.wait_seconds = min(refusal.wait_seconds, _SHARED_POSTPONEMENT_SECONDS)
+        return False
 
     def _fall_back(self, refused: PredictionRun, report: RunReport) -> dict[str, Any]:
         """Return the configured outputs, or the other variant's answer; the cache serves neither."""

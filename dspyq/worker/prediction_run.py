@@ -25,6 +25,7 @@ from dspyq.guards.ledger import Ledger
 from dspyq.prediction.prediction import Metadata, Usage
 from dspyq.prediction.request import Request
 from dspyq.programs.run_spans import run_context
+from dspyq.store.clients import jobs_client
 from dspyq.store.keys import alias_key
 
 logger = logging.getLogger("dspyq.tasks")
@@ -61,6 +62,18 @@ class PredictionRun:
     def without_batch(self) -> PredictionRun:
         """Return the run for callers other than its batch, on the replies it had."""
         return replace(self, ledger=self.ledger.without_batch())
+
+    def without_tenant(self) -> PredictionRun:
+        """Return the run for callers other than its tenant, on the replies it had."""
+        return replace(self, ledger=self.ledger.without_tenant())
+
+    def is_awaited_by_others(self) -> bool:
+        """Return True if callers other than the paying tenant wait for the answer too.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        return bool(jobs_client().hexists(alias_key(self.request.input_hash), "others"))
 
     def as_fallback(self, variant: Variant, earlier: EarlierRuns) -> PredictionRun:
         """Return the run of the variant that answers in place of its own."""
@@ -153,6 +166,7 @@ def job_run_of(request: Request, claim: Run, variant: Variant, batch: str, run_c
         alias,
         question=request.input_hash,
         payer="shadow" if request.is_shadow else "",
+        tenant=request.tenant,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -14,7 +14,8 @@ from dspyq.core.names import HEADER
 from dspyq.delivery.task_run import delivery_of
 from dspyq.errors import InvalidRequest, VariantMismatch
 from dspyq.experiments.exposure import read_exposure
-from dspyq.prediction.request import Header, Request, build_request, hash_inputs
+from dspyq.prediction.header import Header
+from dspyq.prediction.request import Request, build_request, hash_inputs
 from dspyq.worker.prediction_run import claim_of
 from dspyq.worker.versions import leave_to_a_newer_worker, leave_to_its_version, mismatch, unknown_needs
 
@@ -82,7 +83,7 @@ def read_request(context: Context, header: Header, inputs: Mapping[str, Any], *,
             "and state files, then ask again"
         )
     canonical = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
-    if hash_inputs(header.program, header.fingerprint, canonical, header.scope) != header.input_hash:
+    if header.input_hash not in _hashes(header, canonical):
         process_claims().release(header, claim, {"failures": 1})
         raise InvalidRequest(
             f"a job of {header.queue} holds other inputs than its producer asked with: something changed its message"
@@ -91,5 +92,19 @@ def read_request(context: Context, header: Header, inputs: Mapping[str, Any], *,
     served = program.served[variant.name]
     exposure = read_exposure(header.program, header.exposure)
     return Request(
-        served, variant, canonical, header.input_hash, header.request_id, header.refresh, None, exposure, header.scope
+        served,
+        variant,
+        canonical,
+        header.input_hash,
+        header.request_id,
+        header.refresh,
+        exposure=exposure,
+        scope=header.scope,
+        tenant=header.tenant,
     )
+
+
+def _hashes(header: Header, canonical: bytes) -> Iterator[str]:
+    """Yield the hashes that a job's question may have; its producer's file states who shares the answer."""
+    for owner in dict.fromkeys((header.tenant, "")):
+        yield hash_inputs(header.program, header.fingerprint, canonical, header.scope, owner)

@@ -16,11 +16,11 @@ from dspyq.config.privacy import exception_type, hides_content
 from dspyq.config.settings import get_settings
 from dspyq.core.events import NO_CONTEXT, Event, log_context
 from dspyq.delivery.task_run import task_run
-from dspyq.errors import AccountRefused, BreakerOpen, BudgetExceeded, RateLimited, Unavailable
+from dspyq.errors import AccountRefused, BreakerOpen, BudgetExceeded, RateLimited, TenantLimitReached, Unavailable
 from dspyq.guards.call_records import ProgramAnswer
 from dspyq.guards.interruptions import ArmKilled, Interruption, Refusal, RetryLater
 from dspyq.guards.ledger import Ledger
-from dspyq.prediction.request import Header
+from dspyq.prediction.header import Header
 from dspyq.programs.run_spans import ProcessSpan, begin_process
 
 logger = logging.getLogger("dspyq.predictions")
@@ -30,6 +30,7 @@ _GUARDS: dict[type[Unavailable], str] = {
     RateLimited: "rate_limit",
     AccountRefused: "rate_limit",
     BudgetExceeded: "budget",
+    TenantLimitReached: "budget",
 }
 
 

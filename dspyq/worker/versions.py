@@ -15,12 +15,12 @@ from dspyq.core.events import Event
 from dspyq.delivery.task import park, pass_on
 from dspyq.delivery.task_run import delivery_of
 from dspyq.delivery.versions import process_versions, version_queue
-from dspyq.prediction.request import EXPERIMENT, Header
+from dspyq.prediction.header import EXPERIMENT, TENANT, Header
 
 logger = logging.getLogger("dspyq.tasks")
 
 #: Features that a job may need and workers of this version have; later versions add names.
-KNOWN_NEEDS = frozenset({EXPERIMENT})
+KNOWN_NEEDS = frozenset({EXPERIMENT, TENANT})
 #: Longest delay of a job that needs more; the first times are shorter.
 _LONGEST_WAIT_SECONDS = 30.0
 #: The versions that were logged, at most this many: producers may send any number of versions.

@@ -21,7 +21,7 @@ Path_ = tuple[str, ...]
 
 #: What a command's own arguments are given, by their names; any other gets a text.
 SAMPLES = {"file": "rows.jsonl", "out": "out.jsonl", "inputs": "question=x", "folder": "project", "program": "qa",
-           "judgements": "thumbs=1", "token": "x1"}  # fmt: skip
+           "judgements": "thumbs=1", "token": "x1", "tenant": "acme"}  # fmt: skip
 #: Options without which a command only says what it lacks.
 NEEDED = {
     "batch run": ["--output", "out.jsonl"],
@@ -34,6 +34,8 @@ NEEDED = {
     "experiment export": ["--out", "rows.jsonl"],
     "experiment ramp": ["0.5"],
     "experiment simulate": ["--calls-per-day", "100", "--baseline", "0.5"],
+    "tenants forget": ["--yes"],
+    "tenants limit": ["--daily", "5"],
 }
 #: Commands that go on until they are ended, or start a stack of their own; worker has tests of its own.
 STACKS = {"demo", "up", "worker"}
@@ -46,6 +48,7 @@ WITHOUT_CONFIGURATION = {"batch report", "health", "init", "version"}
 #: Options of texts that mean nothing to the command, or of files that it writes.
 FREE_TEXTS = {
     "--api-base", "--api-key-env", "--html", "--markdown", "--model", "--name", "--output", "--unit", "--input",
+    "--tenant",
 }  # fmt: skip
 
 

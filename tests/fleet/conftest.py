@@ -23,13 +23,17 @@ VERSION_0_1 = "341e884"
 @pytest.fixture(scope="session")
 def old_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of 0.1."""
-    folder = tmp_path_factory.mktemp("version-0-1")
+    return files_of(VERSION_0_1, tmp_path_factory.mktemp("version-0-1"))
+
+
+def files_of(commit: str, folder: Path) -> Path:
+    """Extract the files of an earlier version, below a folder; return theirs."""
     archive = folder / "files.tar"
-    command = ["git", "archive", "--output", str(archive), VERSION_0_1]
     try:
+        command = ["git", "archive", "--output", str(archive), commit]
         subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip(f"no git, or a clone without {VERSION_0_1}, the last commit of 0.1")
+        pytest.skip(f"no git, or a clone without commit {commit}")
     with tarfile.open(archive) as files:
         files.extractall(folder / "repository")  # noqa: S202 - of our own making
     return folder / "repository"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dspyq.errors import InvalidRequest, VariantMismatch
-from dspyq.prediction.request import Header, Request, build_request
+from dspyq.prediction.header import Header
+from dspyq.prediction.request import Request, build_request
 from tests.support.processes import wait_until
 
 STATED = {
@@ -31,7 +32,7 @@ def ask_newly(predict: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 
 
 def test_a_header_passes_over_fields_that_a_newer_producer_adds() -> None:
-    header = Header.read({**STATED, "lane": "fast", "tenant": {"name": "shop"}})
+    header = Header.read({**STATED, "lane": "fast", "origin": {"name": "shop"}})
     assert header.stated() == {**STATED, "batch": ""}
 
 

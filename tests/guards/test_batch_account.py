@@ -128,7 +128,7 @@ def test_a_call_of_a_batch_counts_as_limited_until_redis_has_replied(client, bud
 
 
 def test_a_process_keeps_what_limits_only_the_batches_that_asked_last(client, budget, monkeypatch):
-    monkeypatch.setattr("dspyq.guards.budget._MOST_BATCHES", 2)
+    monkeypatch.setattr("dspyq.guards.budget._MOST_SPECIAL", 2)
     for number in (1, 2, 1, 3):
         BatchAccount(client, f"batch{number}").open()
         do(client, budget.peek(call(batch=f"batch{number}"), 0))

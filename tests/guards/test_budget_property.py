@@ -16,7 +16,9 @@ from dspyq.guards.limits import Limits
 from tests.properties.profiles import examples
 from tests.support.budgets import PREFIX, Calendar, call, do, settings
 
-CALLS = [call(number, variant="ab"[number % 2]) for number in range(5)]
+#: Of no tenant, and of two.
+TENANTS = ("", "t1", "t2")
+CALLS = [call(number, variant="ab"[number % 2], tenant=TENANTS[number % 3]) for number in range(6)]
 AMOUNTS = st.integers(0, 60)
 #: What is done with a call, and how often at once: as a lost connection does it.
 CALL_OPERATIONS = st.tuples(
@@ -27,7 +29,7 @@ CALL_OPERATIONS = st.tuples(
 )
 OTHER_OPERATIONS = st.tuples(
     st.sampled_from(["next day", "next month", "limit", "reset"]),
-    st.sampled_from(["all", "program:qa", "variant:qa.a"]),  # the last has no limit at first
+    st.sampled_from(["all", "program:qa", "variant:qa.a", "tenant:t1"]),  # variants have no limit at first
     AMOUNTS,
     st.just(1),
 )
@@ -43,6 +45,7 @@ class Held:
     accounts: list[tuple[str, str, str]]
     held_in: list[tuple[str, str, str]]
     day: str
+    tenant: str = ""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class Model:
 
     def accounts(self, of: BilledCall) -> list[tuple[str, str, str]]:
         scopes = ["all", f"program:{of.program}", f"variant:{of.program}.{of.variant}"]
+        if of.tenant:
+            scopes.append(f"tenant:{of.tenant}")
         labels = {"daily": f"day{self.day}", "monthly": f"month{self.month}"}
         return [(scope, period, label) for period, label in labels.items() for scope in scopes]
 
@@ -68,10 +73,13 @@ class Model:
         limited = [(key, self.limits[key[:2]]) for key in self.accounts(of) if key[:2] in self.limits]
         if any(bound > limit for _, limit in limited):
             return "never"
-        if any(self.settled[key] + bound > limit for key, limit in limited):
-            return "exhausted"
-        if any(self.settled[key] + self.held[key] + bound > limit for key, limit in limited):
-            return "busy"
+        exhausted = {key[0] for key, limit in limited if self.settled[key] + bound > limit}
+        busy = {key[0] for key, limit in limited if self.settled[key] + self.held[key] + bound > limit}
+        own = f"tenant:{of.tenant}"
+        if exhausted:
+            return "tenant_limit" if exhausted == {own} else "exhausted"
+        if busy:
+            return "tenant_busy" if own in busy else "busy"
         return "held"
 
     def hold(self, of: BilledCall, bound: int) -> str:
@@ -79,7 +87,7 @@ class Model:
         if verdict == "held" and of.id not in self.calls:
             accounts = self.accounts(of)
             limited = [key for key in accounts if key[:2] in self.limits]
-            self.calls[of.id] = Held("held", bound, accounts, limited, f"day{self.day}")
+            self.calls[of.id] = Held("held", bound, accounts, limited, f"day{self.day}", of.tenant)
             self._move(self.calls[of.id], 0, bound)
         return verdict
 
@@ -88,7 +96,7 @@ class Model:
         if held and held.state == "settled":
             return "settled"
         if not held:
-            held = self.calls[of.id] = Held("nothing", 0, self.accounts(of), [], f"day{self.day}")
+            held = self.calls[of.id] = Held("nothing", 0, self.accounts(of), [], f"day{self.day}", of.tenant)
         found, held.state = held.state, "settled"
         amount = held.bound if bill is None else bill
         if found == "unknown":
@@ -125,7 +133,9 @@ class Model:
 
     def _book(self, held: Held, **counters: int) -> None:
         for name, amount in counters.items():
-            self.books[held.day, name] += amount
+            self.books["", held.day, name] += amount
+            if held.tenant:
+                self.books[held.tenant, held.day, name] += amount
 
 
 class World:
@@ -136,7 +146,7 @@ class World:
         self._text = server.client()
         self._client = server.client(decode_responses=False)
         self.calendar = Calendar()
-        made = settings(100 / 10**9, 250 / 10**9, program={"daily_usd": 80 / 10**9})
+        made = settings(100 / 10**9, 250 / 10**9, program={"daily_usd": 80 / 10**9}, tenants={"daily_usd": 60 / 10**9})
         self.budget = Budget(self._client, made, self.calendar)
         self.limits = Limits(self._client, made, self.calendar)
 
@@ -144,8 +154,9 @@ class World:
         return do(self._client, step)
 
     def expire(self, of):
-        if self._text.zscore(f"{PREFIX}budget:leases", of.id) is not None:
-            self._text.zadd(f"{PREFIX}budget:leases", {of.id: 1})
+        leases = f"{PREFIX}budget:{'tenant-' if of.tenant else ''}leases"
+        if self._text.zscore(leases, of.id) is not None:
+            self._text.zadd(leases, {of.id: 1})
         self.budget.sweep()
 
     def account(self, key):
@@ -156,11 +167,16 @@ class World:
         found = Counter()
         for key in self._server.keys(f"{PREFIX}costs:*"):
             for name, amount in self._text.hgetall(key).items():
-                found[key.rpartition(":")[2], name.split()[2]] += int(amount)
+                found["", key.rpartition(":")[2], name.split()[2]] += int(amount)
+        for key in self._server.keys(f"{PREFIX}tenant-costs:*"):
+            for name, amount in self._text.hgetall(key).items():
+                day, *_, counter = name.split()
+                found[key.split(":")[-2], day, counter] += int(amount)
         return found
 
     def leases(self):
-        return set(self._text.zrange(f"{PREFIX}budget:leases", 0, -1))
+        names = ("leases", "tenant-leases")
+        return {each for name in names for each in self._text.zrange(f"{PREFIX}budget:{name}", 0, -1)}
 
     def close(self):
         self._text.close()
@@ -222,7 +238,8 @@ def world(redis_server):
 def test_any_interleaving_does_what_the_model_does(world, redis_server, operations):
     redis_server.flush()
     world.calendar.set("day1", "month1")
-    model = Model({("all", "daily"): 100, ("all", "monthly"): 250, ("program:qa", "daily"): 80})
+    of_tenants = {(f"tenant:{name}", "daily"): 60 for name in TENANTS if name}
+    model = Model({("all", "daily"): 100, ("all", "monthly"): 250, ("program:qa", "daily"): 80, **of_tenants})
     for operation, subject, amount, times in operations:
         apply = apply_to_call if isinstance(subject, BilledCall) else apply_to_periods
         for _ in range(times):

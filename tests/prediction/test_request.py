@@ -235,7 +235,7 @@ def test_input_names_that_dspy_uses_itself_are_refused_at_start(name, settings_f
 
 def test_headers_pass_over_what_is_newer_and_refuse_what_is_missing():
     from dspyq.errors import InvalidRequest
-    from dspyq.prediction.request import Header
+    from dspyq.prediction.header import Header
 
     header = Header("qa", "control", "f", "h", "r", refresh=False, is_claimed=True)
     assert Header.read({**header._asdict(), "newer": 1}) == header

@@ -29,6 +29,7 @@ class Asked:
     queue: str = "program.variant"
     exposure: None = None
     seen: str = ANY_STATE
+    sharer: str = ""
 
 
 @dataclass(eq=False)

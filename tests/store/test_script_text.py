@@ -10,7 +10,8 @@ from dspyq.store.scripts import load_script
 
 ROOMS = ("batch", "cache", "delivery", "guards", "serve", "store")
 LIBRARIES = {
-    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "putting", "schedule", "withdrawing",
+    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "putting", "schedule", "turns",
+    "withdrawing",
 }  # fmt: skip
 
 

@@ -49,8 +49,8 @@ def settings(daily_usd=None, monthly_usd=None, *, program=None, variant=None, **
     return Settings(models=models, programs=programs, budget=tables.pop("budget", {}) | limits, **tables)
 
 
-def call(number=1, program="qa", variant="a", model="m", batch=""):
-    return BilledCall(f"task:1:{number}", program, variant, model, batch)
+def call(number=1, program="qa", variant="a", model="m", batch="", tenant=""):
+    return BilledCall(f"task:1:{number}", program, variant, model, batch, tenant=tenant)
 
 
 def do(client, *steps):

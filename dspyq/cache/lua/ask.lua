@@ -13,5 +13,6 @@ return claim(function(now)
     generation = 0,
     input_hash = string.sub(alias, #PREDICTION + 1),
     seen = '*', -- the claim has checked it
+    tenant = tenant == '-' and '' or tenant,
   }, now)
 end)

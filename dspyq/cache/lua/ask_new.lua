@@ -1,5 +1,5 @@
 -- Claims and puts those of many questions of one queue that nothing is known of yet; the others stay as they are.
--- Libraries: cache/claims, delivery/jobs, experiments/state.
+-- Libraries: cache/claims, delivery/turns, experiments/state.
 -- Keys:
 --   aliases...       PREDICTION: of the questions
 -- Arguments:
@@ -7,6 +7,7 @@
 --   priority:number  0 is the most urgent
 --   batch            of the caller, '' for none
 --   seen             as of claiming.lua
+--   tenant           of the caller, '' for none
 --   jobs...          the task's id and the message of each
 -- Reply: for each question 1 where it was claimed and put, 0 where claim.lua must decide: it is answered or claimed, its
 --   alias is of another type, its task has a job, or the experiment's state is another.
@@ -24,10 +25,10 @@ for index, alias in ipairs(aliases) do
 end
 if #new > 0 then
   -- Their places first, as put.lua has it: an id without a record is no job.
-  local before = redis.call('INCRBY', SEQUENCE, #new) - #new
+  local first = draw_turns(queue, priority, tenant, #new)
   local scores = {}
   for number, index in ipairs(new) do
-    scores[number] = whole(priority * SEQUENCES_PER_PRIORITY + before + number)
+    scores[number] = whole(priority * SEQUENCES_PER_PRIORITY + first + number - 1)
     places[2 * number - 1], places[2 * number] = scores[number], jobs[2 * index - 1]
   end
   line_up_many(queue, places)
@@ -41,6 +42,10 @@ if #new > 0 then
     redis.call('HSET', alias, 'queue', queue, 'pending', id, 'since', since, 'priority', priority, 'joined', 0)
     if batch ~= '' then
       redis.call('HSET', alias, 'batch', batch)
+    end
+    if tenant ~= '' then
+      redis.call('HSET', alias, 'tenant', tenant)
+      redis.call('HSET', JOB .. id, 'tenant', tenant)
     end
   end
   count(queue, { 'misses', #new })

@@ -17,6 +17,7 @@
 --   seen                  version of the experiment's state that gave the call its variant, '' for none known, * where none
 --                         does
 --   exposure?             the call as its experiment counts it
+--   tenant?               of the caller, where its job is put; always where tenants share answers, and then - for none
 local FIELDS_OF_CLAIM = 5
 local COUNTED = 'counted' -- in place of a hit's batch
 local CLAIMS_LAST = 2 -- times as long as others leave them to their producers
@@ -101,6 +102,9 @@ local function claim(put)
         return { 'join', pending, '', 0, owner }
       end
       redis.call('HINCRBY', alias, 'joined', is_asked_again and 0 or 1)
+      if tenant ~= '' and tenant ~= (redis.call('HGET', alias, 'tenant') or '-') then
+        redis.call('HSET', alias, 'others', 1)
+      end
       if priority < tonumber(held[5]) then
         redis.call('HSET', alias, 'priority', priority)
       elseif has_job then
@@ -128,6 +132,12 @@ local function claim(put)
       redis.call('HSET', alias, 'batch', batch)
     elseif owner ~= '' then
       redis.call('HDEL', alias, 'batch')
+    end
+    if tenant ~= '' then
+      redis.call('HDEL', alias, 'tenant', 'others')
+    end
+    if tenant ~= '' and tenant ~= '-' then
+      redis.call('HSET', alias, 'tenant', tenant)
     end
     if had_job and not (by_worker and counts) then
       redis.call('HSET', alias, 'uncounted', 1)

@@ -9,8 +9,9 @@
 --                         aside), input_hash (of a prediction's question), disowned_by (the batch that its message
 --                         names and that does not pay for it any more), stream
 --                         (there once a caller who joined it has it streamed), exposed (there once its call
---                         is noted for its experiment)
---   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence; the lowest is first
+--                         is noted for its experiment), tenant (that asked, where one did)
+--   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence, or + turn where tenants
+--                         share queues (delivery/turns.lua); the lowest is first
 --                         A version's queue is <name>@<16 hexadecimal digits>: of the jobs of <name> that workers of
 --                         another version passed on; workers of that version take from both, in one order
 --   dspy:v1:delayed       place: sorted set by the second the job is due
@@ -27,6 +28,7 @@
 --   dspy:v1:unserved      hash: by version's queue, the second a sweep first found jobs in it and no worker
 --   dspy:v1:swept         the second of the last sweep
 --   dspy:v1:seq           the last sequence given out
+--   dspy:v1:turns:<name>:<priority>  hash by tenant, '' for none: the last turn given to its jobs in a queue
 --   <name>                list of bells, watched by kombu; losing or doubling one is harmless
 local VERSION_PATTERN = '^(.+)@' .. string.rep('%x', 16) .. '$'
 local SEQUENCES_PER_PRIORITY = 2 ^ 49

@@ -13,6 +13,7 @@
 --   input_hash?           of a prediction's question
 --   is_own_id?            '1' for a prediction whose caller chose the id
 --   result_key?           of the result under that id, '' where answers live elsewhere
+--   tenant?               among whose jobs it has its turn
 -- Reply: 1 where this message will be delivered, 0 where an older one stands for it, or the child is done; -1 where the id
 --   is another question's; the experiment's version and state where they are others than those seen. Where it is neither 1
 --   nor 0, nothing is changed.
@@ -28,8 +29,12 @@ local reply = put_job({
   is_own_id = is_own_id == '1',
   result_key = result_key,
   seen = seen,
+  tenant = tenant,
 }, now_seconds())
 if reply == 1 and input_hash ~= '' and redis.call('HGET', PREDICTION .. input_hash, 'pending') == id then
   redis.call('PERSIST', PREDICTION .. input_hash) -- from here on its claim lasts as long as the job
+  if tenant ~= '' then
+    redis.call('HSET', PREDICTION .. input_hash, 'tenant', tenant)
+  end
 end
 return reply

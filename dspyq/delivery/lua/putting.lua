@@ -1,5 +1,5 @@
 -- Shared by the scripts that put a job.
--- Libraries: delivery/jobs, experiments/state.
+-- Libraries: delivery/turns, experiments/state.
 
 -- True if there is a result of another question. Jobs are checked so only if they are of 0.1; 0.3 drops this.
 local function is_of_another(text, input_hash)
@@ -28,8 +28,6 @@ local function put_job(job, now)
   local key = JOB .. job.id
   local old = redis.call('HMGET', key, 'score', 'generation', 'queue', 'input_hash')
   local exists, old_score = old[1], tonumber(old[1])
-  local sequence = exists and old_score % SEQUENCES_PER_PRIORITY or redis.call('INCR', SEQUENCE)
-  local score = whole(math.min(old_score or math.huge, job.priority * SEQUENCES_PER_PRIORITY + sequence))
   local is_older = exists and job.generation <= tonumber(old[2])
 
   local newer = not (is_older and old[4] == job.input_hash) and other_state(job.queue, job.seen)
@@ -39,6 +37,8 @@ local function put_job(job, now)
   if job.is_own_id and (not exists or is_older) and is_taken(job, exists) then
     return -1, exists
   end
+  local turn = exists and old_score % SEQUENCES_PER_PRIORITY or draw_turns(job.queue, job.priority, job.tenant, 1)
+  local score = whole(math.min(old_score or math.huge, job.priority * SEQUENCES_PER_PRIORITY + turn))
   if is_older then
     redis.call('HSET', key, 'score', score)
     redis.call('ZADD', QUEUE .. old[3], 'XX', score, job.id)
@@ -67,6 +67,9 @@ local function put_job(job, now)
   end
   if job.input_hash ~= '' then
     add('input_hash', job.input_hash)
+  end
+  if job.tenant ~= '' then
+    add('tenant', job.tenant)
   end
   redis.call('HSET', key, unpack(fields))
   return 1, exists

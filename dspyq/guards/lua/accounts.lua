@@ -4,26 +4,34 @@
 --   dspy:v1:budget:<scope>:<period>:<label>  an account, a hash: settled, held, warned (the highest percentage of its
 --                                            limit that was warned of, and of which limit). The scope is all,
 --                                            program:<program> or variant:<program>.<variant>, or with a payer
---                                            <payer>:<program> in place of its variant's; the period daily or
---                                            monthly; the label a day or month
+--                                            <payer>:<program> in place of its variant's, and tenant:<tenant> of a
+--                                            tenant's call; the period daily or monthly; the label a day or month
 --   dspy:v1:budget:batch:<id>                the account of a batch, a hash: opened (when), its limits (max_nano_usd,
 --                                            budget_share, rate_share), settled, held, and its books' counters
 --   dspy:v1:budget:batch:<id>:daily:<day>    what the batch settled and holds in a day
 --   dspy:v1:budget:batch:<id>:calls          its calls that are on no row yet, a hash by task id: see note
 --   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model, batch
---                                            and payer where it has one, held_in. The state is held; or unknown, where
---                                            its lease ran out and its bound was charged. Of a settled call only the word
---                                            settled is kept, as a string; by 0.1 as the state. The payer is shadow, of
---                                            a shadow run, or judge, of a score function
+--                                            and tenant and payer where it has one, held_in. The state is held; or
+--                                            unknown, where its lease ran out and its bound was charged. Of a settled
+--                                            call only the word settled is kept, as a string; by 0.1 as the state. The
+--                                            payer is shadow, of a shadow run, or judge, of a score function
 --   dspy:v1:budget:leases                    the calls that are held: sorted set by the second their lease runs out
+--   dspy:v1:budget:tenant-leases             those of tenants: a worker without tenants would free their bounds in all
+--                                            accounts but the tenant's
 --   dspy:v1:budget-limits                    limits that an operator set in place of the configured ones, a hash by
---                                            '<scope> <period>'
+--                                            '<scope> <period>'; of tenants also '<scope> rate', model calls a second and
+--                                            how many may begin at once
 --   dspy:v1:budget-statistics                what was unusual, a hash of counters
 --   dspy:v1:costs:<day>                      the books of a day, a hash: '<program>.<variant> <model> <counter>',
 --                                            of a call with a payer behind '<payer>:'
+--   dspy:v1:tenants                          set of the tenants that ever called a model, or have a limit
+--   dspy:v1:tenant-costs:<tenant>:<month>    a tenant's books, a hash: '<day> <program>.<variant> <model> <counter>'
+--   dspy:v1:tenant-rate:<tenant>             a tenant's turns, a hash, in microseconds: requests_at, when the next call is
+--                                            due if none may begin ahead of its time; come_back_at, when the next of the
+--                                            refused ones is to ask again
 -- The most jobs of a batch whose calls are noted: more than are ever in flight, and than workers are killed under.
 local MOST_NOTED = 100000
--- The accounts that a call is held in, one digit for each limit of call_limits.lua: those with a limit.
+-- The accounts that a call of no tenant is held in, one digit for each limit of call_limits.lua: those with a limit.
 local HELD_IN_ALL, HELD = '111111', string.byte('1')
 
 local function seconds(time)
@@ -55,14 +63,20 @@ local function own_scope(call)
   return call.payer and call.payer .. ':' .. call.program or 'variant:' .. call.program .. '.' .. call.variant
 end
 
--- The accounts of a call in a period, from the widest.
+-- The accounts of a call in a period, from the widest; its tenant's is the last.
 local function account_keys(call, period, label)
   local tail = ':' .. period .. ':' .. label
   return {
     BUDGET .. 'all' .. tail,
     BUDGET .. 'program:' .. call.program .. tail,
     BUDGET .. own_scope(call) .. tail,
+    call.tenant and BUDGET .. 'tenant:' .. call.tenant .. tail, -- nil for none
   }
+end
+
+-- The leases among which a call's is.
+local function leases_of(call)
+  return call.tenant and TENANT_LEASES or BUDGET_LEASES
 end
 
 -- Keeps of a call only that it is settled, so that a repetition of its scripts changes nothing.
@@ -78,7 +92,7 @@ end
 local function read_hold(id)
   local held =
     redis.pcall('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model', 'batch', 'held_in',
-      'payer')
+      'payer', 'tenant')
   if held.err and is_marked_settled(id) then
     return { state = 'settled' }
   end
@@ -101,6 +115,7 @@ local function read_hold(id)
     model = held[7],
     batch = held[8] or nil,
     payer = held[10] or nil,
+    tenant = held[11] or nil,
     held_in = held[9] or HELD_IN_ALL, -- a worker of 0.1 held it in each account
   }
 end
@@ -180,11 +195,12 @@ local function move(call, settled, held)
       end
     end
   end
-  move_in(account_keys(call, 'daily', call.day), 0, SECONDS_OF_DAY)
-  move_in(account_keys(call, 'monthly', call.month), 3, SECONDS_OF_MONTH)
+  local daily = account_keys(call, 'daily', call.day)
+  move_in(daily, 0, SECONDS_OF_DAY)
+  move_in(account_keys(call, 'monthly', call.month), #daily, SECONDS_OF_MONTH)
 end
 
--- Writes into the books of the call's day, and its batch's, given as a table of counters and amounts.
+-- Writes into the books of the call's day, and its batch's and its tenant's, given as a table of counters and amounts.
 local function book(call, counters)
   local function enter(key, prefix)
     for counter, amount in pairs(counters) do
@@ -198,6 +214,9 @@ local function book(call, counters)
   end
   local line = call.program .. '.' .. call.variant .. ' ' .. call.model .. ' '
   enter(COSTS .. call.day, call.payer and call.payer .. ':' .. line or line)
+  if call.tenant then
+    enter(TENANT_COSTS .. call.tenant .. ':' .. call.month, call.day .. ' ' .. line)
+  end
 end
 
 local function count(counter)

@@ -4,37 +4,43 @@
 --   program        that calls
 --   variant        of it
 --   model          that is called
---   configured     daily limits of all, the program and the variant, then the monthly ones, separated by spaces, - for
---                  none; empty where all are
+--   configured     daily limits of all, the program, the variant and the tenant where it has one, then the monthly ones,
+--                  separated by spaces, - for none; empty where all are
 --   days           label, start and end of three days, separated by spaces, the likeliest day first
 --   months         the same of three months
 --   batch?         that pays
 --   payer?         shadow or judge, whose account takes the variant's place
+--   tenant?        that pays too
+--   tenant_rate?   its configured rate: calls a second, and how many may begin at once, separated by a space
 
 -- Names the account of each limit in a call's day and month.
 local function name_accounts(limits, call)
   if #limits > 0 then
     local daily, monthly = account_keys(call, 'daily', call.day), account_keys(call, 'monthly', call.month)
-    for index = 1, 3 do
-      limits[index].key, limits[index + 3].key = daily[index], monthly[index]
+    for index = 1, #daily do
+      limits[index].key, limits[index + #daily].key = daily[index], monthly[index]
     end
   end
 end
 
--- Reads the call and its limits: all six, or none where it has none.
+-- Reads the call and its limits: all six, of a tenant's call eight, or none where it has none.
 local function read_call()
   local call = { program = program, variant = variant, model = model, limits = {} }
   call.batch, call.payer = batch ~= '' and batch or nil, payer ~= '' and payer or nil
+  call.tenant, call.rate = tenant ~= '' and tenant or nil, tenant_rate
   if configured == '' and redis.pcall('HLEN', BUDGET_LIMITS) == 0 then
     return call
   end
-  local scopes = { 'all', 'program:' .. program, own_scope(call) }
+  local scopes = { 'all', 'program:' .. program, own_scope(call), call.tenant and 'tenant:' .. call.tenant }
   local names, limits = {}, call.limits
   for _, period in ipairs({ 'daily', 'monthly' }) do
     for _, scope in ipairs(scopes) do
       names[#names + 1] = scope .. ' ' .. period
-      limits[#limits + 1] = { scope = scope, period = period }
+      limits[#limits + 1] = { scope = scope, period = period, is_of_tenant = scope == scopes[4] }
     end
+  end
+  if call.tenant then
+    names[#names + 1] = scopes[4] .. ' rate'
   end
   local stated = string.gmatch(configured, '%S+')
   local set = redis.pcall('HMGET', BUDGET_LIMITS, unpack(names))
@@ -43,6 +49,7 @@ local function read_call()
     limit.amount = tonumber(set[index] or amount)
     limit.is_damaged = set.err or set[index] and not amount_of(set[index])
   end
+  call.rate = set[#limits + 1] or call.rate
   return call
 end
 
@@ -63,8 +70,8 @@ local function choose_periods(call, time)
   end
   call.day, call.month = day, month
   name_accounts(call.limits, call)
-  for index, limit in ipairs(call.limits) do
-    limit.ends_at = index <= 3 and day_ends_at or month_ends_at
+  for _, limit in ipairs(call.limits) do
+    limit.ends_at = limit.period == 'daily' and day_ends_at or month_ends_at
   end
   return true
 end

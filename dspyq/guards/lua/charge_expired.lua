@@ -2,11 +2,11 @@
 -- Charges the bounds of calls whose lease expired, as unknown, because their outcome is unknown.
 -- Libraries: guards/accounts.
 -- Arguments:
---   limit  the most to charge in one go
+--   limit  the most to charge in one go, of tenants and of others
 -- Reply: the number of expired leases.
-local expired = redis.call('ZRANGEBYSCORE', BUDGET_LEASES, '-inf', seconds(now_seconds()), 'LIMIT', 0, limit)
+local now, charged = seconds(now_seconds()), 0
 
-for _, id in ipairs(expired) do
+local function charge(leases, id)
   local held = read_hold(id)
   if held and held.state == 'held' then
     move(held, held.bound, -held.bound)
@@ -18,6 +18,13 @@ for _, id in ipairs(expired) do
     end
     count('expired_holds')
   end
-  redis.call('ZREM', BUDGET_LEASES, id)
+  redis.call('ZREM', leases, id)
+  charged = charged + 1
 end
-return #expired
+
+for _, leases in ipairs({ BUDGET_LEASES, TENANT_LEASES }) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)) do
+    charge(leases, id)
+  end
+end
+return charged

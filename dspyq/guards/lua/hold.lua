@@ -13,6 +13,10 @@
 --   never      the bound is above the whole limit
 --   killed     the variant is an arm of an experiment that was killed: none of its calls begins any more
 --   clock      none of the caller's periods fits Redis's clock, whose time is in place of the wait
+-- or, where nothing but its tenant blocks it, so that others need not wait for that:
+--   tenant_busy   only amounts held by other calls of the tenant block it
+--   tenant_limit  the tenant's settled amount blocks it; the wait is until the period ends
+--   tenant_rate   the tenant has no turn yet; the wait is until the call is to ask again
 -- or, of the batch's own limits, with its scope and no period:
 --   batch_busy    only amounts held by other calls of the batch block it
 --   batch_limit   the batch's settled amount blocks it
@@ -36,7 +40,7 @@ if state == 'settled' or type(state) == 'table' then
 end
 if state then -- the script is repeated
   if state == 'held' then
-    redis.call('ZADD', BUDGET_LEASES, seconds(time + lease_seconds), id)
+    redis.call('ZADD', tenant ~= '' and TENANT_LEASES or BUDGET_LEASES, seconds(time + lease_seconds), id)
   end
   return { 'held', '0', '', '', '' }
 end
@@ -79,7 +83,41 @@ local function ask_batch(batch)
   return is_busy and 'batch_busy' or nil, most or share
 end
 
-local exhausted, busy
+-- Takes a turn in the tenant's rate (GCRA); or returns the seconds after which a refused call is to ask again. Refused
+-- calls come back one by one, at the tenant's rate, as long as that is soon; those beyond come back together and late.
+local function take_turn_of(name, rate)
+  local per_second, at_once = string.match(rate, '^(%S+) (%S+)$')
+  per_second, at_once = tonumber(per_second), tonumber(at_once)
+  if not (per_second and at_once and per_second > 0) then
+    return 'damaged'
+  end
+  local key, now, between = TENANT_RATE .. name, time * 1e6, 1e6 / per_second
+  local held = redis.pcall('HMGET', key, 'requests_at', 'come_back_at')
+  local requests_at, come_back_at = tonumber(held[1] or 0), tonumber(held[2] or 0)
+  if not (requests_at and come_back_at) or held.err then -- damaged: it begins anew
+    redis.call('DEL', key)
+    requests_at, come_back_at = 0, 0
+  end
+  local due_at = requests_at - (at_once - 1) * between
+  if due_at <= now then
+    redis.call('HSET', key, 'requests_at', whole(math.max(requests_at, now) + between))
+    redis.call('EXPIRE', key, SECONDS_OF_OWN_RATE)
+    return nil
+  end
+  come_back_at = math.max(come_back_at, due_at)
+  if come_back_at - now > MOST_SECONDS_OF_TURNS * 1e6 then
+    return MOST_SECONDS_OF_TURNS
+  end
+  redis.call('HSET', key, 'come_back_at', whole(come_back_at + between))
+  redis.call('EXPIRE', key, SECONDS_OF_OWN_RATE)
+  return (come_back_at - now) / 1e6
+end
+
+local function later(one, other)
+  return (not one or other.ends_at > one.ends_at) and other or one
+end
+
+local exhausted, busy, tenant_limit, tenant_busy
 local is_limited = '0'
 if call.batch then
   local verdict, has_limit, most = ask_batch(call.batch)
@@ -110,27 +148,53 @@ for _, limit in ipairs(call.limits) do
       if limit.scope == own_scope(call) and bound < (tonumber(account[3] or nil) or math.huge) then
         redis.call('HSET', limit.key, 'refused', whole(bound)) -- an experiment's arm that cannot pay is no arm
       end
-      if not exhausted or limit.ends_at > exhausted.ends_at then
-        exhausted = limit
+      if limit.is_of_tenant then
+        tenant_limit = later(tenant_limit, limit)
+      else
+        exhausted = later(exhausted, limit)
       end
     elseif settled + held + bound > limit.amount then
-      busy = busy or limit
+      if limit.is_of_tenant then
+        tenant_busy = tenant_busy or limit
+      else
+        busy = busy or limit
+      end
     end
   end
 end
+
+local function blocked_by(limit, verdict, wait)
+  return { verdict, wait, limit.scope, limit.period, whole(limit.amount) }
+end
+
 if exhausted then
-  local wait = seconds(exhausted.ends_at - time)
-  return { 'exhausted', wait, exhausted.scope, exhausted.period, whole(exhausted.amount) }
+  return blocked_by(exhausted, 'exhausted', seconds(exhausted.ends_at - time))
+end
+if tenant_limit then
+  return blocked_by(tenant_limit, 'tenant_limit', seconds(tenant_limit.ends_at - time))
+end
+if tenant_busy then -- before others' holds, for which a thread waits
+  return blocked_by(tenant_busy, 'tenant_busy', '0')
 end
 if busy then
-  return { 'busy', '0', busy.scope, busy.period, whole(busy.amount) }
+  return blocked_by(busy, 'busy', '0')
 end
 if id == '' then
   return { 'held', '0', '', '', is_limited }
 end
+if call.tenant then
+  redis.call('SADD', TENANTS, call.tenant)
+  local wait = call.rate ~= '' and take_turn_of(call.tenant, call.rate)
+  if wait == 'damaged' then
+    return damaged(BUDGET_LIMITS)
+  end
+  if wait then
+    return { 'tenant_rate', seconds(wait), 'tenant:' .. call.tenant, '', '0' }
+  end
+end
 
-redis.call('ZADD', BUDGET_LEASES, seconds(time + lease_seconds), id) -- first, as it fails if the leases are damaged
-local held_in = #call.limits == 0 and '000000' or ''
+redis.call('ZADD', leases_of(call), seconds(time + lease_seconds), id) -- first, as it fails if the leases are damaged
+local held_in = #call.limits == 0 and (call.tenant and '00000000' or '000000') or ''
 for _, limit in ipairs(call.limits) do
   held_in = held_in .. (limit.amount and '1' or '0')
   if limit.amount and increment(limit.key, 'held', bound) == bound then -- nothing else is: it may be a new one
@@ -145,6 +209,9 @@ redis.call(
 redis.call('EXPIRE', hold_key(id), SECONDS_OF_BOOKS)
 if call.payer then
   redis.call('HSET', hold_key(id), 'payer', call.payer)
+end
+if call.tenant then
+  redis.call('HSET', hold_key(id), 'tenant', call.tenant)
 end
 if call.batch then
   redis.call('HSET', hold_key(id), 'batch', call.batch)

@@ -24,5 +24,5 @@ if held.batch then
   note(held.batch, id)
 end
 redis.call('DEL', hold_key(id))
-redis.call('ZREM', BUDGET_LEASES, id)
+redis.call('ZREM', leases_of(held), id)
 return 1

@@ -89,7 +89,7 @@ if found ~= 'nothing' and amount > bound then
 end
 
 mark_settled(id)
-redis.call('ZREM', BUDGET_LEASES, id)
+redis.call('ZREM', leases_of(held), id)
 
 local reply = { found, whole(amount), whole(bound) }
 name_accounts(call.limits, held)
