@@ -99,7 +99,6 @@ def build_question(inputs: Any, caller: Caller, program: str, options: CallOptio
     Raises:
         InvalidRequest: If it can never be served.
     """
-    del caller
     if not isinstance(inputs, dict):
         error = InvalidInputs("inputs are to be an object with the program's input fields")
         error.faults = (("/inputs", "is to be an object"),)
@@ -113,6 +112,7 @@ def build_question(inputs: Any, caller: Caller, program: str, options: CallOptio
             refresh=options.refresh,
             stream=options.streams,
             request_id=request_id,
+            tenant=caller.tenant or None,
         )
     except InvalidInputs as error:
         error.faults = tuple((f"/inputs{pointer}", detail) for pointer, detail in error.faults)

@@ -92,6 +92,7 @@ TABLE: dict[type[Exception], ProblemKind] = {
     errors.BudgetExceeded: ProblemKind(
         503, "budget-exceeded", "The budget is used up", is_retryable=True, retry_after_seconds=60
     ),
+    errors.TenantLimitReached: ProblemKind(402, "tenant-limit", "The tenant's limit is used up"),
     errors.BatchLimitReached: ProblemKind(402, "batch-limit", "The batch's limit is reached"),
     errors.BatchShareUsed: ProblemKind(
         503, "batch-share", "The batch's share is used up", is_retryable=True, retry_after_seconds=60
