@@ -18,6 +18,7 @@ from tests.chaos import (
     provider_faults,
     redis_faults,
     soak,
+    streams,
     tight,
 )
 from tests.chaos.outcome import Outcome
@@ -35,6 +36,7 @@ FAULTS: dict[str, Fault] = {
     "links-before-ack": functools.partial(canvas.linked_and_chorded, "before-ack"),
     "links-mid-finish": functools.partial(canvas.linked_and_chorded, "mid-finish"),
     "killed-running": deaths.killed_running,
+    "killed-streaming": streams.killed_in_mid_stream,
     "frozen-and-thawed": deaths.frozen_and_thawed,
     "connections-cut": deaths.connections_cut,
     "wrong-clocks": deaths.wrong_clocks,
@@ -65,6 +67,7 @@ SHORT = [
     "beat-killed-mid-sweep",
     "links-before-store",
     "links-mid-chord",
+    "killed-streaming",
     "frozen-and-thawed",
     "wrong-clocks",
     "producer-killed",
