@@ -238,3 +238,29 @@ def test_a_listener_whose_connection_is_cut_misses_nothing(predict, shared_worke
     assert texts(chunks) == {"answer": ANSWER}
     assert list(predict.AsyncResult(job.id).stream(timeout=20)) == chunks
     assert client.exists(stream_key(job.id))
+
+
+def test_streams_live_with_the_answers_where_those_are_elsewhere(
+    configure, settings_file, worker, fresh_redis_server, endpoint, client
+):
+    from dspyq import predict
+
+    answers = fresh_redis_server()
+    settings = settings_file({"result_url": answers.url})
+    configure(settings)
+    worker(settings)
+    endpoint.script(**SLOW)
+    job = ask(predict, "elsewhere")
+    chunks = list(job.stream(timeout=30))
+    assert texts(chunks) == {"answer": ANSWER}
+    assert len([chunk for chunk in chunks if chunk.kind == "delta"]) > 1
+    assert answers.keys("dspy:v1:stream:*") == [stream_key(job.id)]
+    assert not client.keys("dspy:v1:stream:*")
+    endpoint.script(**SLOW | {"piece_interval_seconds": 0.5})
+    cancelled = ask(predict, "cancelled elsewhere")
+    stream = cancelled.stream(timeout=30)
+    while next(stream).kind != "delta":
+        pass
+    stream.close()
+    assert cancelled.cancel()
+    eventually(lambda: endpoint.counts().abandoned == 1)
