@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -192,3 +195,61 @@ def test_a_token_is_good_for_one_stream_for_a_while(monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + TOKEN_SECONDS + 2)
     assert read_token(token, "pred_a", KEY) is None
+
+
+PAGE = """<script>
+const source = new EventSource(API + PLACE);
+let text = "";
+source.addEventListener("delta", (event) => { text += JSON.parse(event.data).text; });
+source.addEventListener("reset", () => { text = ""; });
+source.addEventListener("completed", (event) => {
+  source.close();
+  const answer = JSON.parse(event.data).outputs.answer;
+  fetch("/done", {method: "POST", body: JSON.stringify({text, answer})});
+});
+</script>"""
+
+
+class PageServer(http.server.ThreadingHTTPServer):
+    """Serves one page, and keeps what the page posts."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _PageHandler)
+        self.page = ""
+        self.posted: queue.Queue[dict] = queue.Queue()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _PageHandler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(self.server.page.encode())
+
+    def do_POST(self) -> None:
+        self.server.posted.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_a_browser_s_event_source_gets_a_stream_from_another_origin(door, endpoint, settings_file, tmp_path):
+    endpoint.script(**SLOW)
+    pages = PageServer()
+    server = door(settings_file({"serve": {"cors_origins": [pages.url]}}))
+    place = server.ask("browser", prefer="respond-async").json()["urls"]["events"]
+    pages.page = PAGE.replace("API", json.dumps(server.url)).replace("PLACE", json.dumps(place))
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", pages.url]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert pages.posted.get(timeout=60) == {"text": ANSWER, "answer": ANSWER}
+    finally:
+        os.killpg(browser.pid, signal.SIGKILL)
+        browser.wait()
+        pages.shutdown()
+        pages.server_close()
