@@ -124,9 +124,7 @@ def _exposures(
         yield exposure, f"{arm} {question}" if state.tracks_served else ""
 
 
-def _flush_of(
-    state: ExperimentState, chance: random.Random, number: int, units: int, calls: int = 1
-) -> list[list[str | int]]:
+def _flush_of(state: ExperimentState, chance: random.Random, number: int, units: int, calls: int = 1) -> list[bytes]:
     """Return what the scripts of a flush are given, each exposure so many times."""
     hits = {arm: ArmHits() for arm in state.arms}
     for exposure, answer in _exposures(state, chance, number, units):
@@ -138,7 +136,7 @@ def _flush_of(
     return list(in_scripts(parts))
 
 
-def _send(scripts: list[list[str | int]], state: ExperimentState) -> None:
+def _send(scripts: list[bytes], state: ExperimentState) -> None:
     count = load_script(jobs_client(), "dspyq.experiments", "count")
     for parts in scripts:
         count(flush=new_id(), program=state.program, epoch=state.epoch, parts=parts)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
+import orjson
+
 from dspyq.experiments.exposure import Exposure
 from dspyq.experiments.sums_reader import CALL_COUNTERS, CALL_FIELDS
 
@@ -20,6 +22,7 @@ _MOST_HELD = 100_000
 #: Values of one script, which takes Redis a few milliseconds; those of answers that were served take twice as long.
 _MOST_VALUES = 8_000
 _WEIGHT_OF_SERVED = 2
+_MOST_OF_A_FLOAT = 1 << 53
 #: Whole pairs and fours; of a unit's cell, a script makes four values of a command, and Lua has room for 8,000.
 _MOST_VALUES_OF_A_PART = 1_000
 
@@ -33,7 +36,7 @@ class CountedPart(NamedTuple):
             those of one answer side by side.
         arm: The arm.
         day: Of its calls, in days since 1970.
-        values: The numbers.
+        values: The numbers; as text where a float does not hold them.
     """
 
     kind: str
@@ -127,11 +130,11 @@ def _others(sums: dict[int, _Sums], fields: int) -> Iterator[tuple[int, int]]:
 
 
 def _written(amounts: Iterable[tuple[int, int]]) -> Iterator[str | int]:
-    """Yield counters and amounts as BITFIELD takes them, without those that are 0."""
+    """Yield counters and amounts, without those that are 0."""
     for counter, amount in amounts:
         if amount:
-            yield f"#{counter}"
-            yield amount
+            yield counter
+            yield amount if amount < _MOST_OF_A_FLOAT else str(amount)
 
 
 def _in_parts(kind: str, arm: str, day: int, values: Iterable[str | int]) -> Iterator[CountedPart]:
@@ -140,16 +143,16 @@ def _in_parts(kind: str, arm: str, day: int, values: Iterable[str | int]) -> Ite
         yield CountedPart(kind, arm, day, some)
 
 
-def in_scripts(parts: Iterable[CountedPart]) -> Iterator[list[str | int]]:
-    """Yield the arguments of scripts, each with as many parts as one may take."""
-    together: list[str | int] = []
+def in_scripts(parts: Iterable[CountedPart]) -> Iterator[bytes]:
+    """Yield what scripts are given, as JSON: it costs both sides less than an argument for each number."""
+    together: list[tuple[object, ...]] = []
     weight = 0
-    for kind, arm, day, values in parts:
-        own = len(values) * (_WEIGHT_OF_SERVED if kind == "served" else 1)
+    for part in parts:
+        own = len(part.values) * (_WEIGHT_OF_SERVED if part.kind == "served" else 1)
         if together and weight + own > _MOST_VALUES:
-            yield together
+            yield orjson.dumps(together)
             together, weight = [], 0
-        together += (kind, arm, day, len(values), *values)
+        together.append(tuple(part))  # orjson takes no subclass
         weight += own
     if together:
-        yield together
+        yield orjson.dumps(together)

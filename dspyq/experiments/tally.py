@@ -32,7 +32,7 @@ class _Flush(NamedTuple):
     id: str
     program: str
     epoch: str
-    parts: list[str | int]
+    parts: bytes
 
 
 class HitTally:

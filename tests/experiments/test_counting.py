@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 import redis
 
 from dspyq.errors import DamagedKey
 from dspyq.experiments import administration
+from dspyq.experiments.arm_hits import ArmHits
 from dspyq.experiments.exposure import Exposure
 from dspyq.experiments.sums_reader import read_sums
 from dspyq.experiments.tally import process_tally
@@ -77,8 +79,8 @@ def test_hits_are_counted_by_unit_and_by_question(exposure, metrics, started):
 
 def test_a_flush_that_is_repeated_counts_once(exposure, client, metrics):
     script = load_script(client, "dspyq.experiments", "count")
-    parts = ["calls:u", "control", TODAY, 2, "#35", 3, "calls:q", "control", TODAY, 2, "#81", 3]
-    arguments = {"flush": "one", "program": "qa", "epoch": exposure().epoch, "parts": parts}
+    parts = [["calls:u", "control", TODAY, [35, 3]], ["calls:q", "control", TODAY, [81, 3]]]
+    arguments = {"flush": "one", "program": "qa", "epoch": exposure().epoch, "parts": orjson.dumps(parts)}
     assert [script(**arguments), script(**arguments)] == [2, -1]
     assert metrics("call.hit") == [{5: (3, 3)}, {9: (3, 3)}]
 
@@ -93,11 +95,19 @@ def test_hits_of_an_experiment_that_is_no_more_are_not_counted(exposure, client)
 def test_counters_are_exact_beyond_what_a_float_holds(client, started):
     script = load_script(client, "dspyq.experiments", "count")
     state, _ = started
+    parts = orjson.dumps([["sums:u", "control", TODAY, [5 * 7 + 3, str(2**53 + 1)]]])
     for number in range(2):
-        parts = ["sums:u", "control", TODAY, 2, f"#{5 * 7 + 3}", 2**53 + 1]
         script(flush=str(number), program="qa", epoch=state.epoch, parts=parts)
     array = experiment_sums_key("qa", state.epoch) + "control:calls:u"
     assert client.bitfield(array).get("i64", f"#{5 * 7 + 3}").execute() == [2 * (2**53 + 1)]
+
+
+def test_sums_that_a_float_does_not_hold_are_sent_as_text(exposure):
+    hits = ArmHits()
+    hits.add(exposure(), "", 2**53 + 1, is_slow=False)
+    hits.add(exposure(), "", 2**53 - 1, is_slow=False)
+    (sums,) = [part.values for part in hits.parts("control", TODAY) if part.kind == "sums:u"]
+    assert sums == [5 * 7 + 3, str(2**54)]
 
 
 def test_a_flush_of_more_than_one_script_counts_each_call_once(exposure, client, metrics, started):
@@ -137,7 +147,7 @@ def test_calls_that_come_before_an_answers_score_count_for_it_too(exposure, clie
         tally.count(exposure(), "an answer", 0.1, is_slow=False)
         tally.count(exposure(unit=6), "an answer", 0.1, is_slow=False)
         tally.flush()
-        score(id="an answer", program="qa", scores=["grounded", 500_000])
+        score(id="an answer", program="qa", is_complete="1", scores=["grounded", 500_000])
     assert metrics("delivered.grounded") == [{5: (2, 1.0), 6: (2, 1.0)}, {9: (4, 2.0)}]
 
 

@@ -142,25 +142,26 @@ local function end_waiting(program, id)
   return #exposed == 6 and exposed or nil
 end
 
--- Adds to counters of an array: pairs of a counter's place, as BITFIELD has it, and an amount, in a list from the first to
--- the last. One command for many costs a fifth of one for each.
+-- Adds to counters of an array: pairs of a counter and an amount, in a list from the first to the last. One command for
+-- many costs a fifth of one for each.
 local function add_pairs(array, amounts, first, last)
   local command, at = { 'BITFIELD', array, 'OVERFLOW', 'SAT' }, 4
   for index = first, last, 2 do
-    command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'INCRBY', 'i64', amounts[index], amounts[index + 1]
+    command[at + 1], command[at + 2] = 'INCRBY', 'i64'
+    command[at + 3], command[at + 4] = amounts[index] * BITS_OF_A_COUNTER, amounts[index + 1]
     at = at + 4
   end
   redis.call(unpack(command))
   redis.call('EXPIRE', array, SECONDS_OF_EXPERIMENT)
 end
 
--- Counts units once, by their cells, in a list from the first to the last.
-local function count_cells(counting, arm, cells, first, last)
+-- Counts units once, by a list of their cells.
+local function count_cells(counting, arm, cells)
   local seen, units, new = counting.base .. 'seen', counting.base .. 'units', 0
-  local command = { 'BITFIELD', seen }
-  for index = first, last do
-    local at = #command
-    command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'SET', 'u1', cells[index], 1
+  local command, at = { 'BITFIELD', seen }, 2
+  for _, cell in ipairs(cells) do
+    command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'SET', 'u1', cell, 1
+    at = at + 4
   end
   for _, before in ipairs(redis.call(unpack(command))) do
     new = new + 1 - before
@@ -192,7 +193,7 @@ local function add_gathered()
   for array, sums in pairs(gathered or {}) do
     local amounts, at = {}, 0
     for counter, amount in pairs(sums) do
-      amounts[at + 1], amounts[at + 2] = counter * BITS_OF_A_COUNTER, amount -- as text each would cost as much as its sum
+      amounts[at + 1], amounts[at + 2] = counter, amount
       at = at + 2
     end
     for first = 1, at, VALUES_AT_ONCE do
