@@ -101,15 +101,15 @@ class Finding(NamedTuple):
     hits: int
 
 
-def findings(traffic: CountedTraffic, experiments: int, seed: int) -> list[Finding]:
-    """Run so many experiments of a kind on a server of their own."""
+def findings(traffic: CountedTraffic, experiments: int, seed: int, calls: int = CALLS) -> list[Finding]:
+    """Run so many experiments of a kind, of so many calls each, on a server of their own."""
     with RedisServer() as server, tempfile.TemporaryDirectory() as folder:
         os.environ |= {"DSPYQ_REDIS_URL": server.url, API_KEY_VARIABLE: API_KEY}
         found = []
         for number in range(experiments):
             os.environ["DSPYQ_CONFIG"] = str(_settings(Path(folder), traffic, f"world-{number}"))
             with DEFAULT.emptied():
-                found.append(_World(traffic, f"{seed} {traffic.name} {number}").run())
+                found.append(_World(traffic, f"{seed} {traffic.name} {number}", calls).run())
             server.flush()
     return found
 
@@ -162,8 +162,8 @@ class _Replay:
 class _World:
     """One experiment."""
 
-    def __init__(self, traffic: CountedTraffic, seed: str) -> None:
-        self._traffic = traffic
+    def __init__(self, traffic: CountedTraffic, seed: str, calls: int) -> None:
+        self._traffic, self._count = traffic, calls
         self._draw = draw = random.Random(seed)  # noqa: S311 - a simulation
         self._taste = [draw.gauss(0, 1) * traffic.differ for _ in range(USERS)]
         self._base: dict[str, float] = {}
@@ -178,7 +178,7 @@ class _World:
         found, look = False, None
         calls = list(self._calls())
         for index in range(LOOKS):
-            for user, question in calls[CALLS * index // LOOKS : CALLS * (index + 1) // LOOKS]:
+            for user, question in calls[self._count * index // LOOKS : self._count * (index + 1) // LOOKS]:
                 self._call(user, question)
             process_tally().flush()
             state = administration.read_state("qa")
@@ -202,8 +202,8 @@ class _World:
     def _calls(self) -> Any:
         """Yield each call's user and question."""
         traffic, draw, number = self._traffic, self._draw, itertools.count()
-        users = draw.choices(range(USERS), [draw.lognormvariate(0, 1) for _ in range(USERS)], k=CALLS)
-        ranks = draw.choices(range(QUESTIONS), [rank**-traffic.zipf for rank in range(1, QUESTIONS + 1)], k=CALLS)
+        users = draw.choices(range(USERS), [draw.lognormvariate(0, 1) for _ in range(USERS)], k=self._count)
+        ranks = draw.choices(range(QUESTIONS), [rank**-traffic.zipf for rank in range(1, QUESTIONS + 1)], k=self._count)
         for user, rank in zip(users, ranks, strict=True):
             if draw.random() < traffic.bot:
                 yield 0, self._question(f"of the bot {next(number)}", 0.7 + self._taste[0])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.experiments.bounds import Figure
+from benchmarks.experiments.bounds import Bound, Figure
 
 SEED = 20261130
 _WIDTH_OF_A_FILE = 160
@@ -75,7 +77,12 @@ def run(pieces: Sequence[Piece], *, at_once: int) -> list[Figure]:
         waiting = {pool.submit(_measured, piece): index for index, piece in enumerate(pieces)}
         for number, future in enumerate(as_completed(waiting), start=1):
             index = waiting[future]
-            found[index], seconds = future.result()
+            try:
+                found[index], seconds = future.result()
+            except Exception as error:  # noqa: BLE001 - the others' figures are worth as much
+                traceback.print_exception(error)
+                failed = f"ended with {type(error).__name__}"
+                found[index], seconds = [Figure(pieces[index].name, failed, 1, Bound("≤", 0, ""))], math.nan
             since = time.monotonic() - started
             ended = f"{since:5.0f} s  {number} of {len(pieces)}: {pieces[index].name} ({seconds:.0f} s)"
             lines = [f"         {_line(each)}" for each in found[index]]

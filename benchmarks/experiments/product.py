@@ -42,7 +42,7 @@ def _world(traffic: counted_worlds.CountedTraffic, experiments: int) -> list[Fig
 
 
 def _fleet(experiments: int) -> list[Piece]:
-    seeds = max(1, experiments // 10)
+    seeds = max(1, experiments // 8)
     return [Piece(world, functools.partial(_replayed, name, world, seeds)) for name, world in _FAULTS.items()]
 
 
@@ -68,7 +68,7 @@ def _replayed(name: str, world: str, seeds: int) -> list[Figure]:
 
 
 def _changes(experiments: int) -> list[Piece]:
-    return [Piece("ramp, kill and stop under traffic", functools.partial(_changed, max(1, experiments // 10)))]
+    return [Piece("ramp, kill and stop under traffic", functools.partial(_changed, max(1, experiments // 8)))]
 
 
 def _changed(seeds: int) -> list[Figure]:
@@ -86,7 +86,7 @@ def _changed(seeds: int) -> list[Figure]:
 
 
 def _rollback(experiments: int) -> list[Piece]:
-    seeds = max(2, 4 * experiments // 5)
+    seeds = max(2, experiments)
     return [Piece("failures +3%, rolled back by the referee", functools.partial(_rolled_back, seeds))]
 
 
@@ -108,6 +108,6 @@ if __name__ == "__main__":
             PARTS,
             module="benchmarks.experiments.product",
             title="Experiments of the product itself",
-            experiments=50,
+            experiments=40,
         )
     )

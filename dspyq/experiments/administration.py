@@ -138,7 +138,9 @@ def start(program: Program, *, reason: str = "") -> ExperimentState:
         raise ExperimentRefused(
             f"{before.name} is {before.status}; stop it first: dspyq experiment stop {program.name}"
         )
-    if before is not None and before.name == experiment.name:
+    # A name salts its units and is in its answers' keys: units would have their old arms, and the control old answers.
+    used = {entry.detail for entry in read_log(program.name, _MOST_LOG_ENTRIES) if entry.what == "start"}
+    if before is not None and experiment.name in {before.name, *used}:
         raise ExperimentRefused(
             f"an experiment named {experiment.name} has ended; its counts stay. Give the next one a name of its own: "
             f"programs.{program.name}.experiment.name"

@@ -105,6 +105,16 @@ def test_a_name_is_used_once_so_that_counts_are_not_mixed(program):
         administration.start(program)
 
 
+@pytest.mark.usefixtures("started")
+def test_a_name_of_any_earlier_experiment_is_not_used_again(program, configure, settings_file):
+    administration.stop("qa")
+    second = configure(settings_file(with_experiment(name="second"), challenger=0.5)).programs["qa"]
+    administration.start(second)
+    administration.stop("qa")
+    with pytest.raises(ExperimentRefused, match="an experiment named first has ended"):
+        administration.start(program)
+
+
 def test_a_new_experiment_may_assign_an_arm_that_the_last_one_killed(started, configure, settings_file, client):
     administration.kill("qa", "challenger")
     administration.stop("qa")
