@@ -25,6 +25,7 @@ FLOORS = {
     "streaming": 6,
     "guards": 7,
     "celery_app": 7,
+    "api_keys": 9,
     "client": 8,
     "programs": 8,
     "batch": 9,

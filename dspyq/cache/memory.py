@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import redis
 from cachetools import TLRUCache
 
+from dspyq.cache.followers import Follower, Followers, Receiver
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
@@ -237,6 +238,7 @@ class CoherentCache:
     def __init__(self, url: str, settings: CacheSection) -> None:
         self.memory = MemoryCache(settings)
         self._client = connect(url)
+        self._followers = Followers()
         self._heard_at = float("-inf")
         self._process_id = os.getpid()
         self._runtime = current()
@@ -270,6 +272,10 @@ class CoherentCache:
         """Forget an answer in this process at once; the claims notify other processes."""
         self.memory.invalidate(input_hash)
 
+    def follow(self, channel: str, receive: Receiver) -> Follower:
+        """Have a function called with the messages of another channel, which is as trusted as that of invalidations."""
+        return self._followers.add(channel, receive)
+
     def close(self) -> None:
         """Stop listening and store the remaining counts; in a forked child, which has no thread, do nothing."""
         if os.getpid() != self._process_id:
@@ -291,6 +297,7 @@ class CoherentCache:
             except Exception as error:  # noqa: BLE001 - without this thread the cache would be bypassed for good
                 tolerate("invalidations_thread", error, is_fault=True)
             self._heard_at = float("-inf")
+            self._followers.lose()
             self._stopped.wait(_RECONNECT_SECONDS)
 
     def _listen_once(self) -> None:
@@ -298,6 +305,8 @@ class CoherentCache:
             channel.subscribe(invalidations_channel())
             pinged_at = flushed_at = 0.0
             while not self._stopped.is_set():
+                if new := self._followers.take_new():
+                    channel.subscribe(*new)
                 now = time.monotonic()
                 if now - pinged_at >= PING_SECONDS:
                     channel.ping()
@@ -306,7 +315,7 @@ class CoherentCache:
                     self._flush()
                     flushed_at = now
                 message = channel.get_message(timeout=PING_SECONDS)
-                if message is not None:
+                if message is not None and not self._followers.hear(message):
                     self._hear(message["type"], message["data"])
 
     def _hear(self, kind: str, data: bytes | int) -> None:
@@ -348,7 +357,11 @@ class CoherentCache:
 class _NoCache:
     """A cache without entries, for ``cache.memory_entries = 0``."""
 
-    is_on = False
+    is_on = is_trusted = False
+
+    def follow(self, channel: str, receive: Receiver) -> Follower:
+        """Follow nothing: without a cache there is no connection that listens."""
+        return Follower(channel, receive)
 
     def get(self, input_hash: str, queue: str) -> None:
         """Return nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable
@@ -15,14 +14,12 @@ import orjson
 import typer
 
 from dspyq.console.output import JsonOption, console, print_json
+from dspyq.console.periods import read_period
 from dspyq.errors import DspyqError, ExperimentRefused
 from dspyq.experiments import administration
 from dspyq.experiments.export import ExportedRow, choose_rows, split_rows
 from dspyq.experiments.rows import read_rows
 from dspyq.experiments.state import ExperimentState
-
-_PERIOD = re.compile(r"(\d{1,6})\s*([dhm])")
-_SECONDS = {"d": 86_400, "h": 3_600, "m": 60}
 
 
 def export(
@@ -55,7 +52,7 @@ def export(
     Example: `dspyq experiment export qa --since 14d --min grounded=0.8 --split 0.8 --out rows.jsonl`
     """
     minimums = dict(map(_minimum, least or []))
-    began_at = time.time() - _seconds(since) if since else 0.0
+    began_at = time.time() - read_period(since, "--since") if since else 0.0
     state, table = _experiment(program)
     rows = choose_rows(read_rows(state, began_at), table, minimums)
     written, held_out = (rows, []) if split is None else split_rows(rows, split)
@@ -95,13 +92,6 @@ def _minimum(stated: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise DspyqError("--min: state NAME=VALUE with a number, as in grounded=0.8") from None
-
-
-def _seconds(stated: str) -> int:
-    found = _PERIOD.fullmatch(stated.strip())
-    if found is None:
-        raise DspyqError("--since: state a number of days, hours or minutes, as in 14d, 12h or 30m")
-    return int(found[1]) * _SECONDS[found[2]]
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from dspyq.cli import (
     forget_commands,
     health_commands,
     init_commands,
+    key_commands,
     program_commands,
     queue_commands,
     serve_commands,
@@ -60,6 +61,7 @@ app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
 app.add_typer(experiment_commands.app, name="experiment")
+app.add_typer(key_commands.app, name="keys")
 app.add_typer(queue_commands.app, name="queues")
 app.add_typer(tenant_commands.app, name="tenants")
 app.command()(program_commands.predict)

@@ -39,9 +39,10 @@ _SCHEME = re.compile(r"^(?:bearer|basic|token)\s+", re.IGNORECASE)
 _USER_INFO = re.compile(r"^[^:/]*://(.*)@", re.DOTALL)
 _BETWEEN = r"""[\s"'+\\]*"""
 
-#: Formats of providers' keys.
+#: Formats of providers' keys, and of our own.
 _KEY_SHAPES = (
     r"(?:\b(?:sk|rk)-[\w-]{16,}|\bAIza[\w-]{30,}|\b(?:gsk|xai|hf|ghp|gho|glpat|nvapi|pplx)[_-][\w-]{16,}"
+    r"|\bdspyq_[0-9A-Za-z]{12}_[0-9A-Za-z]{4,}"
     r"|\bya29\.[\w-]{16,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
 #: Texts that look like secrets, known or not, in any case; the text before them stays.
@@ -58,7 +59,7 @@ _SHAPES = (
 _SIGNS = (
     "@", "earer", "BEARER", "asic ", "uthorization", "AUTHORIZATION", "ookie", "-key", "Key", "KEY", "key=", "oken=",
     "ecret=", "assword=", "ature=", "sig=", "code=", "sk-", "rk-", "AIza", "eyJ", "gsk", "xai", "hf_", "ghp_", "gho_",
-    "glpat", "ya29.", "x-", "nvapi", "pplx",
+    "glpat", "ya29.", "x-", "nvapi", "pplx", "dspyq_",
 )  # fmt: skip
 
 

@@ -6,17 +6,15 @@ other's change unseen. It reaches every process within a second; a claim by an o
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 import redis
 
+from dspyq.core.operator import operator_name
 from dspyq.errors import ExperimentRefused
 from dspyq.experiments.counting import counting_settings
 from dspyq.experiments.known import process_states
@@ -346,7 +344,7 @@ class _Operation:
         plan: StartedPlan | None = None,
     ) -> bool:
         """Write a state; return False if another change came first."""
-        who = change.who or _operator()
+        who = change.who or operator_name()
         entry = {**change._asdict(), "who": who, "version": state.version}
         entry["reason"] = _written(change.reason)
         written = state.dump()
@@ -379,13 +377,6 @@ def _unreadable(program: str) -> ExperimentRefused:
         f"{experiment_state_key(program)} in Redis is no state that this version reads: give all hosts the same "
         "version of dspyq, or delete that key"
     )
-
-
-def _operator() -> str:
-    user = "unknown"
-    with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
-        user = getpass.getuser()
-    return f"{user}@{socket.gethostname()}"
 
 
 def _entry(identity: bytes, fields: Mapping[bytes, bytes]) -> LoggedChange:

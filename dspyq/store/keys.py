@@ -97,6 +97,12 @@ KEY_KINDS = (
     KeyKind("TENANTS", "tenants", "money"),
     KeyKind("TENANT_COSTS", "tenant-costs:", "money"),
     KeyKind("TENANT_RATE", "tenant-rate:", "money"),
+    KeyKind("API_KEY", "key:", "money"),
+    KeyKind("API_KEYS", "keys", "money"),
+    KeyKind("API_KEY_LOG", "key-log", "money"),
+    KeyKind("API_KEY_CHANGES", "key-changes", "money"),
+    KeyKind("API_KEY_USAGE", "key-usage:", "money"),
+    KeyKind("API_KEY_TURNS", "key-turns:", "money"),
     KeyKind("RATE", "rate:", "money"),
     KeyKind("BREAKER", "breaker:", "money"),
     KeyKind("KILLED_ARMS", "killed-arms", "money"),
@@ -138,6 +144,8 @@ LIFETIMES = {
     "SECONDS_UNRELEASED": 60,
     # A batch's own rate, and a tenant's, after its last call.
     "SECONDS_OF_OWN_RATE": _DAY,
+    # Changes of keys of the API that their log keeps, or some more.
+    "MOST_LOGGED_KEY_CHANGES": 10_000,
     # Calls that a tenant's rate refuses come back one by one within this; further ones come back after it.
     "MOST_SECONDS_OF_TURNS": 60,
     # An experiment's sums, after the last row of a bucket that was empty.
@@ -214,6 +222,16 @@ def savings_key(day: str) -> str:
 def tenant_costs_key(tenant: str, month: str) -> str:
     """Return the key of a tenant's books of a month."""
     return f"{key('tenant-costs:')}{tenant}:{month}"
+
+
+def api_key_usage_key(key_id: str, month: str) -> str:
+    """Return the key of the counts of a month's requests with a key of the API."""
+    return f"{key('key-usage:')}{key_id}:{month}"
+
+
+def key_changes_channel() -> str:
+    """Return the channel on which the ids of changed keys of the API are published."""
+    return key("key-changes")
 
 
 def folded_costs_key(day: str) -> str:

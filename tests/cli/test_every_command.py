@@ -21,7 +21,7 @@ Path_ = tuple[str, ...]
 
 #: What a command's own arguments are given, by their names; any other gets a text.
 SAMPLES = {"file": "rows.jsonl", "out": "out.jsonl", "inputs": "question=x", "folder": "project", "program": "qa",
-           "judgements": "thumbs=1", "token": "x1", "tenant": "acme"}  # fmt: skip
+           "judgements": "thumbs=1", "token": "x1", "tenant": "acme", "key_id": "4fQ0aZ81kLmB"}  # fmt: skip
 #: Options without which a command only says what it lacks.
 NEEDED = {
     "batch run": ["--output", "out.jsonl"],
@@ -34,6 +34,9 @@ NEEDED = {
     "experiment export": ["--out", "rows.jsonl"],
     "experiment ramp": ["0.5"],
     "experiment simulate": ["--calls-per-day", "100", "--baseline", "0.5"],
+    "keys create": ["--tenant", "acme", "--name", "ci", "--json"],
+    "keys edit": ["--rate", "5"],
+    "keys rotate": ["--json"],
     "tenants forget": ["--yes"],
     "tenants limit": ["--daily", "5"],
 }
@@ -42,7 +45,7 @@ STACKS = {"demo", "up", "worker"}
 #: Those that need no Redis; the last read a batch's files or an experiment's table first.
 WITHOUT_REDIS = {
     "batch schedule", "health", "init", "version", "batch report", "batch retry", "experiment kill", "experiment start",
-    "experiment simulate", "feedback",
+    "experiment simulate", "feedback", "keys hash",
 }  # fmt: skip
 WITHOUT_CONFIGURATION = {"batch report", "health", "init", "version"}
 #: Options of texts that mean nothing to the command, or of files that it writes.
