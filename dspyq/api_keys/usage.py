@@ -9,6 +9,7 @@ from typing import Literal
 import redis
 
 from dspyq.config.periods import process_calendar
+from dspyq.core.runtime import per_runtime
 from dspyq.store.clients import jobs_client
 from dspyq.store.scripts import load_script, run_together
 
@@ -57,3 +58,9 @@ class KeyUsage:
             with self._lock:
                 self._counts.update(counts)
             raise
+
+
+@per_runtime
+def process_key_usage() -> KeyUsage:
+    """Return this process's counts."""
+    return KeyUsage()

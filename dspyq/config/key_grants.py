@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, StringConstraints
 
 from dspyq.config.models import Table
 from dspyq.core.address import check_network, check_origin
@@ -45,7 +45,7 @@ class KeyGrant(Table):
     can: tuple[Right, ...] = USUAL_RIGHTS
     origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = ()
     networks: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()
-    rate: Annotated[float, Field(gt=0, le=_MOST_RATE)] | None = None
+    rate: Annotated[float, Field(gt=0, le=_MOST_RATE, allow_inf_nan=False)] | None = None
     burst: PositiveInt | None = None
     most_waiting: PositiveInt | None = None
 
@@ -58,6 +58,20 @@ class KeyGrant(Table):
     def burst_requests(self) -> int:
         """How many requests may come at once, where there is a rate."""
         return self.burst or max(1, math.ceil(self.rate or 1))
+
+
+class StatedKey(KeyGrant):
+    """``[serve.keys.<name>]``: a key that the file states by its hash, with the rights and limits of ``KeyGrant``.
+
+    Attributes:
+        sha256: The hash of the key, as ``dspyq keys hash`` prints it.
+        tenant: The tenant that it belongs to.
+        expires_at: When it expires, with a time zone, as in ``2027-01-31T00:00:00Z``; never where left out.
+    """
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    expires_at: AwareDatetime | None = None
 
 
 def matching(patterns: Iterable[str] | None, names: Iterable[str]) -> frozenset[str] | None:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
-from dspyq.config.models import Table, Usd
+from dspyq.config.key_grants import StatedKey
+from dspyq.config.models import Name, Table, Usd
 from dspyq.core.address import check_address, check_collector, check_network, check_origin, check_variable
 from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
 
@@ -200,6 +201,7 @@ class ServeSection(Table):
             it. With several processes, each has a page of its own at one of the ports that follow.
         workers: Number of server processes, which share the port.
         authentication: ``keys``, or ``none``: all who reach the port may ask.
+        keys: Keys that the file states by their hashes, beside those that ``dspyq keys`` keeps in Redis.
         root_path: The path under which a proxy serves the API, as in ``/dspyq``, where it strips that path.
         wait_seconds: The longest that a request waits for its answer, and how long it does by default. After that it is
             answered with 202 and the place where the answer will be.
@@ -225,6 +227,7 @@ class ServeSection(Table):
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9090
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     authentication: Literal["keys", "none"] = "keys"
+    keys: dict[Name, StatedKey] = Field(default_factory=dict)
     root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
     wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
     most_waiting: PositiveInt = 5000

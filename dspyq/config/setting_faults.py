@@ -16,7 +16,7 @@ from dspyq.config.programs import Program
 from dspyq.config.variants import Variant
 
 #: These may hold a secret, by mistake too, so that their values are not shown.
-_PRIVATE = frozenset({"api_base", "api_key_env", "endpoint", "loki_authorization_env", "parameters"})
+_PRIVATE = frozenset({"api_base", "api_key_env", "endpoint", "loki_authorization_env", "parameters", "sha256"})
 #: Filled in from the tables around them, never written in the file.
 _DERIVED = {
     Model: ("name",),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from dspyq.api_keys.store import ApiKeys
+from dspyq.config.key_grants import ALL_RIGHTS, Right
 from dspyq.errors import ConfigurationError
 from dspyq.serve.problems import FORBIDDEN, UNAUTHENTICATED, Declined
+from dspyq.store.clients import jobs_client, redis_errors
 
 if TYPE_CHECKING:
+    from dspyq.api_keys.record import KeyRecord
     from dspyq.config.schema import Settings
 
-Right = Literal["predict", "stream", "batch", "feedback", "usage", "refresh", "variant"]
-ALL_RIGHTS: frozenset[Right] = frozenset(get_args(Right))
 #: How the server recognizes callers, decided once at its start.
 Openness = Literal["keys", "loopback", "everyone"]
 
@@ -35,6 +37,7 @@ class Caller:
         variants: The variants that it may force; None for all.
         most_urgent: Its most urgent priority, 0 (most urgent) to 9.
         can: What it may do.
+        key: Its key; None for none.
     """
 
     tenant: str = ""
@@ -42,7 +45,8 @@ class Caller:
     programs: frozenset[str] | None = None
     variants: frozenset[str] | None = None
     most_urgent: int = 0
-    can: frozenset[Right] = field(default=ALL_RIGHTS)
+    can: frozenset[Right] = frozenset(ALL_RIGHTS)
+    key: KeyRecord | None = None
 
     def may_ask(self, program: str) -> bool:
         """Return True if the caller may know a program and ask it."""
@@ -61,38 +65,23 @@ class Caller:
 ANYONE = Caller()
 
 
-async def authenticate(headers: Mapping[bytes, bytes], openness: Openness) -> Caller:
-    """Return the caller of a request.
-
-    Args:
-        headers: The request's headers, their names in lower case.
-        openness: How this server recognizes callers.
-
-    Raises:
-        Declined: With 401, if it is not recognized.
-    """
-    if openness == "everyone":
-        return ANYONE
-    if openness == "loopback":
-        return _newcomer(headers)
-    raise Declined(UNAUTHENTICATED, "send a key: Authorization: Bearer dspyq_...", headers=_CHALLENGE)
-
-
 def choose_openness(settings: Settings, host: str) -> Openness:
     """Return how a server recognizes its callers; called once, at its start.
 
     Raises:
         ConfigurationError: If it would be open to other hosts without anyone's having said so.
+        RedisUnavailable: If Redis does not answer.
     """
     if settings.serve.authentication == "none":
         return "everyone"
-    if _has_keys():
+    if _has_keys(settings):
         return "keys"
     if is_loopback(host):
         return "loopback"
     raise ConfigurationError(
-        f"serve.host: at {host}, others than this machine can ask, and there is no key yet: create one, listen at "
-        '127.0.0.1, or set serve.authentication = "none" to let everyone ask'
+        f"serve.host: at {host}, others than this machine can ask, and there is no key yet: create one with dspyq keys "
+        "create --tenant TENANT --name NAME, listen at 127.0.0.1, or let everyone ask with "
+        'serve.authentication = "none"'
     )
 
 
@@ -104,11 +93,15 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _has_keys() -> bool:
-    return False
+def _has_keys(settings: Settings) -> bool:
+    """Return True if anyone ever made a key: where all were revoked since, the door stays closed."""
+    if settings.serve.keys:
+        return True
+    with redis_errors("look for keys"):
+        return ApiKeys(jobs_client()).has_any()
 
 
-def _newcomer(headers: Mapping[bytes, bytes]) -> Caller:
+def newcomer(headers: Mapping[bytes, bytes]) -> Caller:
     """Return the caller of a server without keys, which serves its own machine alone.
 
     A proxy would lead others here, and a name that is no loopback's may be one that a web page has rebound to this

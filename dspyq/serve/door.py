@@ -11,6 +11,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
 from dspyq.serve.asking import BulkAsker
+from dspyq.serve.gate import Gate
 from dspyq.serve.waiting_room import WaitingRoom
 from dspyq.store.fleet_secret import FleetSecret
 
@@ -29,7 +30,7 @@ class Door:
     Attributes:
         settings: The settings.
         serve: Those of the door.
-        openness: How it recognizes callers.
+        gate: Recognizes callers.
         asker: Sends questions that this process's memory does not answer.
         room: The requests that wait.
         is_draining: Whether it is to end, and accepts requests for a last while.
@@ -39,7 +40,7 @@ class Door:
     def __init__(self, openness: Openness) -> None:
         self.settings: Settings = get_settings()
         self.serve: ServeSection = self.settings.serve
-        self.openness = openness
+        self.gate = Gate(openness)
         self.asker = BulkAsker()
         self.room = WaitingRoom(self.serve.most_waiting, self.serve.max_queued)
         self.is_draining = False

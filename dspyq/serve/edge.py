@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dspyq.config.key_grants import Right
 from dspyq.core.events import Event
 from dspyq.errors import DspyqError
-from dspyq.serve.callers import Caller, Right, authenticate
+from dspyq.serve.callers import Caller
 from dspyq.serve.exchange import Exchange, exchange_of
 from dspyq.serve.problems import NO_SUCH_METHOD, NOT_FOUND, Declined, Problem, problem_of
 
@@ -98,11 +99,12 @@ async def recognized(exchange: Exchange, right: Right | None = None) -> Caller:
         right: What it must be allowed to do; None for nothing.
 
     Raises:
-        Declined: With 401 if it is not recognized, with 403 if it does not have the right.
+        Declined: With 401 if it is not recognized, with 403 if it does not have the right, with 429 if it has no turn.
+        RedisUnavailable: If its key could not be verified.
     """
     caller = exchange.caller
     if caller is None:
-        caller = exchange.caller = await authenticate(exchange.headers, exchange.door.openness)
+        caller = exchange.caller = await exchange.door.gate.recognize(exchange)
     if right is not None:
         caller.check(right)
     return caller

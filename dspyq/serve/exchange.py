@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
+from dspyq.config.secrets import scrub_shapes
 from dspyq.core.ids import new_id
 from dspyq.serve.problems import MALFORMED, MEDIA_TYPE, Declined, Problem
 
@@ -34,6 +35,7 @@ class Exchange:
         headers: The request's headers, their names in lower case.
         request_id: The caller's id of the request, or one of ours.
         caller: The caller, once it is recognized.
+        limit_headers: Headers that state the rate of its key.
         route: The template of the matched path; empty for none.
         prediction: The public id of the prediction that it is about; empty for none.
         cache_level: The source of a cached answer; empty for none.
@@ -43,8 +45,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_send", "cache_level", "caller", "door", "headers", "outlet", "prediction", "receive", "request_id", "route",
-        "scope", "sent_bytes", "started_at", "status",
+        "_send", "cache_level", "caller", "door", "headers", "limit_headers", "outlet", "prediction", "receive",
+        "request_id", "route", "scope", "sent_bytes", "started_at", "status",
     )  # fmt: skip
 
     def __init__(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,6 +57,7 @@ class Exchange:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
         self.caller: Caller | None = None
+        self.limit_headers: tuple[tuple[bytes, bytes], ...] = ()
         self.route = ""
         self.prediction = ""
         self.cache_level = ""
@@ -111,7 +114,7 @@ class Exchange:
         return f"{self.scope.get('root_path', '')}{path}"
 
     def _common_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Authorization")]
+        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Authorization"), *self.limit_headers]
         if not any(name == b"cache-control" for name, _ in headers):
             common.append((b"cache-control", b"no-store"))
         if self.door.is_draining:
@@ -126,5 +129,9 @@ def exchange_of(scope: Scope) -> Exchange:
 
 
 def _request_id(stated: bytes | None) -> str:
-    """Return the caller's id of its request, or a new one where that is missing or cannot be written anywhere."""
-    return stated.decode() if stated and _REQUEST_ID.fullmatch(stated) else new_id()
+    """Return the caller's id of its request, or a new one where that is missing, or may not be written everywhere."""
+    if stated and _REQUEST_ID.fullmatch(stated):
+        text = stated.decode()
+        if scrub_shapes(text) == text:  # a key that was put there by mistake would be in every log
+            return text
+    return new_id()

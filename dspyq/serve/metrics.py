@@ -105,6 +105,14 @@ class DoorCollector(Collector):
         for why, number in room.refused.items():
             refused.add_metric([why], number)
         yield refused
+        unlet = CounterMetricFamily(
+            "dspyq_keys_refused",
+            "Requests that no key let in: there was no good one, or its place or rate forbade it.",
+            labels=["why"],
+        )
+        for why, number in list(self._door.gate.refused.items()):
+            unlet.add_metric([why], number)
+        yield unlet
 
 
 def register_door(door: Door, counts: RequestCounts, connections: Sized) -> None:

@@ -16,16 +16,17 @@ from dspyq.serve import ids
 from dspyq.serve.callers import ANYONE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
+from dspyq.serve.own_key import KEY_SCHEMA
 from dspyq.serve.problems import Declined
 from dspyq.serve.programs import visible_programs
 from dspyq.serve.values import OF_INPUTS, SchemaForm, fields_schema
 
 _VERSION = "3.1.1"
 #: Statuses of problems that any request may be answered with, and those of requests with a body.
-_ALWAYS = (401, 403, 404, 500, 503)
+_ALWAYS = (401, 403, 404, 429, 500, 503)
 _WITH_BODY = (400, 408, 413, 415, 422)
 #: A prediction may fail with these.
-_OF_PREDICTIONS = (402, 409, 429, 502, 504)
+_OF_PREDICTIONS = (402, 409, 502, 504)
 JsonObject = dict[str, Any]
 
 
@@ -60,7 +61,12 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
         root_path: The path that the API is served under.
     """
     paths: JsonObject = {}
-    schemas: JsonObject = {"Prediction": _prediction({"type": "object"}), "Problem": _PROBLEM, "Program": _PROGRAM}
+    schemas: JsonObject = {
+        "Prediction": _prediction({"type": "object"}),
+        "Problem": _PROBLEM,
+        "Program": _PROGRAM,
+        "Key": KEY_SCHEMA,
+    }
     for program in programs:
         inputs = _hoisted(program, OF_INPUTS, "inputs", schemas)
         outputs = _hoisted(program, SchemaForm(is_of_outputs=True), "outputs", schemas)
@@ -101,6 +107,14 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
                 "parameters": [_LAST_EVENT_ID, _AFTER, _TOKEN],
                 "responses": {"200": _EVENTS, **_problems(*_ALWAYS, 410, 422)},
             },
+        },
+        "/v1/key": {
+            "get": {
+                "operationId": "showKey",
+                "summary": "Show the key that the request was sent with: its tenant, rights and limits",
+                "tags": ["keys"],
+                "responses": {"200": _content("The key", "Key"), **_problems(*_ALWAYS)},
+            }
         },
         "/v1/programs": {
             "get": {
@@ -341,4 +355,5 @@ _PROGRAM = {
     },
     "required": ["name", "object", "variants", "inputs", "outputs"],
 }
+_SCHEMAS = {"Problem": _PROBLEM, "Program": _PROGRAM, "Key": KEY_SCHEMA}
 ROUTES = [Route("/openapi.json", ShowDescription(), methods=["GET"])]

@@ -115,7 +115,7 @@ async def _reply_from_memory(exchange: Exchange, posted: Posted, found: Predicti
 
 async def _answer(exchange: Exchange, posted: Posted, call_id: str) -> None:
     """Ask a question, and answer once it is answered, or when its caller has waited long enough."""
-    with exchange.door.room.admit(posted.request.queue):
+    with exchange.door.room.admit(posted.request.queue, posted.caller):
         handle = await _ask(exchange, posted, call_id)
         public = name_call(exchange, posted.caller, _call_of(handle, call_id))
         await _reply_in_time(exchange, posted, public, handle)
@@ -123,7 +123,7 @@ async def _answer(exchange: Exchange, posted: Posted, call_id: str) -> None:
 
 async def _answer_once(exchange: Exchange, posted: Posted, stated: bytes) -> None:
     """Answer a request with an ``Idempotency-Key``: the first under a key is sent, the others find its prediction."""
-    with exchange.door.room.admit(posted.request.queue):
+    with exchange.door.room.admit(posted.request.queue, posted.caller):
         call_id = process_task_ids().make()
         remembered = await off_loop(remember, exchange, posted.caller, stated, posted.body, call_id)
         call_id = remembered.call_id

@@ -16,6 +16,7 @@ from dspyq.client.off_loop import off_loop
 from dspyq.core.events import Event
 from dspyq.errors import DspyqError, RedisUnavailable
 from dspyq.serve import rendering
+from dspyq.serve.callers import ANYONE
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
 from dspyq.serve.ids import CallOfPrediction
@@ -50,7 +51,7 @@ class LookAtPrediction:
 async def _wait_for(exchange: Exchange, call: CallOfPrediction, standing: CallStanding, seconds: float) -> CallStanding:
     """Wait for an answer to come, and return how the prediction stands then."""
     door = exchange.door
-    with door.room.admit(standing.queue):
+    with door.room.admit(standing.queue, exchange.caller or ANYONE):
         try:
             async with asyncio.timeout(seconds) as limit:
                 with door.ends_early(limit):

@@ -14,6 +14,7 @@ from contextlib import suppress
 import redis
 import uvicorn
 
+from dspyq.api_keys.usage import process_key_usage
 from dspyq.cache.memory import CoherentCache, process_cache
 from dspyq.client.off_loop import off_loop
 from dspyq.core import systemd
@@ -94,8 +95,9 @@ class DoorServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, answer what is left, and write the rest of the log."""
+        """Stop listening, answer what is left, write the rest of the log, and send the counts of keys."""
         await super().shutdown(sockets)
+        await self._look_at_redis()
         await self._access_log.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -166,8 +168,9 @@ _WARM_SECONDS, _WARM_LOOK_SECONDS = 2.0, 0.01
 
 
 def _look(asked: frozenset[str]) -> dict[str, int] | None:
-    """Read the secrets that are due, and the depths of queues; None where Redis does not answer."""
+    """Send the counts of keys, read the secrets that are due, and the depths of queues; None without Redis."""
     try:
+        process_key_usage().send()
         process_serve_secret().key()
         process_secret().key()
         if not asked:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dspyq.serve.problems import OVERLOADED, Declined
+from dspyq.api_keys.usage import process_key_usage
+from dspyq.serve.callers import Caller
+from dspyq.serve.problems import OVERLOADED, TOO_MANY_REQUESTS, Declined
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
 
@@ -23,6 +26,7 @@ class WaitingRoom:
 
     Attributes:
         waiting: Number of requests that wait now.
+        waiting_by_key: Those of each key that has a limit of its own, by its id.
         refused: Number of refused requests, by reason.
     """
 
@@ -32,18 +36,27 @@ class WaitingRoom:
         self._asked: set[str] = set()
         self._depths: dict[str, int] = {}
         self.waiting = 0
-        self.refused = {"most_waiting": 0, "max_queued": 0}
+        self.waiting_by_key: Counter[str] = Counter()
+        self.refused = {"most_waiting": 0, "max_queued": 0, "key": 0}
 
     @contextmanager
-    def admit(self, queue: str) -> Iterator[None]:
+    def admit(self, queue: str, caller: Caller) -> Iterator[None]:
         """Let a request wait within a block.
 
         Args:
             queue: The queue of its question.
+            caller: Its caller.
 
         Raises:
-            Declined: With 503, if too many wait, or the queue is too deep.
+            Declined: With 503, if too many wait, or the queue is too deep; with 429, if too many of its key wait.
         """
+        limit = caller.key.grant.most_waiting if caller.key else None
+        if limit is not None and self.waiting_by_key[caller.key_id] >= limit:
+            self.refused["key"] += 1
+            process_key_usage().note(caller.key_id, "refused")
+            raise Declined(
+                TOO_MANY_REQUESTS, f"{limit} requests of the key wait, its most", retry_after_seconds=_EARLIEST_SECONDS
+            )
         if self.waiting >= self._most_waiting:
             self.refused["most_waiting"] += 1
             raise _overloaded("too many requests wait here: serve.most_waiting")
@@ -53,10 +66,14 @@ class WaitingRoom:
             raise _overloaded("too many questions are queued: serve.max_queued")
         self._asked.add(queue)
         self.waiting += 1
+        if limit is not None:
+            self.waiting_by_key[caller.key_id] += 1
         try:
             yield
         finally:
             self.waiting -= 1
+            if limit is not None:
+                self.waiting_by_key[caller.key_id] -= 1
 
     def take_asked(self) -> frozenset[str]:
         """Return the queues that were asked for since the last call."""
