@@ -1,9 +1,9 @@
-"""The keys as a server process knows them: verified from memory as long as no change of them can be missed.
+"""The keys in a server process: verified from its memory as long as no change of them can be missed.
 
 A key that was looked up is remembered for a minute, by its id, and dropped when a change of it is announced. While the
-connection that brings announcements is silent for longer than a missed heartbeat, each request asks Redis. So a revoked
-key is refused by every process within a second. An id that is not there is remembered for some seconds, so that guesses
-do not become a load on Redis; what is looked up at the same time is looked up in one round trip.
+connection that brings announcements is silent for longer than a missed heartbeat, the key of each request is read from
+Redis. So a revoked key is refused by every process within a second. An id that is not there is remembered for some
+seconds, so that guesses do not become a load on Redis; keys that are needed at the same time share a round trip.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_KEY = KeyRecord("", "", "", "-" * 64, KeyGrant(programs=(), can=()), previou
 
 
 class KnownKeys:
-    """The keys in one process's memory. Its event loop alone asks; changes come in another thread.
+    """The keys in one process's memory. Its event loop alone verifies; changes come in another thread.
 
     Args:
         stated: The keys that the configuration file states, by their hashes.

@@ -1,4 +1,4 @@
-"""What is kept of a key: never the key itself, only its hash."""
+"""The record of a key: never the key itself, only its hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspyq.config.key_grants import ALL_RIGHTS, KeyGrant
 from dspyq.core.tolerated import read_text
 
 KeyStatus = Literal["live", "expired", "revoked", "unreadable"]
-#: The grant of a record that cannot be read, which lets nobody in.
+#: The grant of a record that cannot be read, which is never good.
 _NOTHING = KeyGrant(programs=(), can=())
 
 
@@ -58,7 +58,7 @@ class KeyRecord:
     def read(cls, key_id: str, stored: Mapping[bytes, bytes]) -> KeyRecord | None:
         """Return a key as its hash in Redis states it; None for no hash.
 
-        A hash that this version cannot read gives a key that lets nobody in.
+        A hash that this version cannot read gives a key that is never good.
         """
         if not stored:
             return None

@@ -24,7 +24,7 @@ _MICROSECONDS = 1_000_000
 
 
 class Turn(NamedTuple):
-    """What became of a request's turn.
+    """The outcome of a request for a turn.
 
     Attributes:
         wait_seconds: Time until the next turn; None where the request has one.
@@ -141,7 +141,7 @@ class _Turnstile:
 
 
 class Turnstiles:
-    """The turns of all keys in this process. Its event loop alone asks; changes come in another thread."""
+    """The turns of all keys in this process. Its event loop alone takes them; changes come in another thread."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, _Turnstile] = {}

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dspyq.api_keys.form import IssuedKey, read_key_id, sha256_of
+from dspyq.api_keys.form import IssuedKey, make_key, read_key_id, sha256_of
 from dspyq.api_keys.record import stated_grant
+from dspyq.api_keys.stated import table_of
 from dspyq.cli.budget_commands import limits_from_options
 from dspyq.cli.key_options import (
     BurstOption,
     CanOption,
     ExpiresOption,
-    IdArgument,
+    KeyIdArgument,
     NetworksOption,
     OriginsOption,
     PriorityOption,
@@ -74,6 +75,9 @@ def create(
     daily: Annotated[
         str | None, typer.Option(help="The tenant's limit in dollars a day, where the tenant is new.")
     ] = None,
+    for_file: Annotated[
+        bool, typer.Option("--for-file", help="Store nothing, and print the key's table for the configuration file.")
+    ] = False,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,12 +93,17 @@ def create(
         "programs": programs, "variants": variants, "priority": priority, "can": can, "origins": origins,
         "networks": networks, "rate": rate, "burst": burst, "most_waiting": most_waiting,
     }  # fmt: skip
-    grant, daily_nano_usd = (
-        KeyGrant.model_validate(grant_changes(options)),
-        limits_from_options(daily, None).get("daily"),
-    )
+    grant, limits = KeyGrant.model_validate(grant_changes(options)), limits_from_options(daily, None)
+    if for_file:
+        if limits:
+            raise InvalidOption(f"--daily is kept in Redis: dspyq tenants limit {owner} --daily USD")
+        with _place_for_key(output, as_json=as_json) as write:
+            made = make_key()
+            write(made.text)
+        _show_for_file(made, table_of(made.sha256, owner, label, grant, expires_at), output, as_json=as_json)
+        return
     with _place_for_key(output, as_json=as_json) as write, redis_errors("create the key"):
-        made = _keys().create(owner, label, grant, expires_at=expires_at, daily_nano_usd=daily_nano_usd)
+        made = _keys().create(owner, label, grant, expires_at=expires_at, daily_nano_usd=limits.get("daily"))
         write(made.text)
         record = _keys().find(made.id)
     _show_made(made, record, output, as_json=as_json)
@@ -138,7 +147,7 @@ def list_keys(
 
 @app.command()
 def show(
-    key_id: IdArgument,
+    key_id: KeyIdArgument,
     days: Annotated[int, typer.Option(min=1, max=400, help="How many days of usage, today included.")] = _USAGE_DAYS,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,7 +173,7 @@ def show(
 
 
 @app.command()
-def revoke(key_id: IdArgument, as_json: JsonOption = False) -> None:
+def revoke(key_id: KeyIdArgument, as_json: JsonOption = False) -> None:
     """Revoke a key for good: every server refuses it within a second. A leaked key can be pasted in place of its id.
 
     Example: `dspyq keys revoke 4fQ0aZ81kLmB`
@@ -180,7 +189,7 @@ def revoke(key_id: IdArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def rotate(
-    key_id: IdArgument,
+    key_id: KeyIdArgument,
     grace: Annotated[
         str, typer.Option(help="How long the secret before stays good, as in 24h; 0m for not at all.")
     ] = "24h",
@@ -201,7 +210,7 @@ def rotate(
 
 @app.command()
 def edit(
-    key_id: IdArgument,
+    key_id: KeyIdArgument,
     name: Annotated[str | None, typer.Option(help="Another name for people.")] = None,
     programs: ProgramsOption = None,
     variants: VariantsOption = None,
@@ -258,7 +267,7 @@ def log(
     most: Annotated[int, typer.Option(min=1, max=10_000, help="The most changes to show, the latest.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the changes of keys: when, by whom, and of what.
+    """Show the changes of keys, with their times and operators.
 
     Example: `dspyq keys log --json`
     """
@@ -313,6 +322,15 @@ def _show_made(made: IssuedKey, record: KeyRecord, output: Path | None, *, as_js
     else:
         print_text(made.text)
         console.print("Keep it now: only its hash is stored, and nothing shows it again.")
+
+
+def _show_for_file(made: IssuedKey, table: str, output: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        shown = {} if output else {"key": made.text}
+        print_json({"id": made.id} | shown | {"sha256": made.sha256, "table": table})
+        return
+    print_text(f"written to {output}" if output else made.text)
+    print_text(table, end="")
 
 
 def _stated(record: KeyRecord, now: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dspyq.config.settings import get_settings
 from dspyq.console.periods import read_period
 from dspyq.errors import InvalidOption
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `dspyq keys list` shows it.")]
+KeyIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `dspyq keys list` shows it.")]
 ProgramsOption = Annotated[
     str | None, typer.Option("--programs", help="Programs that it may ask, as in `qa,intake-*`; by default all, `*`.")
 ]

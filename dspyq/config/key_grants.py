@@ -51,12 +51,12 @@ class KeyGrant(Table):
 
     @property
     def rights(self) -> frozenset[Right]:
-        """What it may do; a key with variants has the right to force those."""
+        """Its rights; a key with variants has the right to force those."""
         return frozenset((*self.can, "variant") if self.variants is not None else self.can)
 
     @property
     def burst_requests(self) -> int:
-        """How many requests may come at once, where there is a rate."""
+        """The most requests that come at once, where there is a rate."""
         return self.burst or max(1, math.ceil(self.rate or 1))
 
 

@@ -104,7 +104,10 @@ async def recognized(exchange: Exchange, right: Right | None = None) -> Caller:
     """
     caller = exchange.caller
     if caller is None:
-        caller = exchange.caller = await exchange.door.gate.recognize(exchange)
+        client = exchange.scope.get("client")
+        found = await exchange.door.gate.recognize(exchange.headers, client[0] if client else "")
+        caller, exchange.limit_headers = found
+        exchange.caller = caller
     if right is not None:
         caller.check(right)
     return caller

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dspyq.api_keys.form import PREFIX, read_key_id
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from dspyq.api_keys.record import KeyRecord
     from dspyq.config.key_grants import KeyGrant
     from dspyq.serve.callers import Openness
-    from dspyq.serve.exchange import Exchange
 
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _REFUSAL = "send a good key: Authorization: Bearer dspyq_..."
@@ -43,6 +43,18 @@ class _Holder(NamedTuple):
     networks: tuple[_Network, ...]
 
 
+class Recognized(NamedTuple):
+    """A recognized caller.
+
+    Attributes:
+        caller: The caller.
+        limit_headers: Headers of the answer that state the rate of its key; none where it has no rate.
+    """
+
+    caller: Caller
+    limit_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
 class Gate:
     """Recognizes callers. Its event loop alone calls its methods.
 
@@ -61,8 +73,12 @@ class Gate:
         self._usage = process_key_usage()
         self.refused: Counter[str] = Counter()
 
-    async def recognize(self, exchange: Exchange) -> Caller:
+    async def recognize(self, headers: Mapping[bytes, bytes], client: str) -> Recognized:
         """Return the caller of a request.
+
+        Args:
+            headers: The request's headers, their names in lower case.
+            client: The address that it comes from; empty where there is none.
 
         Raises:
             Declined: With 401 if it is not recognized, with 403 if its key may not be used from there, with 429 if
@@ -70,20 +86,19 @@ class Gate:
             RedisUnavailable: If Redis had to be asked, and did not answer.
         """
         if self._openness == "everyone":
-            return ANYONE
-        text = _sent_key(exchange)
+            return Recognized(ANYONE)
+        text = _sent_key(headers)
         if self._openness == "loopback" and not text.startswith(PREFIX):
-            return newcomer(exchange.headers)
+            return Recognized(newcomer(headers))
         record = await self._known.verify(text)
         if record is None:
             self.refused["key"] += 1
             raise Declined(UNAUTHENTICATED, _REFUSAL, headers=_CHALLENGE)
         holder = self._holder(read_key_id(text) or "", record)
-        self._check_place(exchange, holder)
-        if record.grant.rate is not None:
-            await self._take_turn(exchange, holder)
+        self._check_place(holder, headers.get(b"origin", b""), client)
+        limit_headers = () if record.grant.rate is None else await self._take_turn(holder)
         self._usage.note(holder.caller.key_id, "requests")
-        return holder.caller
+        return Recognized(holder.caller, limit_headers)
 
     def _holder(self, key_id: str, record: KeyRecord) -> _Holder:
         found = self._holders.get(key_id)
@@ -92,39 +107,39 @@ class Gate:
             found = self._holders[key_id] = _Holder(record, _caller(key_id, record), networks)
         return found
 
-    def _check_place(self, exchange: Exchange, holder: _Holder) -> None:
+    def _check_place(self, holder: _Holder, origin: bytes, client: str) -> None:
         """Check the page and the address that a request comes from.
 
         Raises:
             Declined: With 403, if the key may not be used there.
         """
-        origin = exchange.headers.get(b"origin")
-        if (
-            origin
-            and holder.record.grant.origins
-            and origin.decode("latin-1").lower() not in holder.record.grant.origins
-        ):
+        origins = holder.record.grant.origins
+        if origin and origins and origin.decode("latin-1").lower() not in origins:
             self.refused["origin"] += 1
             raise Declined(FORBIDDEN, "the key may not be used by this page")
-        if holder.networks and not _is_within(exchange, holder.networks):
+        if holder.networks and not _is_within(client, holder.networks):
             self.refused["network"] += 1
             raise Declined(FORBIDDEN, "the key may not be used from this address")
 
-    async def _take_turn(self, exchange: Exchange, holder: _Holder) -> None:
+    async def _take_turn(self, holder: _Holder) -> tuple[tuple[bytes, bytes], ...]:
+        """Take a turn of the key's rate, and return the headers that state it.
+
+        Raises:
+            Declined: With 429, if it has none.
+        """
         grant = holder.record.grant
         turn = await self._turnstiles.pass_through(holder.caller.key_id, grant)
-        exchange.limit_headers = _limit_headers(grant, turn)
-        if turn.wait_seconds is not None:
-            self._note_refused(holder.caller, "rate")
-            raise Declined(
-                TOO_MANY_REQUESTS,
-                f"the key's rate is {grant.rate:g} requests a second",
-                retry_after_seconds=round(turn.wait_seconds, 3),
-            )
-
-    def _note_refused(self, caller: Caller, why: str) -> None:
-        self.refused[why] += 1
-        self._usage.note(caller.key_id, "refused")
+        headers = _limit_headers(grant, turn)
+        if turn.wait_seconds is None:
+            return headers
+        self.refused["rate"] += 1
+        self._usage.note(holder.caller.key_id, "refused")
+        raise Declined(
+            TOO_MANY_REQUESTS,
+            f"the key's rate is {grant.rate:g} requests a second",
+            retry_after_seconds=round(turn.wait_seconds, 3),
+            headers=headers,
+        )
 
 
 def _caller(key_id: str, record: KeyRecord) -> Caller:
@@ -141,18 +156,17 @@ def _caller(key_id: str, record: KeyRecord) -> Caller:
     )
 
 
-def _sent_key(exchange: Exchange) -> str:
+def _sent_key(headers: Mapping[bytes, bytes]) -> str:
     """Return the key that a request came with; empty for none. A query string is not looked at."""
-    stated = exchange.headers.get(b"authorization", b"")
+    stated = headers.get(b"authorization", b"")
     if stated[: len(_BEARER)].lower() == _BEARER:
         return stated[len(_BEARER) :].strip().decode("latin-1")
-    return exchange.headers.get(b"x-api-key", b"").strip().decode("latin-1")
+    return headers.get(b"x-api-key", b"").strip().decode("latin-1")
 
 
-def _is_within(exchange: Exchange, networks: tuple[_Network, ...]) -> bool:
-    client = exchange.scope.get("client")
+def _is_within(client: str, networks: tuple[_Network, ...]) -> bool:
     try:
-        address = ipaddress.ip_address(client[0] if client else "")
+        address = ipaddress.ip_address(client)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)

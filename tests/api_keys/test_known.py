@@ -118,7 +118,7 @@ def test_a_lost_connection_drops_what_is_known(keys, known, redis_server):
     assert verified(known, made.text) == [None]
 
 
-def test_a_record_of_another_form_lets_nobody_in(keys, known, redis_server):
+def test_a_record_of_another_form_is_never_good(keys, known, redis_server):
     made = keys.create("acme", "ci", KeyGrant())
     with redis_server.client() as client:
         client.hset(f"dspy:v1:key:{made.id}", "scopes", '{"programs": 7}')

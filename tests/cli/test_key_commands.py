@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import tomllib
 
 import pytest
 from typer.testing import CliRunner
@@ -177,6 +178,23 @@ def test_the_hash_of_a_key_comes_from_standard_input():
     assert isinstance(refused.exception, InvalidOption)
     assert "holds no key" in str(refused.exception)
     assert key[20:-1] not in str(refused.exception)
+
+
+def test_a_key_for_the_file_is_kept_nowhere_and_its_table_is_read_as_it_is(create, keys, settings_file, configure):
+    made = create("--for-file", "--programs", "qa", "--rate", "20", "--expires", "2030-01-31", "--can", "predict")
+    assert keys("list") == []
+    written = configure(settings_file({"serve": tomllib.loads(made["table"])["serve"]})).serve.keys["ci"]
+    assert written.sha256 == sha256_of(made["key"])
+    assert (written.tenant, written.programs, written.rate, written.can) == ("acme", ("qa",), 20, ("predict",))
+    assert written.expires_at.isoformat() == "2030-01-31T00:00:00+00:00"
+
+
+def test_a_key_pasted_in_place_of_its_hash_is_not_shown(dspyq, settings_file):
+    key = make_key().text
+    path = settings_file({"serve": {"keys": {"ci": {"sha256": key, "tenant": "acme"}}}})
+    line = fault(dspyq("keys", "list", settings=path, ok=False))
+    assert "serve.keys.ci.sha256" in line
+    assert key[20:40] not in line
 
 
 def test_a_list_without_a_key_names_the_command_that_makes_one(dspyq):
