@@ -55,7 +55,7 @@ class ListenToPrediction:
             raise Declined(NOT_FOUND, "there is no prediction of this id")
         if standing.payload is None and not standing.has_job and not standing.mark:
             raise Declined(GONE, "the answer is no longer kept: ask again")
-        with exchange.door.room.admit(standing.queue):
+        with exchange.door.room.admit(standing.queue, caller):
             owner = "" if standing.mark else await off_loop(interest.take_over, public.call)
             stream = EventStream(exchange, public, caller)
             await stream.begin("running" if standing.is_running else "queued", standing.waits_for)
