@@ -212,6 +212,26 @@ def test_tenants_share_no_answer_and_no_prediction(door, keys):
     assert server.api.get(place).status_code == 401
 
 
+@pytest.mark.usefixtures("shared_worker")
+def test_streams_and_idempotency_keys_of_another_tenant_are_not_there(door, keys):
+    ours, theirs = keys.create("acme", "ci", KeyGrant()), keys.create("other", "ci", KeyGrant())
+    silent = keys.create("acme", "silent", KeyGrant(can=("predict",)))
+    server = door()
+    once = {"Idempotency-Key": "order-7"}
+    first, second = ask(server, ours, "two", headers=once).json(), ask(server, theirs, "three", headers=once)
+    assert (second.status_code, second.json()["outputs"]) == (200, {"answer": "echo:three"})
+    assert "idempotent-replayed" not in second.headers
+    events, token = httpx.URL(first["urls"]["events"]).path, httpx.URL(first["urls"]["events"]).params["token"]
+    other = httpx.URL(second.json()["urls"]["events"])
+    assert server.api.get(events, headers=_bearer(theirs)).status_code == 404
+    assert server.api.get(events, headers=_bearer(silent)).status_code == 403
+    assert server.api.get(other.path, params={"token": token}).status_code == 401
+    assert server.api.get(events, params={"token": other.params["token"]}).status_code == 401
+    assert server.api.get(events).status_code == 401
+    for good in ({"headers": _bearer(ours)}, {"params": {"token": token}}):
+        assert "event: completed" in server.api.get(events, **good).text
+
+
 def test_a_key_has_its_own_places_to_wait(door, keys):
     made, other = keys.create("acme", "ci", KeyGrant(most_waiting=2)), keys.create("acme", "b", KeyGrant())
     server = door()  # and no worker
