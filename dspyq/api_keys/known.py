@@ -50,12 +50,12 @@ class KnownKeys:
         self._asked: dict[str, asyncio.Future[KeyRecord | None]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._cache = process_cache()
-        self._follower = self._cache.follow(key_changes_channel(), self._receive)
+        self._followed = self._cache.follow(key_changes_channel(), self._receive)
 
     @property
     def is_trusted(self) -> bool:
         """True while no change of a key can be missed."""
-        return self._follower.is_confirmed and self._cache.is_trusted
+        return self._followed.is_confirmed and self._cache.is_trusted
 
     async def verify(self, text: str) -> KeyRecord | None:
         """Return the key that a caller sent; None for one that is unknown, wrong, revoked or expired.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import redis
 from cachetools import TLRUCache
 
-from dspyq.cache.followers import Follower, Followers, Receiver
+from dspyq.cache.followed_channels import FollowedChannel, FollowedChannels, Receiver
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
@@ -238,7 +238,7 @@ class CoherentCache:
     def __init__(self, url: str, settings: CacheSection) -> None:
         self.memory = MemoryCache(settings)
         self._client = connect(url)
-        self._followers = Followers()
+        self._followed = FollowedChannels()
         self._heard_at = float("-inf")
         self._process_id = os.getpid()
         self._runtime = current()
@@ -272,9 +272,9 @@ class CoherentCache:
         """Forget an answer in this process at once; the claims notify other processes."""
         self.memory.invalidate(input_hash)
 
-    def follow(self, channel: str, receive: Receiver) -> Follower:
+    def follow(self, channel: str, receive: Receiver) -> FollowedChannel:
         """Have a function called with the messages of another channel, which is as trusted as that of invalidations."""
-        return self._followers.add(channel, receive)
+        return self._followed.add(channel, receive)
 
     def close(self) -> None:
         """Stop listening and store the remaining counts; in a forked child, which has no thread, do nothing."""
@@ -297,7 +297,7 @@ class CoherentCache:
             except Exception as error:  # noqa: BLE001 - without this thread the cache would be bypassed for good
                 tolerate("invalidations_thread", error, is_fault=True)
             self._heard_at = float("-inf")
-            self._followers.lose()
+            self._followed.lose()
             self._stopped.wait(_RECONNECT_SECONDS)
 
     def _listen_once(self) -> None:
@@ -305,7 +305,7 @@ class CoherentCache:
             channel.subscribe(invalidations_channel())
             pinged_at = flushed_at = 0.0
             while not self._stopped.is_set():
-                if new := self._followers.take_new():
+                if new := self._followed.take_new():
                     channel.subscribe(*new)
                 now = time.monotonic()
                 if now - pinged_at >= PING_SECONDS:
@@ -315,7 +315,7 @@ class CoherentCache:
                     self._flush()
                     flushed_at = now
                 message = channel.get_message(timeout=PING_SECONDS)
-                if message is not None and not self._followers.hear(message):
+                if message is not None and not self._followed.hear(message):
                     self._hear(message["type"], message["data"])
 
     def _hear(self, kind: str, data: bytes | int) -> None:
@@ -359,9 +359,9 @@ class _NoCache:
 
     is_on = is_trusted = False
 
-    def follow(self, channel: str, receive: Receiver) -> Follower:
+    def follow(self, channel: str, receive: Receiver) -> FollowedChannel:
         """Follow nothing: without a cache there is no connection that listens."""
-        return Follower(channel, receive)
+        return FollowedChannel(channel, receive)
 
     def get(self, input_hash: str, queue: str) -> None:
         """Return nothing."""

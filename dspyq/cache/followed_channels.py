@@ -9,7 +9,7 @@ from typing import Any
 Receiver = Callable[[bytes | None], object]
 
 
-class Follower:
+class FollowedChannel:
     """A channel that is followed.
 
     Attributes:
@@ -24,18 +24,18 @@ class Follower:
         self.is_confirmed = False
 
 
-class Followers:
+class FollowedChannels:
     """The followed channels of one connection. Any thread may add one; the connection's thread does the rest."""
 
     def __init__(self) -> None:
-        self._by_channel: dict[bytes, Follower] = {}
+        self._by_channel: dict[bytes, FollowedChannel] = {}
         self._subscribed: set[str] = set()
 
-    def add(self, channel: str, receive: Receiver) -> Follower:
+    def add(self, channel: str, receive: Receiver) -> FollowedChannel:
         """Follow a channel from now on, and return it; it is subscribed within a moment."""
-        follower = Follower(channel, receive)
-        self._by_channel = {**self._by_channel, channel.encode(): follower}
-        return follower
+        followed = FollowedChannel(channel, receive)
+        self._by_channel = {**self._by_channel, channel.encode(): followed}
+        return followed
 
     def take_new(self) -> list[str]:
         """Return the channels to subscribe to on this connection, each once."""
@@ -45,19 +45,19 @@ class Followers:
 
     def hear(self, message: Mapping[str, Any]) -> bool:
         """Take a message of one of the channels; return False for any other message."""
-        follower = self._by_channel.get(message["channel"] or b"")
-        if follower is None:
+        followed = self._by_channel.get(message["channel"] or b"")
+        if followed is None:
             return False
         if message["type"] == "subscribe":
-            follower.receive(None)
-            follower.is_confirmed = True
+            followed.receive(None)
+            followed.is_confirmed = True
         elif message["type"] == "message":
-            follower.receive(message["data"])
+            followed.receive(message["data"])
         return True
 
     def lose(self) -> None:
         """Note that the connection ended."""
         self._subscribed.clear()
-        for follower in self._by_channel.values():
-            follower.is_confirmed = False
-            follower.receive(None)
+        for followed in self._by_channel.values():
+            followed.is_confirmed = False
+            followed.receive(None)
