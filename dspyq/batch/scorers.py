@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from dspyq.config.codec import decode_inputs, decode_outputs
 from dspyq.config.programs import Program
+from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.errors import BatchRefused, ConfigurationError
 from dspyq.prediction.hooks import import_hook
 from dspyq.prediction.prediction import is_prediction
 from dspyq.prediction.request import Request
+from dspyq.store.clients import jobs_client
+
+if TYPE_CHECKING:
+    from dspyq.programs.judges import Judges
 
 logger = logging.getLogger("dspyq.batch")
 
@@ -31,6 +37,7 @@ class Scorers:
     """
 
     def __init__(self, program: Program) -> None:
+        self._judges = _judges_of(program)
         setting = f"programs.{program.name}.scorers"
         if not program.scorers:
             raise BatchRefused(f"--score: {setting} names no function; name some, or leave --score out")
@@ -52,9 +59,13 @@ class Scorers:
         return {**meta, "result": {**result, "metadata": {**result["metadata"], "scores": scores}}}
 
     def _score(self, path: str, request: Request, outputs: Mapping[str, Any]) -> float | None:
-        try:
+        def run() -> float:
             inputs = decode_inputs(request.program, orjson.loads(request.canonical_inputs))
-            score = float(self._scorers[path](inputs, decode_outputs(request.program, dict(outputs))))
+            return float(self._scorers[path](inputs, decode_outputs(request.program, dict(outputs))))
+
+        try:
+            names = request.program.name, request.variant.name
+            score = run() if self._judges is None else self._judges.wait_for(*names, run)
             if not math.isfinite(score):
                 raise ValueError("a score is a finite number")  # noqa: TRY301 - counted as any other failure
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
@@ -64,3 +75,21 @@ class Scorers:
                 logger.warning(Event("score_failed", program=request.program.name, scorer=path, error=failure[1]))
             return None
         return score
+
+
+def _judges_of(program: Program) -> Judges | None:
+    """Return the model that a program's scorers call, with its guards; None where it has none, or DSPy is not here.
+
+    Raises:
+        BatchRefused: If the model's table has a fault.
+    """
+    if program.experiment is None or program.experiment.judge is None or find_spec("dspy") is None:
+        return None
+    from dspyq.guards.model import Guards  # noqa: PLC0415 - a process without a judge does without DSPy
+    from dspyq.programs.judges import Judges  # noqa: PLC0415 - as above
+
+    settings, queues = get_settings(), {variant.queue for variant in program.variants.values()}
+    try:
+        return Judges(settings, queues, Guards(settings, jobs_client()))
+    except ConfigurationError as error:
+        raise BatchRefused(f"--score: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
@@ -17,9 +18,12 @@ from dspyq.guards.call_records import JobRun
 from dspyq.guards.interruptions import ArmKilled, FailPrediction, Interruption, Refusal, RetryLater
 from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
-from dspyq.programs.foreign_models import REFUSING_SETTING
+from dspyq.programs.foreign_models import REFUSING_SETTING, refuse_foreign_models
 from dspyq.programs.language_models import build_lm
 from dspyq.programs.running_ledger import LEDGER_SETTING
+
+#: The wait for a judge that is busy, where nothing can be scored later, and between two attempts.
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 10.0, 0.5
 
 _Found = TypeVar("_Found")
 
@@ -59,6 +63,8 @@ class Judges:
                 faults.extend(error.faults)
         if faults:
             raise ConfigurationError(dict.fromkeys(faults))
+        if self._lms:
+            refuse_foreign_models()
 
     def run(self, program: str, variant: str, task_id: str, score: Callable[[], _Found]) -> _Found:
         """Return what a function returns; a model that it calls by DSPy is the judge's, where its program has one.
@@ -93,6 +99,22 @@ class Judges:
         if ledger.interruption is not None:  # the function swallowed it
             raise self._ended(program, ledger.interruption)
         return found
+
+    def wait_for(self, program: str, variant: str, score: Callable[[], _Found]) -> _Found:
+        """Return what ``run`` does, for a score that no experiment waits for; a busy judge is waited for a moment.
+
+        Raises:
+            JudgeRefused: As of ``run``.
+            JudgeBusy: If its model cannot be called for some seconds.
+        """
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self.run(program, variant, "", score)
+            except JudgeBusy:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
 
     def _look_again(self, program: str) -> None:
         """Look whether what refused the latest call lasts: the guards see its end by that."""

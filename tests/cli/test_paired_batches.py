@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from tests.support.configuration import default_document
+from tests.support.experiments import with_experiment
+
 HOOKS = "tests.support.user_scorers"
 DOCUMENTS, ROWS_A_DOCUMENT = 60, 2
 
@@ -88,6 +91,23 @@ def test_a_later_row_without_its_cluster_fails_alone(batch, worker, path):
     rows = [{"question": "x", "document": 1}, {"question": "y"}]
     _, lines = batch(rows, "--cluster", "document", ok=False)
     assert sorted((line["error"] or {}).get("type", "") for line in lines) == ["", "", "NoCluster", "NoCluster"]
+
+
+def test_a_judges_scores_are_paid_by_its_account(batch, worker, settings_file, endpoint, dspyq):
+    scores = {"judged": {"scorer": f"{HOOKS}:judged", "low": 0, "high": 1, "share": 0.01}}
+    changes = with_experiment(scores=scores, judge={"model": "judge", "daily_usd": 1})
+    changes["programs"]["qa"]["scorers"] = [f"{HOOKS}:judged"]
+    model = default_document(endpoint.url)["models"]["control"] | {"model": "openai/judge"}
+    settings = settings_file(changes | {"models": {"judge": model}}, challenger=0.5)
+    endpoint.script(model="judge", outputs={"grounded": 0.25})
+    worker(settings)
+    _, lines = batch([{"question": "x"}, {"question": "y"}], "--score", settings=settings)
+    assert [line["metadata"]["scores"] for line in lines] == [{f"{HOOKS}:judged": 0.25}] * 4
+    assert endpoint.counts().calls_by_model["judge"] == 4
+    accounts = json.loads(dspyq("budget", "show", "--json", settings=settings).stdout)
+    settled = {each["scope"]: each["settled_usd"] for each in accounts if each["period"] == "daily"}
+    assert settled["judge:qa"] > 0
+    endpoint.clear()
 
 
 def test_scorers_that_do_not_import_are_one_line(batch, settings_file):
