@@ -26,6 +26,7 @@ from benchmarks import (
     publishing,
     scale_out,
     single_flight,
+    streams,
     sweep,
     throughput,
 )
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "scale_out": scale_out.run,
     "processes": processes.run,
     "sweep": sweep.run,
+    "streams": streams.run,
     "many_programs": many_programs.run,
     "batch": batch.run,
     "experiment_counting": experiment_counting.run,

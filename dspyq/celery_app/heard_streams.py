@@ -7,15 +7,18 @@ longer followed is dropped.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
-from typing import cast
 
 import redis
 from redis.client import PubSub
 
 from dspyq.core.tolerated import tolerate
 from dspyq.store.keys import stream_key
+from dspyq.store.scripts import command_step, run_together
 
+#: A message is lost with a connection alone, after which all is read. This is for what no one foresees.
+_READ_AGAIN_SECONDS = 5.0
 #: Called when a log has grown, from the waiter's thread.
 Wake = Callable[[], object]
 
@@ -74,6 +77,7 @@ class HeardStreams:
         self._logs: dict[str, HeardLog] = {}
         self._added: set[str] = set()
         self._subscribed: set[str] = set()
+        self._read_at = time.monotonic()
         self._lock = threading.Lock()
 
     @property
@@ -141,17 +145,18 @@ class HeardStreams:
         for log in logs:
             log.note_read()
 
-    def read(self, names: Collection[str] | None = None) -> None:
-        """Read the rest of these logs, or of all, in one round trip."""
+    def read_again(self) -> None:
+        """Read the rest of all logs where it is time."""
+        now = time.monotonic()
+        if now - self._read_at >= _READ_AGAIN_SECONDS:
+            self._read_at = now
+            self.read(list(self._logs))
+
+    def read(self, names: Collection[str]) -> None:
+        """Read the rest of these logs, in one round trip."""
         with self._lock:
-            wanted = self._logs if names is None else names
-            known = [(name, self._logs[name]) for name in wanted if name in self._logs]
-        if not known:
-            return
-        pipeline = self._client.pipeline(transaction=False)
-        starts = [len(log.content) for _, log in known]
-        for (name, _), start in zip(known, starts, strict=True):
-            pipeline.getrange(name, start, -1)
-        rests = cast("list[bytes]", pipeline.execute())
-        for (_, log), start, rest in zip(known, starts, rests, strict=True):
+            logs = [self._logs[name] for name in names if name in self._logs]
+        starts = [len(log.content) for log in logs]
+        steps = [command_step(bytes, "GETRANGE", log.name, start, -1) for log, start in zip(logs, starts, strict=True)]
+        for log, start, rest in zip(logs, starts, run_together(self._client, steps) if steps else (), strict=True):
             log.add(start, rest)

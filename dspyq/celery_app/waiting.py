@@ -239,7 +239,7 @@ class Waiter:
                     self.streams.subscribe_added(channel)  # first: a stream's answer comes behind its text
                     self._subscribe_added(channel, subscribed)
                     if time.monotonic() - read_at >= _READ_AGAIN_SECONDS:
-                        self.streams.read()
+                        self.streams.read_again()
                         self._read(list(self._awaited))
                         self._find_lost()
                         self._find_unheard()

@@ -33,6 +33,7 @@ class Door:
         gate: Recognizes callers.
         asker: Sends questions that this process's memory does not answer.
         room: The requests that wait.
+        streams: Number of event streams that are open.
         is_draining: Whether it is to end, and accepts requests for a last while.
         is_ending: Whether it ends: no request waits any more.
     """
@@ -43,6 +44,7 @@ class Door:
         self.gate = Gate(openness)
         self.asker = BulkAsker()
         self.room = WaitingRoom(self.serve.most_waiting, self.serve.max_queued)
+        self.streams = 0
         self.is_draining = False
         self.is_ending = False
         self._limits: set[asyncio.Timeout] = set()

@@ -159,6 +159,7 @@ async def _follow(stream: EventStream, job: PredictionResult, *, after: int, own
     loop, news = asyncio.get_running_loop(), asyncio.Event()
     listener = Listener(job, lambda: loop.call_soon_threadsafe(news.set), is_sent=True)
     watching = asyncio.ensure_future(_watch(exchange, news))
+    exchange.door.streams += 1
     try:
         while not watching.done():
             news.clear()
@@ -172,6 +173,7 @@ async def _follow(stream: EventStream, job: PredictionResult, *, after: int, own
                 return
             await _wait(stream, news)
     finally:
+        exchange.door.streams -= 1
         watching.cancel()
         listener.close()
     await _hang_up(exchange, call, owner)

@@ -99,6 +99,7 @@ class DoorCollector(Collector):
         room = self._door.room
         yield GaugeMetricFamily("dspyq_http_waiting", "Requests that wait for an answer.", room.waiting)
         yield GaugeMetricFamily("dspyq_http_connections", "Open connections of clients.", len(self._connections))
+        yield GaugeMetricFamily("dspyq_http_streams", "Event streams that are open.", self._door.streams)
         refused = CounterMetricFamily(
             "dspyq_http_refused", "Requests that were refused to keep the server answering.", labels=["why"]
         )
