@@ -110,6 +110,10 @@ class Listener:
         position: The place in the log up to which it was taken.
     """
 
+    __slots__ = (
+        "_is_answered", "_job", "_log", "_payload", "_view", "_waiter", "_wake", "_was_known", "position",
+    )  # fmt: skip
+
     def __init__(self, job: _Job, wake: Callable[[], object], *, is_sent: bool | None = None) -> None:
         self._job = job
         self._wake = wake

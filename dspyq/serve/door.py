@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class Door:
         self.is_draining = False
         self.is_ending = False
         self._limits: set[asyncio.Timeout] = set()
+        self._acts: set[Callable[[], object]] = set()
 
     @contextmanager
     def ends_early(self, limit: asyncio.Timeout) -> Iterator[None]:
@@ -60,6 +61,14 @@ class Door:
         finally:
             self._limits.discard(limit)
 
+    def at_end(self, act: Callable[[], object]) -> None:
+        """Have something done when the server ends, unless ``not_at_end`` takes that back."""
+        self._acts.add(act)
+
+    def not_at_end(self, act: Callable[[], object]) -> None:
+        """Take it back."""
+        self._acts.discard(act)
+
     def end(self) -> None:
         """End all waits."""
         self.is_draining = self.is_ending = True
@@ -67,6 +76,8 @@ class Door:
         for limit in list(self._limits):
             if not limit.expired():
                 limit.reschedule(now)
+        for act in list(self._acts):
+            act()
 
     def signing_key(self) -> bytes:
         """Return the key that public ids are signed with.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -63,6 +64,7 @@ class ListenToPrediction:
                 await stream.end("cancelled", rendering.unfinished(public, "cancelled", standing.queue))
                 return
             job = process_asker().result(public.call.task_id)
+            del query, standing  # a stream may take long
             await _follow(stream, job, after=after, owner=owner)
 
 
@@ -89,6 +91,8 @@ class EventStream:
         public: The call.
         caller: The caller.
     """
+
+    __slots__ = ("_caller", "exchange", "public")
 
     def __init__(self, exchange: Exchange, public: PublicCall, caller: Caller) -> None:
         self.exchange = exchange
@@ -155,11 +159,12 @@ def _event(name: str, data: Any, place: int | None = None) -> bytes:
 
 async def _follow(stream: EventStream, job: PredictionResult, *, after: int, owner: str) -> None:
     """Send what comes until the answer is there, the client has left, or the server ends."""
-    exchange, call = stream.exchange, stream.public.call
+    exchange, door, call = stream.exchange, stream.exchange.door, stream.public.call
     loop, news = asyncio.get_running_loop(), asyncio.Event()
-    listener = Listener(job, lambda: loop.call_soon_threadsafe(news.set), is_sent=True)
+    listener = Listener(job, partial(loop.call_soon_threadsafe, news.set), is_sent=True)
     watching = asyncio.ensure_future(_watch(exchange, news))
-    exchange.door.streams += 1
+    door.at_end(news.set)
+    door.streams += 1
     try:
         while not watching.done():
             news.clear()
@@ -168,27 +173,21 @@ async def _follow(stream: EventStream, job: PredictionResult, *, after: int, own
                 await _complete(stream, job, listener, after)
                 _forget(call, owner)
                 return
-            if exchange.door.is_ending:
+            if door.is_ending:
                 await stream.end("reconnect", {"after": max(after, listener.position)})
                 return
-            await _wait(stream, news)
+            # No timeout around the wait, whose objects would be a tenth of what an idle stream takes.
+            beat = loop.call_later(door.serve.heartbeat_seconds, news.set)
+            await news.wait()
+            beat.cancel()
+            if loop.time() >= beat.when():
+                await stream.beat()
     finally:
-        exchange.door.streams -= 1
+        door.streams -= 1
+        door.not_at_end(news.set)
         watching.cancel()
         listener.close()
     await _hang_up(exchange, call, owner)
-
-
-async def _wait(stream: EventStream, news: asyncio.Event) -> None:
-    """Wait for news, or for the end of the server; send a sign of life where neither comes."""
-    door = stream.exchange.door
-    try:
-        async with asyncio.timeout(door.serve.heartbeat_seconds) as limit:
-            with door.ends_early(limit):
-                await news.wait()
-    except TimeoutError:
-        if not door.is_ending:
-            await stream.beat()
 
 
 async def _complete(stream: EventStream, job: PredictionResult, listener: Listener, after: int) -> None:

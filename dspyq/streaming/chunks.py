@@ -36,6 +36,8 @@ class ListenerView:
     At the end they are those of the answer: what is missing comes then, and a text that differs comes anew.
     """
 
+    __slots__ = ("_offset", "_texts")
+
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self._offset = 0
