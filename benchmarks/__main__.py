@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import (
     batch,
     bulk,
+    door,
     experiment_counting,
     growth,
     hits,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "miss": publishing.run_miss,
     "many": publishing.run_many,
     "bulk": bulk.run,
+    "door": door.run,
     "single_flight": single_flight.run,
     "throughput": throughput.run,
     "cpu": processor.run,

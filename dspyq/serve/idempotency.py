@@ -19,7 +19,8 @@ from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 
 _SECONDS_REMEMBERED = 86_400
-_LONGEST_CHARACTERS = 255
+#: Of a key.
+LONGEST_CHARACTERS = 255
 
 
 class RememberedCall(NamedTuple):
@@ -47,8 +48,8 @@ def idempotency_key(exchange: Exchange) -> bytes | None:
     stated = exchange.headers.get(b"idempotency-key")
     if stated is None:
         return None
-    if not 0 < len(stated) <= _LONGEST_CHARACTERS:
-        raise InvalidOption(f"Idempotency-Key has 1 to {_LONGEST_CHARACTERS} characters")
+    if not 0 < len(stated) <= LONGEST_CHARACTERS:
+        raise InvalidOption(f"Idempotency-Key has 1 to {LONGEST_CHARACTERS} characters")
     return stated
 
 

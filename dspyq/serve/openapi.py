@@ -16,6 +16,7 @@ from dspyq.serve import ids
 from dspyq.serve.callers import ANYONE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
+from dspyq.serve.idempotency import LONGEST_CHARACTERS
 from dspyq.serve.own_key import KEY_SCHEMA
 from dspyq.serve.problems import Declined
 from dspyq.serve.programs import visible_programs
@@ -303,7 +304,7 @@ _PREFER = {
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_CHARACTERS},
     "description": "The same key with the same body, within a day, is the same prediction",
 }
 _METADATA = {

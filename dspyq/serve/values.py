@@ -21,7 +21,8 @@ from dspyq.core.runtime import per_runtime
 if TYPE_CHECKING:
     from dspyq.config.programs import Program
 
-LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**63 - 1
+#: Integers that the parser reads as such.
+LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
 
 
 class SchemaForm(NamedTuple):
@@ -73,7 +74,7 @@ def _described_type(field: Field, form: SchemaForm) -> Any:
 
 
 def _bound_integers(schema: Any) -> None:
-    """Bound integers that have no bounds: Redis, JSON parsers and most clients count in 64 bits."""
+    """Bound integers that have no bounds to those that the parser reads as such."""
     if isinstance(schema, list):
         for each in schema:
             _bound_integers(each)
@@ -144,4 +145,5 @@ def _wants_integer(schema: dict[str, Any]) -> bool:
 
 
 def _whole_number(value: float) -> float | int:
-    return int(value) if value.is_integer() and LEAST_INTEGER <= value <= MOST_INTEGER else value
+    # The parser makes a float of an integer beyond 64 bits: one at the bound may stand for several.
+    return int(value) if value.is_integer() and LEAST_INTEGER < value < MOST_INTEGER else value

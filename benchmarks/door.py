@@ -1,0 +1,132 @@
+"""An answer from memory through HTTP, beside the same server's bare hello; and hits while others wait for an answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import Any
+
+from benchmarks.contenders import DSPYQ
+from benchmarks.harness import MICROSECONDS, Servers, cpu_seconds
+from benchmarks.repetition import alternate, median_ratio
+from benchmarks.rows import Row, Target
+from tests.support.processes import LocalProcess, free_port
+
+_QUESTION = "What is a task queue?"
+_PATH = "/v1/programs/qa/predictions"
+_CONNECTIONS = 8
+_HELLO = "benchmarks.subjects.hello_server"
+_PYTHON = [sys.executable, "-m"]
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Measure a hit through HTTP, and what waiting callers cost it."""
+    calls, rounds, waiting = (200, 1, 20) if quick else (2_000, 9, 1_000)
+    with Servers() as servers, ExitStack() as started:
+        with servers.worker(DSPYQ):
+            servers.wait_for_results(servers.run("asking:ask_one", question=_QUESTION))
+        door = started.enter_context(_door(servers))
+        hello = started.enter_context(_hello())
+        body = json.dumps({"inputs": {"question": _QUESTION}}).encode()
+        hits = _block(door, "POST", _PATH, body, calls)
+        hits()  # the first is from Redis
+        found = alternate(rounds, {"hit": hits, "hello": _block(hello, "GET", "/", b"", calls)})
+        alone = [hits().per_second for _ in range(rounds)]
+        with _waiting(door, waiting):
+            beside = [hits().per_second for _ in range(rounds)]
+    cpu = {name: [each.cpu_seconds for each in outcomes] for name, outcomes in found.items()}
+    return [
+        Row(
+            "hit through HTTP", "CPU per answer", "µs", median(cpu["hit"]) * MICROSECONDS, "the server's bare hello",
+            median(cpu["hello"]) * MICROSECONDS, median_ratio(cpu["hit"], cpu["hello"]),
+            Target("ratio", "at most", 3.2), note=f"{_CONNECTIONS} connections",
+        ),
+        Row(
+            "hit through HTTP", f"answers, {waiting:,} others wait", "/s", median(beside), "none waits", median(alone),
+            median_ratio(beside, alone), Target("ratio", "at least", 0.9),
+        ),
+    ]  # fmt: skip
+
+
+class _Turn:
+    """What a turn of a server took.
+
+    Attributes:
+        cpu_seconds: Its processor time for each answer.
+        per_second: Its answers in a second.
+    """
+
+    def __init__(self, cpu_seconds: float, per_second: float) -> None:
+        self.cpu_seconds = cpu_seconds
+        self.per_second = per_second
+
+
+class _Server(LocalProcess):
+    """A server process on a port."""
+
+    def __init__(self, name: str, arguments: list[str], port: int, **options: Any) -> None:
+        self.port = port
+        super().__init__(name, arguments, **options)
+        self.ready()
+
+
+@contextmanager
+def _door(servers: Servers) -> Iterator[_Server]:
+    port = free_port(2)
+    env = servers.environment({"DSPYQ_SERVE__METRICS_PORT": str(port + 1), "DSPYQ_SERVE__WAIT_SECONDS": "600"})
+    command = [*_PYTHON, "dspyq", "serve", "--port", str(port)]
+    with _Server("door", command, port, ready_line="server_ready", env=env) as server:
+        yield server
+
+
+@contextmanager
+def _hello() -> Iterator[_Server]:
+    port = free_port()
+    with _Server("hello", [*_PYTHON, _HELLO, str(port)], port, ready_line="hello_ready") as server:
+        yield server
+
+
+def _block(server: _Server, method: str, path: str, body: bytes, calls: int) -> Callable[[], _Turn]:
+    """Return a block that asks a server over some connections at once."""
+
+    def ask(_: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        headers = {"Content-Type": "application/json"} if body else {}
+        for _ in range(calls // _CONNECTIONS):
+            connection.request(method, path, body, headers)
+            reply = connection.getresponse()
+            answer = reply.read()
+            if reply.status != http.HTTPStatus.OK:
+                raise RuntimeError(answer.decode())
+        connection.close()
+
+    def block() -> _Turn:
+        cpu, started = cpu_seconds(server.pid), time.perf_counter()
+        with ThreadPoolExecutor(_CONNECTIONS) as clients:
+            list(clients.map(ask, range(_CONNECTIONS)))
+        seconds = time.perf_counter() - started
+        return _Turn((cpu_seconds(server.pid) - cpu) / calls, calls / seconds)
+
+    return block
+
+
+@contextmanager
+def _waiting(server: _Server, number: int) -> Iterator[None]:
+    """Have callers wait for answers that do not come, as no worker runs."""
+    connections = []
+    for each in range(number):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        body = json.dumps({"inputs": {"question": f"{_QUESTION} {each}"}})
+        connection.request("POST", _PATH, body, {"Content-Type": "application/json"})
+        connections.append(connection)
+    try:
+        yield
+    finally:
+        for connection in connections:
+            connection.close()
