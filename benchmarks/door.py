@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contenders import DSPYQ
-from benchmarks.harness import MICROSECONDS, Servers, cpu_seconds
+from benchmarks.harness import MICROSECONDS, Servers, scheduled_seconds
 from benchmarks.repetition import alternate, median_ratio
 from benchmarks.rows import Row, Target
 from tests.support.processes import LocalProcess, free_port
@@ -107,11 +107,11 @@ def _block(server: _Server, method: str, path: str, body: bytes, calls: int) -> 
         connection.close()
 
     def block() -> _Turn:
-        cpu, started = cpu_seconds(server.pid), time.perf_counter()
+        cpu, started = scheduled_seconds(server.pid), time.perf_counter()
         with ThreadPoolExecutor(_CONNECTIONS) as clients:
             list(clients.map(ask, range(_CONNECTIONS)))
         seconds = time.perf_counter() - started
-        return _Turn((cpu_seconds(server.pid) - cpu) / calls, calls / seconds)
+        return _Turn((scheduled_seconds(server.pid) - cpu) / calls, calls / seconds)
 
     return block
 
