@@ -1,15 +1,14 @@
-"""Bodies of requests: read within a size and a time, and parsed."""
+"""Bodies of requests: read within a size, and parsed; the protocol sees to their time."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 
 from dspyq.core.depth import MOST_DEPTH, is_too_deep
 from dspyq.serve.exchange import Exchange
-from dspyq.serve.problems import BODY_TOO_LARGE, MALFORMED, TOO_SLOW, UNSUPPORTED_MEDIA_TYPE, Declined
+from dspyq.serve.problems import BODY_TOO_LARGE, MALFORMED, UNSUPPORTED_MEDIA_TYPE, Declined
 
 #: The rest of a body that is not read would be taken for the next request.
 _CLOSE = ((b"connection", b"close"),)
@@ -20,7 +19,7 @@ async def read_json(exchange: Exchange, most_bytes: int) -> Any:
     """Read a request's body as JSON; the arguments are those of ``read_json_text``.
 
     Raises:
-        Declined: If it is no JSON, another media type, too large or too slow.
+        Declined: If it is no JSON, of another media type, or too large.
     """
     return parse_json(await read_json_text(exchange, most_bytes))
 
@@ -33,7 +32,7 @@ async def read_json_text(exchange: Exchange, most_bytes: int) -> bytes:
         most_bytes: The most bytes it may have.
 
     Raises:
-        Declined: If it is of another media type, too large or too slow.
+        Declined: If it is of another media type, or too large.
     """
     check_media_type(exchange, _JSON)
     return await read_body(exchange, most_bytes)
@@ -75,29 +74,23 @@ async def read_body(exchange: Exchange, most_bytes: int) -> bytes:
     """Read a whole body.
 
     Raises:
-        Declined: If it is too large, or does not come within ``serve.body_seconds``.
-        ConnectionResetError: If the client left before its end.
+        Declined: If it is too large.
+        ConnectionResetError: If the client left before its end, or was cut off for it was too slow.
     """
     stated = exchange.headers.get(b"content-length")
     if stated is not None and int(stated) > most_bytes:
         raise _too_large(most_bytes)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(exchange.door.serve.body_seconds):
-            is_more = True
-            while is_more:
-                message = await _next_message(exchange)
-                parts.append(message["body"])
-                size += len(message["body"])
-                if size > most_bytes:
-                    raise _too_large(most_bytes)
-                is_more = message.get("more_body", False)
-    except TimeoutError:
-        raise Declined(
-            TOO_SLOW, f"the body did not come within {exchange.door.serve.body_seconds:g} s", headers=_CLOSE
-        ) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    message = await _next_message(exchange)
+    body: bytes = message["body"]
+    parts = [body]
+    size = len(body)
+    while size <= most_bytes and message.get("more_body"):
+        message = await _next_message(exchange)
+        parts.append(message["body"])
+        size += len(message["body"])
+    if size > most_bytes:
+        raise _too_large(most_bytes)
+    return body if len(parts) == 1 else b"".join(parts)
 
 
 async def _next_message(exchange: Exchange) -> Any:

@@ -115,7 +115,10 @@ class Exchange:
 
     def _common_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
         common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Authorization"), *self.limit_headers]
-        if not any(name == b"cache-control" for name, _ in headers):
+        for name, _ in headers:
+            if name == b"cache-control":
+                break
+        else:
             common.append((b"cache-control", b"no-store"))
         if self.door.is_draining:
             common.append((b"connection", b"close"))  # the next request may go to a server that stays

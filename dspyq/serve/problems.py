@@ -42,7 +42,6 @@ NO_SUCH_METHOD = ProblemKind(405, "method-not-allowed", "The path has no such me
 GONE = ProblemKind(410, "answer-lost", "The answer is no longer kept")
 BODY_TOO_LARGE = ProblemKind(413, "inputs-too-large", "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemKind(415, "unsupported-media-type", "The body is to be JSON")
-TOO_SLOW = ProblemKind(408, "too-slow", "The body did not come in time", is_retryable=True)
 IDEMPOTENCY_MISMATCH = ProblemKind(422, "idempotency-mismatch", "The Idempotency-Key belongs to another request")
 TOO_MANY_REQUESTS = ProblemKind(429, "too-many-requests", "The key's limit is used up", is_retryable=True)
 OVERLOADED = ProblemKind(503, "overloaded", "Too many requests wait", is_retryable=True)

@@ -7,18 +7,26 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dspyq.serve.problems import MEDIA_TYPE, TYPES
+
 _MOST_HEADERS = 100
 _LARGEST_HEAD_BYTES = 32 * 1024
 #: A client that reads nothing for so long is cut off.
 _STALLED_SECONDS = 30.0
-_PROBLEM = (
-    b'{"type":"https://dspyq.dev/problems/head-too-large","title":"The head is too large","status":431,'
-    b'"retryable":false}'
+
+
+def _refusal(status: str, slug: str, title: str, *, is_retryable: bool) -> bytes:
+    """Return a whole response, for a request that has not come whole."""
+    members = f'"type":"{TYPES}{slug}","title":"{title}","status":{status[:3]},"retryable":{str(is_retryable).lower()}'
+    body = f"{{{members}}}"
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE.decode()}\r\ncontent-length: {len(body)}\r\n"
+    return f"{head}connection: close\r\n\r\n{body}".encode()
+
+
+_TOO_LARGE = _refusal(
+    "431 Request Header Fields Too Large", "head-too-large", "The head is too large", is_retryable=False
 )
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/problem+json\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
-)
+_TOO_SLOW = _refusal("408 Request Timeout", "too-slow", "The body did not come in time", is_retryable=True)
 
 
 class _HeadTooLarge(Exception):
@@ -30,9 +38,11 @@ class DoorProtocol(HttpToolsProtocol):
 
     Attributes:
         header_seconds: ``serve.header_seconds``.
+        body_seconds: ``serve.body_seconds``.
     """
 
     header_seconds: ClassVar[float] = 5.0
+    body_seconds: ClassVar[float] = 10.0
     _late: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -66,9 +76,15 @@ class DoorProtocol(HttpToolsProtocol):
         self._bound(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """Begin the request."""
+        """Begin the request, and expect its body."""
         self._disarm()
         super().on_headers_complete()
+        self._late = self.loop.call_later(self.body_seconds, self._refuse_body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request is there."""
+        self._disarm()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, unless the connection is closed for another reason."""
@@ -117,6 +133,15 @@ class DoorProtocol(HttpToolsProtocol):
         if not self._is_closing:
             self.transport.close()
             self.loop.call_later(_STALLED_SECONDS, self._abort)
+
+    def _refuse_body(self) -> None:
+        """Refuse a request whose body does not come, unless it is answered; for its endpoint, the client has left."""
+        cycle = self.cycle
+        if not (cycle.response_started or self._is_closing):
+            self.transport.write(_TOO_SLOW)
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self._end()
 
     def _abort(self) -> None:
         self.transport.abort()

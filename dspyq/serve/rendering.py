@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from dspyq.prediction.prediction import Metadata
@@ -13,6 +13,8 @@ PredictionStatus = Literal["queued", "running", "succeeded", "failed", "cancelle
 TERMINAL: frozenset[PredictionStatus] = frozenset({"succeeded", "failed", "cancelled"})
 #: The time between two looks of a client that polls.
 POLL_SECONDS = 1
+#: In UTC, without its name: times are written with a Z.
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as above
 
 
 class PublicCall(NamedTuple):
@@ -95,14 +97,14 @@ def _prediction(
     public: PublicCall, status: PredictionStatus, program: str | None, variant: str | None
 ) -> dict[str, Any]:
     call, path = public.call, public.path
-    created_at = datetime.fromtimestamp(call.created_ms / 1000, UTC)
+    created_at = _EPOCH + timedelta(milliseconds=call.created_ms)
     return {
         "id": public.public_id,
         "object": "prediction",
         "status": status,
         "program": program,
         "variant": variant,
-        "created_at": f"{created_at:%Y-%m-%dT%H:%M:%S}.{call.created_ms % 1000:03d}Z",
+        "created_at": f"{created_at.isoformat(timespec='milliseconds')}Z",
         "outputs": None,
         "metadata": None,
         "error": None,

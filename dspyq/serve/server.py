@@ -54,7 +54,7 @@ class DoorServer(uvicorn.Server):
         serve = door.serve
         self.counts = RequestCounts()
         self._access_log = AccessLog(for_people=is_for_people(door.settings))
-        DoorProtocol.header_seconds = serve.header_seconds
+        DoorProtocol.header_seconds, DoorProtocol.body_seconds = serve.header_seconds, serve.body_seconds
         config = uvicorn.Config(
             build_app(door, (self.counts.note, self._access_log.note)),
             http=DoorProtocol,
