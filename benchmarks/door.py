@@ -55,7 +55,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 class _Turn:
-    """What a turn of a server took.
+    """Cost and pace of a turn of a server.
 
     Attributes:
         cpu_seconds: Its processor time for each answer.

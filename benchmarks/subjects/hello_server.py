@@ -1,4 +1,4 @@
-"""The door's server with an application that says hello and nothing else: ``python -m … PORT``."""
+"""The server of the door with the smallest application there is: ``python -m … PORT``."""
 
 from __future__ import annotations
 
