@@ -351,6 +351,7 @@ _PROGRAM = {
         "name": {"type": "string"},
         "object": {"const": "program"},
         "variants": {"type": "array", "items": {"type": "string"}},
+        "streams": {"type": "boolean"},
         "inputs": {"type": "object"},
         "outputs": {"type": "object"},
     },

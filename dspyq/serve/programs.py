@@ -23,6 +23,7 @@ def describe(program: Program, caller: Caller) -> dict[str, Any]:
         "name": program.name,
         "object": "program",
         "variants": variants if "variant" in caller.can else [],
+        "streams": program.stream is not False and "stream" in caller.can,
         "inputs": fields_schema(program),
         "outputs": fields_schema(program, SchemaForm(is_of_outputs=True)),
     }

@@ -54,12 +54,17 @@ def ask_in_every_way(canary):
     def ask(what):
         return predict.delay(question=f"{canary} {what}")
 
+    def streamed():
+        job = predict.apply_async(kwargs={"question": f"{canary} stream"}, stream=True)
+        return [(chunk.kind, chunk.text) for chunk in job.stream(timeout=40) if chunk.kind in {"delta", "reset"}]
+
     dead = app.send_task("nobody.knows", kwargs={"question": canary}, queue="dspyq")
     return {
         "answered": told(ask("one")),
         "again": told(ask("one")),
         "many": [told(job) for job in predict.many({"question": f"{canary} {n}"} for n in (1, 2, 3))],
         "many again": [told(job) for job in predict.many({"question": f"{canary} {n}"} for n in (1, 2, 3))],
+        "streamed": streamed(),
         "failed": told(ask("refused")),
         "chained": (predict.s(question=f"{canary} chain") | shout.s()).apply_async().get(timeout=40),
         "chord": chord([predict.s(question=f"{canary} {n}") for n in ("a", "b")])(collect.s()).get(timeout=40),
@@ -100,13 +105,15 @@ def test_predictions_of_every_fate_leave_no_content_in_redis_that_has_not_passed
         shown = dspyq("dead", "show", dead[0]["id"], "--content", env=MARKING).stdout
     assert told["answered"] == told["again"] == f"echo:{CANARY} one"
     assert told["many"] == told["many again"] == [f"echo:{CANARY} {number}" for number in (1, 2, 3)]
+    assert "".join(text for _, text in told["streamed"]) == f"echo:{CANARY} stream"
+    assert {kind for kind, _ in told["streamed"]} == {"delta"}
     assert told["failed"] == "PredictionFailed"
     assert told["chained"] == f"ECHO:{CANARY} CHAIN".upper()
     assert told["chord"] == [f"echo:{CANARY} a", f"echo:{CANARY} b"]
     assert told["dead"] == "PoisonedJob"
     assert CANARY in shown
     assert not legible(commands)
-    for kind in (content.Kind.RESULT, content.Kind.PART):
+    for kind in (content.Kind.RESULT, content.Kind.PART, content.Kind.STREAM):
         assert [command for command in commands if f"marked:{kind}:" in command.text]
     assert [command for command in commands if base64.b64encode(b"marked:job:")[:14].decode() in command.text]
 
