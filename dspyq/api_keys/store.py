@@ -147,6 +147,13 @@ class ApiKeys:
         self._script("revoke")(id=key_id, entry=_entry("revoke", record.tenant, record.name))
         return self.find(key_id)
 
+    def revoke_all(self, tenant: str) -> int:
+        """Revoke the keys of a tenant for good, and return how many were not revoked before."""
+        left = [record.id for record in self.all(tenant) if record.revoked_at is None]
+        for key_id in left:
+            self.revoke(key_id)
+        return len(left)
+
     def rotate(self, key_id: str, grace_seconds: float) -> IssuedKey:
         """Give a key a new secret, and return it.
 

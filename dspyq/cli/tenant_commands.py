@@ -126,21 +126,29 @@ def forget(
 ) -> None:
     """Delete what is kept of a tenant: its cached answers, limits, accounts, and with --books its books.
 
+    Its keys of the HTTP API are revoked first, for good: without its limits they could spend what others may.
+
     Not reached are its unfinished jobs, logs, files of batches, the totals of `dspyq costs`, and results whose answer
     the cache serves no longer: those end by themselves.
 
     Example: `dspyq tenants forget acme --books --yes`
     """
+    from dspyq.api_keys.store import ApiKeys
     from dspyq.cache.admin import forget_tenant
 
     name = check_tenant(tenant)
     if not yes:
-        typer.confirm(f"Delete the cached answers and limits{' and books' if books else ''} of {name}?", abort=True)
+        typer.confirm(
+            f"Delete the cached answers and limits{' and books' if books else ''} of {name}, and revoke its keys?",
+            abort=True,
+        )
+    with redis_errors("revoke the tenant's keys"):
+        revoked = ApiKeys(jobs_client()).revoke_all(name)
     answers = forget_tenant(name)
     with redis_errors("forget the tenant"):
         _tenants().forget(name, books=books)
     if as_json:
-        print_json({"tenant": name, "answers": answers, "books": books})
+        print_json({"tenant": name, "answers": answers, "books": books, "revoked_keys": revoked})
         return
     console.print(f"forgotten of {name}: {answers:,} cached answers, its limits{' and its books' if books else ''}")
 

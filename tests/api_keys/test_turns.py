@@ -35,12 +35,12 @@ def test_several_processes_together_never_exceed_a_rate(rate, burst):
     grant = KeyGrant(rate=rate, burst=burst)
 
     async def ask():
-        return await asyncio.gather(*(admitted(Turnstiles(), grant, 1.5) for _ in range(4)))
+        return await asyncio.gather(*(admitted(Turnstiles(), grant, 1.0) for _ in range(4)))
 
     times = sorted(at for each in asyncio.run(ask()) for at in each)
-    assert len(times) >= rate * 0.3  # some turns are lost with the leases of four processes
+    assert len(times) >= rate * 0.2  # some turns are lost with the leases of four processes
     for start, first in enumerate(times):
-        for span in (0.05, 0.2, 0.5, 1.0):
+        for span in (0.05, 0.2, 0.5):
             seen = bisect.bisect_right(times, first + span) - start
             # The time at which a process notes a turn is not that of Redis: half of 0.1 s is for a busy machine.
             assert seen <= grant.burst_requests + rate * (span + 0.05) + 1, (start, span)

@@ -100,6 +100,14 @@ def test_a_revoked_key_stays_revoked_and_leaves_the_list(dspyq, create, keys):
         assert "is revoked, for good" in fault(dspyq("keys", *command, ok=False))
 
 
+def test_the_keys_of_a_forgotten_tenant_are_revoked(dspyq, create, keys):
+    made, other = create(), create(tenant="other")
+    done = json.loads(dspyq("tenants", "forget", "acme", "--yes", "--json").stdout)
+    assert done["revoked_keys"] == 1
+    assert keys("show", made["id"])["status"] == "revoked"
+    assert keys("show", other["id"])["status"] == "live"
+
+
 def test_a_rotated_key_has_its_id_and_rights_and_another_secret(create, keys, redis_server):
     made = create("--rate", "20")
     rotated = keys("rotate", made["id"], "--grace", "1h")

@@ -80,6 +80,23 @@ def test_a_revoked_key_is_refused_in_every_process_within_a_second(door, keys):
     assert {own_key(server, kept).status_code for server in servers} == {200}
 
 
+def test_a_key_is_verified_again_once_redis_is_back(door, fresh_redis_server, configure, settings_file, tmp_path):
+    path, redis = settings_file({"redis_timeout_seconds": 1.0}), fresh_redis_server(append_only_directory=tmp_path)
+    configure(path, redis_url=redis.url)
+    made = ApiKeys(jobs_client()).create("acme", "ci", KeyGrant())
+    server = door(path, redis_url=redis.url)
+    assert own_key(server, made).status_code == 200
+    redis.process.kill()
+    # Up to 0.75 s its memory may be used; from then on a revocation could be missed.
+    away = wait_until(lambda: (reply := own_key(server, made)).status_code != 200 and reply, 10, "the refusal")
+    assert (away.status_code, away.json()["type"].rpartition("/")[2]) == (503, "storage-unavailable")
+    redis.process.start()
+    redis.process.ready()
+    wait_until(lambda: own_key(server, made).status_code == 200, 15, "the key")
+    ApiKeys(jobs_client()).revoke(made.id)
+    wait_until(lambda: own_key(server, made).status_code == 401, 5, "the refusal")
+
+
 def test_revoking_the_last_key_does_not_open_the_door(door, keys):
     made = keys.create("acme", "ci", KeyGrant())
     server = door()
