@@ -139,7 +139,7 @@ def _flush_of(state: ExperimentState, chance: random.Random, number: int, units:
 def _send(scripts: list[bytes], state: ExperimentState) -> None:
     count = load_script(jobs_client(), "dspyq.experiments", "count")
     for parts in scripts:
-        count(flush=new_id(), program=state.program, epoch=state.epoch, parts=parts)
+        count(process=new_id(), flush=1, program=state.program, epoch=state.epoch, parts=parts)
 
 
 def _score_answers(state: ExperimentState) -> None:

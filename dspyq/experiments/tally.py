@@ -7,6 +7,7 @@ sums them. If it is killed, its last second is lost, of all arms alike.
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import threading
@@ -29,7 +30,7 @@ _FLUSH_SECONDS = 1.0
 
 
 class _Flush(NamedTuple):
-    id: str
+    number: int
     program: str
     epoch: str
     parts: bytes
@@ -41,6 +42,7 @@ class HitTally:
     def __init__(self) -> None:
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._flushes: deque[_Flush] = deque()
+        self._id, self._numbers = os.urandom(16).hex(), itertools.count(1)
         self._sums: dict[tuple[str, str, str, int], ArmHits] = {}
         self._client = jobs_client()
         self._script = load_script(self._client, "dspyq.experiments", "count")
@@ -80,9 +82,9 @@ class HitTally:
 
     def _send(self) -> None:
         while self._flushes:
-            # Under the same id until a reply comes: of a flush whose reply was lost, nothing is counted twice.
-            flush = self._flushes[0]
-            self._script(flush=flush.id, program=flush.program, epoch=flush.epoch, parts=flush.parts)
+            # Under the same number until a reply comes: of a flush whose reply was lost, nothing is counted twice.
+            number, program, epoch, parts = self._flushes[0]
+            self._script(process=self._id, flush=number, program=program, epoch=epoch, parts=parts)
             self._flushes.popleft()
 
     def _prepare(self) -> None:
@@ -95,7 +97,7 @@ class HitTally:
             by_experiment.setdefault((program, epoch), []).extend(sums.parts(arm, day))
         for (program, epoch), parts in by_experiment.items():
             for together in in_scripts(parts):
-                self._flushes.append(_Flush(os.urandom(16).hex(), program, epoch, together))
+                self._flushes.append(_Flush(next(self._numbers), program, epoch, together))
 
     def _run(self) -> None:
         while not self._stopped.wait(_FLUSH_SECONDS):

@@ -170,7 +170,7 @@ LIFETIMES = {
     "MOST_SHADOWS": 1_000,
     # Rows for exports, after the last of them.
     "SECONDS_OF_ROWS": 90 * _DAY,
-    # The id of a flush of hits: longer than a process repeats it after a lost reply.
+    # The number of a process's latest flush of hits: longer than it repeats one after a lost reply.
     "SECONDS_OF_FLUSH": _DAY,
     # Calls that wait for one run, each of which is counted when it ends.
     "MOST_OPEN_EXPOSURES": 20_000,

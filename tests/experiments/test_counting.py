@@ -80,9 +80,20 @@ def test_hits_are_counted_by_unit_and_by_question(exposure, metrics, started):
 def test_a_flush_that_is_repeated_counts_once(exposure, client, metrics):
     script = load_script(client, "dspyq.experiments", "count")
     parts = [["calls:u", "control", TODAY, [35, 3]], ["calls:q", "control", TODAY, [81, 3]]]
-    arguments = {"flush": "one", "program": "qa", "epoch": exposure().epoch, "parts": orjson.dumps(parts)}
+    arguments = {"process": "one", "flush": 1, "program": "qa", "epoch": exposure().epoch, "parts": orjson.dumps(parts)}
     assert [script(**arguments), script(**arguments)] == [2, -1]
     assert metrics("call.hit") == [{5: (3, 3)}, {9: (3, 3)}]
+    later = [arguments | {"flush": 2}, arguments | {"process": "other"}, arguments]
+    assert [script(**each) for each in later] == [2, 2, -1]
+    assert metrics("call.hit") == [{5: (9, 9)}, {9: (9, 9)}]
+
+
+def test_a_process_leaves_one_key_however_often_it_flushes(exposure, client):
+    tally = process_tally()
+    for _ in range(5):
+        tally.count(exposure(), "an answer", 0.1, is_slow=False)
+        tally.flush()
+    assert len(client.keys(key("experiment-flush:") + "*")) == 1
 
 
 def test_hits_of_an_experiment_that_is_no_more_are_not_counted(exposure, client):
@@ -96,8 +107,8 @@ def test_counters_are_exact_beyond_what_a_float_holds(client, started):
     script = load_script(client, "dspyq.experiments", "count")
     state, _ = started
     parts = orjson.dumps([["sums:u", "control", TODAY, [5 * 7 + 3, str(2**53 + 1)]]])
-    for number in range(2):
-        script(flush=str(number), program="qa", epoch=state.epoch, parts=parts)
+    for number in (1, 2):
+        script(process="one", flush=number, program="qa", epoch=state.epoch, parts=parts)
     array = experiment_sums_key("qa", state.epoch) + "control:calls:u"
     assert client.bitfield(array).get("i64", f"#{5 * 7 + 3}").execute() == [2 * (2**53 + 1)]
 
@@ -116,7 +127,8 @@ def test_a_flush_of_more_than_one_script_counts_each_call_once(exposure, client,
         unit = number % 1_500
         tally.count(exposure("challenger", unit % 1_024, unit % 700, unit), f"{unit}", 0.002, is_slow=number > 2_900)
     tally.flush()
-    assert len(client.keys(key("experiment-flush:") + "*")) > 1
+    (latest,) = client.keys(key("experiment-flush:") + "*")
+    assert int(client.get(latest)) > 1
     by_unit, by_question = metrics("call.waited", "challenger")
     assert by_unit == {
         unit: (2 + 2 * (unit < 476), pytest.approx(0.004 + 0.004 * (unit < 476))) for unit in range(1_024)

@@ -1,7 +1,8 @@
 -- Counts calls that a process answered from a cache.
 -- Libraries: experiments/sums.
 -- Arguments:
---   flush      a random id: repeated after a lost connection, the same calls are counted once
+--   process    a random id of the process that sends it
+--   flush:number  its number, each above the one before: repeated after a lost connection, the same calls are counted once
 --   program    its name
 --   epoch      the experiment's start
 --   parts      JSON, a list of [kind, arm, day, values]:
@@ -11,9 +12,11 @@
 --              served             fours: task id of an answer, bucket of the question, bucket of the unit, calls; those
 --                                 of one answer side by side
 -- Reply: the number of parts counted, or -1 if this flush was counted before.
-if not redis.call('SET', EXPERIMENT_FLUSH .. flush, 1, 'NX', 'EX', SECONDS_OF_FLUSH) then
+local latest = EXPERIMENT_FLUSH .. process
+if tonumber(redis.call('GET', latest) or 0) >= flush then
   return -1
 end
+redis.call('SET', latest, whole(flush), 'EX', SECONDS_OF_FLUSH)
 local counting = counting_of(program, epoch)
 if not counting then
   return 0
