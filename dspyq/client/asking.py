@@ -29,7 +29,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import InputsTooLarge, InvalidOption, RedisUnavailable
 from dspyq.experiments.exposure import Exposure
-from dspyq.experiments.fence import StateChanged
+from dspyq.experiments.fence import ANY_STATE, StateChanged
 from dspyq.experiments.known import process_states
 from dspyq.experiments.tally import process_tally
 from dspyq.prediction.prediction import CacheLevel
@@ -145,13 +145,20 @@ class QueueAsker:
             check_task_id(chosen_id)
         task_id = chosen_id or process_task_ids().make()
         with redis_errors("send the prediction"):
+            if "producer" in options:  # maybe of a batch, whose jobs are put, and may be refused, when it is flushed
+                request = _enrolled_by_the_latest(request)
             for _ in range(_MOST_CHANGES):
-                if chosen_id is not None:
-                    process_claims().prepare_own_id(request, task_id)
                 try:
+                    if chosen_id is not None:
+                        process_claims().prepare_own_id(request, task_id)
                     return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
                 except StateChanged as change:
                     request = _enrolled_again(request, change.version, change.stored)
+                except InvalidOption:  # another question has the id, or this one as a newer state has placed it
+                    latest = _enrolled_by_the_latest(request, at_once=True)
+                    if latest.input_hash == request.input_hash:
+                        raise
+                    request = latest
         raise _changes_too_often(request)
 
     def _claim(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
@@ -221,6 +228,14 @@ def _joined(requests: Sequence[Request], claims: Sequence[Claim]) -> list[str]:
         for request, claim in zip(requests, claims, strict=True)
         if request.is_streamed and claim.verdict in {"join", "urge"}
     ]
+
+
+def _enrolled_by_the_latest(request: Request, *, at_once: bool = False) -> Request:
+    """Return a call with the variant that the latest state, or one read within a second, gives it."""
+    if request.seen == ANY_STATE:
+        return request
+    process_states().refresh(request.program.name, at_once=at_once)
+    return enrol_again(request)
 
 
 def _enrolled_again(request: Request, version: str, stored: bytes) -> Request:

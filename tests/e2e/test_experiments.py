@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dspyq.errors import PredictionFailed
+from dspyq.errors import InvalidOption, PredictionFailed
 from dspyq.experiments import administration
 from dspyq.experiments.durations import read_durations
 from dspyq.experiments.known import process_states
@@ -138,6 +138,29 @@ def test_a_call_with_an_id_of_its_own_is_counted_by_its_worker(fleet, ask):
     assert counts(state, table, arm, "call.hit")[:2] == (1, 0)
     assert ask("own", "user", task_id="mine too").get(timeout=20).metadata.variant == arm
     assert counts(state, table, arm, "call.hit")[:2] == (2, 1)
+
+
+def test_an_id_that_is_asked_again_by_a_process_without_the_state_is_the_same_question(fleet, ask, endpoint):
+    state = administration.start(fleet)
+    unit = next(f"user {n}" for n in range(99) if place(state.placing, f"user {n}").variant == "control")
+    first = ask("own", unit, task_id="mine").get(timeout=20)
+    process_states().forget("qa")  # as in a process that was started anew
+    again = ask("own", unit, task_id="mine").get(timeout=20)
+    assert again.metadata.input_hash == first.metadata.input_hash
+    assert endpoint.calls() == 1
+    with pytest.raises(InvalidOption, match="another question's"):
+        ask("another", unit, task_id="mine")
+
+
+def test_a_batch_of_kombu_sends_calls_by_the_state_that_its_process_lacks(fleet, ask):
+    from dspyq import predict
+
+    administration.start(fleet)
+    administration.stop("qa", serve="challenger")
+    process_states().forget("qa")
+    with predict.app.producer_or_acquire() as producer, producer.batch(10):
+        handles = [ask(f"batched {number}", task_id=f"batched {number}", producer=producer) for number in range(3)]
+    assert {handle.get(timeout=20).metadata.variant for handle in handles} == {"challenger"}
 
 
 def test_many_rows_are_counted_as_single_calls_are(fleet, ask):
