@@ -234,9 +234,9 @@ def test_calls_far_beyond_a_rate_come_back_late_and_together(client, make):
 
 def test_an_operator_s_rate_takes_the_place_of_the_configured_one(client, make):
     budget, tenants = make(requests_per_second=0.01), Tenants(client, settings(), Calendar())
-    tenants.set_rate("acme", 1000.0, 5)
+    tenants.set_rate("acme", 1_000_000.0, 5)
     assert [do(client, budget.hold(call(number), 10)).verdict for number in range(5)] == ["held"] * 5
-    assert tenants.rates(["acme"])["acme"] == (1000.0, 5, True)
+    assert tenants.rates(["acme"])["acme"] == (1_000_000.0, 5, True)
     tenants.set_rate("acme", None)
     assert do(client, budget.hold(call(9), 10)).verdict == "held"
     assert do(client, budget.hold(call(10), 10)).verdict == "tenant_rate"

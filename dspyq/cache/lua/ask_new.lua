@@ -25,10 +25,13 @@ for index, alias in ipairs(aliases) do
 end
 if #new > 0 then
   -- Their places first, as put.lua has it: an id without a record is no job.
-  local first = draw_turns(queue, priority, tenant, #new)
+  local before = redis.call('INCRBY', SEQUENCE, #new) - #new
+  if tenant ~= '' or before >= SEQUENCES_WITH_TENANTS then
+    before = fair_turn(queue, priority, tenant, before + 1, #new) - 1
+  end
   local scores = {}
   for number, index in ipairs(new) do
-    scores[number] = whole(priority * SEQUENCES_PER_PRIORITY + first + number - 1)
+    scores[number] = whole(priority * SEQUENCES_PER_PRIORITY + before + number)
     places[2 * number - 1], places[2 * number] = scores[number], jobs[2 * index - 1]
   end
   line_up_many(queue, places)

@@ -37,7 +37,10 @@ local function put_job(job, now)
   if job.is_own_id and (not exists or is_older) and is_taken(job, exists) then
     return -1, exists
   end
-  local turn = exists and old_score % SEQUENCES_PER_PRIORITY or draw_turns(job.queue, job.priority, job.tenant, 1)
+  local turn = exists and old_score % SEQUENCES_PER_PRIORITY or redis.call('INCR', SEQUENCE)
+  if not exists and (job.tenant ~= '' or turn >= SEQUENCES_WITH_TENANTS) then
+    turn = fair_turn(job.queue, job.priority, job.tenant, turn, 1)
+  end
   local score = whole(math.min(old_score or math.huge, job.priority * SEQUENCES_PER_PRIORITY + turn))
   if is_older then
     redis.call('HSET', key, 'score', score)

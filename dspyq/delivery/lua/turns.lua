@@ -11,42 +11,29 @@
 -- P. Goyal, H. Vin, H. Cheng: Start-time Fair Queueing, IEEE/ACM Transactions on Networking 5(5), 1997.
 local SEQUENCES_WITH_TENANTS = 2 ^ 40
 
--- The last turn of a tenant, and all that others have, in a queue where jobs wait; nil for none. Jobs that waited there
--- before the first tenant came are ahead of all later ones without a tenant.
-local function last_turn(key, tenant, waiting, range)
-  local last = redis.call('HGET', key, tenant)
-  if not last and redis.call('EXISTS', key) == 0 then
-    local highest = redis.call('ZRANGE', waiting, range[2], range[1], 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
-    local turn = whole(highest[2] % SEQUENCES_PER_PRIORITY)
-    redis.call('HSET', key, '', turn)
-    last = tenant == '' and turn
+-- The first turn of a tenant's new jobs, '' for none, given the first of their sequences and their number; theirs are
+-- consecutive. Jobs that waited in a queue before the first tenant came are ahead of all later ones without a tenant.
+local function fair_turn(queue, priority, tenant, sequence, number)
+  if sequence < SEQUENCES_WITH_TENANTS then
+    sequence = redis.call('INCRBY', SEQUENCE, SEQUENCES_WITH_TENANTS) - number + 1
   end
-  return last and tonumber(last) or -1
-end
-
--- The first of some consecutive turns in a queue, given their first sequence.
-local function first_turn(queue, priority, tenant, sequence, number)
   local key, waiting = TURNS .. queue .. ':' .. whole(priority), QUEUE .. queue
-  local range = { whole(priority * SEQUENCES_PER_PRIORITY), '(' .. whole((priority + 1) * SEQUENCES_PER_PRIORITY) }
-  local next_up = redis.call('ZRANGE', waiting, range[1], range[2], 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  local lowest, above = whole(priority * SEQUENCES_PER_PRIORITY), '(' .. whole((priority + 1) * SEQUENCES_PER_PRIORITY)
+  local next_up = redis.call('ZRANGE', waiting, lowest, above, 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
   local turn = sequence
   if next_up[1] then
-    local of_next_up = next_up[2] % SEQUENCES_PER_PRIORITY
-    turn = math.max(of_next_up, last_turn(key, tenant, waiting, range) + 1)
+    local last = redis.call('HGET', key, tenant)
+    if not last and redis.call('EXISTS', key) == 0 then
+      local latest = redis.call('ZRANGE', waiting, above, lowest, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+      local turn_of_latest = whole(latest[2] % SEQUENCES_PER_PRIORITY)
+      redis.call('HSET', key, '', turn_of_latest)
+      last = tenant == '' and turn_of_latest
+    end
+    turn = math.max(next_up[2] % SEQUENCES_PER_PRIORITY, (tonumber(last or -1) or -1) + 1)
   else
     redis.call('DEL', key)
   end
   redis.call('HSET', key, tenant, whole(turn + number - 1))
   redis.call('EXPIRE', key, SECONDS_OF_TURNS)
   return turn
-end
-
--- Draws consecutive turns for new jobs of a tenant, '' for none, and returns the first.
-local function draw_turns(queue, priority, tenant, number)
-  local last = redis.call('INCRBY', SEQUENCE, number)
-  if tenant ~= '' and last < SEQUENCES_WITH_TENANTS then
-    last = redis.call('INCRBY', SEQUENCE, SEQUENCES_WITH_TENANTS)
-  end
-  local sequence = last - number + 1
-  return last < SEQUENCES_WITH_TENANTS and sequence or first_turn(queue, priority, tenant, sequence, number)
 end

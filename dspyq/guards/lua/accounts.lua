@@ -11,10 +11,12 @@
 --   dspy:v1:budget:batch:<id>:daily:<day>    what the batch settled and holds in a day
 --   dspy:v1:budget:batch:<id>:calls          its calls that are on no row yet, a hash by task id: see note
 --   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model, batch
---                                            and tenant and payer where it has one, held_in. The state is held; or
---                                            unknown, where its lease ran out and its bound was charged. Of a settled
---                                            call only the word settled is kept, as a string; by 0.1 as the state. The
---                                            payer is shadow, of a shadow run, or judge, of a score function
+--                                            and payer where it has one, held_in. The state is held; or unknown, where
+--                                            its lease ran out and its bound was charged. Of a settled call only the word
+--                                            settled is kept, as a string; by 0.1 as the state. The payer is shadow, of
+--                                            a shadow run, or judge, of a score function. What it is held in is one digit
+--                                            for each limit of call_limits.lua, 1 for those with a limit; of a tenant's
+--                                            call eight, and the tenant behind a space
 --   dspy:v1:budget:leases                    the calls that are held: sorted set by the second their lease runs out
 --   dspy:v1:budget:tenant-leases             those of tenants: a worker without tenants would free their bounds in all
 --                                            accounts but the tenant's
@@ -31,7 +33,7 @@
 --                                            refused ones is to ask again
 -- The most jobs of a batch whose calls are noted: more than are ever in flight, and than workers are killed under.
 local MOST_NOTED = 100000
--- The accounts that a call of no tenant is held in, one digit for each limit of call_limits.lua: those with a limit.
+-- The accounts that a call of no tenant may be held in.
 local HELD_IN_ALL, HELD = '111111', string.byte('1')
 
 local function seconds(time)
@@ -92,7 +94,7 @@ end
 local function read_hold(id)
   local held =
     redis.pcall('HMGET', hold_key(id), 'state', 'bound', 'day', 'month', 'program', 'variant', 'model', 'batch', 'held_in',
-      'payer', 'tenant')
+      'payer')
   if held.err and is_marked_settled(id) then
     return { state = 'settled' }
   end
@@ -115,7 +117,7 @@ local function read_hold(id)
     model = held[7],
     batch = held[8] or nil,
     payer = held[10] or nil,
-    tenant = held[11] or nil,
+    tenant = string.match(held[9] or '', ' (.+)'),
     held_in = held[9] or HELD_IN_ALL, -- a worker of 0.1 held it in each account
   }
 end

@@ -36,10 +36,11 @@ local function read_call()
   for _, period in ipairs({ 'daily', 'monthly' }) do
     for _, scope in ipairs(scopes) do
       names[#names + 1] = scope .. ' ' .. period
-      limits[#limits + 1] = { scope = scope, period = period, is_of_tenant = scope == scopes[4] }
+      limits[#limits + 1] = { scope = scope, period = period }
     end
   end
   if call.tenant then
+    limits[4].is_of_tenant, limits[8].is_of_tenant = true, true
     names[#names + 1] = scopes[4] .. ' rate'
   end
   local stated = string.gmatch(configured, '%S+')
@@ -49,7 +50,9 @@ local function read_call()
     limit.amount = tonumber(set[index] or amount)
     limit.is_damaged = set.err or set[index] and not amount_of(set[index])
   end
-  call.rate = set[#limits + 1] or call.rate
+  if call.tenant then
+    call.rate = set[#limits + 1] or call.rate
+  end
   return call
 end
 

@@ -83,40 +83,6 @@ local function ask_batch(batch)
   return is_busy and 'batch_busy' or nil, most or share
 end
 
--- Takes a turn in the tenant's rate (GCRA); or returns the seconds after which a refused call is to ask again. Refused
--- calls come back one by one, at the tenant's rate, as long as that is soon; those beyond come back together and late.
-local function take_turn_of(name, rate)
-  local per_second, at_once = string.match(rate, '^(%S+) (%S+)$')
-  per_second, at_once = tonumber(per_second), tonumber(at_once)
-  if not (per_second and at_once and per_second > 0) then
-    return 'damaged'
-  end
-  local key, now, between = TENANT_RATE .. name, time * 1e6, 1e6 / per_second
-  local held = redis.pcall('HMGET', key, 'requests_at', 'come_back_at')
-  local requests_at, come_back_at = tonumber(held[1] or 0), tonumber(held[2] or 0)
-  if not (requests_at and come_back_at) or held.err then -- damaged: it begins anew
-    redis.call('DEL', key)
-    requests_at, come_back_at = 0, 0
-  end
-  local due_at = requests_at - (at_once - 1) * between
-  if due_at <= now then
-    redis.call('HSET', key, 'requests_at', whole(math.max(requests_at, now) + between))
-    redis.call('EXPIRE', key, SECONDS_OF_OWN_RATE)
-    return nil
-  end
-  come_back_at = math.max(come_back_at, due_at)
-  if come_back_at - now > MOST_SECONDS_OF_TURNS * 1e6 then
-    return MOST_SECONDS_OF_TURNS
-  end
-  redis.call('HSET', key, 'come_back_at', whole(come_back_at + between))
-  redis.call('EXPIRE', key, SECONDS_OF_OWN_RATE)
-  return (come_back_at - now) / 1e6
-end
-
-local function later(one, other)
-  return (not one or other.ends_at > one.ends_at) and other or one
-end
-
 local exhausted, busy, tenant_limit, tenant_busy
 local is_limited = '0'
 if call.batch then
@@ -149,9 +115,9 @@ for _, limit in ipairs(call.limits) do
         redis.call('HSET', limit.key, 'refused', whole(bound)) -- an experiment's arm that cannot pay is no arm
       end
       if limit.is_of_tenant then
-        tenant_limit = later(tenant_limit, limit)
-      else
-        exhausted = later(exhausted, limit)
+        tenant_limit = limit -- the month's ends later
+      elseif not exhausted or limit.ends_at > exhausted.ends_at then
+        exhausted = limit
       end
     elseif settled + held + bound > limit.amount then
       if limit.is_of_tenant then
@@ -163,33 +129,45 @@ for _, limit in ipairs(call.limits) do
   end
 end
 
-local function blocked_by(limit, verdict, wait)
-  return { verdict, wait, limit.scope, limit.period, whole(limit.amount) }
-end
-
-if exhausted then
-  return blocked_by(exhausted, 'exhausted', seconds(exhausted.ends_at - time))
-end
-if tenant_limit then
-  return blocked_by(tenant_limit, 'tenant_limit', seconds(tenant_limit.ends_at - time))
-end
-if tenant_busy then -- before others' holds, for which a thread waits
-  return blocked_by(tenant_busy, 'tenant_busy', '0')
-end
-if busy then
-  return blocked_by(busy, 'busy', '0')
+local blocking = exhausted or tenant_limit or tenant_busy or busy
+if blocking then -- the tenant's before others' holds, for which a thread waits
+  local verdict = exhausted and 'exhausted' or tenant_limit and 'tenant_limit' or tenant_busy and 'tenant_busy' or 'busy'
+  local wait = (exhausted or tenant_limit) and seconds(blocking.ends_at - time) or '0'
+  return { verdict, wait, blocking.scope, blocking.period, whole(blocking.amount) }
 end
 if id == '' then
   return { 'held', '0', '', '', is_limited }
 end
 if call.tenant then
   redis.call('SADD', TENANTS, call.tenant)
-  local wait = call.rate ~= '' and take_turn_of(call.tenant, call.rate)
-  if wait == 'damaged' then
+end
+if call.tenant and call.rate ~= '' then
+  -- Its turn in the tenant's rate (GCRA). Refused calls come back one by one, at that rate, as long as that is soon; those
+  -- beyond come back together and late.
+  local per_second, at_once = string.match(call.rate, '^(%S+) (%S+)$')
+  per_second, at_once = tonumber(per_second), tonumber(at_once)
+  if not (per_second and at_once and per_second > 0) then
     return damaged(BUDGET_LIMITS)
   end
-  if wait then
-    return { 'tenant_rate', seconds(wait), 'tenant:' .. call.tenant, '', '0' }
+  local key, now, between = TENANT_RATE .. call.tenant, time * 1e6, 1e6 / per_second
+  local held = redis.pcall('HMGET', key, 'requests_at', 'come_back_at')
+  local requests_at, come_back_at = tonumber(held[1] or 0), tonumber(held[2] or 0)
+  if not (requests_at and come_back_at) or held.err then -- damaged: it begins anew
+    redis.call('DEL', key)
+    requests_at, come_back_at = 0, 0
+  end
+  local due_at = requests_at - (at_once - 1) * between
+  local is_due = due_at <= now
+  come_back_at = math.max(come_back_at, due_at)
+  local wait = math.min(come_back_at - now, MOST_SECONDS_OF_TURNS * 1e6)
+  if is_due then
+    redis.call('HSET', key, 'requests_at', whole(math.max(requests_at, now) + between))
+  elseif come_back_at - now <= MOST_SECONDS_OF_TURNS * 1e6 then
+    redis.call('HSET', key, 'come_back_at', whole(come_back_at + between))
+  end
+  redis.call('EXPIRE', key, SECONDS_OF_OWN_RATE)
+  if not is_due then
+    return { 'tenant_rate', seconds(wait / 1e6), 'tenant:' .. call.tenant, '', '0' }
   end
 end
 
@@ -201,6 +179,9 @@ for _, limit in ipairs(call.limits) do
     redis.call('EXPIREAT', limit.key, whole(limit.ends_at + SECONDS_AFTER_PERIOD))
   end
 end
+if call.tenant then
+  held_in = held_in .. ' ' .. call.tenant
+end
 redis.call(
   'HSET', hold_key(id), 'state', 'held', 'bound', whole(bound), 'day', call.day, 'month', call.month,
   'program', call.program, 'variant', call.variant, 'model', call.model, 'held_in', held_in
@@ -209,9 +190,6 @@ redis.call(
 redis.call('EXPIRE', hold_key(id), SECONDS_OF_BOOKS)
 if call.payer then
   redis.call('HSET', hold_key(id), 'payer', call.payer)
-end
-if call.tenant then
-  redis.call('HSET', hold_key(id), 'tenant', call.tenant)
 end
 if call.batch then
   redis.call('HSET', hold_key(id), 'batch', call.batch)
