@@ -61,6 +61,7 @@ def run(*, quick: bool) -> list[Row]:
                 many: servers.run("counting:measure_hits", plain, **many._asdict(), calls=calls, rounds=rounds)
                 for many in _HITS
             }
+            enrolled = servers.run("counting:measure_enrolled_hits", plain, calls=calls, rounds=rounds)
     counted = f"{memory['calls']:,} calls are counted"
     return [
         Row(_PATH, f"Redis, an exposure in a flush of {_EXPOSURES_A_FLUSH:,}", "µs", flush,
@@ -71,6 +72,9 @@ def run(*, quick: bool) -> list[Row]:
         Row(_PATH, f"processor of the thread that flushes {_EXPOSURES_A_FLUSH:,}, an exposure", "µs",
             own * MICROSECONDS / _EXPOSURES_A_FLUSH),
         *(_hits_row(many, hits[many]) for many in _HITS),
+        Row(_PATH, "hit in L1 of an enrolled unit, processor", "µs", median(enrolled["enrolled"]) * MICROSECONDS,
+            "of others, same experiment", median(enrolled["others"]) * MICROSECONDS,
+            median_ratio(enrolled["enrolled"], enrolled["others"])),
     ]  # fmt: skip
 
 
@@ -91,6 +95,7 @@ def _configuration(path: Path, endpoint_url: str, changes: dict[str, Any]) -> Pa
     program = {"signature": "question -> answer", "variants": variants}
     experiment = {"name": "counted", "arms": list(_ARMS), "primary": "answer.cost", "minimum_effect": "5 %"}
     counted = merged(program | {"experiment": experiment}, changes)
-    programs = {"qa": None, "counted": counted, "plain": program}
+    half = program | {"experiment": experiment | {"name": "half", "ramp": [{"coverage": 0.5}]}}
+    programs = {"qa": None, "counted": counted, "half": half, "plain": program}
     document = {"workers": {"concurrency": 2}, "programs": programs}
     return write_settings(path, merged(default_document(endpoint_url), document))

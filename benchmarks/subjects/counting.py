@@ -16,7 +16,7 @@ from dspyq.core.ids import new_id
 from dspyq.experiments import administration
 from dspyq.experiments.arm_hits import ArmHits, in_scripts
 from dspyq.experiments.exposure import Exposure
-from dspyq.experiments.placement import BUCKETS, CELLS
+from dspyq.experiments.placement import BUCKETS, CELLS, place
 from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.tally import process_tally
 from dspyq.store.clients import jobs_client
@@ -63,30 +63,51 @@ def measure_memory(rows: int, calls_a_row: int, units: int) -> dict[str, float]:
 
 def measure_hits(questions: int, units: int, calls: int, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of a process's processor that a hit in memory takes: counted, and of a program without."""
-    _started("counted")
+    _start_hearing("counted")
+    asked = [(f"What is number {number % questions}?", f"user {number % units}") for number in range(calls)]
+    counted = _hits("counted", asked, are_counted=True)
+    return alternate(rounds, {"counted": counted, "plain": _hits("plain", asked, are_counted=False)})
+
+
+def measure_enrolled_hits(calls: int, rounds: int) -> dict[str, list[float]]:
+    """Return the same of units that are enrolled in an experiment, and of others in it."""
+    state = _start_hearing("half")
+    placed = [(unit, place(state.placing, unit)) for unit in (f"user {number}" for number in range(400))]
+
+    def block(*, are_counted: bool) -> Callable[[], float]:
+        units = [unit for unit, found in placed if found and found.is_counted == are_counted][:50]
+        asked = [(f"What is number {number % 10}?", units[number % len(units)]) for number in range(calls)]
+        return _hits("half", asked, are_counted=are_counted)
+
+    return alternate(rounds, {"enrolled": block(are_counted=True), "others": block(are_counted=False)})
+
+
+def _start_hearing(program: str) -> ExperimentState:
+    state = _started(program)
     process_cache()
     time.sleep(_HEARING_SECONDS)  # a memory cache is used once it hears invalidations
-    asked = [(f"What is number {number % questions}?", f"user {number % units}") for number in range(calls)]
+    return state
 
-    def block(program: str) -> Callable[[], float]:
-        def ask(question: str, unit: str) -> Any:
-            return predict.apply_async(kwargs={"question": question}, program=program, unit=unit).get(timeout=60)
 
-        for question, unit in dict.fromkeys(asked):
+def _hits(program: str, asked: list[tuple[str, str]], *, are_counted: bool) -> Callable[[], float]:
+    """Return a block of hits, of pairs of question and unit."""
+
+    def ask(question: str, unit: str) -> Any:
+        return predict.apply_async(kwargs={"question": question}, program=program, unit=unit).get(timeout=60)
+
+    for question, unit in dict.fromkeys(asked):
+        ask(question, unit)
+        metadata = ask(question, unit).metadata
+        if metadata.cache_level != "memory" or (metadata.exposure is not None) != are_counted:
+            raise RuntimeError("the answer does not come from memory, or is not counted as it should be")
+
+    def run() -> float:
+        started = time.process_time()
+        for question, unit in asked:
             ask(question, unit)
-            metadata = ask(question, unit).metadata
-            if metadata.cache_level != "memory" or (metadata.exposure is not None) != (program == "counted"):
-                raise RuntimeError("the answer does not come from memory, or is not counted as it should be")
+        return (time.process_time() - started) / len(asked)
 
-        def run() -> float:
-            started = time.process_time()
-            for question, unit in asked:
-                ask(question, unit)
-            return (time.process_time() - started) / calls
-
-        return run
-
-    return alternate(rounds, {"counted": block("counted"), "plain": block("plain")})
+    return run
 
 
 def measure_own_flushes(exposures_a_flush: int, flushes: int, units: int) -> float:

@@ -6,7 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from dspyq.core.days import day_at
+from dspyq.core.days import SECONDS_OF_DAY, day_at
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.experiments.exposure import ExposedUnit, QuestionBuckets
@@ -82,7 +82,8 @@ class _Enroller:
     def __init__(self, program: Program, state: ExperimentState, day: int) -> None:
         self.program = program
         self.state = state
-        self.day = day
+        self.begins_at, self.ends_at = day * SECONDS_OF_DAY, (day + 1) * SECONDS_OF_DAY
+        self._day = day
         self._questions = QuestionBuckets(state.salt)
         self._kept = functools.lru_cache(maxsize=_UNITS_KEPT)(self._enrol)
 
@@ -102,7 +103,7 @@ class _Enroller:
         if not placed.is_counted:
             return Enrolment(variant, seen=seen)
         exposed = ExposedUnit(
-            state.program, state.epoch, placed.variant, placed.bucket, placed.cell, self.day, self._questions
+            state.program, state.epoch, placed.variant, placed.bucket, placed.cell, self._day, self._questions
         )
         return Enrolment(variant, exposed, _scope(program, state, placed), seen)
 
@@ -110,7 +111,8 @@ class _Enroller:
 def _enroller_of(program: Program, state: ExperimentState) -> _Enroller:
     enrollers, now = _enrollers(), time.time()
     found = enrollers.get(program.name)
-    if found is None or found.state is not state or found.program is not program or day_at(now) != found.day:
+    is_good = found is not None and found.state is state and found.program is program
+    if found is None or not is_good or not found.begins_at <= now < found.ends_at:
         found = enrollers[program.name] = _Enroller(program, state, day_at(now))
     return found
 

@@ -56,10 +56,10 @@ def test_no_kept_place_outlives_a_change_of_the_state(program, state):
 @pytest.mark.usefixtures("state")
 def test_a_call_is_of_the_day_on_which_it_is_made(program, monkeypatch):
     found = []
-    for day in (20_000, 20_000, 20_001):
+    for day in (20_000, 20_000, 20_001, 20_000):  # a clock may be put back
         monkeypatch.setattr("dspyq.prediction.enrolment.time", SimpleNamespace(time=lambda day=day: day * DAY + 1.0))
         found.append(exposed(program).day)
-    assert found == [20_000, 20_000, 20_001]
+    assert found == [20_000, 20_000, 20_001, 20_000]
 
 
 def test_a_question_has_one_bucket_however_many_are_kept():
