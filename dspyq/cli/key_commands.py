@@ -164,7 +164,9 @@ def show(
     if as_json:
         print_json(stated | {"usage": [use._asdict() for use in uses]})
         return
-    print_table(f"Key {wanted}", ["", ""], [[name, _shown(value)] for name, value in stated.items() if name != "id"])
+    all_of = {"programs", "variants"} if "variant" in stated["can"] else {"programs"}
+    rows = [[name, "all" if value is None and name in all_of else _shown(value)] for name, value in stated.items()]
+    print_table(f"Key {wanted}", ["", ""], rows[1:])
     if uses:
         rows = [[use.day, f"{use.requests:,}", f"{use.refused:,}"] for use in uses]
         print_table("Usage", ["day", "requests", "refused"], rows)

@@ -23,7 +23,8 @@ Openness = Literal["keys", "loopback", "everyone"]
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 #: A proxy adds one of these, so its client may be anywhere.
 _FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip"})
-_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+#: A header of each refusal with 401.
+CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def newcomer(headers: Mapping[bytes, bytes]) -> Caller:
         Declined: If the request came through a proxy, or for another name.
     """
     if not _FORWARDED.isdisjoint(headers) or b"x-forwarded-" in b" ".join(headers):
-        raise Declined(UNAUTHENTICATED, "a request through a proxy needs a key", headers=_CHALLENGE)
+        raise Declined(UNAUTHENTICATED, "a request through a proxy needs a key", headers=CHALLENGE)
     if _host_name(headers.get(b"host", b"")) not in _LOOPBACK_NAMES:
         raise Declined(
-            UNAUTHENTICATED, "without keys, only localhost, 127.0.0.1 and [::1] are served", headers=_CHALLENGE
+            UNAUTHENTICATED, "without keys, only localhost, 127.0.0.1 and [::1] are served", headers=CHALLENGE
         )
     return ANYONE
 

@@ -19,7 +19,7 @@ from dspyq.client.result import PredictionResult
 from dspyq.client.streaming import Listener
 from dspyq.errors import DspyqError, InvalidOption
 from dspyq.serve import interest, rendering
-from dspyq.serve.callers import Caller
+from dspyq.serve.callers import CHALLENGE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, Headers, exchange_of
 from dspyq.serve.ids import CallOfPrediction
@@ -242,7 +242,9 @@ async def _caller(exchange: Exchange, public_id: str, tokens: list[str] | None) 
         return await recognized(exchange, "stream")
     tenant = read_token(tokens[-1], public_id, exchange.door.signing_key())
     if tenant is None:
-        raise Declined(UNAUTHENTICATED, "the token of this stream has expired, or is another stream's")
+        raise Declined(
+            UNAUTHENTICATED, "the token of this stream has expired, or is another stream's", headers=CHALLENGE
+        )
     exchange.caller = Caller(tenant=tenant)
     return exchange.caller
 

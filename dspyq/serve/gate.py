@@ -15,7 +15,7 @@ from dspyq.api_keys.turns import Turn, Turnstiles
 from dspyq.api_keys.usage import process_key_usage
 from dspyq.config.key_grants import matching
 from dspyq.config.settings import get_settings
-from dspyq.serve.callers import ANYONE, Caller, newcomer
+from dspyq.serve.callers import ANYONE, CHALLENGE, Caller, newcomer
 from dspyq.serve.problems import FORBIDDEN, TOO_MANY_REQUESTS, UNAUTHENTICATED, Declined
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dspyq.config.key_grants import KeyGrant
     from dspyq.serve.callers import Openness
 
-_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 _REFUSAL = "send a good key: Authorization: Bearer dspyq_..."
 _BEARER = b"bearer "
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -93,7 +92,7 @@ class Gate:
         record = await self._known.verify(text)
         if record is None:
             self.refused["key"] += 1
-            raise Declined(UNAUTHENTICATED, _REFUSAL, headers=_CHALLENGE)
+            raise Declined(UNAUTHENTICATED, _REFUSAL, headers=CHALLENGE)
         holder = self._holder(read_key_id(text) or "", record)
         self._check_place(holder, headers.get(b"origin", b""), client)
         limit_headers = () if record.grant.rate is None else await self._take_turn(holder)

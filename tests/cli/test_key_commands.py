@@ -1,8 +1,12 @@
 """``dspyq keys``: what it prints, what it keeps, and how it fails in one line."""
 
 import json
+import os
+import pty
 import re
 import stat
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -11,6 +15,7 @@ from typer.testing import CliRunner
 from dspyq.api_keys.form import make_key, read_key_id, sha256_of
 from dspyq.cli.main import app
 from dspyq.errors import InvalidOption
+from tests.support.configuration import environment
 
 
 @pytest.fixture
@@ -61,6 +66,18 @@ def test_a_key_is_not_printed_into_a_pipe(dspyq):
     refused = dspyq("keys", "create", "--tenant", "acme", "--name", "ci", ok=False)
     assert "--output FILE" in fault(refused)
     assert json.loads(dspyq("keys", "list", "--json").stdout) == []
+
+
+def test_a_key_is_printed_to_a_terminal(session_settings_file, redis_server):
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "dspyq", "keys", "create", "--tenant", "acme", "--name", "ci"]
+    variables = environment(session_settings_file, redis_server.url) | {"COLUMNS": "40"}
+    subprocess.run(command, env=variables, stdout=terminal, stderr=subprocess.STDOUT, check=True)
+    os.close(terminal)
+    with os.fdopen(reader, "rb", buffering=0) as screen:
+        lines = screen.read(10_000).decode().splitlines()
+    assert [read_key_id(line) is not None for line in lines].count(True) == 1
+    assert "only its hash is stored" in " ".join(lines)
 
 
 def test_a_key_goes_to_a_file_for_its_owner_alone(dspyq, create, tmp_path):
