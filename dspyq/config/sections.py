@@ -207,6 +207,7 @@ class ServeSection(Table):
             answered with 202 and the place where the answer will be.
         most_waiting: The most requests that wait in one process; further ones are refused with 503.
         max_queued: Number of jobs in a variant's queue from which on new questions are refused with 503.
+        max_rows: The most rows of one request for many predictions.
         max_body_bytes: The most bytes of a request's body; a program can have its own.
         header_seconds: The longest that a client may take to send the head of a request.
         body_seconds: The longest that a client may take to send its body.
@@ -232,6 +233,7 @@ class ServeSection(Table):
     wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
     most_waiting: PositiveInt = 5000
     max_queued: PositiveInt = 100_000
+    max_rows: PositiveInt = 1000
     max_body_bytes: PositiveInt = 1024 * 1024
     header_seconds: PositiveFloat = 5.0
     body_seconds: PositiveFloat = 10.0

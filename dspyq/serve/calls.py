@@ -99,23 +99,53 @@ def build_question(inputs: Any, caller: Caller, program: str, options: CallOptio
     Raises:
         InvalidRequest: If it can never be served.
     """
+    return build_row(inputs, "/inputs", caller, CallOfProgram(program, options, request_id))
+
+
+class CallOfProgram(NamedTuple):
+    """Part of a call that all rows of one request share.
+
+    Attributes:
+        program: The program.
+        options: The options.
+        request_id: The caller's id of its request.
+    """
+
+    program: str
+    options: CallOptions
+    request_id: str
+
+
+def build_row(inputs: Any, place: str, caller: Caller, call: CallOfProgram) -> Request:
+    """Return a question, checked and assigned to a variant.
+
+    Args:
+        inputs: The inputs, as parsed.
+        place: The JSON pointer to them, at which the faults of an error begin.
+        caller: The caller.
+        call: The rest of the call.
+
+    Raises:
+        InvalidRequest: If it can never be served.
+    """
     if not isinstance(inputs, dict):
         error = InvalidInputs("inputs are to be an object with the program's input fields")
-        error.faults = (("/inputs", "is to be an object"),)
+        error.faults = ((place, "is to be an object"),)
         raise error
+    options = call.options
     try:
         return build_request(
-            whole_numbers(program, inputs),
-            program=program,
+            whole_numbers(call.program, inputs),
+            program=call.program,
             variant=options.variant,
             unit=options.unit,
             refresh=options.refresh,
             stream=options.streams,
-            request_id=request_id,
+            request_id=call.request_id,
             tenant=caller.tenant or None,
         )
     except InvalidInputs as error:
-        error.faults = tuple((f"/inputs{pointer}", detail) for pointer, detail in error.faults)
+        error.faults = tuple((place + pointer, detail) for pointer, detail in error.faults)
         raise
 
 

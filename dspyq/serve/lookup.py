@@ -9,6 +9,7 @@ from celery.exceptions import TaskRevokedError
 
 from dspyq.client.asking import process_asker
 from dspyq.client.bulk import process_bulk
+from dspyq.client.result import PredictionResult
 from dspyq.core.runtime import per_runtime
 from dspyq.delivery.versions import base_queue
 from dspyq.errors import DspyqError, NotAPrediction
@@ -115,8 +116,21 @@ def read_answer(call: CallOfPrediction, payload: bytes) -> Prediction | DspyqErr
     Raises:
         NotAPrediction: If the result is another task's.
     """
+    answer = answer_of(process_asker().result(call.task_id).with_answer(payload))
+    if call.cache_level is None or not isinstance(answer, Prediction):
+        return answer
+    seen = AnsweredCaller(answer.metadata.variant, "", call.cache_level)
+    return Prediction(answer.outputs, answer.metadata.seen_by(seen), answer.to_dict())
+
+
+def answer_of(handle: PredictionResult) -> Prediction | DspyqError | None:
+    """Return what an answered handle holds: a prediction, the error it failed with, or None where it was cancelled.
+
+    Raises:
+        NotAPrediction: If the result is another task's.
+    """
     try:
-        prediction = process_asker().result(call.task_id).with_answer(payload).get(disable_sync_subtasks=False)
+        return handle.get(disable_sync_subtasks=False)
     except NotAPrediction:
         raise
     except TaskRevokedError:
@@ -127,7 +141,3 @@ def read_answer(call: CallOfPrediction, payload: bytes) -> Prediction | DspyqErr
         failure = DspyqError(type(error).__name__)
         failure.__cause__ = error
         return failure
-    if call.cache_level is None:
-        return prediction
-    seen = AnsweredCaller(prediction.metadata.variant, "", call.cache_level)
-    return Prediction(prediction.outputs, prediction.metadata.seen_by(seen), prediction.to_dict())

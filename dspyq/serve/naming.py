@@ -11,9 +11,15 @@ from dspyq.serve.stream_tokens import write_token
 
 
 def name_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:
-    """Return a call with its public id, and note that for the access log."""
-    exchange.prediction = public_id = write_id(call, caller.tenant, exchange.door.signing_key())
-    exchange.cache_level = call.cache_level or ""
+    """Return the call that a request is about, with its public id, and note that for the access log."""
+    public = public_call(exchange, caller, call)
+    exchange.prediction, exchange.cache_level = public.public_id, call.cache_level or ""
+    return public
+
+
+def public_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:
+    """Return a call with its public id."""
+    public_id = write_id(call, caller.tenant, exchange.door.signing_key())
     public = PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
     return public._replace(events_path=events_path(exchange, caller, public))
 

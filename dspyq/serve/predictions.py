@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 from celery.states import SUCCESS
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from dspyq.celery_app.groups import arrival
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.client.asking import process_asker
 from dspyq.client.exposed import with_token
-from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.off_loop import off_loop
 from dspyq.client.result import PredictionResult
 from dspyq.errors import DspyqError
 from dspyq.prediction.prediction import AnsweredCaller, Prediction, is_prediction, metadata_from_json
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import read_meta
 from dspyq.serve import rendering
+from dspyq.serve.answering import ask, call_of, wait_for_answers
 from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
 from dspyq.serve.calls import build_question, check_program, most_bytes_of, read_options
@@ -34,7 +33,6 @@ from dspyq.serve.preferences import read_prefer
 from dspyq.serve.problems import problem_of
 from dspyq.serve.rendering import PublicCall
 from dspyq.serve.resources import RETRY_LATER, state_unfinished
-from dspyq.tracing.propagation import request_context
 
 _EVENTS = b"text/event-stream"
 _REPLAYED = (b"idempotent-replayed", b"true")
@@ -96,7 +94,7 @@ async def _read(exchange: Exchange) -> Posted:
 
 async def _reply_from_memory(exchange: Exchange, posted: Posted, found: PredictionResult) -> None:
     """Answer with what this process's memory has, without rebuilding values that go out as JSON again."""
-    public = name_call(exchange, posted.caller, _call_of(found, process_task_ids().make()))
+    public = name_call(exchange, posted.caller, call_of(found, process_task_ids().make()))
     if posted.streams:
         await reply_events(exchange, public, posted.caller, found)
         return
@@ -116,8 +114,8 @@ async def _reply_from_memory(exchange: Exchange, posted: Posted, found: Predicti
 async def _answer(exchange: Exchange, posted: Posted, call_id: str) -> None:
     """Ask a question, and answer once it is answered, or when its caller has waited long enough."""
     with exchange.door.room.admit(posted.request.queue, posted.caller):
-        handle = await _ask(exchange, posted, call_id)
-        public = name_call(exchange, posted.caller, _call_of(handle, call_id))
+        handle = await ask(exchange, posted.request, posted.priority, call_id)
+        public = name_call(exchange, posted.caller, call_of(handle, call_id))
         await _reply_in_time(exchange, posted, public, handle)
 
 
@@ -137,8 +135,8 @@ async def _answer_once(exchange: Exchange, posted: Posted, stated: bytes) -> Non
             await off_loop(note_prediction, remembered, public.public_id)
             await _replay(exchange, posted, public)
             return
-        handle = process_asker().find(posted.request) or await _ask(exchange, posted, call_id)
-        public = name_call(exchange, posted.caller, _call_of(handle, call_id))
+        handle = process_asker().find(posted.request) or await ask(exchange, posted.request, posted.priority, call_id)
+        public = name_call(exchange, posted.caller, call_of(handle, call_id))
         await off_loop(note_prediction, remembered, public.public_id)
         await _reply_in_time(exchange, posted, public, handle)
 
@@ -159,25 +157,12 @@ async def _replay(exchange: Exchange, posted: Posted, public: PublicCall) -> Non
     await _reply_in_time(exchange, posted, public, handle)
 
 
-async def _ask(exchange: Exchange, posted: Posted, call_id: str) -> PredictionResult:
-    """Look a question up, join its run, or begin one, as part of the caller's trace where it has one."""
-    asker, request, priority = exchange.door.asker, posted.request, posted.priority
-    if b"traceparent" not in exchange.headers:
-        return await asker.ask(request, call_id, priority)
-    trace = {name.decode(): exchange.headers.get(name, b"").decode("latin-1") for name in _TRACE}
-    with request_context({name: value for name, value in trace.items() if value}, request_id=request.request_id):
-        return await asker.ask(request, call_id, priority)
-
-
-_TRACE = (b"traceparent", b"tracestate")
-
-
 async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall, handle: PredictionResult) -> None:
     """Answer with a result, or with the place where it will be if it does not come in time; or with its stream."""
     if posted.streams:
         await reply_events(exchange, public, posted.caller, handle)
         return
-    if await _has_answer(exchange, handle, posted.wait_seconds):
+    if await wait_for_answers(exchange, [handle], posted.wait_seconds):
         await _reply_answered(exchange, public, handle, posted.headers)
         return
     queue = posted.request.queue
@@ -187,36 +172,6 @@ async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall,
         shown = rendering.unfinished(public, "queued", queue)
     place = (b"location", public.path.encode())
     await exchange.reply_json(202, shown, [*posted.headers, place, RETRY_LATER])
-
-
-async def _has_answer(exchange: Exchange, handle: PredictionResult, seconds: float) -> bool:
-    """Wait for an answer; return False after some seconds, when the server ends, or when the client has left."""
-    if handle.payload is not None:
-        return True
-    if seconds <= 0:
-        return False
-    watching: asyncio.Task[None] | None = None
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            with exchange.door.ends_early(limit):
-                watching = asyncio.ensure_future(_watch(exchange, handle, limit))
-                handle.receive(await arrival(handle.id, is_sent=True, asked_at=handle.asked_at))
-    except TimeoutError:
-        return False
-    finally:
-        if watching is not None:
-            watching.cancel()
-    return True
-
-
-async def _watch(exchange: Exchange, handle: PredictionResult, limit: asyncio.Timeout) -> None:
-    """End a wait when its client hangs up, and withdraw the call where the settings want that."""
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    if exchange.door.serve.on_hangup == "cancel":
-        soon(handle.cancel)
-    if not limit.expired():
-        limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def _reply_answered(exchange: Exchange, public: PublicCall, handle: PredictionResult, headers: Headers) -> None:
@@ -229,10 +184,6 @@ async def _reply_answered(exchange: Exchange, public: PublicCall, handle: Predic
         return
     shown = rendering.succeeded(public, prediction.to_dict(), prediction.metadata)
     await exchange.reply_json(200, shown, headers)
-
-
-def _call_of(handle: PredictionResult, call_id: str) -> CallOfPrediction:
-    return CallOfPrediction.made_now(handle.id, call_id, handle.cache_level)
 
 
 ROUTES = [Route("/v1/programs/{program}/predictions", AskForPrediction(), methods=["POST"])]
