@@ -17,6 +17,7 @@ MOST_BYTES: Final = 256 * 1024
 #: Replies of ``push.lua``, and its offset of a run's first entry.
 _LOST, _IS_ELSEWHERE = -1, -2
 _AT_THE_END = -1
+_NOTHING = Frame("delta", "", "")
 
 
 class RunLog:
@@ -38,7 +39,7 @@ class RunLog:
         self._wake = wake
         self._added: deque[Frame] = deque([Frame("run", "", fence)])
         self._has_spoken = False
-        self._held: Frame | None = None  # a delta whose text may begin a secret
+        self._held = _NOTHING  # a delta whose text may begin a secret
         self._unsent = bytearray()
         self._sending = b""
         self._offset = _AT_THE_END
@@ -120,24 +121,32 @@ class RunLog:
 
     def _scrubbed(self, *, is_last: bool) -> Iterator[Frame]:
         """Yield what was added without secrets: text that may begin one is held back until more of its field comes."""
-        secrets = process_secrets()
         for frame in self._merged():
-            held, self._held = self._held, None
-            if held is not None and held.field == frame.field and frame.kind in {"delta", "reset"}:
-                frame = frame._replace(text=held.text + frame.text) if frame.kind == "delta" else frame  # noqa: PLW2901 - it goes on
-            elif held is not None:
-                yield held
+            is_of_held = frame.field == self._held.field and frame.kind in {"delta", "reset"}
+            if not is_of_held:
+                yield from self._release()
             if frame.kind == "delta":
-                text = secrets.scrub_answer(frame.text)
-                if begun := secrets.count_begun(text):
-                    self._held = frame._replace(text=text[-begun:])
-                    text = text[:-begun]
-                frame = frame._replace(text=text)  # noqa: PLW2901 - as above
-            if frame.text or frame.kind != "delta":
+                yield from self._scrub(frame)
+            else:
+                self._held = _NOTHING
                 yield frame
-        if is_last and self._held is not None:
-            yield self._held
-            self._held = None
+        if is_last:
+            yield from self._release()
+
+    def _scrub(self, delta: Frame) -> Iterator[Frame]:
+        """Yield a delta behind the text of its field that was held back, without secrets and the start of one."""
+        secrets = process_secrets()
+        text = secrets.scrub_answer(self._held.text + delta.text)
+        end = len(text) - secrets.count_begun(text)
+        self._held = delta._replace(text=text[end:])
+        if end:
+            yield delta._replace(text=text[:end])
+
+    def _release(self) -> Iterator[Frame]:
+        """Yield the text that was held back: nothing of its field follows it."""
+        held, self._held = self._held, _NOTHING
+        if held.text:
+            yield held
 
     def _merged(self) -> Iterator[Frame]:
         """Yield what was added, the deltas of one field that follow each other as one."""
