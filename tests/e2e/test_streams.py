@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeoutError
@@ -264,3 +265,23 @@ def test_streams_live_with_the_answers_where_those_are_elsewhere(
     stream.close()
     assert cancelled.cancel()
     eventually(lambda: endpoint.counts().abandoned == 1)
+
+
+@pytest.mark.long
+def test_a_fallback_variant_s_text_is_streamed(configure, settings_file, worker, endpoint):
+    from dspyq import predict
+
+    fallback = {"when_unavailable": "fallback", "fallback_variant": "challenger"}
+    changes = {"programs": {"qa": fallback}, "breaker": {"failure_threshold": 1}, "retry": {"max_attempts": 1}}
+    settings = settings_file(changes, challenger=0.0)
+    configure(settings)
+    worker(settings)
+    endpoint.script(model="control", status=500)
+    endpoint.script(model="challenger", **SLOW)
+    with suppress(PredictionFailed):
+        predict.delay(question="opens the breaker").get(timeout=20)
+    job = ask(predict, "falls back")
+    chunks = list(job.stream(timeout=30))
+    assert texts(chunks) == {"answer": ANSWER}
+    assert job.get().metadata.fallback == "challenger"
+    assert len([chunk for chunk in chunks if chunk.kind == "delta"]) > 1
