@@ -1,4 +1,4 @@
-"""Questions of the endpoints that ask: sent as part of the caller's trace, and waited for while the client is there."""
+"""Questions of the endpoints that ask: sent, and waited for while the client is there, as part of its trace."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ from dspyq.client.result import PredictionResult
 from dspyq.prediction.request import Request
 from dspyq.serve.exchange import Exchange
 from dspyq.serve.ids import CallOfPrediction
-from dspyq.tracing.propagation import request_context
-
-_TRACE = (b"traceparent", b"tracestate")
+from dspyq.serve.waits import bounded_wait
+from dspyq.serve.withdrawal import withdraw
+from dspyq.tracing.propagation import TRACE_HEADERS, request_context
+from dspyq.tracing.tracing import process_tracing
 
 
 @contextmanager
 def trace_of(exchange: Exchange) -> Iterator[None]:
-    """Be part of the caller's trace within a block, where it has one."""
-    if b"traceparent" not in exchange.headers:
+    """Be part of the client's trace within a block, where it has one; in a span of its own where tracing is on."""
+    tracing = process_tracing()
+    if tracing is None and b"traceparent" not in exchange.headers:
         yield
         return
-    trace = {name.decode(): exchange.headers.get(name, b"").decode("latin-1") for name in _TRACE}
+    trace = {name: exchange.headers.get(name.encode(), b"").decode("latin-1") for name in TRACE_HEADERS}
     with request_context({name: value for name, value in trace.items() if value}, request_id=exchange.request_id):
-        yield
+        if tracing is None:
+            yield
+            return
+        method, route = exchange.scope["method"], exchange.scope["route"].path
+        with tracing.span(f"{method} {route}", "server", {"http.request.method": method, "http.route": route}) as span:
+            yield
+            tracing.add(span, {"http.response.status_code": exchange.status or None})
 
 
 async def ask(exchange: Exchange, request: Request, priority: int, call_id: str) -> PredictionResult:
-    """Look a question up, join its run, or begin one, as part of the caller's trace where it has one.
+    """Look a question up, join its run, or begin one.
 
     Args:
         exchange: The request.
@@ -38,8 +46,7 @@ async def ask(exchange: Exchange, request: Request, priority: int, call_id: str)
         priority: Its turn, 0 (most urgent) to 9.
         call_id: The name of the call, and of the task that it begins.
     """
-    with trace_of(exchange):
-        return await exchange.door.asker.ask(request, call_id, priority)
+    return await exchange.door.asker.ask(request, call_id, priority)
 
 
 def call_of(handle: PredictionResult, call_id: str) -> CallOfPrediction:
@@ -47,28 +54,28 @@ def call_of(handle: PredictionResult, call_id: str) -> CallOfPrediction:
     return CallOfPrediction.made_now(handle.id, call_id, handle.cache_level)
 
 
-async def wait_for_answers(exchange: Exchange, handles: Sequence[PredictionResult], seconds: float) -> bool:
+async def wait_for_answers(
+    exchange: Exchange, asked: Sequence[tuple[PredictionResult, CallOfPrediction]], seconds: float
+) -> bool:
     """Wait for answers; return False after some seconds, when the server ends, or when the client has left.
 
     Args:
         exchange: The request.
-        handles: The handles, which receive the answers that come.
+        asked: The handles, which receive the answers that come, each with its call, which is withdrawn if the client
+            hangs up and the settings want that.
         seconds: How long to wait for all of them.
     """
-    missing = [handle for handle in handles if handle.payload is None]
+    missing = [(handle, call) for handle, call in asked if handle.payload is None]
     if not missing or seconds <= 0:
         return not missing
-    watching: asyncio.Task[None] | None = None
+    withdraws = exchange.door.serve.on_hangup == "cancel"
+    calls = [call for _, call in missing]
+    when_left = functools.partial(soon, functools.partial(_withdraw, calls)) if withdraws else None
     try:
-        async with asyncio.timeout(seconds) as limit:
-            with exchange.door.ends_early(limit):
-                watching = asyncio.ensure_future(_watch(exchange, missing, limit))
-                await asyncio.gather(*map(_receive, missing))
+        async with bounded_wait(exchange, seconds, when_left):
+            await asyncio.gather(*(_receive(handle) for handle, _ in missing))
     except TimeoutError:
         return False
-    finally:
-        if watching is not None:
-            watching.cancel()
     return True
 
 
@@ -76,16 +83,6 @@ async def _receive(handle: PredictionResult) -> None:
     handle.receive(await arrival(handle.id, is_sent=True, asked_at=handle.asked_at))
 
 
-async def _watch(exchange: Exchange, handles: Sequence[PredictionResult], limit: asyncio.Timeout) -> None:
-    """End a wait when its client hangs up, and withdraw its calls where the settings want that."""
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    if exchange.door.serve.on_hangup == "cancel":
-        soon(functools.partial(_withdraw, handles))
-    if not limit.expired():
-        limit.reschedule(asyncio.get_running_loop().time())
-
-
-def _withdraw(handles: Sequence[PredictionResult]) -> None:
-    for handle in handles:
-        handle.cancel()
+def _withdraw(calls: Sequence[CallOfPrediction]) -> None:
+    for call in calls:
+        withdraw(call, "cancelled")

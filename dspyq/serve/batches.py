@@ -91,7 +91,7 @@ class AskForMany:
         stated = idempotency_key(exchange)
         with exchange.door.room.admit(posted.requests[0].queue, posted.caller):
             rows = await (_ask(exchange, posted) if stated is None else _ask_once(exchange, posted, stated))
-            await wait_for_answers(exchange, [row.handle for row in rows], posted.wait_seconds)
+            await wait_for_answers(exchange, [(row.handle, row.public.call) for row in rows], posted.wait_seconds)
         body = await off_loop(_state_all, rows, shows_errors=exchange.door.serve.show_errors)
         await exchange.reply(200, body, posted.headers)
 

@@ -18,7 +18,7 @@ from dspyq.prediction.prediction import AnsweredCaller, Prediction, is_predictio
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import read_meta
 from dspyq.serve import rendering
-from dspyq.serve.answering import ask, call_of, wait_for_answers
+from dspyq.serve.answering import ask, call_of, trace_of, wait_for_answers
 from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
 from dspyq.serve.calls import build_question, check_program, most_bytes_of, read_options
@@ -32,7 +32,7 @@ from dspyq.serve.naming import name_call, resolve
 from dspyq.serve.preferences import read_prefer
 from dspyq.serve.problems import problem_of
 from dspyq.serve.rendering import PublicCall
-from dspyq.serve.resources import RETRY_LATER, state_unfinished
+from dspyq.serve.resources import RETRY_LATER, reply_standing, state_unfinished
 
 _EVENTS = b"text/event-stream"
 _REPLAYED = (b"idempotent-replayed", b"true")
@@ -68,12 +68,13 @@ class AskForPrediction:
         del receive, send  # those of its exchange
         exchange = exchange_of(scope)
         posted = await _read(exchange)
-        if (stated := idempotency_key(exchange)) is not None:
-            await _answer_once(exchange, posted, stated)
-        elif (found := process_asker().find(posted.request)) is not None:
-            await _reply_from_memory(exchange, posted, found)
-        else:
-            await _answer(exchange, posted, process_task_ids().make())
+        with trace_of(exchange):
+            if (stated := idempotency_key(exchange)) is not None:
+                await _answer_once(exchange, posted, stated)
+            elif (found := process_asker().find(posted.request)) is not None:
+                await _reply_from_memory(exchange, posted, found)
+            else:
+                await _answer(exchange, posted, process_task_ids().make())
 
 
 async def _read(exchange: Exchange) -> Posted:
@@ -152,6 +153,9 @@ async def _replay(exchange: Exchange, posted: Posted, public: PublicCall) -> Non
     posted.headers.append(_REPLAYED)
     handle = process_asker().result(public.call.task_id)
     standing = await off_loop(look_up, public.call)
+    if standing.mark:
+        await reply_standing(exchange, public, standing)
+        return
     if standing.payload is not None:
         handle.with_answer(standing.payload)
     await _reply_in_time(exchange, posted, public, handle)
@@ -162,7 +166,7 @@ async def _reply_in_time(exchange: Exchange, posted: Posted, public: PublicCall,
     if posted.streams:
         await reply_events(exchange, public, posted.caller, handle)
         return
-    if await wait_for_answers(exchange, [handle], posted.wait_seconds):
+    if await wait_for_answers(exchange, [(handle, public.call)], posted.wait_seconds):
         await _reply_answered(exchange, public, handle, posted.headers)
         return
     queue = posted.request.queue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from dspyq.serve.naming import resolve
 from dspyq.serve.preferences import read_wait
 from dspyq.serve.problems import GONE, NOT_FOUND, Declined, problem_of
 from dspyq.serve.rendering import PredictionStatus, PublicCall
+from dspyq.serve.waits import bounded_wait
 from dspyq.serve.withdrawal import withdraw
 
 logger = logging.getLogger("dspyq.serve")
@@ -53,9 +53,8 @@ async def _wait_for(exchange: Exchange, call: CallOfPrediction, standing: CallSt
     door = exchange.door
     with door.room.admit(standing.queue, exchange.caller or ANYONE):
         try:
-            async with asyncio.timeout(seconds) as limit:
-                with door.ends_early(limit):
-                    payload = await arrival(call.task_id, is_sent=True, asked_at=float("-inf"))
+            async with bounded_wait(exchange, seconds):
+                payload = await arrival(call.task_id, is_sent=True, asked_at=float("-inf"))
         except TimeoutError:
             return await off_loop(look_up, call)
     return standing._replace(payload=payload)

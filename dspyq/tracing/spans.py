@@ -19,7 +19,7 @@ from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 
 Attributes = Mapping[str, Any]
-SpanRole = Literal["producer", "consumer", "client"]
+SpanRole = Literal["producer", "consumer", "client", "server"]
 
 _TRACES_PATH = "/v1/traces"
 _EXPORT_TIMEOUT_SECONDS = 10.0

@@ -116,6 +116,14 @@ class TestRequests:
         assert program["outputs"]["properties"]["answer"]["type"] == "string"
         assert shared_door.api.get("/v1/programs/qa").json() == program
 
+    def test_the_trace_of_a_request_reaches_its_job(self, shared_door, client):
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        shared_door.ask("traced", prefer="respond-async", headers={"traceparent": trace, "X-Request-Id": "r-9"})
+        (name,) = client.keys("dspy:v1:job:*")
+        headers = json.loads(client.hget(name, "message"))["headers"]
+        assert headers["traceparent"] == trace
+        assert '"r-9"' in json.dumps(headers)
+
     def test_no_answer_is_stored_on_the_way(self, shared_door):
         for reply in (shared_door.api.get("/v1/programs"), shared_door.api.get("/nowhere")):
             assert reply.headers["cache-control"] == "no-store"
@@ -305,6 +313,43 @@ class TestEnd:
         redis.process.start()
         redis.process.ready()
         eventually(lambda: server.ask("once it is back", prefer="respond-async").status_code == 202)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_thousand_waiting_callers_get_the_place_of_their_answer_in_time(door, run_producer):
+    """No worker runs, so that all wait; the clients have a process of their own."""
+    drain_seconds, callers = 2.0, 1_000
+    server = door(env={"DSPYQ_SERVE__DRAIN_SECONDS": str(drain_seconds), "DSPYQ_SERVE__WAIT_SECONDS": "600"})
+
+    def ask(url, callers):
+        import asyncio
+
+        import httpx
+
+        async def one(client, number):
+            inputs = {"inputs": {"question": f"until the end {number}"}}
+            reply = await client.post("/v1/programs/qa/predictions", json=inputs)
+            return reply.status_code, reply.headers.get("location", "")
+
+        async def run():
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+                return await asyncio.gather(*(one(client, number) for number in range(callers)))
+
+        return asyncio.run(run())
+
+    with ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(run_producer, ask, url=server.url, callers=callers, timeout_seconds=250)
+        eventually(lambda: server.metric("dspyq_http_waiting") == callers, 120)
+        began = time.monotonic()
+        server.send(signal.SIGTERM)
+        assert server.wait(60) == 0
+        seconds = time.monotonic() - began
+        replies = asked.result()
+    assert {status for status, _ in replies} == {202}
+    assert len({place for _, place in replies}) == callers
+    assert seconds < drain_seconds + 2 + 10  # on a machine that does much else
 
 
 class TestSeveralProcesses:
