@@ -74,8 +74,6 @@ class Claims:
     def ask(self, request: Request, job: QueuedJob) -> Claim:
         """As ``claim`` for the job, and put it where it claims the question, in one round trip."""
         alias, arguments = self._question(request, _Claimant(job.id, "c", job.priority))
-        if job.tenant:
-            arguments["tenant"] = job.tenant
         return self._ask((alias, {**arguments, "message": job.message}))
 
     def ask_new(self, questions: Iterable[NewQuestions], *, priority: int, batch: str = "") -> list[bool]:
@@ -260,8 +258,8 @@ class Claims:
         }
         if request.exposure is not None:
             arguments["exposure"] = request.exposure.stated()
-        if request.sharer:
-            arguments["tenant"] = request.sharer
+        if tenant := request.sharer or request.tenant:
+            arguments["tenant"] = tenant
         return alias_key(request.input_hash), arguments
 
     def _template(self, request: Request, priority: int) -> bytes:
@@ -277,7 +275,7 @@ class Claims:
         look_up = request.queue, priority, request.refresh, request.seen
         template = templates.get(look_up)
         if template is None:
-            alike = request._replace(input_hash="\0" * _HASH_BYTES)
+            alike = request._replace(input_hash="\0" * _HASH_BYTES, tenant="")
             key, arguments = self._question(alike, _Claimant("\0" * _ID_BYTES, "c", priority))
             template = templates[look_up] = self._claim.template((key,), **arguments)
         return template

@@ -30,6 +30,7 @@ class Asked:
     exposure: None = None
     seen: str = ANY_STATE
     sharer: str = ""
+    tenant: str = ""
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@
 --   seen                  version of the experiment's state that gave the call its variant, '' for none known, * where none
 --                         does
 --   exposure?             the call as its experiment counts it
---   tenant?               of the caller, where its job is put; always where tenants share answers, and then - for none
+--   tenant?               of the caller; where tenants share answers - for none
 local FIELDS_OF_CLAIM = 5
 local COUNTED = 'counted' -- in place of a hit's batch
 local CLAIMS_LAST = 2 -- times as long as others leave them to their producers

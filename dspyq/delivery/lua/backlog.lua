@@ -42,7 +42,7 @@ local function share(place, column)
   end
 end
 
--- Counts the waiting jobs of a queue by priority; the first of each has waited longest.
+-- Counts the waiting jobs of a queue by priority; the first of each has waited longest, or of its tenant's jobs.
 local function waiting(name, result)
   local by_priority, key = {}, QUEUE .. name
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
