@@ -1,4 +1,5 @@
-# Images of the reference application: `docker build --target worker .`, `--target producer`, `--target demo`.
+# Images of the reference application: `docker build --target worker .`, `--target producer`, `--target serve`,
+# `--target demo`.
 #
 # A worker's image also runs Flower and beat. For an application of your own, put its files in place of config, producer
 # and workers.
@@ -17,6 +18,12 @@ FROM wheel AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
       "$(echo /wheels/dspyq-*.whl)"
+
+# Of the HTTP door: a producer with a server, and no DSPy.
+FROM producer-packages AS serve-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
+      "$(echo /wheels/dspyq-*.whl)[serve]"
 
 FROM wheel AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -51,6 +58,18 @@ COPY --from=producer-packages /opt/dspyq /opt/dspyq
 COPY config config
 COPY producer producer
 CMD ["dspyq", "--help"]
+
+FROM runtime AS serve
+COPY --from=serve-packages /opt/dspyq /opt/dspyq
+COPY config config
+COPY producer producer
+ENV DSPYQ_SERVE__HOST=0.0.0.0 \
+    DSPYQ_SERVE__METRICS_PORT=9464 \
+    DSPYQ_METRICS__ADDRESS=0.0.0.0
+EXPOSE 8080 9464
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+CMD ["dspyq", "serve"]
 
 FROM runtime AS demo
 COPY --from=demo-packages /opt/dspyq /opt/dspyq

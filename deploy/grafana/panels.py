@@ -461,6 +461,41 @@ ROWS: dict[str, list[Panel]] = {
             steps=[(0, GREEN), (300, RED)],
         ),
     ],
+    "HTTP": [
+        Panel(
+            "Requests over HTTP",
+            "Is there traffic at the HTTP doors, and what do they answer? 0 is a client that left first.",
+            {"{{status}}": f"sum by (status) (rate(dspyq_http_requests_total{_RATE}))"},
+            "reqps",
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Time over HTTP",
+            "How long does a request take, with its wait for an answer?",
+            _quantiles("dspyq_http_request_seconds", 'route=~".*predictions"'),
+            "s",
+            width=6,
+        ),
+        Panel(
+            "Open requests",
+            "How many requests wait, and how many clients listen to a stream?",
+            {
+                "wait": "sum(dspyq_http_waiting)",
+                "streams": "sum(dspyq_http_streams)",
+                "connections": "sum(dspyq_http_connections)",
+            },
+            width=6,
+        ),
+        Panel(
+            "Refused over HTTP",
+            "What do the doors refuse so that they go on answering?",
+            {"{{why}}": f"sum by (why) (rate(dspyq_http_refused_total{_RATE}))"},
+            "reqps",
+            width=6,
+            steps=[(0, GREEN), (0.01, RED)],
+        ),
+    ],
     "Workers": [
         Panel(
             "Jobs held",

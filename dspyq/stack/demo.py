@@ -17,6 +17,7 @@ from dspyq.core.redis_address import parse_address
 from dspyq.core.scratch import scratch_folder
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.stack.demo_configuration import DemoModel, embedded_model, real_model, write_demo_configuration
+from dspyq.stack.demo_door import DOOR_COMMAND, ask_door, open_door
 from dspyq.stack.demo_page import JsonPage, Landed, Page, TextPage
 from dspyq.stack.embedded import require_extra
 from dspyq.stack.embedded.model import EmbeddedModel
@@ -44,6 +45,9 @@ REVIEWS = (
     "Far too loud to sleep next to. I am sending it back.",
 )
 ROUNDS = 2
+#: The review that is asked again over HTTP; its line fits into 80 columns.
+_REVIEW_OVER_HTTP = REVIEWS[5]
+_PROGRAM = "sentiment"
 ANSWER_TIMEOUT_SECONDS = 120.0
 #: Hits in a process's memory are counted once a second.
 _STATISTICS_TIMEOUT_SECONDS = 3.0
@@ -79,7 +83,10 @@ def run_demo(*, model: str | None, api_base: str | None, api_key_env: str | None
         log = folder / "worker.log"
         _start_worker(running, page, folder, asked, log)
         landed = list(_run_rounds(page))
-        page.end(_statistics(len(landed)), asked)
+        statistics = _statistics(len(landed))
+        if any(call.prediction is not None for call in landed):
+            _ask_over_http(running, page, folder)
+        page.end(statistics, asked)
         if failed := [call for call in landed if call.prediction is None]:
             raise PredictionsFailed(
                 f"{len(failed)} of {len(landed)} predictions failed, the first with {failed[0].failure}; "
@@ -97,6 +104,13 @@ def _run_rounds(page: Page) -> Iterator[Landed]:
             yield landed
         if not answers:
             return  # then the cache has nothing
+
+
+def _ask_over_http(running: ExitStack, page: Page, folder: Path) -> None:
+    """Open an HTTP door, and ask one of the reviews again through it."""
+    started = time.monotonic()
+    port = running.enter_context(open_door(folder / "serve.log"))
+    page.show_http(DOOR_COMMAND, time.monotonic() - started, ask_door(port, _PROGRAM, {"text": _REVIEW_OVER_HTTP}))
 
 
 def _start_model(running: ExitStack, page: Page, folder: Path) -> DemoModel:

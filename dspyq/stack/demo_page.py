@@ -14,6 +14,7 @@ from dspyq.console.output import PlainConsole, dollars, percent, print_json, pri
 from dspyq.console.steps import Steps
 from dspyq.errors import DspyqError
 from dspyq.stack.demo_configuration import DemoModel
+from dspyq.stack.demo_door import Exchanged
 
 if TYPE_CHECKING:
     from dspyq import Prediction
@@ -77,6 +78,16 @@ class Page(ABC):
         """Show a finished call of a round."""
 
     @abstractmethod
+    def show_http(self, command: str, ready_seconds: float, exchanged: Exchanged) -> None:
+        """Show a question over HTTP and its reply.
+
+        Args:
+            command: The command of the door.
+            ready_seconds: Seconds that it took to start.
+            exchanged: The question and its reply.
+        """
+
+    @abstractmethod
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
         """Show each variant's statistics and the remarks on the model."""
 
@@ -100,6 +111,10 @@ class JsonPage(Page):
         said = {**asdict(metadata), "cached": metadata.cached}
         print_json({**line, "outputs": landed.prediction.outputs, "metadata": said})
 
+    def show_http(self, command: str, ready_seconds: float, exchanged: Exchanged) -> None:
+        """Print the question and its reply."""
+        print_json({"event": "http", "command": command, "ready_seconds": ready_seconds, **asdict(exchanged)})
+
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
         """Print each variant."""
         for variant in statistics:
@@ -114,6 +129,7 @@ class TextPage(Page):
 
     def __init__(self) -> None:
         super().__init__(PlainConsole(highlight=False))
+        self._http: tuple[str, Exchanged] | None = None
 
     def begin_round(self, number: int, calls: int) -> None:
         """Print the round's headings."""
@@ -137,8 +153,13 @@ class TextPage(Page):
         line = self._line(landed.review, metadata.variant, answer, level, wait, tokens, cost)
         self.progress.print(line, style="green" if metadata.cached else "")
 
+    def show_http(self, command: str, ready_seconds: float, exchanged: Exchanged) -> None:
+        """Keep them for the end, which is what readers see last."""
+        del ready_seconds
+        self._http = command, exchanged
+
     def end(self, statistics: Sequence[VariantStatistics], model: DemoModel) -> None:
-        """Print the table of the variants and the remarks on the model."""
+        """Print the table of the variants, the remarks on the model, and the question over HTTP."""
         columns = ["variant", "calls", "ok", "failed", "success rate", "mean run", "hit rate", "cost"]
         rows = [
             [
@@ -158,6 +179,17 @@ class TextPage(Page):
         self.progress.print()
         for remark in model.remarks:
             self.progress.print(remark, style="dim")
+        if self._http:
+            self._print_http(*self._http)
+
+    def _print_http(self, command: str, exchanged: Exchanged) -> None:
+        title = ("Any client can ask", "bold")
+        self.progress.print(Text.assemble("\n", title, f"  through {command}; dspyq up keeps it running\n"))
+        outputs = ", ".join(map(str, (exchanged.reply.get("outputs") or {}).values()))
+        said = outputs or str(exchanged.reply.get("title", ""))
+        for line in exchanged.curl.splitlines():
+            self.progress.print(f"{_MARGIN}{line}", soft_wrap=True)
+        self.progress.print(f"{_MARGIN}{exchanged.status}  {said}", style="green" if outputs else "red")
 
     def _line(self, review: str, *cells: str) -> str:
         """Lay a line out: the review takes what the other columns leave of the width."""

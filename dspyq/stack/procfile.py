@@ -23,6 +23,7 @@ from honcho.printer import Message, Printer
 
 from dspyq.core.visible import visible_but_for_colours
 from dspyq.errors import ConfigurationError
+from dspyq.stack.demo_door import DOOR_COMMAND
 from dspyq.stack.embedded.supervised_process import SupervisedProcess
 from dspyq.stack.processes import WORKER_COMMAND
 
@@ -35,6 +36,7 @@ _REST_SECONDS = 1.0
 #: Commands for a working directory without a Procfile.
 DEFAULT_PROCESSES = {
     "worker": WORKER_COMMAND,
+    "serve": DOOR_COMMAND,
     "flower": "celery -A dspyq flower --address=127.0.0.1 --read_only=true",
 }
 

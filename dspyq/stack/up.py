@@ -34,8 +34,8 @@ from dspyq.stack.procfile import Echo, read_procfile, start_process
 FOLDER = Path(".dspyq")
 #: File with the URL of the embedded Redis, password included, for other terminals of its user.
 _URL_FILE = FOLDER / "redis.url"
-#: Preferred ports, used if free.
-REDIS_PORT, MODEL_PORT, FLOWER_PORT = 6379, 8080, 5555
+#: Preferred ports, used if free; 8080 is that of ``dspyq serve``.
+REDIS_PORT, MODEL_PORT, FLOWER_PORT = 6379, 8081, 5555
 _PRINT_SECONDS = 0.2
 #: Time for a worker to store and close after its predictions' time is over; it ends by itself earlier.
 _CLOSE_SECONDS = 15.0
@@ -145,14 +145,24 @@ class _Stack:
         echo = Echo(commands)
         self._running.callback(echo.print_rest)
         flower_port = loopback.free_port(FLOWER_PORT)
+        serve = get_settings().serve
+        door_port, metrics_port = loopback.free_port(serve.port), loopback.free_port(serve.metrics_port)
+        variables = {
+            "FLOWER_PORT": str(flower_port),
+            "DSPYQ_SERVE__PORT": str(door_port),
+            "DSPYQ_SERVE__METRICS_PORT": str(metrics_port),
+        }
         started = time.monotonic()
         for name, command in commands.items():
-            process = start_process(command, {"FLOWER_PORT": str(flower_port)}, grace_seconds=grace_seconds)
+            process = start_process(command, variables, grace_seconds=grace_seconds)
             self._running.callback(self._end, name, process, echo)
             self._processes[name] = process
             echo.follow(name, process)
         self._watch(echo, until=worker_answers)
         self._steps.ready("worker", WORKER_COMMAND, "", time.monotonic() - started)
+        if "serve" in commands:
+            self._watch(echo, until=lambda: loopback.answers_http(door_port, "/healthz"))
+            self._steps.ready("serve", f"http://{loopback.ADDRESS}:{door_port}/docs", "HTTP")
         if "flower" in commands:
             self._watch(echo, until=lambda: loopback.answers_http(flower_port, "/healthcheck"))
             self._steps.ready("flower", f"http://{loopback.ADDRESS}:{flower_port}", "read-only")

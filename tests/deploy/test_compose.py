@@ -5,12 +5,13 @@ import tomllib
 
 import pytest
 
+from dspyq.config.sections import ServeSection
 from dspyq.config.settings import load_settings
 from dspyq.stack.embedded import weights
 from tests.support.deployment import DEPLOY, PASSWORDS, compose, run, services, tool
 from tests.support.processes import REPOSITORY
 
-OURS = {"worker", "flower", "beat", "traffic"}
+OURS = {"worker", "serve", "flower", "beat", "traffic"}
 
 
 def seconds(duration):
@@ -24,7 +25,7 @@ def stack():
 
 
 def test_everything_that_was_asked_for_is_there(stack):
-    assert stack.keys() >= {"redis", "worker", "flower", "celery-exporter", "prometheus", "grafana", "beat"}
+    assert stack.keys() >= {"redis", "worker", "serve", "flower", "celery-exporter", "prometheus", "grafana", "beat"}
 
 
 @pytest.mark.parametrize("missing", PASSWORDS)
@@ -63,7 +64,8 @@ def test_every_container_has_a_health_check_or_a_reason_for_none(stack):
     silent = {name for name, service in stack.items() if service.get("healthcheck", {}).get("disable")}
     assert silent == {"beat", "traffic"}  # they serve nothing
     assert "HEALTHCHECK" in (REPOSITORY / "Dockerfile").read_text()
-    assert all("healthcheck" in service for name, service in stack.items() if name != "worker")
+    in_their_images = {"worker", "serve"}
+    assert all("healthcheck" in service for name, service in stack.items() if name not in in_their_images)
 
 
 def test_workers_can_be_many(stack):
@@ -87,6 +89,18 @@ def test_prometheus_finds_workers_by_their_service_name_and_port(stack):
 def test_a_worker_gets_longer_to_end_than_its_predictions_get(stack):
     demo = load_settings(REPOSITORY / "config" / "demo.toml")
     assert seconds(stack["worker"]["stop_grace_period"]) > demo.delivery.shutdown_grace_seconds + 10
+
+
+def test_prometheus_finds_doors_by_their_service_name_and_port(stack):
+    configuration = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    assert "names: [serve]" in configuration
+    port = re.search(r"DSPYQ_SERVE__METRICS_PORT=(\d+)", (REPOSITORY / "Dockerfile").read_text())[1]
+    assert configuration.count(f"port: {port}") == 2
+    assert stack["serve"]["networks"].keys() & stack["prometheus"]["networks"].keys()
+
+
+def test_a_door_gets_longer_to_end_than_it_drains(stack):
+    assert seconds(stack["serve"]["stop_grace_period"]) > ServeSection().drain_seconds + 2
 
 
 def test_no_image_is_whatever_is_newest(stack):

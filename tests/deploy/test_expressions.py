@@ -1,4 +1,4 @@
-"""Every expression of the dashboard, the alerts and the scaling, asked of a real Prometheus that scrapes a real worker.
+"""Every expression of dashboard, alerts and scaling, asked of a real Prometheus that scrapes a worker and a door.
 
 The worker has a parent, whose page shows what both count.
 The worker has answered questions of every fate twice before: computed, cached, joined, failed, refused by a breaker and
@@ -10,6 +10,7 @@ import math
 import re
 import sys
 
+import httpx
 import pytest
 
 from tests.support.configuration import default_document, environment, merged, with_challenger, write_settings
@@ -45,8 +46,9 @@ def of_alerts():
 
 
 def of_scaling():
-    (scaling,) = documents(DEPLOY / "kubernetes" / "keda" / "worker-scaling.yaml")
-    yield pytest.param(scaling["spec"]["triggers"][0]["metadata"]["query"], id="KEDA")
+    for name in ("worker", "serve"):
+        (scaling,) = documents(DEPLOY / "kubernetes" / "keda" / f"{name}-scaling.yaml")
+        yield pytest.param(scaling["spec"]["triggers"][0]["metadata"]["query"], id=f"KEDA {name}")
 
 
 def ask_of_every_fate(number):
@@ -69,6 +71,12 @@ def ask_of_every_fate(number):
         wait(ask("fragile", f"{number}.{each}"))
         wait(ask("poor", f"dear {number}.{each}"))
     ask("later", f"{number}")
+
+
+def ask_over_http(port, question):
+    body = {"inputs": {"question": question}}
+    reply = httpx.post(f"http://127.0.0.1:{port}/v1/programs/qa/predictions", json=body, timeout=60)
+    assert reply.status_code == 200, reply.text
 
 
 def run_an_experiment(users):
@@ -139,21 +147,30 @@ def prometheus(session_endpoint, tmp_path_factory):
     session_endpoint.script(containing="in prose", fault="unparseable")
     # $0.0021: the second does not fit into the day's $0.004.
     session_endpoint.script(containing="dear", usage={"prompt_tokens": 100, "completion_tokens": 1000})
-    targets = {"dspyq-worker": [f"127.0.0.1:{port}"]}
+    door_ports = free_port(2)
+    targets = {"dspyq-worker": [f"127.0.0.1:{port}"], "dspyq-serve": [f"127.0.0.1:{door_ports + 1}"]}
     with RedisServer() as redis, Prometheus(folder, targets, SCRAPE_SECONDS) as running:
         variables = environment(settings, redis.url)
         command = [sys.executable, "-m", "dspyq", "worker", "--processes=1", "-Q", SERVED, "--without-mingle"]
-        with LocalProcess("parent", command, ready_line='"workers_ready"', env=variables) as worker:
+        door_variables = variables | {"DSPYQ_SERVE__METRICS_PORT": str(door_ports + 1)}
+        serve = [sys.executable, "-m", "dspyq", "serve", "--port", str(door_ports)]
+        with (
+            LocalProcess("parent", command, ready_line='"workers_ready"', env=variables) as worker,
+            LocalProcess("door", serve, ready_line="server_ready", env=door_variables) as door,
+        ):
             worker.ready(START_TIMEOUT_SECONDS)
-            running.wait_for('up{job="dspyq-worker"} == 1')
+            door.ready(START_TIMEOUT_SECONDS)
+            running.wait_for('up{job="dspyq-worker"} == 1 and on () up{job="dspyq-serve"} == 1')
             produce(run_an_experiment, {"users": 2 * USERS_OF_ARM}, variables)
             for number in range(2):
                 produce(ask_of_every_fate, {"number": number}, variables)
+                ask_over_http(door_ports, f"{number} over HTTP")
                 # The last of a round, so all of it has been scraped.
                 running.wait_for(f'dspy_guard_refusals_total{{error_type="BudgetExceeded"}} > {number}')
             running.wait_for("dspy_experiment_high")  # the referee has looked
             yield running
             worker.kill()
+            door.kill()
     session_endpoint.reset()
 
 

@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from dspyq.config.sections import ServeSection
 from dspyq.config.settings import load_settings
 from tests.support.deployment import DEPLOY, documents, run, tool
 from tests.support.processes import REPOSITORY
@@ -55,7 +56,8 @@ def test_kustomize_puts_it_together():
         if document["kind"] == "Deployment":
             pod = document["spec"]["template"]["spec"]
             assert pod["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]  # the image holds the rest
-            assert pod["containers"][0]["image"].endswith(f"/dspyq-worker:{VERSION}")
+            image = "dspyq-serve" if document["metadata"]["name"] == "dspyq-serve" else "dspyq-worker"
+            assert pod["containers"][0]["image"].endswith(f"/{image}:{VERSION}")
 
 
 def test_no_manifest_holds_a_secret():
@@ -90,6 +92,20 @@ def test_a_worker_is_probed_and_gets_longer_to_end_than_its_predictions_get():
     assert worker["ports"] == [{"name": "metrics", "containerPort": int(port)}]
 
 
+def test_a_door_is_probed_and_gets_longer_to_end_than_it_drains():
+    pod = deployments()["dspyq-serve"]["template"]["spec"]
+    (door,) = pod["containers"]
+    paths = {name: door[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    assert pod["terminationGracePeriodSeconds"] > ServeSection().drain_seconds + 2
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    metrics_port = re.search(r"DSPYQ_SERVE__METRICS_PORT=(\d+)", dockerfile)[1]
+    assert door["ports"] == [
+        {"name": "http", "containerPort": ServeSection().port},
+        {"name": "metrics", "containerPort": int(metrics_port)},
+    ]
+
+
 def test_one_beat_runs_and_never_two_during_a_rollout():
     beat = deployments()["dspyq-beat"]
     assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
@@ -106,9 +122,13 @@ def test_selectors_find_the_pods_they_mean():
 
 
 def test_scaling_goes_by_the_true_backlog_and_by_what_a_worker_can_do():
-    (scaling,) = (document["spec"] for document in manifests() if document["kind"] == "ScaledObject")
-    assert scaling["scaleTargetRef"]["name"] in deployments()
-    assert "replicas" not in deployments()["dspyq-worker"]  # two would fight over it
+    scalings = {
+        document["metadata"]["name"]: document["spec"] for document in manifests() if document["kind"] == "ScaledObject"
+    }
+    for scaled in scalings.values():
+        assert scaled["scaleTargetRef"]["name"] in deployments()
+    scaling = scalings["dspyq-worker"]
+    assert not [name for name in scalings if "replicas" in deployments()[name]]  # two would fight over it
     (trigger,) = scaling["triggers"]
     assert "dspy_queue_jobs" in trigger["metadata"]["query"]
     settings = load_settings(REPOSITORY / "config" / "dspyq.toml")

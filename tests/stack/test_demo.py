@@ -48,7 +48,19 @@ def test_every_prediction_lands_and_the_second_round_comes_from_the_cache(demo, 
     assert [event["variant"] for event in variants] == ["control", "challenger"]
     assert sum(event["calls"] for event in variants) == 2 * len(REVIEWS)
     assert all(event["hit_rate"] == 0.5 and event["success_rate"] == 1.0 for event in variants)
+    (asked,) = [event for event in events if event["event"] == "http"]
+    assert (asked["status"], asked["reply"]["status"]) == (200, "succeeded")
+    assert asked["reply"]["metadata"]["cached"]
     assert not list(tmp_path.iterdir())
+
+
+def test_it_ends_with_the_command_that_asks_over_http(demo, endpoint):
+    done = demo("--model", "openai/demo", "--api-base", endpoint.url)
+    *_, command, body, reply = done.stdout.rstrip().splitlines()
+    assert command.strip().startswith("curl http://127.0.0.1:")
+    assert body.strip() == f"""'{json.dumps({"inputs": {"text": REVIEWS[5]}})}'"""
+    assert reply.split() in (["200", "positive"], ["200", "negative"])
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_failed_predictions_are_shown_and_fail_the_command(demo, endpoint, tmp_path):

