@@ -27,7 +27,7 @@ class Exchanged:
     """A question over HTTP and its reply.
 
     Attributes:
-        curl: The command that asks it, in two lines.
+        curl: The command for it, in two lines.
         status: The reply's status.
         reply: The reply's body: a prediction, or a problem.
     """
