@@ -133,7 +133,7 @@ def _settings(folder: Path, traffic: CountedTraffic, name: str) -> Path:
 class _Replay:
     """Counts of an arm's calls, kept beside the product."""
 
-    units: set[str] = field(default_factory=set)
+    cells: set[int] = field(default_factory=set)  # of two units with one cell, one is counted
     calls_by_unit: Counter[int] = field(default_factory=Counter)
     calls_by_question: Counter[int] = field(default_factory=Counter)
     answers_by_question: Counter[int] = field(default_factory=Counter)
@@ -156,7 +156,7 @@ class _Replay:
             (self.calls_by_unit, delivered.by_unit.denominators),
         )
         by_bucket = sum(round(each) != counts[bucket] for counts, sums in pairs for bucket, each in enumerate(sums))
-        return by_bucket + (reading.units != len(self.units)) + (round(sum(calls.by_unit.numerators)) != self.hits)
+        return by_bucket + (reading.units != len(self.cells)) + (round(sum(calls.by_unit.numerators)) != self.hits)
 
 
 class _World:
@@ -232,11 +232,11 @@ class _World:
         else:
             handle.get(timeout=10)  # which keeps it in this process's memory
             replay.hits += 1
-        unit_bucket = digest_of_unit(self._state.salt, unit).bucket
-        replay.units.add(unit)
-        replay.calls_by_unit[unit_bucket] += 1
+        digest = digest_of_unit(self._state.salt, unit)
+        replay.cells.add(digest.cell)
+        replay.calls_by_unit[digest.bucket] += 1
         replay.calls_by_question[question_bucket] += 1
-        replay.served_good_by_unit[unit_bucket] += self._is_good[key]
+        replay.served_good_by_unit[digest.bucket] += self._is_good[key]
 
     def _answer(self, handle: PredictionResult, *, is_good: bool) -> None:
         """Store an answer and its score as a worker does."""
