@@ -63,9 +63,19 @@ WAIT = {
     "schema": {"type": "integer", "minimum": 0},
     "description": "How many seconds to wait for the answer",
 }
+_EVENT: JsonObject = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["status", "delta", "reset", "completed", "failed", "cancelled", "reconnect"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "The place of the event in the text of its prediction"},
+        "retry": {"type": "integer"},
+    },
+    "required": ["event", "data"],
+}
 EVENTS: JsonObject = {
     "description": "The stream: events status, delta, reset, and at the end completed, failed, cancelled or reconnect",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": _EVENT}},
 }
 LAST_EVENT_ID = {
     "name": "Last-Event-ID",
