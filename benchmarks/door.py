@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from tests.support.processes import LocalProcess, free_port
 _QUESTION = "What is a task queue?"
 _PATH = "/v1/programs/qa/predictions"
 _CONNECTIONS = 8
+#: Until all callers that are to wait do.
+_SETTLE_SECONDS = 3.0
 _HELLO = "benchmarks.subjects.hello_server"
 _PYTHON = [sys.executable, "-m"]
 
@@ -28,19 +31,21 @@ _PYTHON = [sys.executable, "-m"]
 def run(*, quick: bool) -> list[Row]:
     """Measure a hit through HTTP, and what waiting callers cost it."""
     calls, rounds, waiting = (200, 1, 20) if quick else (2_000, 9, 1_000)
+    ask = _request("POST", _PATH, _body(_QUESTION))
     with Servers() as servers, ExitStack() as started:
         with servers.worker(DSPYQ):
             servers.wait_for_results(servers.run("asking:ask_one", question=_QUESTION))
-        door = started.enter_context(_door(servers))
-        hello = started.enter_context(_hello())
-        body = json.dumps({"inputs": {"question": _QUESTION}}).encode()
-        hits = _block(door, "POST", _PATH, body, calls)
-        hits()  # the first is from Redis
-        found = alternate(rounds, {"hit": hits, "hello": _block(hello, "GET", "/", b"", calls)})
-        alone = [hits().per_second for _ in range(rounds)]
-        with _waiting(door, waiting):
-            beside = [hits().per_second for _ in range(rounds)]
-    cpu = {name: [each.cpu_seconds for each in outcomes] for name, outcomes in found.items()}
+        hits = _block(started.enter_context(_door(servers)), ask, calls)
+        busy = started.enter_context(_door(servers))
+        hits_beside = _block(busy, ask, calls)
+        hello = _block(started.enter_context(_hello()), _request("GET", "/", b""), calls)
+        for block in (hits, hits_beside):
+            block()  # the first is from Redis
+        found = alternate(rounds, {"hit": hits, "hello": hello})
+        with _waiting(busy, waiting):
+            pace = alternate(rounds, {"alone": hits, "beside": hits_beside})
+    cpu = {name: [each.cpu_seconds for each in turns] for name, turns in found.items()}
+    alone, beside = ([each.per_second for each in pace[name]] for name in ("alone", "beside"))
     return [
         Row(
             "hit through HTTP", "CPU per answer", "µs", median(cpu["hit"]) * MICROSECONDS, "the server's bare hello",
@@ -92,19 +97,26 @@ def _hello() -> Iterator[_Server]:
         yield server
 
 
-def _block(server: _Server, method: str, path: str, body: bytes, calls: int) -> Callable[[], _Turn]:
+def _body(question: str) -> bytes:
+    return json.dumps({"inputs": {"question": question}}).encode()
+
+
+def _request(method: str, path: str, body: bytes) -> bytes:
+    """Return a request as it is sent, in one piece as load generators send it."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+def _block(server: _Server, request: bytes, calls: int) -> Callable[[], _Turn]:
     """Return a block that asks a server over some connections at once."""
 
     def ask(_: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        headers = {"Content-Type": "application/json"} if body else {}
-        for _ in range(calls // _CONNECTIONS):
-            connection.request(method, path, body, headers)
-            reply = connection.getresponse()
-            answer = reply.read()
-            if reply.status != http.HTTPStatus.OK:
-                raise RuntimeError(answer.decode())
-        connection.close()
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            for _ in range(calls // _CONNECTIONS):
+                connection.sendall(request)
+                _read(connection)
 
     def block() -> _Turn:
         cpu, started = scheduled_seconds(server.pid), time.perf_counter()
@@ -116,17 +128,25 @@ def _block(server: _Server, method: str, path: str, body: bytes, calls: int) -> 
     return block
 
 
+def _read(connection: socket.socket) -> None:
+    """Read a response to its end."""
+    received = connection.recv(65_536)
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(received.decode())
+    left = int(re.search(rb"(?i)content-length: (\d+)", head)[1]) - len(body)  # type: ignore[index]  # both servers send it
+    while left > 0:
+        left -= len(connection.recv(65_536))
+
+
 @contextmanager
 def _waiting(server: _Server, number: int) -> Iterator[None]:
     """Have callers wait for answers that do not come, as no worker runs."""
-    connections = []
-    for each in range(number):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        body = json.dumps({"inputs": {"question": f"{_QUESTION} {each}"}})
-        connection.request("POST", _PATH, body, {"Content-Type": "application/json"})
-        connections.append(connection)
-    try:
+    with ExitStack() as connections:
+        for each in range(number):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(_request("POST", _PATH, _body(f"{_QUESTION} {each}")))
+        time.sleep(_SETTLE_SECONDS)
         yield
-    finally:
-        for connection in connections:
-            connection.close()

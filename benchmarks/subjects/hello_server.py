@@ -1,4 +1,4 @@
-"""The server of the door with the smallest application there is: ``python -m … PORT``."""
+"""The server and the framework of the door, with the smallest application there is: ``python -m … PORT``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import sys
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, Router
 
 from dspyq.serve.protocol import DoorProtocol
 
-_BODY = b'{"hello":"world"}'
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
 
-
-async def hello(scope: Any, receive: Any, send: Any) -> None:
+async def hello(request: Request) -> JSONResponse:
     """Answer any request."""
-    del scope, receive
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _BODY})
+    del request
+    return JSONResponse({"hello": "world"})
 
 
 class HelloServer(uvicorn.Server):
@@ -33,9 +32,19 @@ class HelloServer(uvicorn.Server):
 def main() -> None:
     """Serve as ``dspyq serve`` does."""
     config = uvicorn.Config(
-        hello, port=int(sys.argv[1]), http=DoorProtocol, loop="uvloop", ws="none", lifespan="off", interface="asgi3",
-        access_log=False, log_config=None, log_level=logging.WARNING, server_header=False, proxy_headers=False,
-    )  # fmt: skip
+        Router([Route("/", hello)]),
+        port=int(sys.argv[1]),
+        http=DoorProtocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        log_level=logging.WARNING,
+        server_header=False,
+        proxy_headers=False,
+    )
     HelloServer(config).run()
 
 

@@ -12,6 +12,7 @@ from dspyq.console.output import print_text
 from dspyq.core.events import Event
 from dspyq.core.http_server import Response, Route
 from dspyq.core.http_server import listen as listen_for_pages
+from dspyq.core.process_tuning import share_heaps
 from dspyq.processes.servers import SHARES_PORT, ServerOptions, replace_process
 from dspyq.serve.callers import choose_openness
 from dspyq.serve.door import Door
@@ -19,12 +20,16 @@ from dspyq.serve.log import begin_log
 from dspyq.serve.metrics import register_door
 from dspyq.serve.server import DoorServer, listen
 from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.tracing.tracing import process_tracing
 from dspyq.worker.parent import end_with_parent
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
 
 logger = logging.getLogger("dspyq.serve")
+
+#: Spans that wait have so long to be exported at the end.
+_EXPORT_SECONDS = 1.0
 
 
 def run_server() -> None:
@@ -38,6 +43,7 @@ def run_server() -> None:
     if serve.workers > 1:
         _run_several(settings)
     end_with_parent()
+    share_heaps()
     begin_log(settings)
     with redis_errors("start the server"):
         jobs_client().ping()
@@ -50,6 +56,8 @@ def run_server() -> None:
     if openness != "keys":
         logger.warning(Event("server_without_keys", open_to=openness))
     server.run(sockets=[listener])
+    if (tracing := process_tracing()) is not None:
+        tracing.close(_EXPORT_SECONDS)
 
 
 def _run_several(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from dspyq.cache.memory import CoherentCache, process_cache
 from dspyq.client.off_loop import off_loop
 from dspyq.core import systemd
 from dspyq.core.events import Event
+from dspyq.core.process_tuning import settle
 from dspyq.core.tolerated import tolerate
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.experiments.token import process_secret
@@ -105,6 +106,7 @@ class DoorServer(uvicorn.Server):
         await self._look_at_redis()
         await self._warm_cache()
         await super().startup(sockets)
+        settle()
         logger.warning(Event("server_ready", url=self.url))
         systemd.notify("READY=1")
 
