@@ -24,22 +24,20 @@ def reason(task_id: str) -> str:
     try:
         queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
         if why in {"", PARKED}:
-            guard = guard_that_holds(queue, is_parked=why == PARKED)
-            why = _killed_arm(queue) or _limit_of_tenant(task_id) or (guard and guard.text) or why
+            tenant = read_text(cast("bytes | None", jobs_client().hget(job_key(task_id), "tenant")) or b"")
+            guard = guard_that_holds(queue, is_parked=why == PARKED, tenant=tenant)
+            why = _killed_arm(queue) or (guard and guard.text) or why
     except redis.RedisError as error:
         return f"unknown: Redis does not answer ({type(error).__name__})"
     return why or f"it waits for its turn in {queue}: its workers are busy"
 
 
-def _limit_of_tenant(task_id: str) -> str:
-    """Return the limit of a job's tenant that is used up; "" if none is."""
-    tenant = read_text(cast("bytes | None", jobs_client().hget(job_key(task_id), "tenant")) or b"")
-    if not tenant:
-        return ""
-    used_up = [each.period for each in Limits(jobs_client(), get_settings()).of_tenants([tenant]) if _is_used_up(each)]
-    return (
-        f"a limit of tenant {tenant} is used up ({', '.join(used_up)}): dspyq tenants show {tenant}" if used_up else ""
-    )
+def _limit_of(tenant: str) -> HoldingGuard | None:
+    """Return the limit of a tenant that is used up; None if none is."""
+    accounts = Limits(jobs_client(), get_settings()).of_tenants([tenant])
+    used_up = ", ".join(account.period for account in accounts if _is_used_up(account))
+    text = f"a limit of tenant {tenant} is used up ({used_up}): dspyq tenants show {tenant}"
+    return HoldingGuard("budget", text) if used_up else None
 
 
 def _is_used_up(account: Account) -> bool:
@@ -64,16 +62,21 @@ class HoldingGuard(NamedTuple):
     text: str
 
 
-def guard_that_holds(queue: str, *, is_parked: bool) -> HoldingGuard | None:
-    """Return the guard that blocks calls of a queue's model; None if none is known to.
+def guard_that_holds(queue: str, *, is_parked: bool, tenant: str = "") -> HoldingGuard | None:
+    """Return the guard that blocks calls of a queue's model, or of a tenant; None if none is known to.
 
     Args:
         queue: The queue.
         is_parked: Whether the job that waits is delayed, not in its queue.
+        tenant: The job's tenant; empty for none.
 
     Raises:
         redis.RedisError: If Redis does not answer.
     """
+    return (_limit_of(tenant) if tenant else None) or _guard_of(queue, is_parked=is_parked)
+
+
+def _guard_of(queue: str, *, is_parked: bool) -> HoldingGuard | None:
     settings = get_settings()
     program_name, _, variant_name = queue.partition(".")
     program = settings.programs.get(program_name)

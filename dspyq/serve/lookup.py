@@ -21,6 +21,8 @@ from dspyq.store.keys import job_key, key
 
 #: How long a guard's state is good for clients that look at jobs it may hold up.
 _FRESH_SECONDS = 1.0
+#: Hold-ups that a process remembers.
+_MOST_FOUND = 10_000
 
 
 class CallStanding(NamedTuple):
@@ -52,23 +54,26 @@ class HoldUps:
     """The guards that hold queues up, each looked for once a second at most, however many clients poll."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, bool], tuple[float, str | None]] = {}
+        self._found: dict[tuple[str, bool, str], tuple[float, str | None]] = {}
 
-    def find(self, queue: str, *, is_parked: bool) -> str | None:
+    def find(self, queue: str, *, is_parked: bool, tenant: str = "") -> str | None:
         """Return the name of the guard; None for none that is known.
 
         Args:
             queue: The queue of a job that waits.
             is_parked: Whether that job is delayed.
+            tenant: The job's tenant; empty for none.
 
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        key, now = (queue, is_parked), time.monotonic()
+        key, now = (queue, is_parked, tenant), time.monotonic()
         found_at, name = self._found.get(key, (float("-inf"), None))
         if now - found_at > _FRESH_SECONDS:
-            guard = guard_that_holds(queue, is_parked=is_parked)
+            guard = guard_that_holds(queue, is_parked=is_parked, tenant=tenant)
             name = guard and guard.name
+            if len(self._found) >= _MOST_FOUND:  # tenants have no bound
+                self._found.clear()
             self._found[key] = now, name
         return name
 
@@ -90,16 +95,17 @@ def look_up(call: CallOfPrediction) -> CallStanding:
     with redis_errors("look the prediction up"):
         pipeline = jobs_client().pipeline(transaction=False)
         pipeline.get(call_key(call))
-        pipeline.hget(job_key(call.task_id), "queue")
+        pipeline.hmget(job_key(call.task_id), "queue", "tenant")
         pipeline.zscore(key("leases"), call.task_id)
         pipeline.zscore(key("delayed"), call.task_id)
         found: list[Any] = pipeline.execute()
-        mark, queue, leased, delayed = found
+        mark, (queue, tenant), leased, delayed = found
         (payload,) = process_bulk().collect([call.task_id])
         waits_for = None
         if payload is None and queue is not None and leased is None:
             name = base_queue(queue.decode(errors="replace"))
-            waits_for = process_hold_ups().find(name, is_parked=delayed is not None)
+            asked_by = (tenant or b"").decode(errors="replace")
+            waits_for = process_hold_ups().find(name, is_parked=delayed is not None, tenant=asked_by)
     return CallStanding(
         (mark or b"").decode(),
         queue is not None,
