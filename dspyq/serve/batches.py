@@ -85,10 +85,10 @@ class AskForMany:
         del receive, send  # those of its exchange
         exchange = exchange_of(scope)
         posted = await _read(exchange)
+        stated = idempotency_key(exchange)  # one that cannot be used is refused, however few the rows
         if not posted.requests:
             await exchange.reply_json(200, {"predictions": []}, posted.headers)
             return
-        stated = idempotency_key(exchange)
         with exchange.door.room.admit(posted.requests[0].queue, posted.caller):
             rows = await (_ask(exchange, posted) if stated is None else _ask_once(exchange, posted, stated))
             await wait_for_answers(exchange, [(row.handle, row.public.call) for row in rows], posted.wait_seconds)
