@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from dspyq.config.chat import Chat, ConversationFields, find_conversation_fields
 from dspyq.config.experiments import Experiment
 from dspyq.config.models import Model, Name, Table, Usd
 from dspyq.config.signature import Signature, describe_misfits, parse_signature
@@ -119,6 +120,7 @@ class Program(Table):
             that holds a model, the adapter's too.
         stream: Which texts are streamed to callers with ``stream=True``: its outputs of type ``str``, none, or those
             of a list of ``predictor.field`` or ``field``, such as ``predict.reasoning``.
+        chat: Its fields as a conversation, for OpenAI's clients.
         variants: The sides of the experiment, in the file's order; the first is the control.
         experiment: The comparison of variants on live traffic.
     """
@@ -153,6 +155,7 @@ class Program(Table):
     categorize: ImportPath | None = None
     models: Annotated[dict[str, Model], Field(default_factory=dict)]
     stream: bool | tuple[StreamedField, ...] = True
+    chat: Chat | None = None
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     experiment: Experiment | None = None
     _origin: _Origin | None = PrivateAttr(default=None)
@@ -205,6 +208,8 @@ class Program(Table):
             expected = sorted(field.name for field in signature.outputs)
             if sorted(self.fallback_outputs) != expected:
                 raise ValueError(f"fallback_outputs: state exactly the outputs {', '.join(expected)}")
+        if self.chat is not None:
+            find_conversation_fields(signature, self.chat)
 
     def _check_inputs(self, signature: Signature) -> None:
         taken = _TAKEN_BY_DSPY if self.class_path is None else frozenset({"self"})
@@ -314,6 +319,14 @@ class Program(Table):
         if isinstance(self.stream, tuple):
             return tuple(dict.fromkeys(name.rpartition(".")[2] for name in self.stream))
         return tuple(field.name for field in self.signature.outputs if field.type_text == "str")
+
+    @functools.cached_property
+    def chat_fields(self) -> ConversationFields | None:
+        """The fields of its conversations; None for a program that does not chat."""
+        try:
+            return find_conversation_fields(self.signature, self.chat)
+        except ValueError:
+            return None
 
     @property
     def unstated(self) -> str | None:

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from dspyq.serve import batches, events, openapi, own_key, predictions, programs, resources
+from dspyq.serve import batches, chat, events, openapi, own_key, predictions, programs, resources
 from dspyq.serve.door import Door
 from dspyq.serve.edge import Edge, Problems
 from dspyq.serve.exchange import Exchange, exchange_of
@@ -40,6 +40,7 @@ def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> A
     routes = [
         *predictions.ROUTES,
         *batches.ROUTES,
+        *chat.ROUTES,
         *resources.ROUTES,
         *events.ROUTES,
         *programs.ROUTES,

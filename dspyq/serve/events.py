@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,15 +12,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dspyq.client.asking import process_asker
-from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.off_loop import off_loop
 from dspyq.client.result import PredictionResult
 from dspyq.client.streaming import Listener
 from dspyq.errors import DspyqError, InvalidOption
 from dspyq.serve import interest, rendering
 from dspyq.serve.callers import CHALLENGE, Caller
 from dspyq.serve.edge import recognized
-from dspyq.serve.exchange import Exchange, Headers, exchange_of
-from dspyq.serve.ids import CallOfPrediction
+from dspyq.serve.exchange import Exchange, exchange_of
+from dspyq.serve.following import SSE_HEADERS, follow
 from dspyq.serve.lookup import look_up, read_answer
 from dspyq.serve.naming import events_path, resolve
 from dspyq.serve.problems import GONE, NOT_FOUND, UNAUTHENTICATED, Declined, problem_of
@@ -30,11 +28,6 @@ from dspyq.serve.rendering import PublicCall
 from dspyq.serve.stream_tokens import read_token
 from dspyq.streaming.chunks import Chunk
 
-_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),  # nginx would keep events until its buffer is full
-]
 _RETRY = b"retry: 2000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 
@@ -65,7 +58,7 @@ class ListenToPrediction:
                 return
             job = process_asker().result(public.call.task_id)
             del query, standing  # a stream may take long
-            await _follow(stream, job, after=after, owner=owner)
+            await follow(stream, job, after=after, owner=owner)
 
 
 async def reply_events(exchange: Exchange, public: PublicCall, caller: Caller, job: PredictionResult) -> None:
@@ -80,7 +73,7 @@ async def reply_events(exchange: Exchange, public: PublicCall, caller: Caller, j
     owner = "" if job.is_known else await off_loop(interest.begin_interest, public.call)
     stream = EventStream(exchange, public, caller)
     await stream.begin("running" if job.is_known else "queued")
-    await _follow(stream, job, after=0, owner=owner)
+    await follow(stream, job, owner=owner)
 
 
 class EventStream:
@@ -92,11 +85,12 @@ class EventStream:
         caller: The caller.
     """
 
-    __slots__ = ("_caller", "exchange", "public")
+    __slots__ = ("_caller", "exchange", "is_over", "public")
 
     def __init__(self, exchange: Exchange, public: PublicCall, caller: Caller) -> None:
         self.exchange = exchange
         self.public = public
+        self.is_over = False
         self._caller = caller
 
     async def begin(self, status: str, waits_for: str | None = None) -> None:
@@ -107,7 +101,7 @@ class EventStream:
             waits_for: The guard that holds it up; None for none.
         """
         held = {} if waits_for is None else {"waits_for": waits_for}
-        await self.exchange.outlet({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await self.exchange.outlet({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
         await self._send(_RETRY + self._status({"status": status, "id": self.public.public_id, **held}))
 
     async def send(self, chunks: Iterable[Chunk], after: int) -> None:
@@ -116,7 +110,7 @@ class EventStream:
         if text:
             await self._send(text)
 
-    async def send_rest(self, chunks: Iterable[Chunk]) -> None:
+    async def _send_rest(self, chunks: Iterable[Chunk]) -> None:
         """Send the chunks that stand in no log."""
         await self._send(b"".join(self._event_of(chunk, has_place=False) for chunk in chunks))
 
@@ -128,6 +122,33 @@ class EventStream:
         """Send the last event."""
         await self._send(_event(name, data))
         await self.exchange.outlet({"type": "http.response.body", "body": b""})
+
+    async def complete(self, job: PredictionResult, listener: Listener, after: int) -> None:
+        """Send the rest of the texts, and the outcome."""
+        exchange, public = self.exchange, self.public
+        try:
+            rest = list(listener.complete())
+        except TaskRevokedError:
+            await self.end("cancelled", rendering.unfinished(public, "cancelled", ""))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
+            shown = error if isinstance(error, DspyqError) else DspyqError(type(error).__name__)
+            problem = problem_of(shown, shows_errors=exchange.door.serve.show_errors, prediction=public.public_id)
+            await self.end("failed", problem.stated(exchange.request_id))
+            return
+        if after > listener.position:  # its log has expired: the client has texts that are not known here
+            fields = {chunk.field for chunk in rest if chunk.field}
+            rest = [*(Chunk("reset", field, "answer") for field in fields), *rest]
+        await self._send_rest(rest)
+        answer = job.get(disable_sync_subtasks=False)
+        if job.request is None and job.payload is not None:
+            seen = read_answer(public.call, job.payload)
+            answer = answer if seen is None or isinstance(seen, DspyqError) else seen
+        await self.end("completed", rendering.succeeded(public, answer.to_dict(), answer.metadata))
+
+    async def break_off(self, position: int) -> None:
+        """End where the server ends: the client goes on at another."""
+        await self.end("reconnect", {"after": position})
 
     async def _send(self, text: bytes) -> None:
         await self.exchange.outlet({"type": "http.response.body", "body": text, "more_body": True})
@@ -155,81 +176,6 @@ def _event(name: str, data: Any, place: int | None = None) -> bytes:
     """Return an event; JSON has no line ends, so that no text can begin another event."""
     head = b"" if place is None else b"id: %d\n" % place
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), orjson.dumps(data))
-
-
-async def _follow(stream: EventStream, job: PredictionResult, *, after: int, owner: str) -> None:
-    """Send what comes until the answer is there, the client has left, or the server ends."""
-    exchange, door, call = stream.exchange, stream.exchange.door, stream.public.call
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
-    listener = Listener(job, partial(loop.call_soon_threadsafe, news.set), is_sent=True)
-    watching = asyncio.ensure_future(_watch(exchange, news))
-    door.at_end(news.set)
-    door.streams += 1
-    try:
-        while not watching.done():
-            news.clear()
-            await stream.send(listener.take(), after)
-            if listener.is_answered:
-                await _complete(stream, job, listener, after)
-                _forget(call, owner)
-                return
-            if door.is_ending:
-                await stream.end("reconnect", {"after": max(after, listener.position)})
-                return
-            # No timeout around the wait, whose objects would be a tenth of what an idle stream takes.
-            beat = loop.call_later(door.serve.heartbeat_seconds, news.set)
-            await news.wait()
-            beat.cancel()
-            if loop.time() >= beat.when():
-                await stream.beat()
-    finally:
-        door.streams -= 1
-        door.not_at_end(news.set)
-        watching.cancel()
-        listener.close()
-    await _hang_up(exchange, call, owner)
-
-
-async def _complete(stream: EventStream, job: PredictionResult, listener: Listener, after: int) -> None:
-    """Send the rest of the texts, and the outcome."""
-    exchange, public = stream.exchange, stream.public
-    try:
-        rest = list(listener.complete())
-    except TaskRevokedError:
-        await stream.end("cancelled", rendering.unfinished(public, "cancelled", ""))
-        return
-    except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
-        shown = error if isinstance(error, DspyqError) else DspyqError(type(error).__name__)
-        problem = problem_of(shown, shows_errors=exchange.door.serve.show_errors, prediction=public.public_id)
-        await stream.end("failed", problem.stated(exchange.request_id))
-        return
-    if after > listener.position:  # its log has expired: the client has texts that are not known here
-        rest = [*(Chunk("reset", field, "answer") for field in {chunk.field for chunk in rest if chunk.field}), *rest]
-    await stream.send_rest(rest)
-    answer = job.get(disable_sync_subtasks=False)
-    if job.request is None and job.payload is not None:
-        seen = read_answer(public.call, job.payload)
-        answer = answer if seen is None or isinstance(seen, DspyqError) else seen
-    await stream.end("completed", rendering.succeeded(public, answer.to_dict(), answer.metadata))
-
-
-async def _watch(exchange: Exchange, news: asyncio.Event) -> None:
-    """Return when the client has hung up."""
-    while (await exchange.receive())["type"] != "http.disconnect":
-        pass
-    news.set()
-
-
-async def _hang_up(exchange: Exchange, call: CallOfPrediction, owner: str) -> None:
-    """Withdraw the call of a client that has hung up and does not come back."""
-    if owner and not exchange.door.is_ending:
-        await asyncio.sleep(exchange.door.serve.hangup_seconds)
-        await off_loop(interest.withdraw_interest, call, owner)
-
-
-def _forget(call: CallOfPrediction, owner: str) -> None:
-    if owner:
-        soon(lambda: interest.end_interest(call, owner))
 
 
 async def _caller(exchange: Exchange, public_id: str, tokens: list[str] | None) -> Caller:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -38,6 +38,7 @@ class Exchange:
         limit_headers: Headers that state the rate of its key.
         route: The template of the matched path; empty for none.
         prediction: The public id of the prediction that it is about; empty for none.
+        problem_form: Returns the body of a problem where that is not RFC 9457's; None where it is.
         cache_level: The source of a cached answer; empty for none.
         status: The status of the response; 0 before it has begun.
         sent_bytes: Bytes of the response's body.
@@ -45,8 +46,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_send", "cache_level", "caller", "door", "headers", "limit_headers", "outlet", "prediction", "receive",
-        "request_id", "route", "scope", "sent_bytes", "started_at", "status",
+        "_send", "cache_level", "caller", "door", "headers", "limit_headers", "outlet", "prediction", "problem_form",
+        "receive", "request_id", "route", "scope", "sent_bytes", "started_at", "status",
     )  # fmt: skip
 
     def __init__(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +61,7 @@ class Exchange:
         self.limit_headers: tuple[tuple[bytes, bytes], ...] = ()
         self.route = ""
         self.prediction = ""
+        self.problem_form: Callable[[Problem], dict[str, Any]] | None = None
         self.cache_level = ""
         self.status = 0
         self.sent_bytes = 0
@@ -97,6 +99,9 @@ class Exchange:
 
     async def reply_problem(self, problem: Problem) -> None:
         """Send a problem."""
+        if self.problem_form is not None:
+            await self.reply_json(problem.status, self.problem_form(problem), problem.stated_headers())
+            return
         body = orjson.dumps(problem.stated(self.request_id))
         await self.reply(problem.status, body, problem.stated_headers(), content_type=MEDIA_TYPE)
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dspyq.config.programs import Program
-from dspyq.serve import ids
+from dspyq.serve import ids, openapi_chat
 from dspyq.serve.callers import ANYONE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
@@ -85,6 +85,8 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
         if "batch" in caller.can:
             many = {"post": asked_in_bulk(program, caller, inputs)}
             paths[f"/v1/programs/{program.name}/predictions:batch"] = many
+    schemas |= openapi_chat.SCHEMAS
+    paths |= openapi_chat.PATHS
     paths |= {
         "/v1/predictions/{prediction}": {
             "parameters": [PREDICTION_ID],

@@ -153,6 +153,7 @@ PROGRAM = {
         "object": {"const": "program"},
         "variants": {"type": "array", "items": {"type": "string"}},
         "streams": {"type": "boolean"},
+        "chat": {"type": "boolean"},
         "inputs": {"type": "object"},
         "outputs": {"type": "object"},
     },

@@ -127,6 +127,7 @@ class Problem:
         faults: Faults of the body, each with its JSON pointer and a detail.
         prediction: The id of the prediction that it is about; empty for none.
         headers: Further headers.
+        parameter: The parameter that it is about, which errors in OpenAI's form name; empty for none.
     """
 
     kind: ProblemKind
@@ -135,6 +136,7 @@ class Problem:
     faults: tuple[tuple[str, str], ...] = ()
     prediction: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    parameter: str = ""
 
     @property
     def status(self) -> int:

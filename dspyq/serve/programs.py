@@ -24,6 +24,7 @@ def describe(program: Program, caller: Caller) -> dict[str, Any]:
         "object": "program",
         "variants": variants if "variant" in caller.can else [],
         "streams": program.stream is not False and "stream" in caller.can,
+        "chat": program.chat_fields is not None,
         "inputs": fields_schema(program),
         "outputs": fields_schema(program, SchemaForm(is_of_outputs=True)),
     }
