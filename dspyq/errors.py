@@ -79,7 +79,13 @@ class ExperimentRefused(DspyqError):
 
 
 class FeedbackRefused(InvalidRequest):
-    """A judgement that is not counted: of no exposure, under an unknown name, out of its range, or too late."""
+    """A judgement that is not counted: of no exposure, under an unknown name, out of its range, or too late.
+
+    Attributes:
+        is_late: Whether no judgement of this answer is counted any more.
+    """
+
+    is_late = False
 
 
 class InvalidFile(DspyqError):

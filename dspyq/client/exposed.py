@@ -28,11 +28,11 @@ def token_of(request: Request | None) -> str | None:
 def with_token(prediction: Prediction, request: Request | None) -> Prediction:
     """Return a caller's own prediction, which makes the token of its call, if there is one, when that is read."""
     if request is not None and request.exposure is not None:
-        prediction.metadata.expose(functools.partial(_token_if_any, current(), request))
+        prediction.metadata.expose(functools.partial(token_if_any, current(), request))
     return prediction
 
 
-def _token_if_any(runtime: Runtime, request: Request) -> str | None:
+def token_if_any(runtime: Runtime, request: Request | None) -> str | None:
     """Return the token, or None where it cannot be made: an answer is worth more than that."""
     try:
         with runtime.active():

@@ -89,7 +89,9 @@ def _refused(program: str, reason: _RefusalReason, why: str) -> FeedbackRefused:
         pipeline.hincrby(key, reason, 1)
         pipeline.expire(key, SECONDS_OF_BOOKS)
         pipeline.execute()
-    return FeedbackRefused(f"this feedback is not counted: {why}")
+    refused = FeedbackRefused(f"this feedback is not counted: {why}")
+    refused.is_late = reason in {"closed", "late"}
+    return refused
 
 
 def read_refusals(program: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dspyq.celery_app.groups import arrival
+from dspyq.client.exposed import token_if_any
 from dspyq.client.off_loop import soon
 from dspyq.client.result import PredictionResult
 from dspyq.prediction.request import Request
@@ -51,7 +52,8 @@ async def ask(exchange: Exchange, request: Request, priority: int, call_id: str)
 
 def call_of(handle: PredictionResult, call_id: str) -> CallOfPrediction:
     """Return the call of a handle that was asked for now."""
-    return CallOfPrediction.made_now(handle.id, call_id, handle.cache_level)
+    exposure = token_if_any(handle.runtime, handle.request) or ""
+    return CallOfPrediction.made_now(handle.id, call_id, handle.cache_level, exposure)
 
 
 async def wait_for_answers(

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from dspyq.serve import batches, chat, events, openapi, own_key, predictions, programs, resources
+from dspyq.serve import batches, chat, events, feedback, openapi, own_key, predictions, programs, resources, usage
 from dspyq.serve.door import Door
 from dspyq.serve.edge import Edge, Problems
 from dspyq.serve.exchange import Exchange, exchange_of
@@ -43,8 +43,10 @@ def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> A
         *chat.ROUTES,
         *resources.ROUTES,
         *events.ROUTES,
+        *feedback.ROUTES,
         *programs.ROUTES,
         *own_key.ROUTES,
+        *usage.ROUTES,
         *openapi.ROUTES,
         Route("/healthz", healthz),
     ]

@@ -18,10 +18,11 @@ from dspyq.prediction.prediction import CacheLevel
 
 PREFIX = "pred_"
 #: Ids of our own tasks; one that another producer chose for its task may be longer.
-PATTERN = "^pred_[A-Za-z0-9_-]{64,600}$"
-_LONGEST = 600
+PATTERN = "^pred_[A-Za-z0-9_-]{64,1200}$"
+_LONGEST = 1200
 _LEVELS: tuple[CacheLevel | None, ...] = (None, *get_args(CacheLevel))
-_IS_TEXT = 0x80
+_IS_TEXT, _HAS_EXPOSURE = 0x80, 0x40
+_LENGTH_BYTES = 2
 _TIME_BYTES, _CALL_BYTES, _MAC_BYTES = 6, 16, 9
 _HEAD_BYTES = 1 + _TIME_BYTES + _CALL_BYTES
 _UUID_CHARACTERS = 36
@@ -35,17 +36,21 @@ class CallOfPrediction(NamedTuple):
         call_id: The name of the call, a UUID; that of the task where this call began it.
         created_ms: The time of the call, milliseconds since 1970.
         cache_level: The source of its answer; None where this call began the run.
+        exposure: The token of the call for feedback, where an experiment counts it; empty for none.
     """
 
     task_id: str
     call_id: str
     created_ms: int
     cache_level: CacheLevel | None
+    exposure: str = ""
 
     @classmethod
-    def made_now(cls, task_id: str, call_id: str, cache_level: CacheLevel | None) -> CallOfPrediction:
+    def made_now(
+        cls, task_id: str, call_id: str, cache_level: CacheLevel | None, exposure: str = ""
+    ) -> CallOfPrediction:
         """Return a call of this moment."""
-        return cls(task_id, call_id, int(time.time() * 1000), cache_level)
+        return cls(task_id, call_id, int(time.time() * 1000), cache_level, exposure)
 
 
 def write_id(call: CallOfPrediction, tenant: str, key: bytes) -> str:
@@ -60,6 +65,10 @@ def write_id(call: CallOfPrediction, tenant: str, key: bytes) -> str:
     if task is None:
         task, text_flag = call.task_id.encode("utf-8", "surrogatepass"), _IS_TEXT
     flags = _LEVELS.index(call.cache_level) | text_flag
+    if call.exposure:
+        flags |= _HAS_EXPOSURE
+        exposure = call.exposure.encode()
+        task += exposure + len(exposure).to_bytes(_LENGTH_BYTES, "big")
     head = bytes((flags,)) + call.created_ms.to_bytes(_TIME_BYTES, "big") + bytes.fromhex(call.call_id.replace("-", ""))
     mac = _mac(head + task, tenant, key)
     return PREFIX + _encoded(head + mac + task)
@@ -78,12 +87,17 @@ def read_id(text: str, tenant: str, key: bytes) -> CallOfPrediction | None:
     head, mac, task = raw[:_HEAD_BYTES], raw[_HEAD_BYTES : _HEAD_BYTES + _MAC_BYTES], raw[_HEAD_BYTES + _MAC_BYTES :]
     if not hmac.compare_digest(mac, _mac(head + task, tenant, key)):
         return None
-    flags = head[0]
+    flags, exposure = head[0], b""
+    if flags & _HAS_EXPOSURE:
+        end = len(task) - _LENGTH_BYTES
+        start = end - int.from_bytes(task[end:], "big")
+        task, exposure = task[:start], task[start:end]
     return CallOfPrediction(
         task.decode("utf-8", "surrogatepass") if flags & _IS_TEXT else _uuid(task.hex()),
         _uuid(head[1 + _TIME_BYTES :].hex()),
         int.from_bytes(head[1 : 1 + _TIME_BYTES], "big"),
-        _LEVELS[flags & ~_IS_TEXT],
+        _LEVELS[flags & ~(_IS_TEXT | _HAS_EXPOSURE)],
+        exposure.decode(),
     )
 
 

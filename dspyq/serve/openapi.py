@@ -18,6 +18,9 @@ from dspyq.serve.openapi_parts import (
     AFTER,
     ALWAYS,
     EVENTS,
+    FEEDBACK,
+    FIRST_DAY,
+    LAST_DAY,
     LAST_EVENT_ID,
     METADATA,
     PREDICTION_ID,
@@ -25,6 +28,7 @@ from dspyq.serve.openapi_parts import (
     PROGRAM,
     TOKEN,
     WAIT,
+    WITH_BODY,
     JsonObject,
     content,
     json_of,
@@ -35,6 +39,7 @@ from dspyq.serve.openapi_parts import (
 from dspyq.serve.own_key import KEY_SCHEMA
 from dspyq.serve.problems import Declined
 from dspyq.serve.programs import visible_programs
+from dspyq.serve.usage import USAGE_SCHEMA
 from dspyq.serve.values import OF_INPUTS, SchemaForm, fields_schema
 
 _VERSION = "3.1.1"
@@ -76,6 +81,7 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
         "Problem": PROBLEM,
         "Program": PROGRAM,
         "Key": KEY_SCHEMA,
+        "Usage": USAGE_SCHEMA,
     }
     for program in programs:
         inputs = _hoisted(program, OF_INPUTS, "inputs", schemas)
@@ -122,6 +128,28 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
                 "parameters": [LAST_EVENT_ID, AFTER, TOKEN],
                 "responses": {"200": EVENTS, **problems(*ALWAYS, 410, 422)},
             },
+        },
+        "/v1/predictions/{prediction}/feedback": {
+            "parameters": [PREDICTION_ID],
+            "post": {
+                "operationId": "judgePrediction",
+                "summary": "Judge an answer, for the experiment that the call is part of",
+                "tags": ["predictions"],
+                "requestBody": {"required": True, "content": {"application/json": {"schema": FEEDBACK}}},
+                "responses": {
+                    "201": json_of("The judgement is counted", {"type": "object"}),
+                    **problems(*ALWAYS, *WITH_BODY, 409, 410),
+                },
+            },
+        },
+        "/v1/usage": {
+            "get": {
+                "operationId": "showUsage",
+                "summary": "Show calls, tokens and costs by day, and what is left of the limits",
+                "tags": ["keys"],
+                "parameters": [FIRST_DAY, LAST_DAY],
+                "responses": {"200": content("The usage", "Usage"), **problems(*ALWAYS, 422)},
+            }
         },
         "/v1/key": {
             "get": {

@@ -89,6 +89,24 @@ AFTER = {
     "schema": {"type": "string", "pattern": "^[0-9]{0,12}$"},
     "description": "The same, for clients that cannot send the header",
 }
+FEEDBACK: JsonObject = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 64}, "value": {"type": "number"}},
+    "required": ["name", "value"],
+    "additionalProperties": False,
+}
+FIRST_DAY = {
+    "name": "from",
+    "in": "query",
+    "schema": {"type": "string", "format": "date"},
+    "description": "The first day, by `budget.timezone`; 31 days in all where left out",
+}
+LAST_DAY = {
+    "name": "to",
+    "in": "query",
+    "schema": {"type": "string", "format": "date"},
+    "description": "The last day; today where left out",
+}
 TOKEN = {
     "name": "token",
     "in": "query",
