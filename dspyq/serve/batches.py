@@ -18,7 +18,7 @@ from dspyq.client.off_loop import off_loop, off_loop_in_time
 from dspyq.client.result import PredictionResult
 from dspyq.core.ids import as_uuid
 from dspyq.errors import DspyqError, InvalidInputs
-from dspyq.prediction.request import Request
+from dspyq.prediction.request import Request, find_program, find_variant
 from dspyq.serve import rendering
 from dspyq.serve.answering import call_of, trace_of, wait_for_answers
 from dspyq.serve.bodies import parse_json, read_json_text
@@ -103,6 +103,8 @@ async def _read(exchange: Exchange) -> PostedRows:
     body = await read_json_text(exchange, most_bytes_of(exchange, program))
     value = parse_json(body)
     options = read_options(value, caller, _MEMBERS)
+    if options.variant is not None:  # here, as there may be no row that is checked with it
+        find_variant(find_program(program), options.variant)
     rows = _checked_rows(value.get("rows"), exchange.door.serve.max_rows)
     preference = read_prefer(exchange.headers.get(b"prefer"), exchange.door.serve.wait_seconds)
     call = CallOfProgram(program, options, exchange.request_id)

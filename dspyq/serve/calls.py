@@ -8,7 +8,7 @@ from dspyq.client.asking import LEAST_URGENT
 from dspyq.config.settings import get_settings
 from dspyq.errors import InvalidInputs, InvalidOption, UnknownProgram
 from dspyq.prediction.contract import hint
-from dspyq.prediction.request import Request, build_request
+from dspyq.prediction.request import MOST_UNIT_CHARACTERS, Request, build_request
 from dspyq.serve.callers import Caller
 from dspyq.serve.exchange import Exchange
 from dspyq.serve.problems import FORBIDDEN, MALFORMED, Declined
@@ -52,7 +52,9 @@ def most_bytes_of(exchange: Exchange, program: str) -> int:
     return exchange.door.settings.programs[program].max_body_bytes or exchange.door.serve.max_body_bytes
 
 
-def read_options(body: Any, caller: Caller, members: frozenset[str] = _MEMBERS) -> CallOptions:
+def read_options(  # noqa: C901 - a check for each option, one after another
+    body: Any, caller: Caller, members: frozenset[str] = _MEMBERS
+) -> CallOptions:
     """Return the options in a body.
 
     Args:
@@ -73,6 +75,8 @@ def read_options(body: Any, caller: Caller, members: frozenset[str] = _MEMBERS) 
     refresh, streams = body.get("refresh", False), body.get("stream", False)
     if not isinstance(variant, str | None) or not isinstance(unit, str | None):
         raise InvalidOption("variant and unit are texts")
+    if len(unit or "") > MOST_UNIT_CHARACTERS:  # here, as a request without rows has no question
+        raise InvalidOption(f"a unit may have {MOST_UNIT_CHARACTERS:,} characters")
     if not isinstance(refresh, bool) or not isinstance(streams, bool):
         raise InvalidOption("refresh and stream are true or false")
     if variant is not None:
