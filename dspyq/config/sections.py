@@ -220,7 +220,8 @@ class ServeSection(Table):
         cors_origins: Origins whose pages may ask, as in ``https://app.example.com``; each is written out.
         trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count.
         show_errors: Whether the texts of programs' exceptions are in answers; else their types alone.
-        public_docs: Whether ``/openapi.json`` shows all programs to clients without a key.
+        docs: Whether ``/docs`` is a page with a form for each program.
+        public_docs: Whether ``/openapi.json``, and so the docs page, shows all programs to clients without a key.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -245,6 +246,7 @@ class ServeSection(Table):
     cors_origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = ()
     trusted_proxies: tuple[Annotated[str, AfterValidator(check_network)], ...] = ()
     show_errors: bool = False
+    docs: bool = True
     public_docs: bool = False
 
 

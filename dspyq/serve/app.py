@@ -9,7 +9,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from dspyq.serve import batches, chat, events, feedback, openapi, own_key, predictions, programs, resources, usage
+from dspyq.serve import (
+    batches,
+    chat,
+    docs_page,
+    events,
+    feedback,
+    openapi,
+    own_key,
+    predictions,
+    programs,
+    resources,
+    usage,
+)
 from dspyq.serve.door import Door
 from dspyq.serve.edge import Edge, Problems
 from dspyq.serve.exchange import Exchange, exchange_of
@@ -50,6 +62,8 @@ def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> A
         *openapi.ROUTES,
         Route("/healthz", healthz),
     ]
+    if door.serve.docs:
+        routes += docs_page.build_routes()
     app: ASGIApp = Problems(Router(routes, redirect_slashes=False))
     if door.serve.cors_origins:
         from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 - most servers have no web pages as clients
