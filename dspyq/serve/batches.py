@@ -86,9 +86,6 @@ class AskForMany:
         exchange = exchange_of(scope)
         posted = await _read(exchange)
         stated = idempotency_key(exchange)  # one that cannot be used is refused, however few the rows
-        if not posted.requests:
-            await exchange.reply_json(200, {"predictions": []}, posted.headers)
-            return
         with exchange.door.room.admit(posted.requests[0].queue, posted.caller):
             rows = await (_ask(exchange, posted) if stated is None else _ask_once(exchange, posted, stated))
             await wait_for_answers(exchange, [(row.handle, row.public.call) for row in rows], posted.wait_seconds)
@@ -120,7 +117,7 @@ def _checked_rows(rows: Any, most_rows: int) -> list[Any]:
         InvalidInputs: If they are no list, or too many.
     """
     fault = ""
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or not rows:
         fault = "is to be a list of objects with the program's input fields"
     elif len(rows) > most_rows:
         fault = f"has {len(rows):,} rows; it may have {most_rows:,} (serve.max_rows)"

@@ -22,6 +22,7 @@ from dspyq.serve.problems import MALFORMED, NOT_FOUND, Declined, ProblemKind
 
 _KEPT = ProblemKind(409, "feedback-kept", "Another judgement was given before, and stays")
 _LATE = ProblemKind(410, "feedback-late", "No judgement of this answer is counted any more")
+_OF_NO_EXPERIMENT = ProblemKind(409, "feedback-refused", "The prediction is part of no experiment")
 _LONGEST_NAME = 64
 
 
@@ -38,7 +39,7 @@ class GiveFeedback:
         if (await off_loop(look_up, public.call)).mark == "gone":
             raise Declined(NOT_FOUND, "there is no prediction of this id")
         if not public.call.exposure:
-            raise FeedbackRefused("this feedback is not counted: the prediction is part of no experiment")
+            raise Declined(_OF_NO_EXPERIMENT)
         try:
             outcome = await off_loop(give_feedback, public.call.exposure, name, value)
         except FeedbackRefused as error:

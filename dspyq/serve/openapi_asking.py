@@ -62,7 +62,7 @@ def asked_once(program: Program, caller: Caller, inputs: JsonObject) -> JsonObje
 
 def asked_in_bulk(program: Program, caller: Caller, inputs: JsonObject) -> JsonObject:
     """Return the operation for many questions of a program; the arguments are those of ``asked_once``."""
-    rows = {"type": "array", "items": inputs, "maxItems": get_settings().serve.max_rows}
+    rows = {"type": "array", "items": inputs, "minItems": 1, "maxItems": get_settings().serve.max_rows}
     body = _object({"rows": rows, **_options(program, caller)}, "rows")
     answers = {"type": "array", "items": reference(f"{program.name}.Prediction")}
     return {

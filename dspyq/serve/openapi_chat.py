@@ -34,7 +34,8 @@ SCHEMAS: JsonObject = {
         stream_options={"anyOf": [_object((), include_usage={"type": ["boolean", "null"]}), {"type": "null"}]},
         user={"type": ["string", "null"], "description": "The user or session that keeps its variant"},
         temperature=_NUMBER_OR_NOTHING | {"description": "Ignored, as is all else that the model's table states"},
-    ),
+    )
+    | {"additionalProperties": False},
     "ChatCompletion": _object(
         ("id", "object", "created", "model", "choices"),
         id=_TEXT,

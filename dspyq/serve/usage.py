@@ -87,14 +87,12 @@ def _read_days(query: bytes) -> _Days:
     """Return the days that a request is about.
 
     Raises:
-        InvalidOption: If it does not name two days of the books, the first one first.
+        InvalidOption: If it names what is no day.
     """
     stated = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     today = date.fromisoformat(process_calendar().now().today)
     last = _day(stated, "to", today)
     first = _day(stated, "from", last - timedelta(days=_USUAL_DAYS - 1))
-    if first > last:
-        raise InvalidOption("from is a day that does not come after the day to")
     earliest = today - timedelta(days=_MOST_DAYS - 1)
     return _Days(max(first, earliest), max(min(last, today), earliest), today)
 

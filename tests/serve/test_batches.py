@@ -73,14 +73,10 @@ def test_faults_of_rows_are_named_by_their_places_and_nothing_is_asked(shared_do
     assert endpoint.calls() == 0
 
 
-@pytest.mark.parametrize("rows", [None, {"question": "x"}, [{"question": "x"}] * 1001])
+@pytest.mark.parametrize("rows", [None, [], {"question": "x"}, [{"question": "x"}] * 1001])
 def test_rows_are_a_list_of_as_many_as_the_settings_allow(shared_door, rows):
     reply = shared_door.api.post(PLACE, json={"rows": rows})
     assert (reply.status_code, reply.json()["errors"][0]["pointer"]) == (422, "/rows")
-
-
-def test_no_rows_are_no_predictions(shared_door):
-    assert answers(shared_door.api.post(PLACE, json={"rows": []})) == []
 
 
 def test_a_repeated_request_with_an_idempotency_key_is_the_same_predictions(shared_door, endpoint):

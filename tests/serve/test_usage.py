@@ -29,7 +29,7 @@ def test_without_keys_the_usage_is_the_whole_house_s(shared_door):
     assert shared_door.api.get("/v1/usage", params={"to": yesterday}).json()["days"] == []
 
 
-@pytest.mark.parametrize("query", ["from=yesterday", "from=2026-02-02&to=2026-01-01", "to="])
+@pytest.mark.parametrize("query", ["from=yesterday", "to="])
 def test_days_that_are_none_are_refused(shared_door, query):
     assert shared_door.api.get(f"/v1/usage?{query}").status_code == 422
 
