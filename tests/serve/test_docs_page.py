@@ -140,7 +140,52 @@ def test_a_question_is_asked_and_streamed_and_nothing_leaves_the_origin(shared_d
 
 
 @in_browser
-def test_a_reply_that_begins_anew_clears_its_text(shared_door, page):
+@pytest.mark.usefixtures("shared_worker")
+def test_a_stream_that_breaks_goes_on_behind_its_last_event(shared_door, endpoint, page):
+    endpoint.script(**SLOW)
+    tab = page(f"{shared_door.url}/docs/qa")
+    tab.until("document.querySelector('form[aria-label]') !== null")
+    tab.run("""
+      const real = window.fetch;
+      window.fetch = async (path, options) => {
+        const response = await real(path, options);
+        if (options.method !== "POST") return response;
+        const reader = response.body.getReader();
+        let parts = 0;
+        const pull = async (controller) => {
+          parts += 1;
+          if (parts > 4) controller.error(new TypeError("the connection broke"));
+          else controller.enqueue((await reader.read()).value);
+        };
+        return new Response(new ReadableStream({pull}), {headers: response.headers});
+      };
+    """)
+    fill(tab, "question", "broken on the page")
+    click(tab, "Stream")
+    assert ANSWER in answered(tab)
+    requests = [each["request"] for each in tab.events("Network.requestWillBeSent")]
+    resumed = [each for each in requests if each["url"].endswith("/events")]
+    assert len(resumed) == 1
+    assert int(resumed[0]["headers"]["Last-Event-ID"]) > 0
+    assert endpoint.calls() == 1
+
+
+@in_browser
+@pytest.mark.usefixtures("configured")
+def test_public_docs_show_programs_without_a_key_and_answer_none(door, settings_file, page):
+    ApiKeys(jobs_client()).create("acme", "elsewhere", KeyGrant())
+    server = door(settings_file({"serve": {"public_docs": True}}))
+    tab = page(f"{server.url}/docs")
+    click(tab, "qa")
+    fill(tab, "question", "without a key")
+    click(tab, "Ask")
+    problem = tab.until("document.querySelector('.problem')?.innerText")
+    assert "A valid key is missing (401)" in problem
+    assert "Enter a key above." in problem
+
+
+@in_browser
+def test_a_reply_that_begins_anew_clears_its_text_and_ends_with_the_outputs(shared_door, page):
     """The module of the reply alone: when a reset comes is the worker's to choose."""
     tab = page(f"{shared_door.url}/docs")
     texts = tab.run("""
@@ -153,9 +198,12 @@ def test_a_reply_that_begins_anew_clears_its_text(shared_door, page):
       const before = texts();
       reply.reset(["answer"]);
       reply.append("answer", "right");
-      [before, texts(), reply.outputs.getAttribute("aria-live"), reply.outputs.getAttribute("aria-busy")]
+      const after = texts();
+      const live = [reply.outputs.ariaLive, reply.outputs.ariaBusy];
+      reply.complete({status: "succeeded", outputs: {answer: "validated"}, metadata: null, id: "pred_1"});
+      [before, after, live, texts(), reply.outputs.ariaBusy]
     """)
-    assert texts == [["wrong", "kept"], ["right", "kept"], "polite", "true"]
+    assert texts == [["wrong", "kept"], ["right", "kept"], ["polite", "true"], ["validated", "kept"], "false"]
 
 
 @in_browser

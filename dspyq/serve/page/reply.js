@@ -36,6 +36,7 @@ export class Reply {
   /** Show the state of a prediction that is not there yet. */
   showStatus({ status, waits_for: guard, name }) {
     if (status === "tool") this.note(`Uses the tool ${name}`);
+    else if (status === "stream") this.note(`Not all is streamed: ${name}`);
     else this.note(guard ? `${status}: waits for the ${guard.replace("_", " ")}` : status);
   }
 
@@ -58,7 +59,9 @@ export class Reply {
     } else if (prediction.error) {
       this.fail(prediction.error);
     } else {
-      for (const [field, text] of this.texts) if (!(field in prediction.outputs)) text.parentElement.remove();
+      for (const [field, text] of this.texts) {
+        if (!(field in prediction.outputs)) text.previousSibling.textContent = `${field} (no output: as it was streamed)`;
+      }
       for (const [field, value] of Object.entries(prediction.outputs)) this.fieldOf(field).textContent = textOf(value);
       this.note(`Answered in ${seconds.toFixed(2)} s.`);
     }
