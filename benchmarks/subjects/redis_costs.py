@@ -39,7 +39,9 @@ def put_jobs(task_ids: list[str], message: bytes) -> None:
     for start in range(0, len(task_ids), _JOBS_AT_ONCE):
         ids = task_ids[start : start + _JOBS_AT_ONCE]
         jobs: list[str | bytes] = [part for task_id in ids for part in (task_id, message)]
-        questions = NewQuestions(QUEUE, "", [hash_of(task_id) for task_id in ids], jobs)
+        questions = NewQuestions(
+            queue=QUEUE, seen="", tenant="", input_hashes=[hash_of(task_id) for task_id in ids], jobs=jobs
+        )
         if not all(process_claims().ask_new([questions], priority=0)):
             raise RuntimeError("a question that was to be new is not")
 

@@ -46,8 +46,8 @@ def cache_type_adapters() -> None:
     utils.TypeAdapter = _type_adapter
 
 
-def _fields_of_kind(signature: type[dspy.Signature], kind: str) -> dict[str, FieldInfo]:
-    kept = _find_fields(signature, kind)  # type: ignore[arg-type]  # mypy takes classes for unhashable
+def _fields_of_kind(cls: type[dspy.Signature], field_type: str) -> dict[str, FieldInfo]:
+    kept = _find_fields(cls, field_type)  # type: ignore[arg-type]  # mypy takes classes for unhashable
     return kept.copy()  # some callers change what they get
 
 

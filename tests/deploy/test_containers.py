@@ -77,7 +77,7 @@ class Container:
 
     def is_healthy(self):
         command = [self._here(word) for word in self._health]
-        return subprocess.run(command, env=self.env, capture_output=True, timeout=20, check=False).returncode == 0
+        return subprocess.run(command, env=self.env, capture_output=True, timeout=60, check=False).returncode == 0
 
     def wait_until_healthy(self):
         def is_so():

@@ -6,6 +6,9 @@ from dspyq import errors
 from dspyq.guards import admission, budget, limits, model  # noqa: F401 - they may define errors
 from dspyq.serve.problems import TABLE, Declined, problem_of
 
+#: No server loads them, or each is caught where it is raised.
+NEVER_AT_A_DOOR = ("dspyq.cli", "dspyq.stack", "dspyq.testing", "dspyq.experiments.fence")
+
 
 def every_error(above=errors.DspyqError):
     yield above
@@ -15,7 +18,12 @@ def every_error(above=errors.DspyqError):
 
 def of_dspyq():
     return sorted(
-        {each for each in every_error() if each.__module__.startswith("dspyq")}, key=lambda each: each.__name__
+        {
+            each
+            for each in every_error()
+            if each.__module__.startswith("dspyq") and not each.__module__.startswith(NEVER_AT_A_DOOR)
+        },
+        key=lambda each: each.__name__,
     )
 
 
