@@ -16,7 +16,7 @@ COVERAGE_FLOOR := 64
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test installed matrix coverage chaos bench experiments lint docs clean
+.PHONY: help setup demo test contract installed matrix coverage chaos bench experiments lint docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(DEMO) ## Show it all on this machine: Redis, a model, a worker, two vari
 
 test: $(DEV) ## Run the tests
 	@$(BIN)/pytest
+
+contract: $(DEV) ## Ask each HTTP endpoint all that its description allows, and what it does not
+	@$(BIN)/pytest --quiet -n 0 -m long tests/serve/test_contract.py
 
 installed: $(DEV) ## Run the tests of the built wheel, of new projects and of users' types
 	@$(BIN)/pytest -m installed

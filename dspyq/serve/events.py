@@ -201,12 +201,11 @@ def _read_place(header: bytes | None, parameters: list[str] | None) -> int:
     Raises:
         InvalidOption: If it states none that there can be.
     """
-    text = header.decode("latin-1") if header else (parameters or [""])[-1]
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_PLACE):
-        raise InvalidOption("Last-Event-ID, or the parameter after, is the id of an event of this stream")
-    return int(text)
+    stated = [text for text in ((header or b"").decode("latin-1"), *(parameters or ())) if text]
+    for text in stated:
+        if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_PLACE):
+            raise InvalidOption("Last-Event-ID, and the parameter after, are ids of events of this stream")
+    return int(stated[0 if header else -1]) if stated else 0
 
 
 _LONGEST_PLACE = 12

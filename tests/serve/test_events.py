@@ -117,6 +117,7 @@ def test_a_late_listener_gets_all_of_it_by_a_token_alone(door, endpoint):
     wrong = f"{place.partition('?')[0]}?{other.partition('?')[2]}"
     assert server.api.get(wrong).status_code == 401
     assert server.api.get(f"{place}&after=x").status_code == 422
+    assert server.api.get(f"{place}&after=x", headers={"Last-Event-ID": "1"}).status_code == 422
     assert server.api.get("/v1/predictions/pred_x/events").status_code == 404
 
 
