@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from dspyq.api_keys.store import ApiKeys
 from dspyq.config.key_grants import KeyGrant
+from dspyq.serve.app import build_app
+from dspyq.serve.door import Door
 from dspyq.store.clients import jobs_client
 from tests.support.browser import IS_INSTALLED, Browser
+from tests.support.html_page import Page
 
 ANSWER = "one two three four five six seven eight nine ten"
 SLOW = {"outputs": {"answer": ANSWER}, "piece_characters": 6, "piece_interval_seconds": 0.1}
@@ -100,6 +105,20 @@ def test_the_page_is_served_with_a_policy_and_can_be_turned_off(door, shared_doo
     server = door(settings_file({"serve": {"docs": False, "root_path": "/ai"}}))
     assert server.api.get("/docs").status_code == 404
     assert server.api.get("/docs/assets/page.js").status_code == 404
+
+
+@pytest.mark.usefixtures("configured")
+def test_behind_a_proxy_the_page_refers_to_the_paths_that_its_user_reaches():
+    async def page_text():
+        transport = httpx.ASGITransport(build_app(Door("loopback")), root_path="/ai")
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.get("/docs/qa")).text
+
+    page = Page(asyncio.run(page_text()))
+    assert page.references == [
+        "/ai/docs/assets/page.css", "/ai/docs/assets/page.js", "/ai/docs", "/ai/openapi.json",
+    ]  # fmt: skip
+    assert ("body", {"data-root": "/ai"}) in page.elements
 
 
 @in_browser
