@@ -10,12 +10,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.docs.blocks import ROOT
 from tests.support.configuration import environment, merged, write_settings
 from tests.support.nursery import Fork
-from tests.support.processes import LocalProcess
+from tests.support.processes import LocalProcess, free_port
 
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 #: Asks the handler as a client does, in a process of its own, as a server is.
@@ -69,6 +70,23 @@ class Desk:
         assert status == 0, output.read_text()
         return output.read_text()
 
+    def ask_over_http(self) -> dict[str, Any]:
+        """Start ``dspyq serve``, and ask what the page's curl asks."""
+        (body,) = re.findall(r"--json '(.*)'", (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+        port = free_port(2)
+        env = self._env | {"DSPYQ_SERVE__PORT": str(port), "DSPYQ_SERVE__METRICS_PORT": str(port + 1)}
+        command = [sys.executable, "-m", "dspyq", "serve"]
+        door = LocalProcess("door", command, ready_line="server_ready", env=env, directory=self.folder, module="dspyq")
+        try:
+            door.ready(60)
+            url = f"http://127.0.0.1:{port}/v1/programs/support/predictions"
+            reply = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=60)
+        finally:
+            door.close()
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
+
     def worker(self) -> LocalProcess:
         command = [str(Path(sys.executable).with_name("celery")), "-A", "dspyq", "worker", "-l", "INFO"]
         process = LocalProcess(
@@ -91,7 +109,6 @@ def desk(tmp_path: Path, redis_server: Any, endpoint: Any, nursery: Any) -> Desk
 
 def test_the_tutorial_works_as_it_stands(desk: Desk, endpoint: Any) -> None:
     pytest.importorskip("fastapi")
-    pytest.importorskip("httpx")
     desk.configure(1)
     desk.dspyq("check")
     with desk.worker() as worker:
@@ -101,6 +118,7 @@ def test_the_tutorial_works_as_it_stands(desk: Desk, endpoint: Any) -> None:
         reply, too_large = desk.python("-c", _CLIENT).splitlines()
         assert json.loads(reply)["variant"] == "control"
         assert too_large == "422"
+        assert desk.ask_over_http()["metadata"]["cached"], "the handler's caller and curl's have one cache"
         desk.dspyq("batch", "run", "tickets.jsonl", "--output", "answers.jsonl", "--dry-run")
         desk.dspyq("batch", "run", "tickets.jsonl", "--output", "answers.jsonl", "--max-usd", "1")
         rows = [json.loads(line) for line in (desk.folder / "answers.jsonl").read_text().splitlines()]
