@@ -29,6 +29,7 @@ from pytest_celery import CeleryBackendCluster, CeleryBrokerCluster, CeleryTestW
 
 from dspyq.cache.memory import CoherentCache, process_cache
 from dspyq.celery_app.application import process_app
+from dspyq.config.secrets import process_secrets
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.runtime import DEFAULT
 from tests.support.configuration import (
@@ -204,6 +205,12 @@ def configure(
             return get_settings()
 
         yield use
+
+
+@pytest.fixture
+def own_secrets() -> None:
+    """Forget the secrets that other tests of this process have brought: text that may begin one of them would wait."""
+    process_secrets.cache_clear()
 
 
 @pytest.fixture

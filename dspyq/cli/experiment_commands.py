@@ -115,17 +115,26 @@ def kill(
     program: Annotated[str, typer.Argument(metavar="PROGRAM", help="The program's name.")],
     arm: Annotated[str, typer.Argument(metavar="ARM", help="The challenger to kill.")],
     reason: ReasonOption = "",
+    forget: Annotated[bool, typer.Option("--forget", help="Forget its cached answers too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stop a challenger at once: no unit gets it, and no model call of it begins, not even of queued jobs.
 
-    Its queued jobs are answered by the control.
+    Its queued jobs are answered by the control. Its cached answers are served to nobody who is not assigned to it by
+    name; `--forget` deletes them as well.
 
     Example: `dspyq experiment kill qa challenger --reason "answers in French"`
     """
     asked = _program(program)
     find_variant(asked, arm)
-    _print_change(administration.kill(asked.name, arm, reason=reason), as_json=as_json)
+    state = administration.kill(asked.name, arm, reason=reason)
+    if not forget:
+        return _print_change(state, as_json=as_json)
+    from dspyq.cache.admin import clear
+
+    forgotten = clear(program=asked.name, variant=arm)
+    _print_change(state, as_json=as_json, forgotten_answers=forgotten)
+    return None
 
 
 @app.command()
@@ -282,9 +291,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [row["program"], row["name"], row["status"], coverage, arms, others, row["file"]]
 
 
-def _print_change(state: ExperimentState, *, as_json: bool) -> None:
+def _print_change(state: ExperimentState, *, as_json: bool, **counts: int) -> None:
     if as_json:
-        print_json({"program": state.program, "salt": state.salt, **_stated(state)})
+        print_json({"program": state.program, "salt": state.salt, **_stated(state), **counts})
     else:
         killed = f", {', '.join(state.killed)} killed" if state.killed else ""
         console.print(
@@ -292,6 +301,8 @@ def _print_change(state: ExperimentState, *, as_json: bool) -> None:
             f"others get {state.serve}{killed} (version {state.version})",
             highlight=False,
         )
+        for name, number in counts.items():
+            console.print(f"{name.replace('_', ' ')}: {number:,}", highlight=False)
 
 
 def _time(seconds: float) -> str:

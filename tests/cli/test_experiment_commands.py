@@ -30,6 +30,20 @@ def test_an_experiment_is_started_ramped_killed_stopped_and_logged(experiment):
     assert "a try" in experiment("log").stdout
 
 
+def test_a_kill_forgets_the_cached_answers_of_its_arm_alone_where_asked(experiment, worker, configure, settings_file):
+    from dspyq import predict
+    from dspyq.cache.admin import cache_statistics
+
+    path = settings_file(with_experiment(), challenger=0.5)
+    configure(path)
+    worker(path)
+    for variant in ("control", "challenger"):
+        predict.apply_async(kwargs={"question": "who?"}, variant=variant).get(timeout=30)
+    experiment("start")
+    assert "forgotten answers: 1" in experiment("kill", "qa", "challenger", "--forget").stdout
+    assert cache_statistics().entries == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

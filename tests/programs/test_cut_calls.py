@@ -25,6 +25,8 @@ from dspyq.store.scripts import run_together
 from dspyq.streaming.run_log import RunLog
 from tests.support.configuration import default_document, write_settings
 
+pytestmark = pytest.mark.usefixtures("own_secrets")
+
 QUESTION = {"question": "x"}
 
 

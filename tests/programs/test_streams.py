@@ -13,6 +13,8 @@ from dspyq.streaming.run_log import RunLog
 from tests.programs.runner_support import QUESTION, Build, billed, own, tokens
 from tests.support.endpoint import Endpoint
 
+pytestmark = pytest.mark.usefixtures("own_secrets")
+
 LONG = "one two  three\nfour 😀 five"
 
 
