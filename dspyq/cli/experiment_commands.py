@@ -120,8 +120,8 @@ def kill(
 ) -> None:
     """Stop a challenger at once: no unit gets it, and no model call of it begins, not even of queued jobs.
 
-    Its queued jobs are answered by the control. Its cached answers are served to nobody who is not assigned to it by
-    name; `--forget` deletes them as well.
+    Its queued jobs are answered by the control. Its cached answers are served only to calls that force it; `--forget`
+    deletes them as well.
 
     Example: `dspyq experiment kill qa challenger --reason "answers in French"`
     """
