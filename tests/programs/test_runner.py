@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import Celery
@@ -107,10 +108,16 @@ def test_calls_that_are_awaited_are_recorded(build: Build, endpoint: Endpoint) -
 
 
 def test_calls_that_are_awaited_together_are_made_together(build: Build, endpoint: Endpoint) -> None:
-    endpoint.script(latency_seconds=0.3)
-    answer = build(**own("Gathering")).run(QUESTION)
+    endpoint.hold()
+    runner = build(**own("Gathering"))
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(runner.run, QUESTION)
+        try:
+            endpoint.wait_for_calls(20)  # none of them is answered yet
+        finally:
+            endpoint.release()
+        answer = running.result()
     assert answer.outputs["answer"] == " ".join(f"echo:hi.{number}" for number in range(20))
-    assert endpoint.counts().max_in_flight == 20
     assert tokens(answer) == billed(endpoint)
 
 
