@@ -34,7 +34,7 @@ class ProblemKind:
     is_shown: bool = True
 
 
-MALFORMED = ProblemKind(400, "malformed", "The body is not JSON")
+MALFORMED = ProblemKind(400, "malformed", "The body cannot be read")
 UNAUTHENTICATED = ProblemKind(401, "unauthenticated", "A valid key is missing")
 FORBIDDEN = ProblemKind(403, "forbidden", "The key does not allow this")
 NOT_FOUND = ProblemKind(404, "not-found", "There is nothing here")
