@@ -27,6 +27,7 @@ FLOORS = {
     "celery_app": 7,
     "api_keys": 9,
     "client": 8,
+    "lane": 8,
     "programs": 8,
     "batch": 9,
     "worker": 10,
