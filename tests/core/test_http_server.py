@@ -1,6 +1,5 @@
 """The server of metrics and health under clients that are slow or many."""
 
-import contextlib
 import http.client
 import socket
 import threading
@@ -10,6 +9,7 @@ import pytest
 from dspyq.core import http_server as web
 from dspyq.errors import ConfigurationError
 from tests.support.processes import eventually
+from tests.support.sockets import PATIENCE_SECONDS, exchange
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def serve():
 
 
 def read(server, path):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
     try:
         connection.request("GET", path)
         reply = connection.getresponse()
@@ -51,7 +51,7 @@ def test_requests_that_are_stuck_take_a_bounded_number_of_threads(serve):
 
     def wait(_):
         stuck.append(1)
-        going.wait(20)
+        going.wait(PATIENCE_SECONDS)
         return web.Response(b"")
 
     server = serve({"/": wait})
@@ -82,22 +82,15 @@ def test_a_taken_port_is_one_line_with_the_remedy(serve):
         web.listen("127.0.0.1", taken, {}, setting="metrics.port")
 
 
-def exchange(server, request):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-        connection.sendall(request)
-        with connection.makefile("rb") as reply:
-            return reply.read()
-
-
 def test_a_request_is_answered_by_its_path_and_what_it_accepts(serve):
     server = serve({"/page": lambda accept: web.Response(accept.encode(), "text/x")})
-    reply = exchange(server, b"GET /page?query=1 HTTP/1.1\r\nHost: here\r\naccept:  text/x \r\n\r\n")
+    reply = exchange(server.port, b"GET /page?query=1 HTTP/1.1\r\nHost: here\r\naccept:  text/x \r\n\r\n")
     head, _, body = reply.partition(b"\r\n\r\n")
     assert body == b"text/x"
     assert head.splitlines()[:3] == [b"HTTP/1.0 200 OK", b"Content-Type: text/x", b"Content-Length: 6"]
-    assert exchange(server, b"HEAD /page HTTP/1.1\r\nAccept: text/x\r\n\r\n").endswith(b"\r\n\r\n")
-    assert exchange(server, b"GET /other HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 404 ")
-    assert exchange(server, b"POST /page HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 405 ")
+    assert exchange(server.port, b"HEAD /page HTTP/1.1\r\nAccept: text/x\r\n\r\n").endswith(b"\r\n\r\n")
+    assert exchange(server.port, b"GET /other HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 404 ")
+    assert exchange(server.port, b"POST /page HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 405 ")
 
 
 LONG_LINE = b"GET /" + b"a" * 70_000
@@ -107,9 +100,5 @@ MANY_HEADERS = b"GET /page HTTP/1.1\r\n" + b"x: y\r\n" * 101
 @pytest.mark.parametrize("request_bytes", [LONG_LINE, MANY_HEADERS, b"GET /pa"], ids=["line", "headers", "part"])
 def test_what_is_no_request_is_cut_off(serve, request_bytes):
     server = serve({"/page": lambda _: web.Response(b"well")})
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-        connection.sendall(request_bytes)
-        connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionResetError):  # it had not read all of it
-            assert connection.recv(100) == b""
+    assert exchange(server.port, request_bytes, half_closes=True) == b""
     assert read(server, "/page") == (200, b"well")

@@ -65,7 +65,7 @@ class Door(LocalProcess):
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
-        page = httpx.get(f"{self.metrics_url}/metrics").text
+        page = httpx.get(f"{self.metrics_url}/metrics", timeout=_CLIENT_SECONDS).text
         samples = re.findall(rf"^{re.escape(name)}(?:{{(.*)}})? (\S+)$", page, re.MULTILINE)
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(float(value) for found, value in samples if all(each in found for each in wanted))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.processes import eventually
+from tests.support.sockets import cut_off_at_any_step, exchange
 
 HEAD = b"POST /v1/programs/qa/predictions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = b'{"inputs":{"question":"raw"}}'
@@ -27,32 +28,12 @@ def connected(server):
         yield connection
 
 
-def exchange(server, sent):
-    """Send bytes, and return all that comes until the server closes the connection, or waits for more."""
-    with connected(server) as connection:
-        connection.sendall(sent)
-        return read_all(connection)
-
-
-def read_all(connection, seconds=2.0):
-    connection.settimeout(seconds)
-    received = b""
-    try:
-        while data := connection.recv(65_536):
-            received += data
-    except (TimeoutError, ConnectionResetError):
-        pass
-    return received
-
-
 def seconds_until_closed(connection):
     began = time.monotonic()
     connection.settimeout(_LONGEST_SECONDS)
-    try:
+    with cut_off_at_any_step():
         while connection.recv(65_536):
             pass
-    except ConnectionResetError:
-        pass
     return time.monotonic() - began
 
 
@@ -84,7 +65,7 @@ class TestSlow:
                 send_slowly(connection, HEAD * 100, end)
 
     def test_a_body_that_does_not_come_is_refused_and_the_connection_closed(self, hasty):
-        received = exchange(hasty, HEAD + b"Content-Length: 100\r\n\r\n{")
+        received = exchange(hasty.port, HEAD + b"Content-Length: 100\r\n\r\n{")
         assert received.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in received.lower()
 
@@ -109,16 +90,16 @@ class TestLarge:
         ids=["one of 64 KB", "a thousand"],
     )
     def test_a_head_that_is_too_large_is_refused(self, shared_door, headers):
-        received = exchange(shared_door, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
+        received = exchange(shared_door.port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
         assert received.startswith(b"HTTP/1.1 431 ")
         assert json.loads(received.partition(b"\r\n\r\n")[2])["status"] == 431
 
     def test_a_path_that_is_too_long_is_refused(self, shared_door):
-        received = exchange(shared_door, b"GET /" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = exchange(shared_door.port, b"GET /" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 431 ")
 
     def test_a_body_longer_than_allowed_is_refused_before_it_comes(self, shared_door):
-        received = exchange(shared_door, HEAD + b"Content-Length: 100000000\r\n\r\n")
+        received = exchange(shared_door.port, HEAD + b"Content-Length: 100000000\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 413 ")
 
 
@@ -141,21 +122,23 @@ class TestSmuggling:
     )
     def test_what_servers_read_differently_is_refused_and_the_connection_closed(self, shared_door, sent):
         """A second request behind it would be answered, were the connection kept."""
-        received = exchange(shared_door, sent + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = exchange(shared_door.port, sent + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 4")
         assert received.count(b"HTTP/1.1 ") == 1
 
     def test_two_hosts_are_refused(self, shared_door):
-        received = exchange(shared_door, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n")
+        received = exchange(shared_door.port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 400 ")
 
     def test_the_host_of_an_absolute_form_does_not_count_for_more_than_the_header(self, shared_door):
         """As RFC 9112 has it, a server without virtual hosts may ignore either; a rebound name must not get in."""
-        received = exchange(shared_door, b"GET http://localhost/v1/programs HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        request = b"GET http://localhost/v1/programs HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+        received = exchange(shared_door.port, request)
         assert received.startswith(b"HTTP/1.1 401 ")
 
     def test_pipelined_requests_are_answered_in_their_order(self, shared_door):
-        received = exchange(shared_door, ASK + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        received = exchange(shared_door.port, ASK + last)
         assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"202", b"200"]
 
 

@@ -187,13 +187,13 @@ def test_a_hanging_request_never_answers_and_leaves_with_its_client(endpoint: En
 
 
 def test_a_trickle_sends_a_byte_at_a_time_and_outlives_a_read_timeout(endpoint: Endpoint) -> None:
-    endpoint.script(times=1, fault="trickle", trickle_interval_seconds=0.02, body="0123456789" * 3)
+    endpoint.script(times=1, fault="trickle", trickle_interval_seconds=0.1, body="0123456789" * 3)
     started = time.monotonic()
 
-    status, _, body = ask(endpoint, timeout_seconds=0.4)
+    status, _, body = ask(endpoint, timeout_seconds=2)
 
     assert (status, body) == (200, b"0123456789" * 3)
-    assert time.monotonic() - started > 0.5
+    assert time.monotonic() - started > 2
 
 
 def test_latency_is_waited_for_by_many_at_once(
@@ -205,7 +205,7 @@ def test_latency_is_waited_for_by_many_at_once(
     replies = [ask_in_background() for _ in range(50)]
     assert all(reply.result()[0] == 200 for reply in replies)
 
-    assert 0.5 <= time.monotonic() - started < 5
+    assert 0.5 <= time.monotonic() - started < 20  # 25 for one after another
     assert endpoint.counts().max_in_flight > 25
 
 
