@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from dspyq.config.lanes import LaneName, check_hour
 from dspyq.config.models import Table, Usd
 
 if TYPE_CHECKING:  # only a configured batch needs the modules that parse its schedule
@@ -38,6 +39,10 @@ class ScheduledBatch(Table):
         budget_share: The most it may use of what the daily budget has left.
         rate_share: The most it may use of the models' rate limits.
         window_text: The hours in which it runs, ``22:00-06:00``; at any time where left out.
+        lane: How its model calls are made: live where left out, through the ``provider``'s batch interface, or at its
+            ``flex`` tier.
+        finish_by: The hour by which every row is to be there, as in ``07:00``, in the time zone of its schedule;
+            ``lane.finish_by`` where left out.
         priority: The turn of its rows, 0 (most urgent) to 9.
         schedule: When it starts: a crontab line of five fields.
         timezone: The time zone of window and schedule; that of ``[budget]`` where left out.
@@ -59,6 +64,8 @@ class ScheduledBatch(Table):
     budget_share: _Fraction | None = None
     rate_share: _Fraction | None = None
     window_text: Annotated[str | None, Field(alias="window")] = None
+    lane: LaneName | None = None
+    finish_by: Annotated[str, AfterValidator(check_hour)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] = 9
     schedule: str
     timezone: str = "UTC"
@@ -103,6 +110,8 @@ class ScheduledBatch(Table):
             raise ValueError("paired runs every variant: leave out variant")
         if self.cluster is not None and not self.paired:
             raise ValueError("cluster is for comparisons: set paired too, or leave it out")
+        if self.finish_by is not None and self.lane is None:
+            raise ValueError("finish_by is for batches with a lane: set lane too, or leave it out")
         needed = ["{date}", "{time}"] if self.crontab.fires_several_times_a_day else ["{date}"]
         missing = [placeholder for placeholder in needed if placeholder not in str(self.output)]
         if missing:

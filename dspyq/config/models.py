@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,10 @@ _CACHE_PRICES = (
     "cache_write_usd_per_million_tokens",
     "cache_write_1h_usd_per_million_tokens",
 )
+#: Batch interfaces of providers, as ``dspyq.programs`` speaks them.
+BatchProtocol = Literal["openai", "anthropic", "gemini"]
+#: Providers, as DSPy names them, whose own endpoint has one.
+_BATCH_PROTOCOLS: Mapping[str, BatchProtocol] = {"openai": "openai", "anthropic": "anthropic", "gemini": "gemini"}
 #: Names become parts of queue names and Redis keys.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -74,6 +78,16 @@ class Model(Table):
         image_tokens: The most tokens that an image is counted as, for the bound of a call's cost.
         audio_tokens: The same of an audio part; left out, such a call has no bound, and none is made under a limit.
         file_tokens: The same of a file.
+        batch: The provider's batch interface, for batches with ``--lane provider``; ``off`` for none. Left out, that of
+            the provider in ``model``, and none where there is an ``api_base``.
+        batch_discount: The part of a price that the batch interface saves; left out, its prices are those of DSPy's
+            table, or half the live ones for a model without any there.
+        batch_max_requests: The most requests of one shipment; the provider's own limit caps it.
+        batch_max_bytes: The most bytes of one shipment.
+        batch_enqueued_tokens: The most prompt tokens that the account may have waiting at the provider; left out, it is
+            learned from refusals.
+        batch_linger_seconds: How long a shipment waits for further requests since the latest came.
+        batch_max_attempts: How often a request is shipped that the provider does not execute; then it is made live.
         requests_per_second: The most requests of all workers together; no limit where left out.
         burst_requests: How many of them may be sent at once.
         tokens_per_minute: The most tokens, prompt and completion, of all workers together, as an average over a minute;
@@ -103,6 +117,13 @@ class Model(Table):
     image_tokens: PositiveInt = MOST_IMAGE_TOKENS
     audio_tokens: PositiveInt | None = None
     file_tokens: PositiveInt | None = None
+    batch: Literal["openai", "anthropic", "gemini", "off"] | None = None
+    batch_discount: Annotated[float, Field(ge=0, lt=1)] | None = None
+    batch_max_requests: PositiveInt = 50_000
+    batch_max_bytes: PositiveInt = 190_000_000
+    batch_enqueued_tokens: PositiveInt | None = None
+    batch_linger_seconds: Annotated[float, Field(ge=0)] = 120.0
+    batch_max_attempts: PositiveInt = 3
     requests_per_second: PositiveFloat | None = None
     burst_requests: PositiveInt = 1
     tokens_per_minute: PositiveInt | None = None
@@ -122,6 +143,13 @@ class Model(Table):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} stands beside input_usd_per_million_tokens alone: state that too")
         return self
+
+    @property
+    def batch_protocol(self) -> BatchProtocol | None:
+        """The provider's batch interface; None for a model without a lane."""
+        if self.batch is not None:
+            return None if self.batch == "off" else self.batch
+        return _BATCH_PROTOCOLS.get(self.model.partition("/")[0]) if self.api_base is None else None
 
     @property
     def identity(self) -> dict[str, Any]:

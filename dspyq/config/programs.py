@@ -121,6 +121,8 @@ class Program(Table):
         stream: Which texts are streamed to callers with ``stream=True``: its outputs of type ``str``, none, or those
             of a list of ``predictor.field`` or ``field``, such as ``predict.reasoning``.
         chat: Its fields as a conversation, for OpenAI's clients.
+        lanes: Lanes for which its code is fit beside the live one. Left out, ``provider`` for a signature; a class must
+            state it, since its code, tools included, runs again for each call that had to wait.
         variants: The sides of the experiment, in the file's order; the first is the control.
         experiment: The comparison of variants on live traffic.
     """
@@ -156,6 +158,7 @@ class Program(Table):
     models: Annotated[dict[str, Model], Field(default_factory=dict)]
     stream: bool | tuple[StreamedField, ...] = True
     chat: Chat | None = None
+    lanes: tuple[Literal["provider"], ...] | None = None
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     experiment: Experiment | None = None
     _origin: _Origin | None = PrivateAttr(default=None)

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dspyq.config import sections
 from dspyq.config.batches import ScheduledBatch
+from dspyq.config.lanes import find_lane_faults
 from dspyq.config.links import link_tables
 from dspyq.config.models import Model, Name
 from dspyq.config.programs import DEFAULT_DSPY_VERSION, DspyVersion, Program
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
         rate_limit: Settings common to all models' limits.
         retry: Retries of model calls after transient failures.
         budget: Limits on the cost of all model calls.
+        lane: Batches through the provider's batch interface.
         tenants: Limits of each tenant.
         metrics: The endpoint of each worker for Prometheus.
         serve: The HTTP door, ``dspyq serve``.
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     rate_limit: sections.RateLimitSection = Field(default_factory=sections.RateLimitSection)
     retry: sections.RetrySection = Field(default_factory=sections.RetrySection)
     budget: sections.BudgetSection = Field(default_factory=sections.BudgetSection)
+    lane: sections.LaneSection = Field(default_factory=sections.LaneSection)
     tenants: sections.TenantsSection = Field(default_factory=sections.TenantsSection)
     metrics: sections.MetricsSection = Field(default_factory=sections.MetricsSection)
     serve: sections.ServeSection = Field(default_factory=sections.ServeSection)
@@ -125,7 +128,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [describe_fault(details, cls) for details in error.errors() if not is_reported_elsewhere(details)]
             raise ConfigurationError([*faults, *lines]) from None
-        if faults:
+        if faults := [*faults, *find_lane_faults(settings.batches, settings.programs)]:
             raise ConfigurationError(faults)
         return settings
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from dspyq.config.key_grants import StatedKey
+from dspyq.config.lanes import check_hour
 from dspyq.config.models import Name, Table, Usd
 from dspyq.core.address import check_address, check_collector, check_network, check_origin, check_variable
 from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
@@ -154,6 +155,21 @@ class BudgetSection(Table):
 
         find_timezone(name)
         return name
+
+
+class LaneSection(Table):
+    """``[lane]``: batches through the provider's batch interface.
+
+    Attributes:
+        hold_share: The most of what a day's budget has left that requests at the provider may hold, all together.
+        finish_by: The hour by which every batch with a lane is to be done, as in ``07:00``, in the time zone of
+            ``[budget]``; no hour where left out.
+        first_poll_seconds: How long after its submission a shipment is looked at for the first time.
+    """
+
+    hold_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    finish_by: Annotated[str, AfterValidator(check_hour)] | None = None
+    first_poll_seconds: PositiveFloat = 30.0
 
 
 class TenantsSection(Table):

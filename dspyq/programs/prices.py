@@ -11,6 +11,7 @@ from typing import Any
 from dspy import lm15
 from dspy.clients.model_metadata import model_info, rate
 
+from dspyq.config.lanes import Lane
 from dspyq.config.models import Model
 from dspyq.programs.usage import Tokens, read_tokens, reported_cost_usd, service_tier_of
 
@@ -22,14 +23,20 @@ _TOKENS_PER_PRICE = 1_000_000
 _MOST_KEPT = 256
 #: A prompt length beyond which other prices apply.
 _STEP = re.compile(r"_above_(\d+)k_tokens")
-#: A tier's price of prompt tokens. Providers' own batch APIs are not used.
+#: A tier's price of prompt tokens. That of the batch interface is none: no live call is served at it.
 _TIER = re.compile(r"^input_cost_per_token_(?!above_|cache_|batches$)([a-z_]+)$")
+_BATCHES = "batches"
+#: What the batch interface saves where neither the file nor DSPy's table states it.
+_USUAL_BATCH_DISCOUNT = 0.5
 #: The account decides on the tier of a request that states one of these.
 _LEFT_TO_ACCOUNT = frozenset({None, "auto"})
 _STANDARD = frozenset({"default", "standard", "standard_only", "on_demand", "auto", "batch", "unspecified"})
 _INPUT, _OUTPUT, _WRITTEN = "input_cost_per_token", "output_cost_per_token", "cache_creation_input_token_cost"
+_CACHED = "cache_read_input_token_cost"
 #: The cache retention of a request that is billed as an hour's.
 _FOR_AN_HOUR = "long"
+#: The tier at which a call of a lane is priced; that of a live one is in its request or its reply.
+_TIER_OF_LANE: dict[Lane, str] = {"provider": _BATCHES, "flex": "flex"}
 _SUBSCRIPTIONS = frozenset({"claude-code", "openai-codex"})
 _GENERATED_MEDIA = frozenset({"image", "audio", "video", "document", "binary"})
 
@@ -121,8 +128,17 @@ class Pricing:
             return cost_usd
         return max(reported_usd, cost_usd or 0.0) if self._is_stated else reported_usd
 
-    def cost_usd(self, request: lm15.Request | None, response: lm15.Response, tokens: Tokens | None) -> float | None:
-        """Return the cost of a reply's tokens, as ``tokens_of`` counts them; None if unknown."""
+    def cost_usd(
+        self, request: lm15.Request | None, response: lm15.Response, tokens: Tokens | None, lane: Lane = "live"
+    ) -> float | None:
+        """Return the cost of a reply's tokens, as ``tokens_of`` counts them; None if unknown.
+
+        Args:
+            request: The request; None where only the reply is left.
+            response: The reply.
+            tokens: Its tokens; None where it states none.
+            lane: The way it came: at the provider's batch interface no service tier counts.
+        """
         if self._is_free:
             return 0.0
         if not self._is_stated and self._costs_more_than_tokens(request, response):
@@ -132,7 +148,13 @@ class Pricing:
         if request is not None and request.config.cache is not None and request.config.cache.retention == _FOR_AN_HOUR:
             tokens = replace(tokens, written=0, written_1h=tokens.written + tokens.written_1h)
         tier = service_tier_of(response.provider_data or {}) or (request.config.service_tier if request else None)
-        rates = self._rates(response.model, _normal_tier(tier), self._step_of(response.model, tokens.prompt))
+        served_at = _TIER_OF_LANE.get(lane) if lane == "provider" else _normal_tier(tier or _TIER_OF_LANE.get(lane))
+        rates = self._rates(response.model, served_at, self._step_of(response.model, tokens.prompt))
+        return None if rates is None else rates.cost_usd(tokens)
+
+    def usual_cost_usd(self, tokens: Tokens, lane: Lane = "live") -> float | None:
+        """Return the cost of a usage at the tier that a lane asks for; None if unknown."""
+        rates = self._rates(self._route.model, _TIER_OF_LANE.get(lane), self._step_of(self._route.model, tokens.prompt))
         return None if rates is None else rates.cost_usd(tokens)
 
     @property
@@ -140,15 +162,19 @@ class Pricing:
         """True if calls have a known price."""
         return self._rates(self._route.model, None, 0) is not None
 
-    def max_prices(self, tier: str | None = None, prompt_tokens: int = 0, *, is_text: bool = True) -> Prices:
+    def max_prices(
+        self, tier: str | None = None, prompt_tokens: int = 0, *, is_text: bool = True, lane: Lane = "live"
+    ) -> Prices:
         """Return the highest prices that may apply to a call's tokens: cached, written to a cache, or thoughts.
 
         Args:
             tier: The service tier that the request states; if it leaves that to the account, the dearest tier counts.
             prompt_tokens: The most tokens of its prompt: long ones may have higher prices.
             is_text: Whether its prompt is text alone.
+            lane: The way it goes. A call at the flex tier may be served at the standard one; one at the batch interface
+                is not.
         """
-        normal = tier.lower() if tier else None
+        normal = _TIER_OF_LANE.get(lane) or (tier.lower() if tier else None)
         return self._max_prices(normal, self._step_of(self._route.model, prompt_tokens), is_text)
 
     def _find_max_prices(self, tier: str | None, longest: int, is_text: bool) -> Prices:  # noqa: FBT001 - a key of a cache
@@ -163,6 +189,8 @@ class Pricing:
 
     def _possible_tiers(self, tier: str | None) -> set[str | None]:
         """Return the tiers at which a request may be served, including a lower one than requested if that is full."""
+        if tier == _BATCHES:
+            return {_BATCHES}
         if tier in _LEFT_TO_ACCOUNT:
             return {None, *self._model.service_tier_price_factors, *self._tiers(self._route.model)}
         return {None, _normal_tier(tier)}
@@ -184,6 +212,8 @@ class Pricing:
 
     def _find_rates(self, name: str, tier: str | None, step: int) -> Rates | None:
         """Return a model's prices at a tier, for a prompt of that length or more; None if unknown."""
+        if tier == _BATCHES:
+            return self._find_batch_rates(name, step)
         factor = self._model.service_tier_price_factors.get(tier or "", None)
         if self._is_stated:
             return _stated_rates(self._model).times(1.0 if factor is None else factor)
@@ -192,6 +222,15 @@ class Pricing:
             standard = self._find_rates(name, None, step)
             return None if standard is None else standard.times(factor)
         return _bundled_rates(info, tier if tier in self._tiers(name) else None, step)
+
+    def _find_batch_rates(self, name: str, step: int) -> Rates | None:
+        """Return the batch prices by the file's discount, or else by DSPy's table, or else at the usual discount."""
+        live, stated = self._find_rates(name, None, step), self._model.batch_discount
+        if live is None:
+            return None
+        if stated is None and not self._is_stated and rate(self._info(name), f"{_INPUT}_{_BATCHES}") is not None:
+            return _bundled_batch_rates(self._info(name), live, step)
+        return live.times(1 - (_USUAL_BATCH_DISCOUNT if stated is None else stated))
 
     def _look_up(self, name: str) -> dict[str, Any]:
         """Return the table's entry for the model that answered, or else for the requested one."""
@@ -252,7 +291,7 @@ def _bundled_rates(info: dict[str, Any], tier: str | None, step: int) -> Rates |
     written_1h = price(f"{_WRITTEN}_above_1hr")
     kinds = (
         prompt,
-        price("cache_read_input_token_cost", _INPUT),
+        price(_CACHED, _INPUT),
         written,
         written if written_1h is None else written_1h,
         price("input_cost_per_audio_token", _INPUT),
@@ -261,3 +300,31 @@ def _bundled_rates(info: dict[str, Any], tier: str | None, step: int) -> Rates |
         price("output_cost_per_audio_token", _OUTPUT),
     )
     return Rates(*(kind or 0.0 for kind in kinds))
+
+
+def _bundled_batch_rates(info: dict[str, Any], live: Rates, step: int) -> Rates:
+    """Read the batch prices of an entry of DSPy's table; kinds without one cost the same part of the live price."""
+    long = f"_above_{step // 1000}k_tokens" if step else ""
+
+    def price(key: str, otherwise: float) -> float:
+        found = rate(info, f"{key}{long}_{_BATCHES}")
+        return otherwise if found is None else found * _TOKENS_PER_PRICE
+
+    def part(key: str) -> float:
+        whole, batches = rate(info, key), rate(info, f"{key}_{_BATCHES}")
+        return 1.0 if not whole or batches is None else min(1.0, batches / whole)
+
+    of_prompt, of_completion = part(_INPUT), part(_OUTPUT)
+    prompt = price(_INPUT, live.prompt * of_prompt)
+    written = price(_WRITTEN, live.written * of_prompt)
+    return Rates(
+        prompt=prompt,
+        # Without a price of their own they may save nothing: providers do not always add the two discounts up.
+        cached=price(_CACHED, min(live.cached, prompt)),
+        written=written,
+        written_1h=live.written_1h * of_prompt,
+        prompt_audio=price("input_cost_per_audio_token", live.prompt_audio * of_prompt),
+        completion=price(_OUTPUT, live.completion * of_completion),
+        thoughts=price("output_cost_per_reasoning_token", live.thoughts * of_completion),
+        completion_audio=live.completion_audio * of_completion,
+    )

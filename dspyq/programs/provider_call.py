@@ -16,6 +16,7 @@ from dspy import lm15
 from dspy._vendor.lm15.providers.anthropic import _reasoning_thinking_budget
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
 
+from dspyq.config.lanes import Lane
 from dspyq.config.models import Model
 from dspyq.config.secrets import process_secrets
 from dspyq.core.events import Event
@@ -87,9 +88,13 @@ class ProviderCall:
 
     @functools.cached_property
     def bound_nano_usd(self) -> int:
-        """The most it may cost, where all its parts have a bound and its reply too."""
+        """The most it may cost live, where all its parts have a bound and its reply too."""
+        return self.bound_in("live")
+
+    def bound_in(self, lane: Lane) -> int:
+        """Return the most it may cost in a lane, in nano-dollars, as ``bound_nano_usd``."""
         prices = self._engine.pricing.max_prices(
-            self._request.config.service_tier, self.most_prompt_tokens, is_text=self.is_text
+            self._request.config.service_tier, self.most_prompt_tokens, is_text=self.is_text, lane=lane
         )
         return bound_nano_usd(
             prompt_tokens=self.most_prompt_tokens,
