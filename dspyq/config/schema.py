@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dspyq.config import sections
 from dspyq.config.batches import ScheduledBatch
-from dspyq.config.lanes import find_lane_faults
+from dspyq.config.lane_faults import find_lane_faults
 from dspyq.config.links import link_tables
 from dspyq.config.models import Model, Name
 from dspyq.config.programs import DEFAULT_DSPY_VERSION, DspyVersion, Program

@@ -153,7 +153,7 @@ class Pricing:
         return None if rates is None else rates.cost_usd(tokens)
 
     def usual_cost_usd(self, tokens: Tokens, lane: Lane = "live") -> float | None:
-        """Return the cost of a usage at the tier that a lane asks for; None if unknown."""
+        """Return the cost of a usage at the tier of a lane; None if unknown."""
         rates = self._rates(self._route.model, _TIER_OF_LANE.get(lane), self._step_of(self._route.model, tokens.prompt))
         return None if rates is None else rates.cost_usd(tokens)
 
