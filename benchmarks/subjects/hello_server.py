@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
-from dspyq.serve.protocol import DoorProtocol
+from dspyq.serve.process.protocol import DoorProtocol
 
 
 async def hello(request: Request) -> JSONResponse:

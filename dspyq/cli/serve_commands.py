@@ -32,7 +32,7 @@ def serve(
     os.environ |= {f"DSPYQ_SERVE__{name}": str(value) for name, value in stated.items() if value is not None}
     current().forget(get_settings)
     try:
-        from dspyq.serve.command import check_server, run_server
+        from dspyq.serve.process.command import check_server, run_server
     except ImportError as error:
         raise ConfigurationError(f"dspyq serve needs {error.name}: pip install 'dspyq[serve]'") from error
     if check:

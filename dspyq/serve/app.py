@@ -9,22 +9,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from dspyq.serve import (
-    batches,
-    chat,
-    docs_page,
-    events,
-    feedback,
-    openapi,
-    own_key,
-    predictions,
-    programs,
-    resources,
-    usage,
-)
+from dspyq.serve import own_key, programs, usage
+from dspyq.serve.asking import batches, predictions
+from dspyq.serve.chat import completions
 from dspyq.serve.door import Door
 from dspyq.serve.edge import Edge, Problems
 from dspyq.serve.exchange import Exchange, exchange_of
+from dspyq.serve.openapi import docs_page, document
+from dspyq.serve.predictions import feedback, resources
+from dspyq.serve.streams import events
 
 #: Headers that web pages may send, and those that they may read.
 _READ_HEADERS = (
@@ -52,14 +45,14 @@ def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> A
     routes = [
         *predictions.ROUTES,
         *batches.ROUTES,
-        *chat.ROUTES,
+        *completions.ROUTES,
         *resources.ROUTES,
         *events.ROUTES,
         *feedback.ROUTES,
         *programs.ROUTES,
         *own_key.ROUTES,
         *usage.ROUTES,
-        *openapi.ROUTES,
+        *document.ROUTES,
         Route("/healthz", healthz),
     ]
     if door.serve.docs:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
-from dspyq.serve.asking import BulkAsker
+from dspyq.serve.asking.bulk_asker import BulkAsker
 from dspyq.serve.gate import Gate
-from dspyq.serve.waiting_room import WaitingRoom
+from dspyq.serve.waiting.room import WaitingRoom
 from dspyq.store.fleet_secret import FleetSecret
 
 if TYPE_CHECKING:

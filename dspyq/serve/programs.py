@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from dspyq.config.programs import Program
 from dspyq.config.settings import get_settings
+from dspyq.serve.asking.calls import check_program
 from dspyq.serve.callers import Caller
-from dspyq.serve.calls import check_program
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import exchange_of
 from dspyq.serve.values import SchemaForm, fields_schema

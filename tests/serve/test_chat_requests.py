@@ -6,7 +6,7 @@ import pytest
 
 from dspyq.config.chat import Chat, ConversationFields, find_conversation_fields
 from dspyq.config.signature import parse_signature
-from dspyq.serve.chat_requests import inputs_of, read_chat_request
+from dspyq.serve.chat.requests import inputs_of, read_chat_request
 from dspyq.serve.problems import Declined
 
 TURNS = [

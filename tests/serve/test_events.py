@@ -16,7 +16,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from dspyq.serve.stream_tokens import TOKEN_SECONDS, read_token, write_token
+from dspyq.serve.streams.tokens import TOKEN_SECONDS, read_token, write_token
 from tests.support.processes import eventually
 
 ANSWER = "one two three four five six seven eight nine ten"

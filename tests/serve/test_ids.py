@@ -2,7 +2,7 @@
 
 import pytest
 
-from dspyq.serve.ids import PREFIX, CallOfPrediction, read_id, write_id
+from dspyq.serve.predictions.ids import PREFIX, CallOfPrediction, read_id, write_id
 
 KEY = b"k" * 32
 CALL = CallOfPrediction(

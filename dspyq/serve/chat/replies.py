@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dspyq.prediction.prediction import Metadata
+from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.problems import Problem, ProblemKind
-from dspyq.serve.rendering import PublicCall
 
 CANCELLED = ProblemKind(409, "cancelled", "The prediction was cancelled")
 _SERVER_ERRORS = 500

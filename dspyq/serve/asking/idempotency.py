@@ -72,7 +72,7 @@ def remember(exchange: Exchange, caller: Caller, stated: bytes, body: bytes, cal
     name = key("serve-idempotency:") + blake3(caller.tenant.encode() + b"\0" + stated).hexdigest()
     client = jobs_client()
     with redis_errors("remember the Idempotency-Key"):
-        first, known, public_id, is_first = load_script(client, "dspyq.serve", "remember")(
+        first, known, public_id, is_first = load_script(client, "dspyq.serve.asking", "remember")(
             (name,), fingerprint=fingerprint, call=call_id, seconds=_SECONDS_REMEMBERED
         )
     if first.decode() != fingerprint:

@@ -15,7 +15,7 @@ from dspyq.delivery.versions import base_queue
 from dspyq.errors import DspyqError, NotAPrediction
 from dspyq.guards.waits import guard_that_holds
 from dspyq.prediction.prediction import AnsweredCaller, Prediction
-from dspyq.serve.ids import CallOfPrediction
+from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import job_key, key
 

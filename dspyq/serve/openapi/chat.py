@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspyq.serve.openapi_parts import ALWAYS, OF_PREDICTIONS, WITH_BODY, JsonObject, json_of, list_of, reference
+from dspyq.serve.openapi.parts import ALWAYS, OF_PREDICTIONS, WITH_BODY, JsonObject, json_of, list_of, reference
 
 _TEXT: JsonObject = {"type": "string"}
 _NUMBER_OR_NOTHING: JsonObject = {"type": ["number", "null"]}

@@ -9,12 +9,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dspyq.config.programs import Program
-from dspyq.serve import ids, openapi_chat
 from dspyq.serve.callers import ANYONE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
-from dspyq.serve.openapi_asking import asked_in_bulk, asked_once
-from dspyq.serve.openapi_parts import (
+from dspyq.serve.openapi import chat
+from dspyq.serve.openapi.asking import asked_in_bulk, asked_once
+from dspyq.serve.openapi.parts import (
     AFTER,
     ALWAYS,
     EVENTS,
@@ -37,6 +37,7 @@ from dspyq.serve.openapi_parts import (
     reference,
 )
 from dspyq.serve.own_key import KEY_SCHEMA
+from dspyq.serve.predictions.ids import PATTERN
 from dspyq.serve.problems import Declined
 from dspyq.serve.programs import visible_programs
 from dspyq.serve.usage import USAGE_SCHEMA
@@ -91,8 +92,8 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
         if "batch" in caller.can:
             many = {"post": asked_in_bulk(program, caller, inputs)}
             paths[f"/v1/programs/{program.name}/predictions:batch"] = many
-    schemas |= openapi_chat.SCHEMAS
-    paths |= openapi_chat.PATHS
+    schemas |= chat.SCHEMAS
+    paths |= chat.PATHS
     paths |= {
         "/v1/predictions/{prediction}": {
             "parameters": [PREDICTION_ID],
@@ -201,7 +202,7 @@ def _hoisted(program: Program, form: SchemaForm, side: str, schemas: JsonObject)
 
 def _prediction(outputs: JsonObject) -> JsonObject:
     properties: JsonObject = {
-        "id": {"type": "string", "pattern": ids.PATTERN},
+        "id": {"type": "string", "pattern": PATTERN},
         "object": {"const": "prediction"},
         "status": {"enum": ["queued", "running", "succeeded", "failed", "cancelled"]},
         "program": {"type": ["string", "null"]},

@@ -11,11 +11,11 @@ from celery.exceptions import TaskRevokedError
 from dspyq.client.result import PredictionResult
 from dspyq.client.streaming import Listener
 from dspyq.errors import DspyqError
-from dspyq.serve.chat_replies import CANCELLED, ChatReply, error_of, finish_reason
+from dspyq.serve.chat.replies import CANCELLED, ChatReply, error_of, finish_reason
 from dspyq.serve.exchange import Exchange, Headers
-from dspyq.serve.following import SSE_HEADERS
+from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.problems import ENDING, Declined, ProblemKind, problem_of
-from dspyq.serve.rendering import PublicCall
+from dspyq.serve.streams.following import SSE_HEADERS
 from dspyq.streaming.chunks import Chunk
 
 _RESTARTED = ProblemKind(502, "stream-restarted", "The reply began anew: ask again", is_retryable=True)

@@ -16,16 +16,17 @@ from dspyq.client.off_loop import off_loop
 from dspyq.client.result import PredictionResult
 from dspyq.client.streaming import Listener
 from dspyq.errors import DspyqError, InvalidOption
-from dspyq.serve import interest, rendering
 from dspyq.serve.callers import CHALLENGE, Caller
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
-from dspyq.serve.following import SSE_HEADERS, follow
-from dspyq.serve.lookup import look_up, read_answer
-from dspyq.serve.naming import events_path, resolve
+from dspyq.serve.predictions import rendering
+from dspyq.serve.predictions.lookup import look_up, read_answer
+from dspyq.serve.predictions.naming import events_path, resolve
+from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.problems import GONE, NOT_FOUND, UNAUTHENTICATED, Declined, problem_of
-from dspyq.serve.rendering import PublicCall
-from dspyq.serve.stream_tokens import read_token
+from dspyq.serve.streams import interest
+from dspyq.serve.streams.following import SSE_HEADERS, follow
+from dspyq.serve.streams.tokens import read_token
 from dspyq.streaming.chunks import Chunk
 
 _RETRY = b"retry: 2000\n\n"

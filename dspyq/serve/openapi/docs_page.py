@@ -65,7 +65,7 @@ async def _reply(exchange: Exchange, body: bytes, ending: str) -> None:
 
 def build_routes() -> list[Route]:
     """Return the page's routes, with its files read."""
-    parts = {path.name: path.read_bytes() for path in (files("dspyq.serve") / "page").iterdir()}
+    parts = {path.name: path.read_bytes() for path in (files("dspyq.serve.openapi") / "page").iterdir()}
     page = ShowPage(parts.pop("page.html"))
     return [
         Route("/docs", page, methods=["GET"]),

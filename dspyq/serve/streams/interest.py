@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from dspyq.core.ids import new_id
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.withdrawal import withdraw
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.withdrawal import withdraw
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
@@ -50,7 +50,7 @@ def end_interest(call: CallOfPrediction, owner: str) -> bool:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("stream the prediction"):
-        return bool(load_script(jobs_client(), "dspyq.serve", "end_interest")((_key(call),), owner=owner))
+        return bool(load_script(jobs_client(), "dspyq.serve.streams", "end_interest")((_key(call),), owner=owner))
 
 
 def withdraw_interest(call: CallOfPrediction, owner: str) -> None:

@@ -15,21 +15,21 @@ from dspyq.config.chat import ConversationFields
 from dspyq.config.settings import get_settings
 from dspyq.errors import DspyqError, UnknownProgram
 from dspyq.prediction.request import Request
-from dspyq.serve import interest
-from dspyq.serve.answering import ask, call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.answering import ask, call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.calls import build_question, check_program, read_options
 from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
-from dspyq.serve.calls import build_question, check_program, read_options
-from dspyq.serve.chat_replies import CANCELLED, ChatReply, error_of
-from dspyq.serve.chat_requests import UNSUPPORTED, ChatRequest, inputs_of, read_chat_request
-from dspyq.serve.chat_stream import ChatStream
+from dspyq.serve.chat.replies import CANCELLED, ChatReply, error_of
+from dspyq.serve.chat.requests import UNSUPPORTED, ChatRequest, inputs_of, read_chat_request
+from dspyq.serve.chat.stream import ChatStream
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, Headers, exchange_of
-from dspyq.serve.following import follow
-from dspyq.serve.lookup import answer_of
-from dspyq.serve.naming import name_call
+from dspyq.serve.predictions.lookup import answer_of
+from dspyq.serve.predictions.naming import name_call
 from dspyq.serve.problems import Declined, ProblemKind, problem_of
 from dspyq.serve.programs import visible_programs
+from dspyq.serve.streams import interest
+from dspyq.serve.streams.following import follow
 
 #: OpenAI's form has no answer that comes later; the request that is repeated joins the run.
 STILL_RUNNING = ProblemKind(

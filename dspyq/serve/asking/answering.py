@@ -13,9 +13,9 @@ from dspyq.client.off_loop import soon
 from dspyq.client.result import PredictionResult
 from dspyq.prediction.request import Request
 from dspyq.serve.exchange import Exchange
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.waits import bounded_wait
-from dspyq.serve.withdrawal import withdraw
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.withdrawal import withdraw
+from dspyq.serve.waiting.waits import bounded_wait
 from dspyq.tracing.propagation import TRACE_HEADERS, request_context
 from dspyq.tracing.tracing import process_tracing
 

@@ -17,22 +17,22 @@ from dspyq.errors import DspyqError
 from dspyq.prediction.prediction import AnsweredCaller, Prediction, is_prediction, metadata_from_json
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import read_meta
-from dspyq.serve import rendering
-from dspyq.serve.answering import ask, call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.answering import ask, call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.calls import build_question, check_program, most_bytes_of, read_options
+from dspyq.serve.asking.idempotency import idempotency_key, note_prediction, remember
 from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
-from dspyq.serve.calls import build_question, check_program, most_bytes_of, read_options
 from dspyq.serve.edge import recognized
-from dspyq.serve.events import reply_events
 from dspyq.serve.exchange import Exchange, Headers, exchange_of
-from dspyq.serve.idempotency import idempotency_key, note_prediction, remember
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.lookup import look_up
-from dspyq.serve.naming import name_call, resolve
-from dspyq.serve.preferences import read_prefer
+from dspyq.serve.predictions import rendering
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.lookup import look_up
+from dspyq.serve.predictions.naming import name_call, resolve
+from dspyq.serve.predictions.rendering import PublicCall
+from dspyq.serve.predictions.resources import RETRY_LATER, reply_standing, state_unfinished
 from dspyq.serve.problems import problem_of
-from dspyq.serve.rendering import PublicCall
-from dspyq.serve.resources import RETRY_LATER, reply_standing, state_unfinished
+from dspyq.serve.streams.events import reply_events
+from dspyq.serve.waiting.preferences import read_prefer
 
 _EVENTS = b"text/event-stream"
 _REPLAYED = (b"idempotent-replayed", b"true")

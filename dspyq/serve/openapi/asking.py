@@ -7,7 +7,7 @@ from dspyq.config.programs import Program
 from dspyq.config.settings import get_settings
 from dspyq.prediction.request import MOST_UNIT_CHARACTERS
 from dspyq.serve.callers import Caller
-from dspyq.serve.openapi_parts import (
+from dspyq.serve.openapi.parts import (
     ALWAYS,
     EVENTS,
     IDEMPOTENCY_KEY,

@@ -13,10 +13,10 @@ from typing import Protocol
 from dspyq.client.off_loop import off_loop, soon
 from dspyq.client.result import PredictionResult
 from dspyq.client.streaming import Listener
-from dspyq.serve import interest
 from dspyq.serve.exchange import Exchange, Headers
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.rendering import PublicCall
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.rendering import PublicCall
+from dspyq.serve.streams import interest
 from dspyq.streaming.chunks import Chunk
 
 SSE_HEADERS: Headers = [

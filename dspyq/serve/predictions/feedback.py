@@ -16,8 +16,8 @@ from dspyq.experiments.feedback import give_feedback
 from dspyq.serve.bodies import read_json
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import exchange_of
-from dspyq.serve.lookup import look_up
-from dspyq.serve.naming import resolve
+from dspyq.serve.predictions.lookup import look_up
+from dspyq.serve.predictions.naming import resolve
 from dspyq.serve.problems import MALFORMED, NOT_FOUND, Declined, ProblemKind
 
 _KEPT = ProblemKind(409, "feedback-kept", "Another judgement was given before, and stays")

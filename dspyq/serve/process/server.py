@@ -23,13 +23,13 @@ from dspyq.core.process_tuning import settle
 from dspyq.core.tolerated import tolerate
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.experiments.token import process_secret
-from dspyq.serve.access_log import AccessLog
 from dspyq.serve.app import build_app
 from dspyq.serve.door import Door, process_serve_secret
-from dspyq.serve.log import is_for_people
-from dspyq.serve.metrics import RequestCounts
-from dspyq.serve.protocol import DoorProtocol
-from dspyq.serve.waiting_room import read_depths
+from dspyq.serve.process.access_log import AccessLog
+from dspyq.serve.process.log import is_for_people
+from dspyq.serve.process.metrics import RequestCounts
+from dspyq.serve.process.protocol import DoorProtocol
+from dspyq.serve.waiting.room import read_depths
 from dspyq.store.clients import jobs_client
 
 logger = logging.getLogger("dspyq.serve")

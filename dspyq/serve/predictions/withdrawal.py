@@ -9,8 +9,8 @@ import orjson
 from dspyq.celery_app.application import process_app
 from dspyq.config.settings import get_settings
 from dspyq.core.names import HEADER
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.lookup import call_key
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.lookup import call_key
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import alias_key, job_key
 from dspyq.store.scripts import load_script

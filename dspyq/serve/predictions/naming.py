@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dspyq.serve.callers import Caller
 from dspyq.serve.exchange import Exchange
-from dspyq.serve.ids import CallOfPrediction, read_id, write_id
+from dspyq.serve.predictions.ids import CallOfPrediction, read_id, write_id
+from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.problems import NOT_FOUND, Declined
-from dspyq.serve.rendering import PublicCall
-from dspyq.serve.stream_tokens import write_token
+from dspyq.serve.streams.tokens import write_token
 
 
 def name_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:

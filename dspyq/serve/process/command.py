@@ -16,9 +16,9 @@ from dspyq.core.process_tuning import share_heaps
 from dspyq.processes.servers import SHARES_PORT, ServerOptions, replace_process
 from dspyq.serve.callers import choose_openness
 from dspyq.serve.door import Door
-from dspyq.serve.log import begin_log
-from dspyq.serve.metrics import register_door
-from dspyq.serve.server import DoorServer, listen
+from dspyq.serve.process.log import begin_log
+from dspyq.serve.process.metrics import register_door
+from dspyq.serve.process.server import DoorServer, listen
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker.parent import end_with_parent

@@ -19,19 +19,19 @@ from dspyq.client.result import PredictionResult
 from dspyq.core.ids import as_uuid
 from dspyq.errors import DspyqError, InvalidInputs
 from dspyq.prediction.request import Request, find_program, find_variant
-from dspyq.serve import rendering
-from dspyq.serve.answering import call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.answering import call_of, trace_of, wait_for_answers
+from dspyq.serve.asking.calls import OPTIONS, CallOfProgram, build_row, check_program, most_bytes_of, read_options
+from dspyq.serve.asking.idempotency import RememberedCall, idempotency_key, note_prediction, remember
 from dspyq.serve.bodies import parse_json, read_json_text
 from dspyq.serve.callers import Caller
-from dspyq.serve.calls import OPTIONS, CallOfProgram, build_row, check_program, most_bytes_of, read_options
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, Headers, exchange_of
-from dspyq.serve.idempotency import RememberedCall, idempotency_key, note_prediction, remember
-from dspyq.serve.lookup import answer_of, call_key
-from dspyq.serve.naming import public_call, resolve
-from dspyq.serve.preferences import read_prefer
+from dspyq.serve.predictions import rendering
+from dspyq.serve.predictions.lookup import answer_of, call_key
+from dspyq.serve.predictions.naming import public_call, resolve
+from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.problems import problem_of
-from dspyq.serve.rendering import PublicCall
+from dspyq.serve.waiting.preferences import read_prefer
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import REPLY_START_LENGTH
 

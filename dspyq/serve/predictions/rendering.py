@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from dspyq.prediction.prediction import Metadata
-from dspyq.serve.ids import CallOfPrediction
+from dspyq.serve.predictions.ids import CallOfPrediction
 
 PredictionStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[PredictionStatus] = frozenset({"succeeded", "failed", "cancelled"})

@@ -14,18 +14,18 @@ from dspyq.celery_app.groups import arrival
 from dspyq.client.off_loop import off_loop
 from dspyq.core.events import Event
 from dspyq.errors import DspyqError, RedisUnavailable
-from dspyq.serve import rendering
 from dspyq.serve.callers import ANYONE
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import Exchange, exchange_of
-from dspyq.serve.ids import CallOfPrediction
-from dspyq.serve.lookup import CallStanding, look_up, read_answer
-from dspyq.serve.naming import resolve
-from dspyq.serve.preferences import read_wait
+from dspyq.serve.predictions import rendering
+from dspyq.serve.predictions.ids import CallOfPrediction
+from dspyq.serve.predictions.lookup import CallStanding, look_up, read_answer
+from dspyq.serve.predictions.naming import resolve
+from dspyq.serve.predictions.rendering import PredictionStatus, PublicCall
+from dspyq.serve.predictions.withdrawal import withdraw
 from dspyq.serve.problems import GONE, NOT_FOUND, Declined, problem_of
-from dspyq.serve.rendering import PredictionStatus, PublicCall
-from dspyq.serve.waits import bounded_wait
-from dspyq.serve.withdrawal import withdraw
+from dspyq.serve.waiting.preferences import read_wait
+from dspyq.serve.waiting.waits import bounded_wait
 
 logger = logging.getLogger("dspyq.serve")
 

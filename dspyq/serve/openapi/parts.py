@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspyq.serve.idempotency import LONGEST_CHARACTERS
+from dspyq.serve.asking.idempotency import LONGEST_CHARACTERS
 
 JsonObject = dict[str, Any]
 #: Statuses of problems that any request may be answered with, and those of requests with a body.

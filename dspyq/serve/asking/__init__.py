@@ -1,0 +1,1 @@
+"""Questions: bodies of POSTs are read, sent in bulk, and answered."""

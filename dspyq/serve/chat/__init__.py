@@ -1,0 +1,1 @@
+"""Programs that chat, in OpenAI's form."""

@@ -1,0 +1,1 @@
+"""The description of the API: for tools as OpenAPI, and for people as the docs page."""

@@ -1,0 +1,1 @@
+"""Predictions as server-sent events, while their text comes."""

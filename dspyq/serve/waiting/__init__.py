@@ -1,0 +1,1 @@
+"""Clients that wait: how long, and how many."""
