@@ -269,31 +269,36 @@ def to_json(outputs: Mapping[str, Any], metadata: Metadata, exact: Mapping[str, 
         metadata: Where they came from.
         exact: The exact form of those outputs that have one.
     """
-    usage = metadata.usage
     return {
         _MARK: _FORM,
         "outputs": dict(outputs),
-        "metadata": {
-            "program": metadata.program,
-            "variant": metadata.variant,
-            "model": metadata.model,
-            "input_hash": metadata.input_hash,
-            "request_id": metadata.request_id,
-            "timestamp": metadata.timestamp,
-            "usage": {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "total_tokens": usage.total_tokens,
-            },
-            "cost_usd": metadata.cost_usd,
-            "duration_seconds": metadata.duration_seconds,
-            "cached": metadata.cached,
-            "cache_level": metadata.cache_level,
-            "fallback": metadata.fallback,
-            "finish_reason": metadata.finish_reason,
-            "is_truncated": metadata.is_truncated,
-        },
+        "metadata": metadata_to_json(metadata),
         **({"exact": dict(exact)} if exact else {}),
+    }
+
+
+def metadata_to_json(metadata: Metadata) -> dict[str, Any]:
+    """Return the JSON form of metadata; it has no token."""
+    usage = metadata.usage
+    return {
+        "program": metadata.program,
+        "variant": metadata.variant,
+        "model": metadata.model,
+        "input_hash": metadata.input_hash,
+        "request_id": metadata.request_id,
+        "timestamp": metadata.timestamp,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+        "cost_usd": metadata.cost_usd,
+        "duration_seconds": metadata.duration_seconds,
+        "cached": metadata.cached,
+        "cache_level": metadata.cache_level,
+        "fallback": metadata.fallback,
+        "finish_reason": metadata.finish_reason,
+        "is_truncated": metadata.is_truncated,
     }
 
 

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from dspyq.prediction.prediction import Metadata
+from dspyq.prediction.prediction import Metadata, metadata_to_json
 from dspyq.serve.predictions.ids import CallOfPrediction
 
 PredictionStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[PredictionStatus] = frozenset({"succeeded", "failed", "cancelled"})
 #: The time between two looks of a client that polls.
 POLL_SECONDS = 1
+#: Members of a prediction's metadata that clients see; program and variant stand beside them.
+_SHOWN_METADATA = (
+    "model", "usage", "cost_usd", "duration_seconds", "cached", "cache_level", "fallback", "finish_reason",
+    "is_truncated", "request_id",
+)  # fmt: skip
 #: In UTC, without its name: times are written with a Z.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as above
 
@@ -42,25 +47,9 @@ def succeeded(public: PublicCall, outputs: Mapping[str, Any], metadata: Metadata
         metadata: Its origin and cost, as this caller sees them.
     """
     shown = _prediction(public, "succeeded", metadata.program, metadata.variant)
-    usage = metadata.usage
+    form = metadata_to_json(metadata)
     shown["outputs"] = outputs
-    shown["metadata"] = {
-        "model": metadata.model,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.total_tokens,
-        },
-        "cost_usd": metadata.cost_usd,
-        "duration_seconds": metadata.duration_seconds,
-        "cached": metadata.cached,
-        "cache_level": metadata.cache_level,
-        "fallback": metadata.fallback,
-        "finish_reason": metadata.finish_reason,
-        "is_truncated": metadata.is_truncated,
-        "exposure": metadata.exposure,
-        "request_id": metadata.request_id,
-    }
+    shown["metadata"] = {name: form[name] for name in _SHOWN_METADATA} | {"exposure": metadata.exposure}
     return shown
 
 
