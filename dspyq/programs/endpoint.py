@@ -66,6 +66,8 @@ def _key_in(variable: str, setting: str) -> str:
 class ProviderTransport(KeepsReplies, StdlibTransport):  # type: ignore[misc]  # dspy ships no types
     """DSPy's transport with the call's deadline on its connections and secrets removed from replies.
 
+    ``base`` is the endpoint's URL as configured, ``query`` the query that each URL gets, ``route_proxy`` the proxy.
+
     Args:
         model: The model's table.
         route: The way to its provider.
@@ -75,18 +77,19 @@ class ProviderTransport(KeepsReplies, StdlibTransport):  # type: ignore[misc]  #
     """
 
     def __init__(self, model: Model, route: lm15.Resolution) -> None:
-        base, _, self._query = (model.api_base or "").partition("?")
+        base, _, self.query = (model.api_base or "").partition("?")
         self.base = base.rstrip("/") or None
         definition = lookup(route.provider)
         url = self.base or (definition.base_url if definition else None)
         proxies = getproxies()
         self._name = model.name
         self._stated = threading.local()
+        self.route_proxy = _proxy_to(url, proxies) if url else None
         super().__init__(
             read_timeout=model.timeout_seconds,
             write_timeout=model.timeout_seconds,
             max_connections=_MAX_CONNECTIONS,
-            proxy=_proxy_to(url, proxies) if url else None,
+            proxy=self.route_proxy,
             # Only where the URL comes with the request: this reads the whole environment on each call.
             trust_env=url is None and bool(proxies),
         )
@@ -99,8 +102,8 @@ class ProviderTransport(KeepsReplies, StdlibTransport):  # type: ignore[misc]  #
         Raises:
             ConfigurationError: Of lm15, if the endpoint redirects.
         """
-        if self._query:
-            request.url += f"{'&' if '?' in request.url else '?'}{self._query}"
+        if self.query:
+            request.url += f"{'&' if '?' in request.url else '?'}{self.query}"
         response = super().stream(request)
         if response.status in _REDIRECTS:
             self._refuse_redirect(response)

@@ -21,6 +21,7 @@ from dspyq.guards import metrics
 from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guard, Guards, Unguarded
 from dspyq.programs import dspy_memo
+from dspyq.programs.batch_wire import BatchWire
 from dspyq.programs.deadline import TOLERANCE_SECONDS, deadline
 from dspyq.programs.endpoint import ProviderTransport, read_key
 from dspyq.programs.failures import failed_on_the_way, is_local, not_sent
@@ -48,7 +49,8 @@ class Engine:
     def __init__(self, model: Model, guards: Guards | None = None) -> None:
         """Set up the route to the provider, without network access.
 
-        ``model`` is the model's table, ``provider`` DSPy's name of its provider, ``pricing`` its prices.
+        ``model`` is the model's table, ``provider`` DSPy's name of its provider, ``pricing`` its prices,
+        ``batch_wire`` the codec of its batch interface.
 
         Args:
             model: The model's table.
@@ -72,6 +74,7 @@ class Engine:
             )
         )
         dspy_memo.cache_routes(self._native)
+        self.batch_wire = BatchWire(model, self._native, self._transport, self.pricing)
         known = dspy.LM(model.model, engine="lm15", cache=False)
         self.supports_function_calling: bool = known.supports_function_calling
         self.supports_reasoning: bool = known.supports_reasoning

@@ -31,6 +31,13 @@ class ShipmentRefused(BatchInterfaceError):
     """The provider refuses the request for good: the same bytes are refused again. Nothing was created."""
 
 
+class BatchInterfaceClosed(BatchInterfaceError):
+    """The provider refuses the account, or the endpoint has no batch interface: no shipment goes until that changes.
+
+    Nothing was created. Its lines are not at fault, so a smaller shipment is refused too.
+    """
+
+
 class EnqueuedLimitReached(BatchInterfaceError):
     """The account may not have more queued now. Nothing was created; a retry helps once other batches have ended.
 

@@ -51,33 +51,6 @@ class LineOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderAccess:
-    """Access to a provider: the same as for live calls.
-
-    Attributes:
-        base_url: The interface's root, as in ``https://api.openai.com/v1``, without a slash at its end.
-        key: The API key; None where none is sent.
-        query: A query that each URL gets, without its question mark, as in ``api-version=2025-04-01``.
-        proxy: The URL of an HTTP proxy; None without one.
-        timeout_seconds: The most that one read or write of a socket may take.
-        model: The model's name as the provider writes it; an interface may have it in its URL.
-        setting: The table of the model, named in errors, as in ``models.fast``.
-    """
-
-    base_url: str
-    key: str | None
-    query: str = ""
-    proxy: str | None = None
-    timeout_seconds: float = 60.0
-    model: str = ""
-    setting: str = "models"
-
-    def __repr__(self) -> str:
-        """Show neither key nor URL: both may hold secrets."""
-        return f"ProviderAccess(setting={self.setting!r})"
-
-
-@dataclass(frozen=True, slots=True)
 class ShipmentLimits:
     """Limits of one batch, as the provider publishes them.
 
@@ -236,8 +209,8 @@ class BatchProvider(Protocol):
             EnqueuedLimitReached: If the account may not have more queued.
         """
 
-    def find(self, name: str, since_seconds: float, line_count: int) -> list[RemoteBatch]:
-        """Return the batches of this name, the oldest first.
+    def find(self, name: str, since_seconds: float, line_count: int, file_id: str = "") -> list[RemoteBatch]:
+        """Return the batches of this name or of this uploaded file, the oldest first.
 
         A listing may lag behind a creation by seconds. Where not ``has_names``, these are all batches that were created
         since and have so many lines, or none counted yet: compare ``read_one_id`` of one that has ended with the ids of
@@ -247,6 +220,7 @@ class BatchProvider(Protocol):
             name: The shipment's name.
             since_seconds: A time before its creation. Ten minutes are allowed for clocks that differ.
             line_count: Lines of the shipment.
+            file_id: The uploaded file, where ``has_files``: some interfaces that have files drop our name.
         """
 
     def poll(self, batch_id: str) -> RemoteBatch:
