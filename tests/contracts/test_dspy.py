@@ -7,8 +7,8 @@ import builtins
 import dspy
 import pytest
 from dspy import lm15
-from dspy._vendor.lm15 import errors, registry, serde
-from dspy._vendor.lm15.providers import anthropic
+from dspy._vendor.lm15 import adaptation, errors, registry, serde
+from dspy._vendor.lm15.providers import anthropic, base
 from dspy._vendor.lm15.transports import ConnectError, ConnectTimeout, StdlibTransport
 from dspy._vendor.lm15.transports._types import TransportResponse
 from dspy.adapters import utils
@@ -30,9 +30,16 @@ from tests.support.contracts import parameters
         (LM15Engine, "__init__", "self config model_type"),
         (LM15Engine, "complete", "self request"),
         (LM15Engine, "resolve", "self model"),
+        (LM15Engine, "_target", "self request streaming"),
         (StdlibTransport, "_open", "self parsed proxy origin connect_timeout"),
         (StdlibTransport, "stream", "self request"),
         (anthropic, "_reasoning_thinking_budget", "request"),
+        (adaptation, "collecting", "policy provider planning"),
+        (base, "_client_side_stop", "adaptations"),
+        (base, "batch_entry_request", "model"),
+        (anthropic.AnthropicLM, "build_request", "self request stream"),
+        (anthropic.AnthropicLM, "parse_response", "self request response"),
+        (base.BaseProviderLM, "normalize_error", "self status body"),
         (errors, "map_http_error", "status message provider env_keys provider_code request_id retry_after"),
         (model_metadata, "model_info", "provider model namespaces"),
         (model_metadata, "rate", "info key"),

@@ -79,8 +79,8 @@ def request_of(name: str, **options: Any) -> Any:
 def error_of(name: str, status: int) -> dict[str, Any]:
     word = WORDS[name][status]
     if name == "gemini":
-        return {"error": {"code": status, "message": "too long", "status": word}}
-    error = {"message": "too long", "type": word}
+        return {"error": {"code": status, "message": "not today", "status": word}}
+    error = {"message": "not today", "type": word}
     return {"type": "error", "error": error} if name == "anthropic" else {"error": error | {"code": word}}
 
 
@@ -111,7 +111,7 @@ def test_a_reply_of_a_line_is_billed_at_half_and_loads_again_as_a_live_one(name:
 
 @pytest.mark.parametrize(("status", "kind"), [(400, "lasting"), (429, "asks_to_wait"), (503, "ill")])
 def test_an_error_of_a_line_is_that_of_a_live_call(name: str, engine: Engine, status: int, kind: str) -> None:
-    with pytest.raises(lm15.ProviderError, match="too long") as raised:
+    with pytest.raises(lm15.ProviderError, match="not today") as raised:
         engine.batch_wire.answer(status, error_of(name, status))
     failure = engine.batch_wire.classify(raised.value)
     assert (failure.kind, failure.is_billed, failure.cost_usd) == (kind, False, None)
@@ -127,7 +127,7 @@ def test_an_error_that_states_a_usage_is_billed_by_it(name: str, engine: Engine)
 
 
 def test_a_success_that_states_an_error_is_that_error(name: str, engine: Engine) -> None:
-    with pytest.raises(lm15.ProviderError, match="too long"):
+    with pytest.raises(lm15.ProviderError, match="not today"):
         engine.batch_wire.answer(200, error_of(name, 400))
 
 

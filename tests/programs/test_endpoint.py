@@ -213,7 +213,7 @@ def test_what_was_never_sent_is_free_lasting_and_leaves_the_breaker_closed(
     settings = load_settings(write_settings(tmp_path / "dspyq.toml", document))
     guards = Guards(settings, client)
     (runner,) = build_programs(settings, None, guards).values()
-    runner._lm.engine._transport._query = "\n"  # noqa: SLF001 - the checks at start let nothing of the kind pass
+    runner._lm.engine._transport.query = "\n"  # noqa: SLF001 - the checks at start let nothing of the kind pass
     with closing(runner), pytest.raises(PredictionFailed, match="cannot be sent, and nothing was charged") as raised:
         runner.run(QUESTION, Ledger(JobRun("t", "", "p", "a", 1)))
     (call,) = raised.value.calls
