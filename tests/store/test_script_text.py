@@ -8,7 +8,7 @@ import pytest
 from dspyq.store.script_text import Argument, Arguments, read_script
 from dspyq.store.scripts import load_script
 
-ROOMS = ("batch", "cache", "delivery", "guards", "serve", "store")
+ROOMS = ("batch", "cache", "delivery", "guards", "serve.asking", "serve.streams", "store")
 LIBRARIES = {
     "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "putting", "schedule", "turns",
     "withdrawing",
