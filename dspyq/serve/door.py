@@ -12,6 +12,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
 from dspyq.serve.asking.bulk_asker import BulkAsker
 from dspyq.serve.gate import Gate
+from dspyq.serve.streams.withdrawals import Withdrawals
 from dspyq.serve.waiting.room import WaitingRoom
 from dspyq.store.fleet_secret import FleetSecret
 
@@ -34,6 +35,7 @@ class Door:
         asker: Sends questions that this process's memory does not answer.
         room: The requests that wait.
         streams: Number of event streams that are open.
+        withdrawals: The withdrawals of their calls.
         is_draining: Whether it is to end, and accepts requests for a last while.
         is_ending: Whether it ends: no request waits any more.
     """
@@ -45,6 +47,7 @@ class Door:
         self.asker = BulkAsker()
         self.room = WaitingRoom(self.serve.most_waiting, self.serve.max_queued)
         self.streams = 0
+        self.withdrawals = Withdrawals()
         self.is_draining = False
         self.is_ending = False
         self._limits: set[asyncio.Timeout] = set()

@@ -80,6 +80,7 @@ KEY_KINDS = (
     KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
     KeyKind("SERVE_SECRET", "serve-secret", "spine"),
     KeyKind("SERVE_CALL", "serve-call:", "spine"),
+    KeyKind("SERVE_WITHDRAWN", "serve-withdrawn", "spine"),
     KeyKind("SERVE_STREAM", "serve-stream:", "spine"),
     KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "spine"),
     KeyKind("RESULT", "celery-task-meta-", "spine", ""),
@@ -227,6 +228,11 @@ def tenant_costs_key(tenant: str, month: str) -> str:
 def api_key_usage_key(key_id: str, month: str) -> str:
     """Return the key of the counts of a month's requests with a key of the API."""
     return f"{key('key-usage:')}{key_id}:{month}"
+
+
+def withdrawn_calls_channel() -> str:
+    """Return the channel on which calls of the HTTP API are published that are withdrawn."""
+    return key("serve-withdrawn")
 
 
 def key_changes_channel() -> str:

@@ -174,6 +174,22 @@ def test_a_cancelled_prediction_and_a_failed_one_end_their_streams(door, endpoin
     assert (name, problem["status"]) == ("failed", 500)
 
 
+def test_a_stream_of_a_cancelled_call_ends_though_its_run_goes_on_for_another(door, endpoint):
+    endpoint.script(**SLOWER)
+    first, second = door(), door()
+    coming, other = stream(first, "of two"), stream(second, "of two")
+    prediction = next(coming)[1]["id"]
+    began = next(other)
+    # Taken back at another server than the one that streams it, and twice: that takes nobody else's interest.
+    for _ in range(2):
+        assert second.api.post(f"/v1/predictions/{prediction}/cancel").json()["status"] == "cancelled"
+    name, data, _ = list(coming)[-1]
+    assert (name, data["status"], data["id"]) == ("cancelled", "cancelled", prediction)
+    rest = [began, *other]
+    assert (rest[-1][0], text_of(rest)) == ("completed", ANSWER)
+    assert (endpoint.calls(), endpoint.counts().abandoned) == (1, 0)
+
+
 def test_a_silent_stream_shows_signs_of_life(door, endpoint, settings_file):
     endpoint.hold()
     server = door(settings_file({"serve": {"heartbeat_seconds": 0.1}}))

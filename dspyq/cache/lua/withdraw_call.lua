@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Withdraws a call that has a name of its own from its run, once, and notes that on the call.
+-- Withdraws a call that has a name of its own from its run, once, notes that on the call, and publishes it for its streams.
 -- Libraries: cache/withdrawing.
 -- Keys:
 --   alias            PREDICTION: of the question
@@ -16,4 +16,5 @@ redis.call('SET', call, before == 'gone' and before or mark, 'EX', seconds)
 if before then
   return 0
 end
+redis.call('PUBLISH', SERVE_WITHDRAWN, caller)
 return withdraw(alias, id, caller, false, '')

@@ -96,10 +96,11 @@ async def _read(exchange: Exchange) -> PostedChat:
 
 async def _stream(exchange: Exchange, posted: PostedChat, reply: ChatReply, handle: PredictionResult) -> None:
     """Answer with a stream, whose call is withdrawn where the client hangs up for good."""
-    owner = "" if handle.is_known else await off_loop(interest.begin_interest, reply.public.call)
-    stream = ChatStream(exchange, reply, posted.fields.answer, includes_usage=posted.chat.includes_usage)
-    await stream.begin(posted.headers)
-    await follow(stream, handle, owner=owner)
+    with exchange.door.withdrawals.watch(reply.public.call.call_id) as watched:
+        owner = "" if handle.is_known else await off_loop(interest.begin_interest, reply.public.call)
+        stream = ChatStream(exchange, reply, posted.fields.answer, includes_usage=posted.chat.includes_usage)
+        await stream.begin(posted.headers)
+        await follow(stream, handle, watched, owner=owner)
 
 
 async def _reply(exchange: Exchange, posted: PostedChat, reply: ChatReply, handle: PredictionResult) -> None:

@@ -76,7 +76,7 @@ class ChatStream:
         try:
             rest = list(listener.complete())
         except TaskRevokedError:
-            await self._fail(Declined(CANCELLED))
+            await self.cancel()
             return
         except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
             await self._fail(error if isinstance(error, DspyqError) else DspyqError(type(error).__name__))
@@ -90,6 +90,10 @@ class ChatStream:
         if self._includes_usage:
             ends += _data(self._reply.usage_chunk(prediction.metadata))
         await self._end(ends + _DONE)
+
+    async def cancel(self) -> None:
+        """End where the call was cancelled."""
+        await self._fail(Declined(CANCELLED))
 
     async def break_off(self, position: int) -> None:
         """End where the server ends: a repeated request joins the run."""

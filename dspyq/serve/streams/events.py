@@ -27,6 +27,7 @@ from dspyq.serve.problems import GONE, NOT_FOUND, UNAUTHENTICATED, Declined, pro
 from dspyq.serve.streams import interest
 from dspyq.serve.streams.following import SSE_HEADERS, follow
 from dspyq.serve.streams.tokens import read_token
+from dspyq.serve.streams.withdrawals import WatchedCall
 from dspyq.streaming.chunks import Chunk
 
 _RETRY = b"retry: 2000\n\n"
@@ -45,6 +46,17 @@ class ListenToPrediction:
         caller = await _caller(exchange, public_id, query.get("token"))
         public = resolve(exchange, caller, public_id)
         after = _read_place(exchange.headers.get(b"last-event-id"), query.get("after"))
+        with exchange.door.withdrawals.watch(public.call.call_id) as watched:
+            await self._reply(exchange, public, caller, after, watched)
+
+    async def _reply(
+        self, exchange: Exchange, public: PublicCall, caller: Caller, after: int, watched: WatchedCall
+    ) -> None:
+        """Answer with a stream, or with that of a prediction that has ended.
+
+        Raises:
+            Declined: With 404 for a prediction that its caller deleted, with 410 for one that is no longer kept.
+        """
         standing = await off_loop(look_up, public.call)
         if standing.mark == "gone":
             raise Declined(NOT_FOUND, "there is no prediction of this id")
@@ -52,14 +64,14 @@ class ListenToPrediction:
             raise Declined(GONE, "the answer is no longer kept: ask again")
         with exchange.door.room.admit(standing.queue, caller):
             owner = "" if standing.mark else await off_loop(interest.take_over, public.call)
-            stream = EventStream(exchange, public, caller)
+            stream = EventStream(exchange, public, caller, standing.queue)
             await stream.begin("running" if standing.is_running else "queued", standing.waits_for)
             if standing.mark:
-                await stream.end("cancelled", rendering.unfinished(public, "cancelled", standing.queue))
+                await stream.cancel()
                 return
             job = process_asker().result(public.call.task_id)
-            del query, standing  # a stream may take long
-            await follow(stream, job, after=after, owner=owner)
+            del standing  # a stream may take long
+            await follow(stream, job, watched, after=after, owner=owner)
 
 
 async def reply_events(exchange: Exchange, public: PublicCall, caller: Caller, job: PredictionResult) -> None:
@@ -71,10 +83,11 @@ async def reply_events(exchange: Exchange, public: PublicCall, caller: Caller, j
         caller: The caller.
         job: The handle.
     """
-    owner = "" if job.is_known else await off_loop(interest.begin_interest, public.call)
-    stream = EventStream(exchange, public, caller)
-    await stream.begin("running" if job.is_known else "queued")
-    await follow(stream, job, owner=owner)
+    with exchange.door.withdrawals.watch(public.call.call_id) as watched:
+        owner = "" if job.is_known else await off_loop(interest.begin_interest, public.call)
+        stream = EventStream(exchange, public, caller, job.request.queue if job.request else "")
+        await stream.begin("running" if job.is_known else "queued")
+        await follow(stream, job, watched, owner=owner)
 
 
 class EventStream:
@@ -84,15 +97,17 @@ class EventStream:
         exchange: The request.
         public: The call.
         caller: The caller.
+        queue: The call's queue; empty where that is not known.
     """
 
-    __slots__ = ("_caller", "exchange", "is_over", "public")
+    __slots__ = ("_caller", "_queue", "exchange", "is_over", "public")
 
-    def __init__(self, exchange: Exchange, public: PublicCall, caller: Caller) -> None:
+    def __init__(self, exchange: Exchange, public: PublicCall, caller: Caller, queue: str) -> None:
         self.exchange = exchange
         self.public = public
         self.is_over = False
         self._caller = caller
+        self._queue = queue
 
     async def begin(self, status: str, waits_for: str | None = None) -> None:
         """Begin the response with the status of the prediction, and where the stream goes on if it breaks.
@@ -130,7 +145,7 @@ class EventStream:
         try:
             rest = list(listener.complete())
         except TaskRevokedError:
-            await self.end("cancelled", rendering.unfinished(public, "cancelled", ""))
+            await self.cancel()
             return
         except Exception as error:  # noqa: BLE001 - whatever a program raised, as its worker stored it
             shown = error if isinstance(error, DspyqError) else DspyqError(type(error).__name__)
@@ -146,6 +161,10 @@ class EventStream:
             seen = read_answer(public.call, job.payload)
             answer = answer if seen is None or isinstance(seen, DspyqError) else seen
         await self.end("completed", rendering.succeeded(public, answer.to_dict(), answer.metadata))
+
+    async def cancel(self) -> None:
+        """End where the call was cancelled."""
+        await self.end("cancelled", rendering.unfinished(self.public, "cancelled", self._queue))
 
     async def break_off(self, position: int) -> None:
         """End where the server ends: the client goes on at another."""

@@ -17,6 +17,7 @@ from dspyq.serve.exchange import Exchange, Headers
 from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.streams import interest
+from dspyq.serve.streams.withdrawals import WatchedCall
 from dspyq.streaming.chunks import Chunk
 
 SSE_HEADERS: Headers = [
@@ -48,22 +49,29 @@ class TextStream(Protocol):
     async def complete(self, job: PredictionResult, listener: Listener, after: int) -> None:
         """Send the rest of the texts, and the outcome."""
 
+    async def cancel(self) -> None:
+        """End where the call was cancelled."""
+
     async def break_off(self, position: int) -> None:
         """End where the server ends, at a place in the log."""
 
 
-async def follow(stream: TextStream, job: PredictionResult, *, after: int = 0, owner: str) -> None:
+async def follow(
+    stream: TextStream, job: PredictionResult, watched: WatchedCall, *, after: int = 0, owner: str
+) -> None:
     """Send what comes of a prediction.
 
     Args:
         stream: The response.
         job: The handle.
+        watched: The call; where it is withdrawn, the stream ends before the run does.
         after: The place in the log that the client has all before.
         owner: The name of this connection, where it has the interest in the call; empty where it has not.
     """
     exchange, door, call = stream.exchange, stream.exchange.door, stream.public.call
     loop, news = asyncio.get_running_loop(), asyncio.Event()
-    listener = Listener(job, partial(loop.call_soon_threadsafe, news.set), is_sent=True)
+    wake = partial(loop.call_soon_threadsafe, news.set)
+    listener, watched.wake = Listener(job, wake, is_sent=True), wake
     watching = asyncio.ensure_future(_watch(exchange, news))
     door.at_end(news.set)
     door.streams += 1
@@ -73,6 +81,10 @@ async def follow(stream: TextStream, job: PredictionResult, *, after: int = 0, o
             await stream.send(listener.take(), after)
             if stream.is_over:
                 break
+            if watched.is_withdrawn:
+                await stream.cancel()
+                _forget(call, owner)
+                return
             if listener.is_answered:
                 await stream.complete(job, listener, after)
                 _forget(call, owner)
