@@ -117,6 +117,7 @@ class BatchAccount:
         budget_share: float | None = None,
         rate_share: float | None = None,
         spent_nano_usd: int = 0,
+        lane: str = "",
     ) -> None:
         """Open the account, or replace its limits. Its spending stays.
 
@@ -127,6 +128,7 @@ class BatchAccount:
             budget_share: Share of what others' calls leave of the daily limit of all calls, up to 1.
             rate_share: Share of each model's ``requests_per_second`` and ``tokens_per_minute``, up to 1.
             spent_nano_usd: Known cost of its rows, so that the limit holds even if Redis has lost its data.
+            lane: How its model calls are made, as ``provider``; live where left out.
         """
         limits = {
             "max_nano_usd": None if max_usd is None else to_nano_usd(max_usd),
@@ -134,7 +136,7 @@ class BatchAccount:
             "rate_share": rate_share,
         }
         stated = {name: "" if limit is None else limit for name, limit in limits.items()}
-        self._open([self._key], spent=spent_nano_usd, **stated)
+        self._open([self._key], spent=spent_nano_usd, lane=lane, **stated)
 
     def exists(self) -> bool:
         """Return True if the account was opened, or anything was charged to it."""

@@ -12,6 +12,7 @@ from dspyq.batch.files.rows import NO_CLUSTER, Row
 from dspyq.batch.files.source import Source
 from dspyq.batch.journal import Journal
 from dspyq.batch.options import BatchOptions
+from dspyq.config.lane_faults import find_faults_of_lane
 from dspyq.config.programs import Program
 from dspyq.errors import BatchRefused
 from dspyq.prediction.request import find_variant
@@ -24,7 +25,7 @@ def check_options(options: BatchOptions, program: Program) -> None:
 
     Raises:
         UnknownVariant: If it names a variant that the program does not have.
-        BatchRefused: If its options do not go together.
+        BatchRefused: If its options do not go together, or its lane cannot serve it.
     """
     if options.variant is not None:
         find_variant(program, options.variant)
@@ -32,6 +33,10 @@ def check_options(options: BatchOptions, program: Program) -> None:
             raise BatchRefused("--paired runs every variant: leave --variant out")
     if options.cluster is not None and not options.is_paired:
         raise BatchRefused("--cluster is for comparisons: give --paired too, or leave it out")
+    for fault in find_faults_of_lane(options.lane, program, options.variant):
+        raise BatchRefused(f"--lane {options.lane}: {fault}")
+    if options.finish_by is not None and not options.lane:
+        raise BatchRefused("--finish-by is for batches with a lane: give --lane too, or leave it out")
 
 
 def check_cluster(options: BatchOptions, source: Source, program: Program) -> None:

@@ -10,6 +10,15 @@ import orjson
 
 from dspyq.core.window import Window
 
+#: The most entries on their way: of live rows enough for all workers, of rows that wait for a day as many as fit.
+_IN_FLIGHT_ROWS = {"provider": 50_000}
+_LIVE_IN_FLIGHT_ROWS = 2000
+
+
+def in_flight_rows(lane: str) -> int:
+    """Return the most entries of a batch that are on their way at once, by default."""
+    return _IN_FLIGHT_ROWS.get(lane, _LIVE_IN_FLIGHT_ROWS)
+
 
 @dataclass(frozen=True)
 class BatchOptions:
@@ -32,6 +41,8 @@ class BatchOptions:
         priority: Its priority, 0 (most urgent) to 9.
         name: Its name, for people.
         format: The form of IN, if its file name does not show it.
+        lane: How its model calls are made: ``provider``, ``flex``, or empty for live.
+        finish_by: The hour by which every row is to be there, as in ``07:00``, and its time zone; None for no hour.
     """
 
     input: Path | None
@@ -42,7 +53,7 @@ class BatchOptions:
     is_paired: bool = False
     cluster: str | None = None
     is_scored: bool = False
-    in_flight_rows: int = 2000
+    in_flight_rows: int = _LIVE_IN_FLIGHT_ROWS
     max_usd: float | None = None
     budget_share: float | None = None
     rate_share: float | None = None
@@ -50,6 +61,8 @@ class BatchOptions:
     priority: int = 9
     name: str = ""
     format: str | None = None
+    lane: str = ""
+    finish_by: tuple[str, str] | None = None
 
     def to_json(self) -> str:
         """Return the options as JSON for the journal, for retries: paths are absolute, streamed input is null."""
@@ -72,5 +85,6 @@ class BatchOptions:
                 "input": None if path is None else Path(path),
                 "output": Path(kept["output"]),
                 "window": window and Window.parse(*window),
+                "finish_by": (hour := kept.get("finish_by")) and tuple(hour),
             }
         )

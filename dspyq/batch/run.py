@@ -191,6 +191,7 @@ class _Batch:
             budget_share=options.budget_share,
             rate_share=options.rate_share,
             spent_nano_usd=self._counts.cost_nano_usd,
+            lane=options.lane,
         )
 
     def _loop(self) -> None:

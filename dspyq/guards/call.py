@@ -36,7 +36,7 @@ class CallFailure(Protocol):
 
     @property
     def kind(self) -> str:
-        """The kind of failure: ``ill``, ``asks_to_wait``, ``account``, ``local`` or ``lasting``."""
+        """The kind of failure: ``ill``, ``asks_to_wait``, ``account``, ``local``, ``lasting`` or ``tier_full``."""
 
     @property
     def is_billed(self) -> bool:
@@ -78,6 +78,9 @@ class Call(Protocol):
     @property
     def was_sent(self) -> bool:
         """Return True if any byte of the latest attempt left this process."""
+
+    def at_flex_tier(self) -> None:
+        """Make it at the provider's flex tier, unless it states a tier of its own."""
 
     def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""

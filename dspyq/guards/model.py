@@ -23,6 +23,7 @@ from dspyq.core.money import to_nano_usd, to_usd
 from dspyq.errors import Unavailable
 from dspyq.guards import metrics
 from dspyq.guards.admission import Admission, CombinedGuards
+from dspyq.guards.batch_lanes import BatchLanes
 from dspyq.guards.billing import Bill, BilledCall
 from dspyq.guards.breaker import Breaker, BreakerCall
 from dspyq.guards.breaker_state import BreakerPolicy, Suspect
@@ -95,6 +96,7 @@ class Guards:
         journal: Journal of the jobs' paid calls.
         outbox: Outbox of writes about calls.
         old_books: The books of past days.
+        batch_lanes: The lane that each batch states.
         breakers: The circuit breaker of each model that is served here.
     """
 
@@ -105,6 +107,7 @@ class Guards:
         self.journal = CallJournal(client)
         self.outbox = Outbox(client)
         self.old_books = OldBooks(client, settings)
+        self.batch_lanes = BatchLanes(client)
         self.breakers: dict[str, Breaker] = {}
         self._of_models: dict[str, ModelGuard] = {}
 
@@ -161,6 +164,8 @@ class ModelGuard:
         kept = ledger.reply_to(key)
         if kept is not None:
             return call.load(kept)
+        if ledger.job.batch and self._shared.batch_lanes.of(ledger.job.batch) == "flex":
+            call.at_flex_tier()
         while True:
             outcome, closing = self._attempt(ledger, ledger.job, call, key)
             if isinstance(outcome, CallReply):
@@ -334,8 +339,8 @@ class ModelGuard:
             Refusal: If this worker is short of a resource; the program's ``when_unavailable`` decides the rest.
             Exception: The failure itself, if no further attempt is made.
         """
-        if failure.kind in _GATE_REASONS:
-            return 0.0  # the gate, which it has closed, sets the time
+        if failure.kind in _GATE_REASONS or failure.kind == "tier_full":
+            return 0.0  # the gate, which it has closed, sets the time; another tier may have room
         if failure.kind == "local":
             raise self._admission.counted(ledger.interrupt(_shortage(failure.error)))
         if not failure.is_transient:

@@ -30,7 +30,11 @@ _SHORT_LOOKUPS = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
 _IS_TOO_LARGE = "request too large"
 _NO_THREAD = "can't start new thread"
 
-FailureKind = Literal["ill", "asks_to_wait", "account", "local", "lasting"]
+#: A flex tier without room: OpenAI's 429, Groq's 498; a limit of the account is worded differently.
+_TIER_FULL = re.compile(r"resource[ _]unavailable|capacity_exceeded", re.IGNORECASE)
+_FULL = frozenset({429, 498, 503})
+
+FailureKind = Literal["ill", "asks_to_wait", "account", "local", "lasting", "tier_full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Failure:
         error: What was raised.
         code: Its name in ledgers, as in ``timeout``.
         kind: ``ill``: the provider is down; ``asks_to_wait``: too many requests; ``account``: the account is refused;
-            ``local``: this worker is short of a resource; ``lasting``: the same request fails again.
+            ``local``: this worker is short of a resource; ``lasting``: the same request fails again; ``tier_full``: the
+            service tier has no room, while another may.
         is_billed: Whether the provider may bill it despite its failure.
         retry_after_seconds: The wait that it demands; None if it states none.
         prompt_tokens: As a usage beside the error counts them; None where none does.
@@ -78,6 +83,13 @@ def classify(error: Exception, *, was_sent: bool) -> Failure:
     retry_after_seconds = error.retry_after if isinstance(error, lm15.RateLimitError) else None
     is_billed = was_sent and _may_be_billed(error, kind)
     return Failure(error, code_of(error), kind, is_billed, retry_after_seconds)
+
+
+def is_tier_full(error: Exception) -> bool:
+    """Return True if a provider has no room for a request at its flex tier, for which it bills nothing."""
+    if not isinstance(error, lm15.ProviderError) or error.status not in _FULL:
+        return False
+    return _TIER_FULL.search(f"{error.provider_code or ''} {error}") is not None
 
 
 def failed_on_the_way(error: Exception) -> bool:

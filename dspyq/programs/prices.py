@@ -26,17 +26,18 @@ _STEP = re.compile(r"_above_(\d+)k_tokens")
 #: A tier's price of prompt tokens. That of the batch interface is none: no live call is served at it.
 _TIER = re.compile(r"^input_cost_per_token_(?!above_|cache_|batches$)([a-z_]+)$")
 _BATCHES = "batches"
+FLEX = "flex"
 #: What the batch interface saves where neither the file nor DSPy's table states it.
 _USUAL_BATCH_DISCOUNT = 0.5
 #: The account decides on the tier of a request that states one of these.
-_LEFT_TO_ACCOUNT = frozenset({None, "auto"})
+LEFT_TO_ACCOUNT = frozenset({None, "auto"})
 _STANDARD = frozenset({"default", "standard", "standard_only", "on_demand", "auto", "batch", "unspecified"})
 _INPUT, _OUTPUT, _WRITTEN = "input_cost_per_token", "output_cost_per_token", "cache_creation_input_token_cost"
 _CACHED = "cache_read_input_token_cost"
 #: The cache retention of a request that is billed as an hour's.
 _FOR_AN_HOUR = "long"
 #: The tier at which a call of a lane is priced; that of a live one is in its request or its reply.
-_TIER_OF_LANE: dict[Lane, str] = {"provider": _BATCHES, "flex": "flex"}
+_TIER_OF_LANE: dict[Lane, str] = {"provider": _BATCHES, "flex": FLEX}
 _SUBSCRIPTIONS = frozenset({"claude-code", "openai-codex"})
 _GENERATED_MEDIA = frozenset({"image", "audio", "video", "document", "binary"})
 
@@ -191,7 +192,7 @@ class Pricing:
         """Return the tiers at which a request may be served, including a lower one than requested if that is full."""
         if tier == _BATCHES:
             return {_BATCHES}
-        if tier in _LEFT_TO_ACCOUNT:
+        if tier in LEFT_TO_ACCOUNT:
             return {None, *self._model.service_tier_price_factors, *self._tiers(self._route.model)}
         return {None, _normal_tier(tier)}
 

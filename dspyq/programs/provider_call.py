@@ -25,9 +25,9 @@ from dspyq.guards import metrics
 from dspyq.guards.call import CallReply
 from dspyq.guards.cost_bound import bound_nano_usd
 from dspyq.programs.deadline import deadline
-from dspyq.programs.failures import Failure, classify, code_of
+from dspyq.programs.failures import Failure, classify, code_of, is_tier_full
 from dspyq.programs.media import NO_MEDIA, measure
-from dspyq.programs.prices import Pricing
+from dspyq.programs.prices import FLEX, LEFT_TO_ACCOUNT, Pricing
 from dspyq.programs.run_spans import ChatSpans
 from dspyq.programs.stated_errors import billed_reply, response_of
 from dspyq.programs.usage import MOST_TOKENS, Tokens
@@ -36,6 +36,9 @@ logger = logging.getLogger("dspyq.guards")
 
 #: Parts of a request that cost more than their text; in a text itself the quotes would be escaped.
 _COSTS_MORE_THAN_TEXT = re.compile(rb'"type":"(?:image|audio|video|document|binary|builtin)"')
+#: Names of the standard tier at providers; a request without one could be served at a dearer tier of the account.
+_STANDARD_TIER = "default"
+_STANDARD_TIERS = {"gemini": "standard", "vertex": "standard", "groq": "on_demand"}
 #: Prefix of a stored reply that orjson cannot write.
 _WRITTEN_BY_STDLIB = b" "
 
@@ -65,6 +68,7 @@ class ProviderCall:
     def __init__(self, engine: Provider, request: lm15.Request, spans: ChatSpans | None = None) -> None:
         self._engine = engine
         self._request = request
+        self._sent = request
         self._spans = spans
         self._clock = deadline(0)
         self._dumped: bytes | None = None
@@ -94,7 +98,7 @@ class ProviderCall:
     def bound_in(self, lane: Lane) -> int:
         """Return the most it may cost in a lane, in nano-dollars, as ``bound_nano_usd``."""
         prices = self._engine.pricing.max_prices(
-            self._request.config.service_tier, self.most_prompt_tokens, is_text=self.is_text, lane=lane
+            self._sent.config.service_tier, self.most_prompt_tokens, is_text=self.is_text, lane=lane
         )
         return bound_nano_usd(
             prompt_tokens=self.most_prompt_tokens,
@@ -103,20 +107,25 @@ class ProviderCall:
             output_usd_per_million_tokens=prices.output_usd_per_million_tokens,
         )
 
+    def at_flex_tier(self) -> None:
+        """Make it at the provider's flex tier, unless it states a tier of its own; its digest stays."""
+        if self._request.config.service_tier in LEFT_TO_ACCOUNT:
+            self._sent = _at_tier(self._request, FLEX)
+
     def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""
         self._clock = deadline(seconds)
         return self._attempt() if self._spans is None else self._spans.attempt(self._attempt, code_of)
 
     def _attempt(self) -> CallReply:
-        response, self._dumped = self._engine.attempt(self._request, self._clock)
+        response, self._dumped = self._engine.attempt(self._sent, self._clock)
         return CallReply(response, *self._bill_of(response))
 
     def _bill_of(self, response: lm15.Response) -> tuple[int | None, int | None, float | None]:
         """Return the tokens of prompt and reply and their cost; None for each that is unknown or beyond its bound."""
         pricing = self._engine.pricing
         tokens = pricing.tokens_of(response)
-        cost_usd = pricing.with_report(pricing.cost_usd(self._request, response, tokens), response)
+        cost_usd = pricing.with_report(pricing.cost_usd(self._sent, response, tokens), response)
         if self._is_beyond(tokens, cost_usd):
             self._flag(tokens, cost_usd)
             return None, None, None
@@ -157,8 +166,14 @@ class ProviderCall:
         return self._clock.has_written
 
     def classify(self, error: Exception) -> Failure:
-        """Classify an exception of the latest attempt, with its bill if the reply states a usage."""
+        """Classify an exception of the latest attempt, with its bill if the reply states a usage.
+
+        Where the flex tier is full, further attempts go to the standard tier: the bound of a flex call covers that too.
+        """
         failure = classify(error, was_sent=self.was_sent)
+        if self._sent.config.service_tier == FLEX and is_tier_full(error):
+            self._sent = _at_tier(self._request, _STANDARD_TIERS.get(self._engine.provider, _STANDARD_TIER))
+            return replace(failure, kind="tier_full", code="flex_unavailable", is_billed=False)
         billed = billed_reply(error)
         if billed is None:
             return failure
@@ -174,6 +189,10 @@ class ProviderCall:
         """Load a reply that was paid for before."""
         loads = json.loads if reply.startswith(_WRITTEN_BY_STDLIB) else orjson.loads
         return response_from_dict(loads(reply))
+
+
+def _at_tier(request: lm15.Request, tier: str) -> lm15.Request:
+    return replace(request, config=replace(request.config, service_tier=tier))
 
 
 def _most_completion_tokens(request: lm15.Request, provider: str) -> int | None:

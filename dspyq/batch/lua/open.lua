@@ -7,12 +7,14 @@
 --   max_nano_usd  its limit in all, '' for none
 --   budget_share  its share of the day's budget, '' for none
 --   rate_share    its share of each model's rate, '' for none
+--   lane          how its model calls are made, '' for live
 -- Reply: 1.
 
 if spent > tonumber(redis.call('HGET', account, 'settled') or 0) then
   redis.call('HSET', account, 'settled', whole(spent))
 end
-for name, limit in pairs({ max_nano_usd = max_nano_usd, budget_share = budget_share, rate_share = rate_share }) do
+local stated = { max_nano_usd = max_nano_usd, budget_share = budget_share, rate_share = rate_share, lane = lane }
+for name, limit in pairs(stated) do
   if limit == '' then
     redis.call('HDEL', account, name)
   else

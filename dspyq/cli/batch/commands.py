@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dspyq.cli.batch import report_commands
+from dspyq.cli.batch.lane_options import LaneChoice, options_of_lane
 from dspyq.cli.batch.running import refusals, run_and_show
 from dspyq.cli.batch.schedule_commands import schedule
 from dspyq.cli.program_commands import ProgramOption
@@ -48,9 +49,23 @@ def run(
     rate_share: Annotated[
         float | None, typer.Option(help="The most it may take of a model's rate limit.", min=0, max=1)
     ] = None,
+    lane: Annotated[
+        LaneChoice | None,
+        typer.Option(help="`provider`: by its batch interface, within a day; `flex`: at its flex tier. Else live."),
+    ] = None,
+    finish_by: Annotated[
+        str | None, typer.Option(metavar="HH:MM", help="With --lane: what is not there by then is made live in time.")
+    ] = None,
     window: Annotated[str | None, typer.Option(help="The hours in which it runs, such as 22:00-06:00.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="The time zone of the window; by default the budget's.")] = None,
-    in_flight: Annotated[int, typer.Option(help="The most rows on their way.", min=1)] = 2000,
+    timezone: Annotated[
+        str | None, typer.Option(help="The time zone of --window and --finish-by; by default the budget's.")
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            help="The most rows on their way; 2000, or 50000 with --lane provider.", min=1, show_default=False
+        ),
+    ] = None,
     priority: Annotated[int, typer.Option(help="Its priority: 0 (most urgent) to 9.", min=0, max=9)] = 9,
     name: Annotated[str, typer.Option(help="What lists call it.")] = "",
     format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; else by the name.")] = None,  # noqa: A002 - the option's name
@@ -69,13 +84,15 @@ def run(
     from dspyq.core.window import Window
 
     source = None if str(file) == "-" else file
-    if timezone is not None and window is None:
-        raise typer.BadParameter("--timezone is that of --window: give that too, or leave it out")
+    if timezone is not None and window is None and finish_by is None:
+        raise typer.BadParameter("--timezone is that of --window and --finish-by: give one, or leave it out")
     with refusals():
+        zone = timezone or get_settings().budget.timezone
         try:
-            hours = None if window is None else Window.parse(window, timezone or get_settings().budget.timezone)
+            hours = None if window is None else Window.parse(window, zone)
         except ValueError as error:
             raise typer.BadParameter(f"--window: {error}") from None
+        lane_options = options_of_lane(lane, finish_by, zone)
         if dry_run:
             from dspyq.batch.quotes.quote import QuoteOptions
             from dspyq.cli.batch.quote import show_quote
@@ -99,7 +116,7 @@ def run(
             is_paired=paired,
             cluster=cluster,
             is_scored=score,
-            in_flight_rows=in_flight,
+            in_flight_rows=in_flight or lane_options.in_flight_rows,
             max_usd=max_usd,
             budget_share=budget_share,
             rate_share=rate_share,
@@ -107,6 +124,8 @@ def run(
             priority=priority,
             name=name,
             format=format,
+            lane=lane_options.lane,
+            finish_by=lane_options.finish_by,
         )
     run_and_show(options, as_json=as_json)
 

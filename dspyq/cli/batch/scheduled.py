@@ -14,7 +14,7 @@ import time
 from datetime import UTC, datetime
 
 from dspyq.batch.events import BatchOutcome
-from dspyq.batch.options import BatchOptions
+from dspyq.batch.options import BatchOptions, in_flight_rows
 from dspyq.batch.run import run_batch
 from dspyq.batch.schedule import ClaimedTime, End, Schedule, process_schedule
 from dspyq.cli.batch.display import display
@@ -141,7 +141,20 @@ def _options(batch: ScheduledBatch, label: str) -> BatchOptions:
         window=batch.window,
         priority=batch.priority,
         name=f"{batch.name} {label}",
+        lane=batch.lane or "",
+        finish_by=finish_by_of(batch),
+        in_flight_rows=in_flight_rows(batch.lane or ""),
     )
+
+
+def finish_by_of(batch: ScheduledBatch) -> tuple[str, str] | None:
+    """Return the hour by which a scheduled batch is to be done, and its time zone; None for no hour."""
+    settings = get_settings()
+    if batch.lane is None:
+        return None
+    if batch.finish_by is not None:
+        return batch.finish_by, batch.timezone
+    return None if settings.lane.finish_by is None else (settings.lane.finish_by, settings.budget.timezone)
 
 
 def _summary(outcome: BatchOutcome) -> str:
