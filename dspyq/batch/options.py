@@ -29,6 +29,7 @@ class BatchOptions:
         output: OUT.
         program: The program; optional if only one is configured.
         variant: The variant that answers all rows; else each row's own.
+        tenant: The tenant of its calls; None for none.
         is_ordered: True to write OUT in the order of IN.
         is_paired: True to run every row with every variant.
         cluster: The field of a row that names its cluster, for comparisons; None for the question itself.
@@ -49,6 +50,7 @@ class BatchOptions:
     output: Path
     program: str | None = None
     variant: str | None = None
+    tenant: str | None = None
     is_ordered: bool = False
     is_paired: bool = False
     cluster: str | None = None

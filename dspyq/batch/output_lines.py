@@ -38,17 +38,19 @@ class OutputLine(NamedTuple):
 
 
 class BatchContext(NamedTuple):
-    """Facts of a batch that its lines contain.
+    """Facts of a batch that its rows and lines have in common.
 
     Attributes:
         program: The program's name.
         variants: The names of its variants, in their order.
         batch_id: The batch.
+        tenant: The tenant of its calls; None for none.
     """
 
     program: str
     variants: tuple[str, ...]
     batch_id: str
+    tenant: str | None = None
 
     def request_id(self, entry_number: int) -> str:
         """Return the request id of an entry."""

@@ -117,6 +117,7 @@ class EntryReader:
                 is_by_weight=True,  # a file's rows are no sample of the users
                 program=self._program,
                 variant=variant,
+                tenant=self._batch.tenant,
                 request_id=self._batch.request_id(number),
             )
         except InvalidRequest as error:

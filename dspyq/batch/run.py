@@ -149,7 +149,7 @@ class _Batch:
         self._id = journal.batch_id()
         self._program = program
         variants = tuple(program.variants)
-        batch = BatchContext(program.name, variants, self._id)
+        batch = BatchContext(program.name, variants, self._id, options.tenant)
         self._servers = Servers(
             process_bulk(), BatchAccount(jobs_client(), self._id), process_registry(), jobs_client()
         )

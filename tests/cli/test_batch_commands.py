@@ -326,3 +326,30 @@ def test_paired_rows_are_asked_of_every_variant(dspyq, worker, settings_file, ro
         ("1", "ok", "control"), ("1", "ok", "challenger"), ("2", "error", "control"), ("2", "error", "challenger"),
     ]  # fmt: skip
     assert endpoint.calls() == 2
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_a_batch_of_a_tenant_is_that_tenant_s_in_its_answers_its_books_and_its_account(dspyq, rows, tmp_path, endpoint):
+    file = rows({"question": "of a tenant, by batch"})
+
+    def run(name, *arguments, ok=True):
+        return dspyq("batch", "run", str(file), "--output", str(tmp_path / name), *arguments, ok=ok)
+
+    run("acme.jsonl", "--tenant", "acme")
+    cost = read(tmp_path / "acme.jsonl")[0]["metadata"]["cost_usd"]
+    (books,) = json.loads(dspyq("costs", "--by", "tenant", "--json").stdout)["costs"]
+    assert (books["tenant"], books["calls"], books["billed_usd"]) == ("acme", 1, pytest.approx(cost))
+    (daily, _) = json.loads(dspyq("budget", "show", "--tenant", "acme", "--json").stdout)
+    assert daily["settled_usd"] == pytest.approx(cost)
+    assert daily["held_usd"] == 0
+    # Neither another tenant nor a call of none is served its answer.
+    run("other.jsonl", "--tenant", "other")
+    run("nobody.jsonl")
+    assert endpoint.calls() == 3
+    quote = ("--dry-run", "--tenant", "acme", "--json")
+    assert json.loads(run("quoted.jsonl", *quote).stdout)["cached"] == 1
+    run("again.jsonl", "--tenant", "acme")
+    assert read(tmp_path / "again.jsonl")[0]["metadata"]["cached"] is True
+    # The tenant is part of what the batch is.
+    assert "--tenant was acme and is other" in run("acme.jsonl", "--tenant", "other", ok=False).stderr
+    assert "a tenant's name" in run("wrong.jsonl", "--tenant", "a b", ok=False).stderr

@@ -41,7 +41,7 @@ class Allowance:
 
     Attributes:
         name: Its owner and period, for people.
-        scope: ``all``, ``program:<program>`` or ``variant:<program>.<variant>``.
+        scope: ``all``, ``program:<program>``, ``variant:<program>.<variant>`` or ``tenant:<tenant>``.
         free_usd: The remaining amount.
     """
 
@@ -139,6 +139,7 @@ class QuoteOptions:
         max_usd: The batch's own limit.
         window: The hours in which it may run.
         cluster: The field that names a row's cluster.
+        tenant: The tenant of its calls; None for none.
     """
 
     variant: str | None = None
@@ -146,6 +147,7 @@ class QuoteOptions:
     max_usd: float | None = None
     window: Hours | None = None
     cluster: str | None = None
+    tenant: str | None = None
 
 
 def take_quote(
@@ -166,7 +168,7 @@ def take_quote(
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("look the questions up"):
-        counted = count_rows(rows, program, variant=options.variant, is_paired=options.is_paired)
+        counted = count_rows(rows, program, variant=options.variant, is_paired=options.is_paired, tenant=options.tenant)
         statistics = {each.variant: each for each in variant_statistics() if each.program == program.name}
         parts = tuple(
             VariantQuote(
@@ -258,7 +260,8 @@ def _seconds(program: Program, parts: Sequence[VariantQuote], threads: int) -> I
 
 def _fit_usd(limit: Allowance, program: Program, parts: Sequence[VariantQuote]) -> Fit:
     scopes = ("all", f"program:{program.name}")
-    of = [part for part in parts if limit.scope in (*scopes, f"variant:{program.name}.{part.variant}")]
+    is_whole = limit.scope in scopes or limit.scope.startswith("tenant:")
+    of = [part for part in parts if is_whole or limit.scope == f"variant:{program.name}.{part.variant}"]
     return Fit(limit.name, "usd", limit.free_usd, _verdict(_cost_usd(of), limit.free_usd))
 
 

@@ -20,6 +20,8 @@ from dspyq.prediction.request import Request, build_request
 
 _CHUNK_ROWS = 500
 _HASH_BYTES = 16
+#: The variants that answer each row, None for its own; and the tenant.
+_AskedBy = tuple[Sequence[str | None], str | None]
 
 
 @dataclass
@@ -64,7 +66,12 @@ class RowCounts:
 
 
 def count_rows(
-    rows: Iterable[Row], program: Program, *, variant: str | None, is_paired: bool, seed: int = 0
+    rows: Iterable[Row],
+    program: Program,
+    *,
+    variant: str | None,
+    is_paired: bool,
+    tenant: str | None = None,
 ) -> RowCounts:
     """Count an input's rows in a stream; ids and hashes are kept on disk.
 
@@ -73,16 +80,16 @@ def count_rows(
         program: The program.
         variant: A variant to force.
         is_paired: True to run every row with every variant.
-        seed: Seed of the sampling of answers.
+        tenant: The tenant of the calls, which may have cached answers of its own.
     """
     asked: Sequence[str | None] = list(program.variants) if is_paired else [variant]
     counted = RowCounts(0, Counter(), 0, {name: VariantRowCounts() for name in program.variants})
-    numbers = random.Random(seed)  # noqa: S311 - no secret
+    numbers = random.Random(0)  # noqa: S311 - no secret
     seen = _SeenTexts()
     iterator = iter(rows)
     while chunk := list(islice(iterator, _CHUNK_ROWS)):
         counted.rows += len(chunk)
-        requests = list(_requests(chunk, program, asked, seen, counted))
+        requests = list(_requests(chunk, program, (asked, tenant), seen, counted))
         for request, found in zip(requests, peek(requests), strict=True):
             of = counted.variants[request.variant.name]
             if found.state == "answered":
@@ -97,9 +104,10 @@ def count_rows(
 
 
 def _requests(
-    chunk: Sequence[Row], program: Program, asked: Sequence[str | None], seen: _SeenTexts, counted: RowCounts
+    chunk: Sequence[Row], program: Program, asked_by: _AskedBy, seen: _SeenTexts, counted: RowCounts
 ) -> Iterator[Request]:
     """Yield the questions that occur first in these rows."""
+    asked, tenant = asked_by
     for row in chunk:
         if row.fault or row.inputs is None:
             counted.faults[row.fault.type if row.fault else "InvalidRow"] += 1
@@ -108,7 +116,7 @@ def _requests(
             counted.faults["DuplicateCustomId"] += 1
             continue
         try:
-            requests = [build_request(row.inputs, program=program.name, variant=name) for name in asked]
+            requests = [build_request(row.inputs, program=program.name, variant=name, tenant=tenant) for name in asked]
         except InvalidRequest as error:
             counted.faults[type(error).__name__] += 1
             continue

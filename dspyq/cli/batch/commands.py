@@ -36,6 +36,9 @@ def run(
     ] = None,
     program: ProgramOption = None,
     variant: Annotated[str | None, typer.Option(help="One variant for all rows; else each row's own.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="The tenant of the rows: its account, its cached answers, its books.")
+    ] = None,
     paired: Annotated[bool, typer.Option("--paired", help="Ask every variant, for comparison.")] = False,
     score: Annotated[bool, typer.Option("--score", help="Score every answer by the program's scorers.")] = False,
     cluster: Annotated[
@@ -82,12 +85,15 @@ def run(
     from dspyq.batch.options import BatchOptions
     from dspyq.config.settings import get_settings
     from dspyq.core.window import Window
+    from dspyq.prediction.tenants import check_tenant
 
     source = None if str(file) == "-" else file
     if timezone is not None and window is None and finish_by is None:
         raise typer.BadParameter("--timezone is that of --window and --finish-by: give one, or leave it out")
     with refusals():
         zone = timezone or get_settings().budget.timezone
+        if tenant is not None:
+            check_tenant(tenant)
         try:
             hours = None if window is None else Window.parse(window, zone)
         except ValueError as error:
@@ -97,9 +103,8 @@ def run(
             from dspyq.batch.quotes.quote import QuoteOptions
             from dspyq.cli.batch.quote import show_quote
 
-            show_quote(
-                source, program, QuoteOptions(variant, paired, max_usd, hours, cluster), format=format, as_json=as_json
-            )
+            quoted = QuoteOptions(variant, paired, max_usd, hours, cluster, tenant)
+            show_quote(source, program, quoted, format=format, as_json=as_json)
             return
         if output is None:
             raise typer.BadParameter("state the file of answers with --output")
@@ -112,6 +117,7 @@ def run(
             output=output,
             program=program,
             variant=variant,
+            tenant=tenant,
             is_ordered=ordered,
             is_paired=paired,
             cluster=cluster,

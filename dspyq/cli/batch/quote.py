@@ -44,7 +44,10 @@ def show_quote(
     with scratch_folder() as folder:
         source = open_source(input_path, spool=folder / "input", format=format)
         quote = take_quote(
-            source.rows(asked.as_served(options.variant), options.cluster), asked, options, _allowances(asked.name)
+            source.rows(asked.as_served(options.variant), options.cluster),
+            asked,
+            options,
+            _allowances(asked.name, options.tenant),
         )
     if as_json:
         print_json(quote.to_json())
@@ -79,12 +82,13 @@ def print_quote(quote: Quote) -> None:
         print_table("Limits", ["", "left", ""], [_fit_row(fit) for fit in quote.fits])
 
 
-def _allowances(program: str) -> list[Allowance]:
+def _allowances(program: str, tenant: str | None) -> list[Allowance]:
     from dspyq.guards.limits import Limits  # noqa: PLC0415 - as the other commands import what they need
 
     with redis_errors("read the budgets"):
-        accounts = Limits(jobs_client(), get_settings()).accounts()
-    scopes = ("all", f"program:{program}")
+        limits = Limits(jobs_client(), get_settings())
+        accounts = [*limits.accounts(), *(limits.of_tenants([tenant]) if tenant else [])]
+    scopes = ("all", f"program:{program}", f"tenant:{tenant}")
     return [
         Allowance(f"{account.scope} {account.label}", account.scope, to_usd(account.free_nano_usd))
         for account in accounts
