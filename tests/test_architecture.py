@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "core": 1,
     "config": 2,
+    "sealing": 2,
     "store": 3,
     "tracing": 3,
     "processes": 3,

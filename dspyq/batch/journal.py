@@ -1,13 +1,12 @@
 """OUT.journal: everything durable about a batch's progress, in SQLite beside OUT.
 
 It holds ids, hashes and positions; of users' content only custom ids and, with ``--ordered``, lines that wait for
-their turn. The number of rows read, the length of OUT and the spending are derived from the entries, so that they
-cannot disagree with them. Not thread-safe.
+their turn, sealed where content is. The number of rows read, the length of OUT and the spending are derived from the
+entries, so that they cannot disagree with them. Not thread-safe.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import sqlite3
@@ -18,9 +17,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from dspyq.batch.entry import Entry, EntryState
+from dspyq.batch.journal_lock import lock_journal
 from dspyq.batch.output_lines import OutputLine
-from dspyq.core.private import open_private
-from dspyq.errors import BatchRefused, OutputInUse
+from dspyq.errors import BatchRefused
+from dspyq.store import content
 
 _VERSION = "1"
 _TABLES = """
@@ -148,7 +148,7 @@ class Journal:
 
     def __init__(self, output: Path) -> None:
         self.path = journal_path(output)
-        self._lock = _locked(self.path)
+        self._lock = lock_journal(self.path)
         self._database = sqlite3.connect(self.path, isolation_level=None)
         try:
             self._database.executescript(_SET_UP)
@@ -285,20 +285,25 @@ class Journal:
     def keep_lines(self, lines: Iterable[OutputLine]) -> None:
         """Keep lines until it is their turn."""
         self._database.executemany(
-            "INSERT OR REPLACE INTO lines VALUES (?, ?)", [(line.entry.number, line.text) for line in lines]
+            "INSERT OR REPLACE INTO lines VALUES (?, ?)",
+            [
+                (number, content.encode(content.Kind.LINE, self._owner(number), line.text))
+                for line in lines
+                for number in (line.entry.number,)
+            ],
         )
 
     def kept_line(self, number: int) -> bytes | None:
         """Return a line that waits for its turn."""
         found = self._database.execute("SELECT line FROM lines WHERE number = ?", (number,)).fetchone()
-        return None if found is None else found[0]
+        return None if found is None else self._read_line(number, found[0])
 
     def kept_lines(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Return lines that wait, by their numbers, those behind a number first."""
         rows = self._database.execute(
             "SELECT number, line FROM lines WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
         )
-        return rows.fetchall()
+        return [(number, self._read_line(number, stored)) for number, stored in rows.fetchall()]
 
     def placed(self, places: Sequence[tuple[int, Place]]) -> None:
         """Record the positions in OUT of lines that waited."""
@@ -334,36 +339,17 @@ class Journal:
             some += [None] * (_QUESTIONS_AT_ONCE - len(some))
             yield from self._database.execute(statement, some)
 
+    def _owner(self, number: int) -> str:
+        return f"{self.batch_id()}\0{number}"
+
+    def _read_line(self, number: int, stored: bytes) -> bytes:
+        try:
+            return content.decode(content.Kind.LINE, self._owner(number), stored)
+        except content.UnreadableContent as error:
+            raise BatchRefused(f"{self.path}: a line that waits for its turn cannot be read: {error}") from None
+
     def _scalar(self, statement: str, *parameters: str | int) -> int:
         return int(self.execute(statement, *parameters)[0][0])
-
-
-def _locked(path: Path) -> int:
-    """Open a file and lock it.
-
-    Raises:
-        BatchRefused: If another process holds it, which is named, or it cannot be opened.
-    """
-    try:
-        lock = open_private(path, os.O_RDWR | os.O_CREAT)  # SQLite's files beside it get its mode
-    except OSError as error:
-        raise BatchRefused(f"{path} cannot be written: {error.strerror}; choose another --output") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise OutputInUse(f"another process works on this output{_holder(path)}: wait for it, or stop it") from None
-    return lock
-
-
-def _holder(path: Path) -> str:
-    try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        facts = dict(database.execute("SELECT name, value FROM meta WHERE name IN ('host', 'pid')"))
-        database.close()
-    except sqlite3.Error:  # it has only just started
-        return ""
-    return f" (process {facts['pid']} on {facts['host']})" if len(facts) == 2 else ""  # noqa: PLR2004 - both
 
 
 def _columns(entry: Entry, state: EntryState) -> tuple[str | int | bytes | None, ...]:

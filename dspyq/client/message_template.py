@@ -85,7 +85,7 @@ class MessageTemplate:
         }
         for request, task_id, batch, _ in outgoing:
             body = self._body_start + shield(request.canonical_inputs) + self._body_end
-            stored = encode_prediction(task_id, self._version, request.input_hash, body, refresh=request.refresh)
+            stored = encode_prediction(request, task_id, self._version, body)
             parts["body"] = b'"' + binascii.b2a_base64(stored, newline=False) + b'"'
             parts["id"] = orjson.dumps(task_id)
             parts["input_hash"] = orjson.dumps(request.input_hash)

@@ -21,6 +21,13 @@ def locate_files_of_batches(document: dict[str, Any], folder: Path) -> None:
         document["batches"][name] = batch | files
 
 
+def locate_keys(document: dict[str, Any], folder: Path) -> None:
+    """Resolve the file of keys beside the configuration file."""
+    section = document.get("encryption")
+    if isinstance(section, dict) and isinstance(section.get("keys_file"), str) and section["keys_file"]:
+        document["encryption"] = section | {"keys_file": str((folder / section["keys_file"]).resolve())}
+
+
 def locate_states(document: dict[str, Any], folder: Path) -> list[str]:
     """Resolve state files beside the configuration file and hash them into the document, variants' own too."""
     faults: list[str] = []

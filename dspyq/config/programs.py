@@ -101,6 +101,7 @@ class Program(Table):
         salt: What units are hashed with; programs of one salt and weights split their units alike.
         cache_ttl_seconds: How long an answer is served from the cache; 0 serves none.
         share: Whose calls are served an answer to a tenant's question: that ``tenant`` alone, or ``everyone``.
+        encrypt: Whether its content is sealed: ``"prefer"`` seals and reads plain text too, ``true`` refuses that.
         cache_truncated: Whether that holds too for an answer that was cut off at ``max_tokens``.
         max_input_bytes: The most bytes of one prediction's inputs, as JSON.
         max_body_bytes: The most bytes of a request's body at the HTTP door; ``serve.max_body_bytes`` where left out.
@@ -144,6 +145,7 @@ class Program(Table):
     salt: str = ""
     cache_ttl_seconds: Annotated[int, Field(ge=0)] = 86_400
     share: Literal["tenant", "everyone"] = "tenant"
+    encrypt: Literal["prefer"] | bool = False
     cache_truncated: bool = False
     max_input_bytes: PositiveInt = 4 * 1024 * 1024
     max_body_bytes: PositiveInt | None = None

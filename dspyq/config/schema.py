@@ -67,6 +67,7 @@ class Settings(BaseSettings):
         tenants: Limits of each tenant.
         metrics: The endpoint of each worker for Prometheus.
         serve: The HTTP door, ``dspyq serve``.
+        encryption: The keys that seal content.
         logging: The content and destinations of logs.
         tracing: OpenTelemetry's spans.
     """
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
     tenants: sections.TenantsSection = Field(default_factory=sections.TenantsSection)
     metrics: sections.MetricsSection = Field(default_factory=sections.MetricsSection)
     serve: sections.ServeSection = Field(default_factory=sections.ServeSection)
+    encryption: sections.EncryptionSection = Field(default_factory=sections.EncryptionSection)
     logging: sections.LoggingSection = Field(default_factory=sections.LoggingSection)
     tracing: sections.TracingSection = Field(default_factory=sections.TracingSection)
 
@@ -131,6 +133,13 @@ class Settings(BaseSettings):
         if faults := [*faults, *find_lane_faults(settings.batches, settings.programs)]:
             raise ConfigurationError(faults)
         return settings
+
+    @model_validator(mode="after")
+    def _has_keys_for_what_is_sealed(self) -> Settings:
+        sealed = [name for name, program in self.programs.items() if program.encrypt]
+        if sealed and not self.encryption.is_on:
+            raise ValueError(f"programs.{sealed[0]}.encrypt needs keys: add [encryption] with keys_file")
+        return self
 
     @property
     def jobs_url(self) -> str:

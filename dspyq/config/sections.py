@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dspyq.config.key_grants import StatedKey
 from dspyq.config.lanes import check_hour
@@ -264,6 +264,35 @@ class ServeSection(Table):
     show_errors: bool = False
     docs: bool = True
     public_docs: bool = False
+
+
+class EncryptionSection(Table):
+    """``[encryption]``: the keys that seal content, from one of three places; none by default.
+
+    Programs with ``encrypt`` use them. Such a place holds lines ``seal ID KEY`` and ``index ID KEY``, as ``dspyq
+    encryption new-key`` prints them.
+
+    Attributes:
+        keys_file: A file that its user alone can read; a change of it counts within a second.
+        keys_env: An environment variable.
+        key_command: A command that prints the lines, as a KMS's own tool does; it runs at start, and again for an
+            unknown key, at most once a minute.
+    """
+
+    keys_file: Annotated[str, Field(min_length=1)] | None = None
+    keys_env: Variable | None = None
+    key_command: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> EncryptionSection:
+        if len([each for each in (self.keys_file, self.keys_env, self.key_command) if each is not None]) > 1:
+            raise ValueError("state one of keys_file, keys_env and key_command")
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """True if there are keys."""
+        return any((self.keys_file, self.keys_env, self.key_command))
 
 
 class LoggingSection(Table):

@@ -103,9 +103,10 @@ def _validated(model: type[Settings], document: dict[str, Any], folder: Path, fa
         folder: The place of the files that they name.
         faults: Faults that were found already.
     """
-    from dspyq.config.links import locate_files_of_batches, locate_states  # noqa: PLC0415 - as the module states
+    from dspyq.config.links import locate_files_of_batches, locate_keys, locate_states  # noqa: PLC0415 - as the module states
 
     locate_files_of_batches(document, folder)
+    locate_keys(document, folder)
     faults += locate_states(document, folder)
     try:
         settings = model(**document)

@@ -40,6 +40,7 @@ from dspyq.delivery.quiet_queues import process_quiet_queues
 from dspyq.delivery.records import Delivery
 from dspyq.delivery.versions import process_versions
 from dspyq.store.clients import connection_pool
+from dspyq.store.content import UnknownKey
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ BELL = 1
 _ENVELOPE = frozenset({"body", "headers", "properties"})
 #: The most jobs that one bell brings, so that a queue with many does not hold up the others.
 _MOST_AT_ONCE = 8
+#: A job whose key is not here waits so long before it is taken again.
+_UNKNOWN_KEY_SECONDS = 1.0
 #: Errors of reading a message that no task wrote.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -353,9 +356,15 @@ def _take(queue: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _unreadable_is_set_aside(delivery_tag: str) -> Iterator[None]:
-    """Dead-letter an unreadable job: Celery would end this worker over it, and the next one that takes it."""
+    """Dead-letter an unreadable job: Celery would end this worker over it, and the next one that takes it.
+
+    A job that is sealed with a key that is not here goes back to its queue, for a worker that has it.
+    """
     try:
         yield
+    except UnknownKey as error:
+        logger.warning(Event("job_of_unknown_key", run=delivery_tag, reason=str(error)))
+        process_leases().park(delivery_tag, _UNKNOWN_KEY_SECONDS)
     except _UNREADABLE:
         logger.exception(Event("job_not_readable", run=delivery_tag))
         process_leases().set_aside(delivery_tag, "its message cannot be read")

@@ -17,6 +17,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.errors import ConfigurationError
 from dspyq.experiments.exposure import Exposure
 from dspyq.store.fleet_secret import FleetSecret
+from dspyq.store.seal_keys import hash_of, process_question_keys
 
 _FORM = "x1"
 _MAC_BYTES = 8
@@ -53,9 +54,8 @@ class ForgedToken(ValueError):
 
 def make_token(exposure: Exposure, request_id: str, canonical_inputs: bytes) -> str:
     """Return the token of a call: the same for the same request and inputs."""
-    nonce = blake3(request_id.encode("utf-8", "surrogatepass") + b"\0" + canonical_inputs).hexdigest(
-        length=_NONCE_BYTES
-    )
+    stated = request_id.encode("utf-8", "surrogatepass") + b"\0" + canonical_inputs
+    nonce = hash_of(stated, process_question_keys().common).hexdigest(length=_NONCE_BYTES)
     nonce = question_name(canonical_inputs) + nonce
     program, *others = exposure
     text = ".".join(map(str, (_FORM, program, *others, nonce)))
@@ -64,7 +64,7 @@ def make_token(exposure: Exposure, request_id: str, canonical_inputs: bytes) -> 
 
 def question_name(canonical_inputs: bytes) -> str:
     """Return what tokens and kept rows call a question: the same in every arm."""
-    return blake3(canonical_inputs).hexdigest(length=_QUESTION_DIGITS // 2)
+    return hash_of(canonical_inputs, process_question_keys().common).hexdigest(length=_QUESTION_DIGITS // 2)
 
 
 def read_token(token: str) -> ReadToken:

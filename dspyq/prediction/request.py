@@ -24,6 +24,7 @@ from dspyq.prediction.enrolment import Enrolment, enrol, is_of_shadow
 from dspyq.prediction.header import EXPERIMENT, TENANT, Header
 from dspyq.prediction.options import PREDICT_OPTIONS, PredictOptions, RowOptions
 from dspyq.prediction.tenants import NO_TENANT, check_tenant, owner_of_answer
+from dspyq.store.seal_keys import hash_of, process_question_keys
 from dspyq.tracing.propagation import current_request_id
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
     is_assigned = options.get("variant") is not None or unit is not None or len(program.variants) == 1
     has_experiment = process_states().get(program.name) is not None and first.seen != ANY_STATE
     asked, owner = find_program(program.name), owner_of_answer(program, tenant)
+    own_key = process_question_keys().of(program.name)
     starts = {name: _start_of_hash(program.name, own, "", owner) for name, own in program.fingerprints.items()}
     for number, inputs in numbered:
         try:
@@ -243,7 +245,7 @@ def build_requests(rows: Iterable[Mapping[str, Any]], **options: Unpack[RowOptio
             continue
         if not is_assigned:
             variant = assign(program, canonical)
-        key = blake3(starts[variant.name] + canonical).hexdigest()
+        key = hash_of(starts[variant.name] + canonical, own_key).hexdigest()
         yield Request(served[variant.name], variant, canonical, key, own, refresh, unit, seen=first.seen, tenant=tenant)
 
 
@@ -252,8 +254,21 @@ def _in_row(number: int, error: InvalidInputs) -> InvalidInputs:
 
 
 def hash_inputs(program: str, fingerprint: str, canonical_inputs: bytes, scope: str = "", tenant: str = "") -> str:
-    """Return the hash that identifies a question; one of a scope, and one of a tenant, has answers of its own."""
-    return blake3(_start_of_hash(program, fingerprint, scope, tenant) + canonical_inputs).hexdigest()
+    """Return the hash that identifies a question; one of a scope, and one of a tenant, has answers of its own.
+
+    That of a sealed program is keyed: without the key, nobody can compare it with those of guessed inputs.
+    """
+    key = process_question_keys().of(program)
+    return hash_of(_start_of_hash(program, fingerprint, scope, tenant) + canonical_inputs, key).hexdigest()
+
+
+def hashes_of_job(program: str, fingerprint: str, canonical_inputs: bytes, scope: str, tenant: str) -> Iterator[str]:
+    """Yield the hashes that a job's question may have: with each key, and without one where plain text is read too."""
+    question = _start_of_hash(program, fingerprint, scope, tenant) + canonical_inputs
+    for key in process_question_keys().of_programs.get(program, ()):
+        yield blake3(question, key=key).hexdigest()
+    if get_settings().programs[program].encrypt is not True:
+        yield blake3(question).hexdigest()
 
 
 def _start_of_hash(program: str, fingerprint: str, scope: str, tenant: str) -> bytes:

@@ -13,10 +13,15 @@ from kombu.utils.json import loads
 import dspyq.errors
 from dspyq.core.tolerated import tolerate
 from dspyq.errors import NotAPrediction, PredictionFailed
+from dspyq.store.content import RESULT_OF_UNKNOWN_KEY
 
 _UNREADABLE_MESSAGE = (
     "the value in Redis under this task id is no result that a dspyq worker wrote: ask again, and look for another "
     "program that writes to the Redis of DSPYQ_RESULT_URL"
+)
+_UNKNOWN_KEY_MESSAGE = (
+    "the answer is sealed with a key that this process lacks: give it the keys of [encryption] that workers have, then "
+    "ask again"
 )
 _LONGEST_MESSAGE = 500
 _INPUT_HASH = b'"input_hash":"'
@@ -47,6 +52,8 @@ def read_meta(payload: bytes) -> dict[str, Any]:
             return meta  # type: ignore[no-any-return]  # whole, as nearly all are
     except (ValueError, TypeError, LookupError):
         pass
+    if payload == RESULT_OF_UNKNOWN_KEY:
+        return failed_meta(NotAPrediction(_UNKNOWN_KEY_MESSAGE))
     meta = parse_meta(payload)
     if meta is None:
         tolerate("result", "unreadable")

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import orjson
-from blake3 import blake3
 from dspy import lm15
 from dspy._vendor.lm15.providers.anthropic import _reasoning_thinking_budget
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
@@ -31,6 +30,7 @@ from dspyq.programs.prices import FLEX, LEFT_TO_ACCOUNT, Pricing
 from dspyq.programs.run_spans import ChatSpans
 from dspyq.programs.stated_errors import billed_reply, response_of
 from dspyq.programs.usage import MOST_TOKENS, Tokens
+from dspyq.store.seal_keys import hash_of, process_question_keys
 
 logger = logging.getLogger("dspyq.guards")
 
@@ -77,7 +77,7 @@ class ProviderCall:
             wire = orjson.dumps(stated, default=str, option=orjson.OPT_SORT_KEYS)
         except TypeError:  # half of a surrogate pair, or a number beyond 64 bits
             wire = json.dumps(stated, default=str, sort_keys=True).encode()
-        self.digest = blake3(wire).hexdigest(length=16)
+        self.digest = hash_of(wire, process_question_keys().common).hexdigest(length=16)
         self.wire_bytes = len(wire)
         self.max_completion_tokens: int | None = _most_completion_tokens(request, engine.provider)
         self.is_text = _COSTS_MORE_THAN_TEXT.search(wire) is None

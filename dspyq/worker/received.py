@@ -15,7 +15,7 @@ from dspyq.delivery.task_run import delivery_of
 from dspyq.errors import InvalidRequest, VariantMismatch
 from dspyq.experiments.exposure import read_exposure
 from dspyq.prediction.header import Header
-from dspyq.prediction.request import Request, build_request, hash_inputs
+from dspyq.prediction.request import Request, build_request, hashes_of_job
 from dspyq.worker.prediction_run import claim_of
 from dspyq.worker.versions import leave_to_a_newer_worker, leave_to_its_version, mismatch, unknown_needs
 
@@ -107,4 +107,4 @@ def read_request(context: Context, header: Header, inputs: Mapping[str, Any], *,
 def _hashes(header: Header, canonical: bytes) -> Iterator[str]:
     """Yield the hashes that a job's question may have; its producer's file states who shares the answer."""
     for owner in dict.fromkeys((header.tenant, "")):
-        yield hash_inputs(header.program, header.fingerprint, canonical, header.scope, owner)
+        yield from hashes_of_job(header.program, header.fingerprint, canonical, header.scope, owner)

@@ -14,6 +14,7 @@ from dspyq.batch.files.parquet_sizes import group_bytes, size_of, text_columns
 from dspyq.batch.files.rows import INPUTS, Row, RowReader, faulty
 from dspyq.config.programs import Program
 from dspyq.errors import InvalidFile
+from dspyq.store.kept_files import is_kept_sealed, open_kept
 
 _BATCH_ROWS = 500
 _BATCH_BYTES = 32 * 1024 * 1024
@@ -41,9 +42,10 @@ class ParquetRows:
         try:
             # Read as it is needed: by default pyarrow fetches whole row groups, of whatever size those are.
             options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
-            self._file = parquet.ParquetFile(path, **options)
+            source = open_kept(path) if is_kept_sealed(path) else path
+            self._file = parquet.ParquetFile(source, **options)
             # A text repeated in every row takes memory once.
-            self._file = parquet.ParquetFile(path, read_dictionary=text_columns(self._file), **options)
+            self._file = parquet.ParquetFile(source, read_dictionary=text_columns(self._file), **options)
         except self._errors as error:
             raise InvalidFile(f"{path} is not a Parquet file that can be read ({type(error).__name__})") from None
         self._reader = RowReader(program, cluster)

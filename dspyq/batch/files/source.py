@@ -8,15 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
-from blake3 import blake3
-
 from dspyq.batch.files.csv_rows import CsvRows
 from dspyq.batch.files.parquet_rows import ParquetRows
 from dspyq.batch.files.rows import Row, RowReader, faulty
-from dspyq.batch.files.spool import spool_if_streamed
+from dspyq.batch.files.spool import digest_of, spool_if_streamed
 from dspyq.batch.files.streams import BrokenStream, ByteStream, Compression, Lines, buffered, compression_of
 from dspyq.config.programs import Program
 from dspyq.errors import InvalidFile
+from dspyq.store.kept_files import open_kept
 
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -98,11 +97,7 @@ class Source:
 
     def digest(self) -> str:
         """Return the BLAKE3 hash of its bytes, 64 hexadecimal digits."""
-        hasher = blake3()
-        with self.path.open("rb", buffering=0) as file:
-            while piece := file.read(1024 * 1024):
-                hasher.update(piece)
-        return hasher.hexdigest()
+        return digest_of(self.path)
 
     def rows(self, program: Program, cluster: str | None = None) -> Iterator[Row]:
         """Return its rows for a program, the bad ones too; memory does not grow with their number.
@@ -167,7 +162,7 @@ def _start_of(path: Path) -> bytes:
     if path.is_dir():
         raise InvalidFile(f"{path} is a directory, not a file of rows")
     try:
-        with path.open("rb") as file:
+        with open_kept(path) as file:
             return file.read(_SNIFFED_BYTES)
     except FileNotFoundError:
         raise InvalidFile(f"there is no file {path}") from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from blake3 import blake3
 
-from dspyq.core.private import open_private
 from dspyq.errors import InvalidFile
+from dspyq.store.kept_files import open_kept, write_kept
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -49,7 +50,7 @@ def _spool(stream: BinaryIO | None, spool: Path) -> Path:
     unfinished = spool.with_name(f"{spool.name}.unfinished")
     try:
         digest, size_bytes = _write(stream, unfinished)
-        if not spool.exists() or (size_bytes and _digest(spool) == digest):
+        if not spool.exists() or (size_bytes and digest_of(spool) == digest):
             unfinished.replace(spool)
             sync_folder(spool.parent)
         elif size_bytes:
@@ -65,18 +66,26 @@ def _spool(stream: BinaryIO | None, spool: Path) -> Path:
 
 def _write(stream: BinaryIO, path: Path) -> tuple[str, int]:
     hasher, size_bytes = blake3(), 0
-    with open(path, "wb", opener=open_private) as file:
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal size_bytes
         while piece := stream.read(_PIECE_BYTES):
-            file.write(piece)
             hasher.update(piece)
             size_bytes += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
+            yield piece
+
+    write_kept(path, pieces())
     return hasher.hexdigest(), size_bytes
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+def digest_of(path: Path) -> str:
+    """Return the BLAKE3 hash of a file's bytes, of those that were sealed if it is; 64 hexadecimal digits.
+
+    Raises:
+        OSError: If it cannot be read.
+        InvalidFile: If it is sealed and cannot be opened.
+    """
+    with open_kept(path) as file:
         hasher = blake3()
         while piece := file.read(_PIECE_BYTES):
             hasher.update(piece)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspyq.errors import InvalidFile
+from dspyq.store.kept_files import open_kept
 
 Compression = Literal["gzip", "zstd"]
 
@@ -34,7 +35,7 @@ class ByteStream(io.RawIOBase):
     """
 
     def __init__(self, path: Path, compression: Compression | None) -> None:
-        self._file = io.FileIO(path)
+        self._file = open_kept(path)
         self._name = compression or "file"
         self._plain: Any
         self._open: Callable[[], Any] = lambda: self._file

@@ -17,6 +17,7 @@ from dspyq.serve.problems import IDEMPOTENCY_MISMATCH, Declined
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
+from dspyq.store.seal_keys import hash_of, process_question_keys
 
 _SECONDS_REMEMBERED = 86_400
 #: Of a key.
@@ -68,7 +69,7 @@ def remember(exchange: Exchange, caller: Caller, stated: bytes, body: bytes, cal
         RedisUnavailable: If Redis does not answer.
     """
     request = f"{exchange.scope['method']} {exchange.scope['path']}\0".encode()
-    fingerprint = blake3(request + body).hexdigest()
+    fingerprint = hash_of(request + body, process_question_keys().common).hexdigest()
     name = key("serve-idempotency:") + blake3(caller.tenant.encode() + b"\0" + stated).hexdigest()
     client = jobs_client()
     with redis_errors("remember the Idempotency-Key"):

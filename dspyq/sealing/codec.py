@@ -1,0 +1,70 @@
+"""The codec that seals content, by program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from dspyq.sealing.envelope import open_envelope, seal
+from dspyq.sealing.key_source import LiveKeys
+from dspyq.sealing.keyring import is_envelope, key_id_of
+from dspyq.sealing.refusals import RefusalCause, UnreadableContent, refusals, refuse_unknown_key
+
+#: How a program's content is kept: in plain text; sealed, while plain text is read too; or sealed alone.
+Sealing = Literal[False, "prefer", True]
+_STRICTNESS: tuple[Sealing, ...] = (False, "prefer", True)
+
+
+class SealingCodec:
+    """Seals what belongs to programs that ask for it.
+
+    Messages are kept as their program states. All else is found by a task's id alone, so that its reader cannot know
+    from elsewhere whose it is to be: it is kept as the strictest program states, or a writer to Redis could pass plain
+    text off as another program's. All that is sealed is opened, whatever its program.
+
+    Args:
+        keys: The keys.
+        programs: How each program's content is kept.
+    """
+
+    def __init__(self, keys: LiveKeys, programs: Mapping[str, Sealing]) -> None:
+        self.keys = keys
+        self._programs = dict(programs)
+        self._strictest = max(self._programs.values(), key=_STRICTNESS.index, default=False)
+
+    def encode(self, kind: str, owner: str, value: bytes, *, program: str = "") -> bytes:
+        """Return a value's envelope; the value itself where its program asks for none."""
+        if not self._programs.get(program, self._strictest):
+            return value
+        key_id, key = self.keys.ring.sealing
+        return seal(key_id, key, _belongs_to(kind, owner), value)
+
+    def decode(self, kind: str, owner: str, stored: bytes, *, program: str = "") -> bytes:
+        """Return what was encoded for this owner.
+
+        Raises:
+            UnknownKey: If it is sealed with a key that is not here.
+            UnreadableContent: If it was changed, is another owner's, or is plain text where it must be sealed.
+        """
+        if not is_envelope(stored):
+            if self._programs.get(program, self._strictest) is not True:
+                return stored
+            _note("plain_text", kind, b"")
+            raise UnreadableContent("it is plain text where all is sealed")
+        key_id = key_id_of(stored)
+        key = self.keys.find(key_id)
+        if key is None:
+            raise refuse_unknown_key(kind, key_id)
+        try:
+            return open_envelope(key, _belongs_to(kind, owner), stored)
+        except UnreadableContent:
+            _note("altered", kind, key_id)
+            raise
+
+
+def _belongs_to(kind: str, owner: str) -> bytes:
+    return f"\0{kind}\0{owner}".encode("utf-8", "surrogatepass")
+
+
+def _note(cause: RefusalCause, kind: str, key_id: bytes) -> None:
+    refusals.note(cause, kind=kind, key_id=key_id.decode("ascii", "replace"))
