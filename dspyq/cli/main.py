@@ -17,6 +17,7 @@ from dspyq.cli import (
     cache_commands,
     costs_commands,
     dead_commands,
+    encryption_commands,
     experiment_commands,
     feedback_commands,
     forget_commands,
@@ -39,6 +40,7 @@ _WITHOUT_CONFIGURATION = {
     ("batch", "report"),
     ("check",),
     ("demo",),
+    ("encryption", "new-key"),
     ("health",),
     ("init",),
     ("up",),
@@ -60,6 +62,7 @@ app.add_typer(breaker_commands.app, name="breaker")
 app.add_typer(budget_commands.app, name="budget")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
+app.add_typer(encryption_commands.app, name="encryption")
 app.add_typer(experiment_commands.app, name="experiment")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(queue_commands.app, name="queues")

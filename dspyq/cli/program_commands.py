@@ -18,6 +18,7 @@ from dspyq.console.output import JsonOption, console, dollars, percent, print_js
 from dspyq.delivery.queues import stray_queues
 from dspyq.errors import ConfigurationError, DspyqError, InvalidInputs
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.content import process_codec
 from dspyq.store.server import Finding, look_at_servers
 
 #: `dspyq predict` prints the reason for the wait after this time.
@@ -120,6 +121,7 @@ def check(as_json: JsonOption = False) -> None:
     strays: list[str] = []
     try:
         with redis_errors("reach Redis"):
+            process_codec()  # refuses keys that cannot be read
             found = look_at_servers(settings, jobs_client(), answers_client())
             strays = [] if faults else [*stray_queues(), *find_compiled_rows(settings.programs.values())]
     except Exception as error:  # noqa: BLE001 - reported with the others

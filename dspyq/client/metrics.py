@@ -22,6 +22,8 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import REGISTRY, Collector
+
+    from dspyq.client.sealing_metrics import sealing_metrics
 except ImportError as error:
     raise ConfigurationError("metrics need prometheus-client: pip install 'dspyq[metrics]'") from error
 
@@ -58,6 +60,7 @@ class ProducerCollector(Collector):
             "kind",
             {kind: number for kind in KINDS if (number := tolerated(kind))},
         )
+        yield from sealing_metrics()
         tracing = process_tracing()
         if tracing is not None and tracing.export is not None:
             yield CounterMetricFamily(

@@ -27,6 +27,7 @@ KEY_BYTES = 32
 OVERHEAD_BYTES = len(MAGIC) + ID_BYTES + 12 + 12 + 16
 
 KeyPurpose = Literal["seal", "index"]
+KeyRole = Literal["seals", "opens", "hashes"]
 _LINE = re.compile(rf"(seal|index)\s+([a-z0-9]{{{ID_BYTES}}})\s+([0-9A-Fa-f]{{{2 * KEY_BYTES}}})")
 _ALPHABET = string.ascii_lowercase + string.digits
 _FIRST = {"seal": "k", "index": "i"}
@@ -59,6 +60,11 @@ class Keyring:
     def ids(self) -> list[str]:
         """The ids of the keys that open, the one that seals first."""
         return [key_id.decode() for key_id in self.keys]
+
+    def uses(self) -> list[tuple[str, KeyRole]]:
+        """Return the id of each key with its use."""
+        seals, *opens = self.ids
+        return [(seals, "seals"), *((each, "opens") for each in opens), *((each, "hashes") for each in self.index)]
 
 
 def is_envelope(stored: bytes) -> bool:

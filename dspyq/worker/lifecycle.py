@@ -30,6 +30,7 @@ from dspyq.delivery.versions import process_versions
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.guards.queue_pauser import QueuePauser, Upkeep
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.content import process_codec
 from dspyq.store.server import look_at_servers
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker import consumer_watchdog, parent, privacy, shutdown
@@ -188,6 +189,7 @@ def _is_broker(url: str, settings: Settings) -> bool:
 
 
 def _reach_redis() -> None:
+    process_codec()  # refuses keys that cannot be read
     with redis_errors("start the worker"):
         found = look_at_servers(get_settings(), jobs_client(), answers_client())
     if faults := [each.text for each in found if each.is_fault]:

@@ -45,9 +45,9 @@ STACKS = {"demo", "up", "worker"}
 #: Those that need no Redis; the last read a batch's files or an experiment's table first.
 WITHOUT_REDIS = {
     "batch schedule", "health", "init", "version", "batch report", "batch retry", "experiment kill", "experiment start",
-    "experiment simulate", "feedback", "keys hash",
+    "experiment simulate", "feedback", "keys hash", "encryption new-key", "encryption rotate", "encryption status",
 }  # fmt: skip
-WITHOUT_CONFIGURATION = {"batch report", "health", "init", "version"}
+WITHOUT_CONFIGURATION = {"batch report", "encryption new-key", "health", "init", "version"}
 #: Options of texts that mean nothing to the command, or of files that it writes.
 FREE_TEXTS = {
     "--api-base", "--api-key-env", "--html", "--markdown", "--model", "--name", "--output", "--unit", "--input",

@@ -20,6 +20,7 @@ from dspyq.serve.process.log import begin_log
 from dspyq.serve.process.metrics import register_door
 from dspyq.serve.process.server import DoorServer, listen
 from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.content import process_codec
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker.parent import end_with_parent
 
@@ -45,6 +46,7 @@ def run_server() -> None:
     end_with_parent()
     share_heaps()
     begin_log(settings)
+    process_codec()  # refuses keys that cannot be read
     with redis_errors("start the server"):
         jobs_client().ping()
     openness = choose_openness(settings, serve.host)
@@ -86,6 +88,7 @@ def check_server() -> None:
     settings = get_settings()
     serve = settings.serve
     openness = choose_openness(settings, serve.host)
+    process_codec()
     listen(serve.host, serve.port, is_shared=False).close()
     print_text(f"dspyq serve can start: {serve.host}:{serve.port}, {serve.workers} process(es), open to {openness}")
 

@@ -23,8 +23,10 @@ from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
 from dspyq.guards.limits import Limits
 from dspyq.guards.model import Guards
+from dspyq.sealing.refusals import refusals
 from dspyq.store.clients import connect
 from dspyq.store.scripts import run_together
+from dspyq.store.seal_keys import process_keys
 from dspyq.store.server import Finding, FindingKind, look_at_servers
 from dspyq.worker.consumer_watchdog import ConsumerWatchdog
 from dspyq.worker.monitoring.endpoints import Endpoints
@@ -89,6 +91,8 @@ class Health:
             "budget": _check("degraded" if self._used_up else "healthy", used_up=self._used_up),
             "consumption": self._consumption_check(),
         }
+        if self._settings.encryption.is_on:
+            checks["encryption"] = _encryption_check()
         found = {check["status"] for check in checks.values()}
         status = next((each for each in ("unhealthy", "degraded") if each in found), "healthy")
         return {"status": status, "checks": checks}
@@ -178,6 +182,13 @@ class Health:
         except redis.RedisError:
             return  # the check of Redis reports it
         self._used_up = [f"{each.scope} {each.period}" for each in accounts if each.free_nano_usd == 0]
+
+
+def _encryption_check() -> dict[str, Any]:
+    """Return the ids of this worker's keys, and of those that it was to have in the last minutes."""
+    ring, unknown = process_keys().ring, refusals.unknown_keys()
+    status: Status = "degraded" if unknown else "healthy"
+    return _check(status, seals=ring.sealing_id, opens=ring.ids, hashes=list(ring.index), unknown=unknown)
 
 
 def milliseconds_since(began_at: float) -> float:

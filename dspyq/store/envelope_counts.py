@@ -1,0 +1,111 @@
+"""Count of envelopes in Redis, by the key that each names."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import orjson
+import redis
+
+from dspyq.sealing.keyring import ID_BYTES, MAGIC, is_envelope, key_id_of
+from dspyq.sealing.refusals import shown_id
+from dspyq.store.keys import NAMESPACE, key, key_starts
+
+#: Stands for content that is not sealed.
+PLAIN = "plain"
+_HEAD_BYTES = len(MAGIC) + ID_BYTES
+_AT_ONCE = 500
+_BODY_CHARACTERS = 4 * _HEAD_BYTES
+
+
+def count_envelopes(clients: list[redis.Redis], advance: Callable[[int], object]) -> Counter[str]:
+    """Return the number of pieces of content in Redis by the id of their key; those in plain text as ``plain``.
+
+    Args:
+        clients: The Redis of jobs and, where it is another one, that of answers.
+        advance: Called with the number of keys that were looked at.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    found: Counter[str] = Counter()
+    starts = key_starts()
+    readers = {
+        starts["RESULT"]: _of_strings,
+        starts["STREAM"]: _of_strings,
+        starts["JOB"]: _of_jobs,
+        starts["CALLS"]: _of_hashes,
+        starts["EXPERIMENT_UNSCORED"]: _of_hashes,
+        starts["EXPERIMENT_ROWS"]: _of_streams,
+        starts["CHORD"]: _of_parts,
+    }
+    for client in clients:
+        for names in _names(client, key("*").removesuffix(f"{NAMESPACE}*") + "*"):
+            for start, read in readers.items():
+                if some := [name for name in names if name.startswith(start.encode())]:
+                    for stored in read(client, some):
+                        found[_key_of(stored)] += 1
+            advance(len(names))
+    return found
+
+
+def _key_of(stored: bytes) -> str:
+    """Return the id of the key of content, of which the start is enough; ``plain`` for none."""
+    return shown_id(key_id_of(stored).decode("ascii", "replace")) if is_envelope(stored) else PLAIN
+
+
+def _names(client: redis.Redis, pattern: str) -> Iterator[list[bytes]]:
+    cursor: Any = 0
+    while True:
+        cursor, names = cast("tuple[int, list[bytes]]", client.scan(cursor, pattern, _AT_ONCE))
+        if names:
+            yield names
+        if not cursor:
+            return
+
+
+def _each(client: redis.Redis, command: Callable[[Any, bytes], object], names: list[bytes]) -> Iterator[Any]:
+    """Yield the replies to a command for each key; none for a key of another type."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        command(pipeline, name)
+    yield from (reply for reply in pipeline.execute(raise_on_error=False) if not isinstance(reply, Exception))
+
+
+def _of_strings(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    # A stream's entry begins with its length; the first one stands for all.
+    for stored in _each(client, lambda pipeline, name: pipeline.getrange(name, 0, 40), names):
+        if stored:
+            yield stored.partition(b"\n")[2] if stored[:1].isdigit() else stored
+
+
+def _of_jobs(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for message in _each(client, lambda pipeline, name: pipeline.hget(name, "message"), names):
+        try:
+            body = orjson.loads(message or b"")["body"][:_BODY_CHARACTERS]
+            yield base64.b64decode(body[: len(body) // 4 * 4])
+        except (ValueError, TypeError, LookupError):
+            continue
+
+
+def _of_hashes(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for fields in _each(client, lambda pipeline, name: pipeline.hgetall(name), names):
+        for name, stored in fields.items():
+            if name.startswith(b"reply:") or is_envelope(stored):
+                yield stored
+
+
+def _of_streams(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for entries in _each(client, lambda pipeline, name: pipeline.xrange(name), names):
+        for _, fields in entries:
+            yield fields.get(b"row", b"").split(b" ", 2)[-1]
+
+
+def _of_parts(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for parts in _each(client, lambda pipeline, name: pipeline.lrange(name, 0, -1), names):
+        yield from parts
+    for parts in _each(client, lambda pipeline, name: pipeline.zrange(name, 0, -1), names):
+        yield from parts
