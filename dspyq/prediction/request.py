@@ -256,7 +256,7 @@ def _in_row(number: int, error: InvalidInputs) -> InvalidInputs:
 def hash_inputs(program: str, fingerprint: str, canonical_inputs: bytes, scope: str = "", tenant: str = "") -> str:
     """Return the hash that identifies a question; one of a scope, and one of a tenant, has answers of its own.
 
-    That of a sealed program is keyed: without the key, nobody can compare it with those of guessed inputs.
+    That of a sealed program is keyed: without the key, it cannot be compared with those of guessed inputs.
     """
     key = process_question_keys().of(program)
     return hash_of(_start_of_hash(program, fingerprint, scope, tenant) + canonical_inputs, key).hexdigest()

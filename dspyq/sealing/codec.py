@@ -33,7 +33,7 @@ class SealingCodec:
         self._strictest = max(self._programs.values(), key=_STRICTNESS.index, default=False)
 
     def encode(self, kind: str, owner: str, value: bytes, *, program: str = "") -> bytes:
-        """Return a value's envelope; the value itself where its program asks for none."""
+        """Return a value's envelope; the value itself where its program is not sealed."""
         if not self._programs.get(program, self._strictest):
             return value
         key_id, key = self.keys.ring.sealing

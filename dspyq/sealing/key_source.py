@@ -194,7 +194,7 @@ class LiveKeys:
         try:
             ring = self._source.read()
         except ConfigurationError as error:
-            logger.error(Event("keys_not_read", error=str(error)))  # noqa: TRY400 - its text says all
+            logger.error(Event("keys_not_read", error=str(error)))  # noqa: TRY400 - its text is complete
             return
         if ring != self._ring:
             logger.warning(Event("keys_read", seals=ring.sealing_id, opens=ring.ids, index=list(ring.index)))

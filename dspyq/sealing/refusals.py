@@ -17,7 +17,7 @@ RefusalCause = Literal["unknown_key", "altered", "plain_text"]
 CAUSES: Final[tuple[RefusalCause, ...]] = ("unknown_key", "altered", "plain_text")
 #: How long an id of an unknown key is reported after it was last seen.
 _REPORTED_SECONDS = 300.0
-#: Unknown ids that are reported: whoever writes to Redis can invent others.
+#: Unknown ids that are reported: a writer to Redis can invent others.
 _MOST_UNKNOWN = 8
 _SECONDS_BETWEEN_LINES = 1.0
 _ID = re.compile(r"[a-z0-9]{8}")

@@ -1,4 +1,4 @@
-"""Who can write to Redis can make no answer: what was changed, moved, forged or put in plain text is refused."""
+"""A writer to Redis can make no answer: content that was changed, moved, forged or put in plain text is refused."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_rotation_under_load_costs_no_error_no_answer_and_no_hit(configure, se
 
     old, index = keys_file.read_text().splitlines()
     warm = [{"question": f"warm {number}"} for number in range(50)]
-    assert len(list(predict.map(warm))) == 50
+    assert len([job.get(timeout=60) for job in predict.many(warm)]) == 50
     ended, errors, fresh = Event(), [], []
 
     def load():
