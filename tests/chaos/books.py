@@ -13,7 +13,7 @@ import redis
 
 from tests.chaos.stage import Stage
 from tests.support.configuration import INPUT_USD_PER_MILLION_TOKENS, OUTPUT_USD_PER_MILLION_TOKENS
-from tests.support.endpoint_server import Counts
+from tests.support.endpoint_records import Counts
 from tests.support.processes import wait_until
 
 NANO = 10**9

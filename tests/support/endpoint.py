@@ -1,4 +1,6 @@
-"""An OpenAI-compatible chat endpoint in a process of its own, which tests and benchmarks delay, fail and count.
+"""A provider's endpoint in a process of its own, which tests and benchmarks delay, fail and count.
+
+It answers chat requests in the forms of OpenAI, Anthropic and Gemini, and has the batch interfaces of all three.
 
 ``python -m tests.support.endpoint --port 0`` serves until it is stopped and prints its URL. Unscripted, it answers
 at once, ``echo:`` and the last input's value (see ``replies``).
@@ -16,7 +18,9 @@ from dataclasses import asdict
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tests.support.endpoint_server import Counts, Request, Script, serve
+from tests.support.batch_endpoint.control import BatchControl
+from tests.support.endpoint_records import Counts, Request, Script
+from tests.support.endpoint_server import serve
 from tests.support.processes import LocalProcess, wait_until
 
 _CONTROL_TIMEOUT_SECONDS = 30
@@ -28,14 +32,16 @@ class Endpoint:
     """The endpoint's process and its control.
 
     Attributes:
-        url: What a model's ``api_base`` is set to; ends in ``/v1``.
+        url: What a model's ``api_base`` is set to; ends in ``/v1``. Gemini's form is at ``/v1beta`` beside it.
         process: The process.
+        batches: The control of the batch interfaces.
     """
 
     def __init__(self, port: int = 0) -> None:
         arguments = [sys.executable, "-m", "tests.support.endpoint", "--port", str(port)]
         self.process = LocalProcess("endpoint", arguments, ready_line="http://")
         self.url = self.process.wait_for_line("http://")
+        self.batches = BatchControl(self._control)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The server of the endpoint: OpenAI's chat completions over HTTP/1.1, and its control on the same port.
+"""The server of the endpoint: chat requests and batches over HTTP/1.1, and their control on the same port.
 
 One asyncio process on the bare protocol interface: a request that nothing is scripted for is answered in the callback
 that read it, without a task, because benchmarks measure what stands in front of it.
@@ -13,9 +13,14 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import parse_qsl
 
+from tests.support.batch_endpoint.forms import Dialect, as_chat, as_error, as_reply, dialect_of
+from tests.support.batch_endpoint.service import BatchService
+from tests.support.batch_endpoint.wire import BatchReply, BatchRequest
+from tests.support.endpoint_records import Counts, Request, Script
 from tests.support.replies import Prompt, read_prompt, text_of, write_reply
 
 RECENT_REQUESTS = 5_000
@@ -25,122 +30,13 @@ _PROSE = "I would rather talk about something else."
 _REASONS = {200: "OK", 404: "Not Found", 411: "Length Required"}
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key", "cookie")
 
-Fault = Literal["hang", "trickle", "cut", "disconnect", "html", "unparseable"]
-
-
-@dataclass
-class Script:
-    """The reply to some requests.
-
-    Counted scripts are used up first, in their order; then the latest uncounted one that matches holds for all.
-
-    Attributes:
-        times: How many requests it answers; all, where left out.
-        containing: Only prompts that contain this text.
-        model: Only requests for this model.
-        latency_seconds: How long to wait before the first byte.
-        status: The HTTP status; other than 200 the body is an error as OpenAI writes it.
-        error_code: The ``code`` and ``type`` of that error, as in ``insufficient_quota``.
-        headers: Further response headers, as in ``{"retry-after": "2"}``.
-        body: The whole response body, in place of a completion or an error.
-        content: The completion's content; ``{<input field>}`` and ``{call}`` in it are replaced.
-        outputs: Values of output fields, written in the notation the prompt asks for.
-        usage: False leaves the usage out; a table replaces the counted one.
-        finish_reason: Why the completion ended, as in ``length``.
-        fault: ``hang`` never answers; ``trickle`` sends a byte per interval; ``cut`` closes after half the body;
-            ``disconnect`` closes without a byte; ``html`` is a 200 that is no JSON; ``unparseable`` is a completion
-            without the fields asked for.
-        trickle_interval_seconds: The pause between two bytes of a trickle.
-        piece_characters: Of a stream: the characters of content in each event.
-        piece_interval_seconds: Of a stream: the pause between two events.
-        drop_after_pieces: Of a stream: how many events it has before the connection is closed; all of them and no end
-            where it has fewer.
-        streams: False answers a request for a stream with a whole completion, as some servers do.
-    """
-
-    times: int | None = None
-    containing: str | None = None
-    model: str | None = None
-    latency_seconds: float = 0.0
-    status: int = 200
-    error_code: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: str | None = None
-    content: str | None = None
-    outputs: dict[str, Any] | None = None
-    usage: bool | dict[str, int] = True
-    finish_reason: str = "stop"
-    fault: Fault | None = None
-    trickle_interval_seconds: float = 0.05
-    piece_characters: int = 4
-    piece_interval_seconds: float = 0.0
-    drop_after_pieces: int | None = None
-    streams: bool = True
-
-    def matches(self, request: Request) -> bool:
-        """Return True if it is for this request."""
-        return (self.containing is None or self.containing in request.text) and self.model in {None, request.model}
-
-
-@dataclass
-class Request:
-    """One chat request, as tests see it.
-
-    Attributes:
-        call: Its ordinal since the last reset, from 1.
-        model: The model asked for.
-        text: All messages' text.
-        inputs: The prompt's input fields.
-        headers: The request headers; secrets are replaced by their hash.
-        parameters: The request's body without its messages.
-        messages: The messages.
-        received_at_seconds: When it was read, on the wall clock.
-    """
-
-    call: int
-    model: str
-    text: str
-    inputs: dict[str, str]
-    headers: dict[str, str]
-    parameters: dict[str, Any]
-    messages: list[dict[str, Any]]
-    received_at_seconds: float
-
-
-@dataclass
-class Counts:
-    """The events since the last reset.
-
-    Attributes:
-        calls: Chat requests read.
-        in_flight: Those not answered yet, held ones included.
-        max_in_flight: The most at once.
-        held: Those waiting for a release.
-        answered: Those whose response was written whole, whatever its status.
-        abandoned: Those whose client left, or was cut off, before that.
-        prompt_tokens: Billed in completions.
-        completion_tokens: Billed in completions.
-        completions: Chat requests answered by a completion, whole or cut: what a provider bills.
-        calls_by_model: Chat requests by model.
-    """
-
-    calls: int = 0
-    in_flight: int = 0
-    max_in_flight: int = 0
-    held: int = 0
-    answered: int = 0
-    abandoned: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    completions: int = 0
-    calls_by_model: dict[str, int] = field(default_factory=dict)
-
 
 class State:
     """The scripts, the counts and the gate."""
 
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
+        self.batches = BatchService(self._answer_line)
         self.start_over()
 
     def start_over(self) -> None:
@@ -151,12 +47,22 @@ class State:
         self.is_holding = False
         self.hold_containing: str | None = None
         self.waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self.batches.store.start_over()
 
     def reset(self) -> None:
         """Forget everything; requests that still wait are cut off, so that their clients do not wait on."""
         for connection in list(self.connections):
             connection.cut_off()
         self.start_over()
+
+    def _answer_line(self, dialect: Dialect, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Answer a line of a batch as the live interface would; it counts as no call."""
+        request, prompt = _read_request(as_chat(dialect, dict(body)), {}, 1 + len(self.batches.store.billed))
+        request.dialect, request.lane = dialect, "batch"
+        script = self.take_script(request) or Script()
+        if script.status != 200:
+            return script.status, json.loads(_response_body(request, prompt, script, Counts())[1])
+        return 200, as_reply(dialect, _completion(request, prompt, script, Counts()))
 
     def take_script(self, request: Request) -> Script | None:
         """Return what is scripted for a request and count its use."""
@@ -224,10 +130,26 @@ def _response_body(request: Request, prompt: Prompt, script: Script, counts: Cou
     if script.fault == "html":
         return "text/html; charset=utf-8", _HTML
     if script.status != 200:
-        code = script.error_code
-        error = {"message": f"scripted {script.status} {code or ''}".strip(), "type": code or "error", "code": code}
-        return "application/json", json.dumps({"error": error})
-    return "application/json", json.dumps(_completion(request, prompt, script, counts))
+        code = script.error_code or ""
+        message = f"scripted {script.status} {code}".strip()
+        return "application/json", json.dumps(as_error(request.dialect, script.status, code, message))
+    return "application/json", json.dumps(as_reply(request.dialect, _completion(request, prompt, script, counts)))
+
+
+def _read_request(body: dict[str, Any], headers: dict[str, str], call: int) -> tuple[Request, Prompt]:
+    messages = body.pop("messages", [])
+    prompt = read_prompt(messages)
+    request = Request(
+        call=call,
+        model=str(body.get("model", "")),
+        text="\n".join(text_of(message) for message in messages),
+        inputs=prompt.inputs,
+        headers=_without_secrets(headers),
+        parameters=body,
+        messages=messages,
+        received_at_seconds=time.time(),
+    )
+    return request, prompt
 
 
 def _events_of(completion: dict[str, Any], script: Script, *, with_usage: bool) -> list[bytes]:
@@ -314,40 +236,47 @@ class Connection(asyncio.Protocol):
             return False
         body = bytes(self._buffer[end + 4 : end + 4 + length])
         del self._buffer[: end + 4 + length]
-        method, path, *_ = request_line.split(" ")
-        self._dispatch(method, path.partition("?")[0], headers, body)
+        method, target, *_ = request_line.split(" ")
+        self._dispatch(method, target, headers, body)
         return True
 
-    def _dispatch(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
-        if method == "POST" and path.endswith("/chat/completions"):
-            self._chat(headers, json.loads(body))
+    def _dispatch(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+        path, _, query = target.partition("?")
+        dialect = dialect_of(method, path)
+        if dialect is not None:
+            self._chat(headers, as_chat(dialect, json.loads(body), path), dialect)
         elif path.startswith("/control/"):
             answer = _control(self._state, path.removeprefix("/control/"), json.loads(body or b"{}"))
             self._write(200, "application/json", json.dumps(answer).encode())
         elif path in {"/health", "/v1/models"}:
             self._write(200, "application/json", b'{"object": "list", "data": []}')
         else:
-            self._write(404, "text/plain", b"not found")
+            origin = f"http://{headers.get('host')}"
+            asked = BatchRequest(method, path, dict(parse_qsl(query)), headers, body, origin)
+            self._reply(self._state.batches.answer(asked) or BatchReply(404, b"not found"))
 
-    def _chat(self, headers: dict[str, str], body: dict[str, Any]) -> None:
+    def _reply(self, reply: BatchReply) -> None:
+        """Write the reply of a batch interface."""
+        if reply.fault == "disconnect":
+            self._transport.close()
+            return
+        headers = {"content-type": "application/json"} | reply.headers
+        self._transport.write(_response_head(reply.status, headers, len(reply.body)))
+        if reply.fault == "cut":
+            self._transport.write(reply.body[: len(reply.body) // 2])
+            self._transport.close()
+            return
+        self._transport.write(reply.body)
+
+    def _chat(self, headers: dict[str, str], body: dict[str, Any], dialect: Dialect) -> None:
         state = self._state
         counts = state.counts
-        messages = body.pop("messages", [])
-        prompt = read_prompt(messages)
         counts.calls += 1
         counts.in_flight += 1
         counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
         self._is_open_request = True
-        request = Request(
-            call=counts.calls,
-            model=str(body.get("model", "")),
-            text="\n".join(text_of(message) for message in messages),
-            inputs=prompt.inputs,
-            headers=_without_secrets(headers),
-            parameters=body,
-            messages=messages,
-            received_at_seconds=time.time(),
-        )
+        request, prompt = _read_request(body, headers, counts.calls)
+        request.dialect = dialect
         counts.calls_by_model[request.model] = counts.calls_by_model.get(request.model, 0) + 1
         state.recent.append(request)
         script = state.take_script(request)
@@ -436,6 +365,9 @@ class Connection(asyncio.Protocol):
 
 
 def _control(state: State, action: str, arguments: dict[str, Any]) -> Any:
+    if action.startswith("batches/"):
+        live_tokens = (state.counts.prompt_tokens, state.counts.completion_tokens)
+        return state.batches.control(action.removeprefix("batches/"), arguments, live_tokens)
     match action:
         case "script":
             state.scripts.append(Script(**arguments))

@@ -1,0 +1,37 @@
+"""The batch interface of a model's provider."""
+
+from __future__ import annotations
+
+from dspyq.errors import ConfigurationError
+from dspyq.guards.provider_access import ProviderAccess
+from dspyq.lane.providers.anthropic import AnthropicBatches
+from dspyq.lane.providers.gemini import GeminiBatches
+from dspyq.lane.providers.openai import OpenAIBatches
+from dspyq.lane.providers.protocol import BatchProvider
+
+#: By the protocol that ``[models.x] batch`` names; and the dialect of live calls whose bodies its lines have.
+_PROTOCOLS: dict[str, tuple[type[OpenAIBatches | AnthropicBatches | GeminiBatches], str]] = {
+    "openai": (OpenAIBatches, "openai-chat"),
+    "anthropic": (AnthropicBatches, "anthropic"),
+    "gemini": (GeminiBatches, "gemini"),
+}
+
+
+def provider_for(protocol: str, access: ProviderAccess) -> BatchProvider:
+    """Return the batch interface of a protocol.
+
+    Args:
+        protocol: ``openai``, ``anthropic`` or ``gemini``.
+        access: The access of live calls.
+
+    Raises:
+        ConfigurationError: If there is no such protocol, or live calls of the model have another form.
+    """
+    kind, dialect = _PROTOCOLS.get(protocol, (None, ""))
+    if kind is None:
+        raise ConfigurationError(f"{access.setting}.batch: {protocol} is none of {', '.join(_PROTOCOLS)}")
+    if access.dialect != dialect:
+        raise ConfigurationError(
+            f"{access.setting}.batch: {protocol} takes requests of {dialect}, not {access.dialect}"
+        )
+    return kind(access)
