@@ -73,7 +73,7 @@ class AnthropicBatches:
             for batch in map(_batch, self._list(since))
             if batch.created_at_seconds >= since and batch.total_lines in {line_count, 0}
         ]
-        return sorted(found, key=lambda batch: batch.created_at_seconds)
+        return sorted(found[::-1], key=lambda batch: batch.created_at_seconds)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""

@@ -109,7 +109,7 @@ class GeminiBatches:
             if (batch.name == name or (file_id and batch.input_file_id == file_id))
             and batch.created_at_seconds >= since
         ]
-        return sorted(found, key=_age)
+        return sorted(found[::-1], key=_age)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""
@@ -144,7 +144,7 @@ class GeminiBatches:
     def orphan_files(self, prefix: str) -> list[RemoteFile]:
         """Return files whose name begins so, the oldest first; see ``BatchProvider.orphan_files``."""
         files = [_file(entry) for entry in self._list("/files", "files")]
-        return sorted((file for file in files if file.name.startswith(prefix)), key=_age)
+        return sorted((file for file in files[::-1] if file.name.startswith(prefix)), key=_age)
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; return False if it was not there."""

@@ -122,7 +122,7 @@ class OpenAIBatches:
             for batch in map(_batch, self._list("/batches", since_seconds - _CLOCK_SECONDS))
             if batch.name == name or (file_id and batch.input_file_id == file_id)
         ]
-        return sorted(found, key=_age)
+        return sorted(found[::-1], key=_age)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""

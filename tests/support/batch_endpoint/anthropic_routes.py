@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.batch_endpoint.forms import as_error
 from tests.support.batch_endpoint.store import WINDOW_SECONDS, BatchStore, LineResult, StoredBatch, in_results
-from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, paged, refusal, refusal_of, reply, stamp
+from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, refusal, refusal_of, reply, stamp
 
 _ROUTE = re.compile(r"^/v1/messages/batches(?:/(?P<id>\w+)(?:/(?P<verb>results|cancel))?)?$")
 _CUSTOM_ID = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
@@ -78,7 +78,7 @@ class AnthropicRoutes:
         ids = [batch["id"] for batch in batches]
         after = request.query.get("after_id")
         start = ids.index(after) + 1 if after in ids else 0
-        page, has_more = paged(batches, start, int(request.query.get("limit", 20)))
+        page, has_more = self._store.page(batches, start, int(request.query.get("limit", 20)))
         ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
         return reply({"data": page, "has_more": has_more, **ends})
 

@@ -43,7 +43,7 @@ class BatchCounts:
 
 @dataclass
 class Bill:
-    """What the provider charges, in nano-dollars.
+    """The provider's charges, in nano-dollars.
 
     Attributes:
         batch_nano_usd: Lines of batches, at the batch price.
@@ -93,6 +93,10 @@ class BatchControl:
     def limit(self, tokens: int | None) -> None:
         """Let batches fail with ``token_limit_exceeded`` beyond so many tokens, of four characters each, in all."""
         self._act("limit", tokens=tokens)
+
+    def page(self, entries: int) -> None:
+        """Let a page of a listing have so many entries at most, whatever a client asks for."""
+        self._act("page", entries=entries)
 
     def counts(self) -> BatchCounts:
         """Return what happened since the last reset."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.batch_endpoint.forms import as_rpc_status
 from tests.support.batch_endpoint.store import BatchStore, LineResult, StoredBatch, StoredFile, in_results
-from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, paged, refusal, refusal_of, reply, stamp
+from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, refusal, refusal_of, reply, stamp
 
 _ROUTE = re.compile(
     r"^/(?P<pre>upload/|download/)?v1beta/(?P<kind>files|batches|models)(?:/(?P<id>[\w.-]+))?(?::(?P<verb>\w+))?$"
@@ -49,14 +49,14 @@ class GeminiRoutes:
                 return self._download(name)
             case ("GET", None, "files", None) if not found["id"]:
                 files = [_shown_file(file) for file in reversed(self._store.files.values())]
-                return reply(_page("files", files, request))
+                return reply(self._page("files", files, request))
             case ("DELETE", None, "files", None):
                 return reply({}) if self._store.delete_file(name) else refusal("gemini", 404, "no such file")
             case ("POST", None, "models", "batchGenerateContent"):
                 return self._create(request)
             case ("GET", None, "batches", None) if not found["id"]:
                 batches = [_shown(batch) for batch in self._store.listed("gemini")]
-                return reply(_page("operations", batches, request))
+                return reply(self._page("operations", batches, request))
         return self._answer_batch(request, name, verb)
 
     def _answer_batch(self, request: BatchRequest, name: str, verb: str | None) -> BatchReply:
@@ -127,6 +127,11 @@ class GeminiRoutes:
             return BatchReply(200, fault="disconnect")
         return refusal_of("gemini", script) if script.status != 200 else reply(_shown(batch))
 
+    def _page(self, name: str, entries: list[dict[str, Any]], request: BatchRequest) -> dict[str, Any]:
+        start = int(request.query.get("pageToken") or 0)
+        page, has_more = self._store.page(entries, start, int(request.query.get("pageSize") or 50))
+        return {name: page} | ({"nextPageToken": str(start + len(page))} if has_more else {})
+
     def _write_results(self, batch: StoredBatch) -> None:
         if batch.input_file_id and batch.count("answered", "failed"):
             results = [result for result in batch.results if result.kind in {"answered", "failed"}]
@@ -194,10 +199,3 @@ def _shown_file(file: StoredFile) -> dict[str, Any]:
         "createTime": stamp(file.created_at),
         "state": "ACTIVE",
     }
-
-
-def _page(name: str, entries: list[dict[str, Any]], request: BatchRequest) -> dict[str, Any]:
-    start = int(request.query.get("pageToken") or 0)
-    most = int(request.query.get("pageSize") or 50)
-    page, has_more = paged(entries, start, most)
-    return {name: page} | ({"nextPageToken": str(start + most)} if has_more else {})

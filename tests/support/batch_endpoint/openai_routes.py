@@ -17,7 +17,7 @@ from tests.support.batch_endpoint.store import (
     StoredFile,
     in_results,
 )
-from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, paged, refusal, refusal_of, reply, stamp
+from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, refusal, refusal_of, reply, stamp
 
 _CHAT = "/v1/chat/completions"
 _ROUTE = re.compile(r"^(?P<together>/together)?/v1/(?P<kind>files|batches)(?:/(?P<id>[\w-]+)(?:/(?P<verb>\w+))?)?$")
@@ -78,7 +78,7 @@ class OpenAIRoutes:
 
     def _list_files(self, request: BatchRequest) -> BatchReply:
         files = [_shown_file(file) for file in reversed(self._store.files.values())]
-        return reply(_page(files, request))
+        return reply(self._page(files, request))
 
     def _download(self, file_id: str) -> BatchReply:
         file = self._store.files.get(file_id)
@@ -119,7 +119,7 @@ class OpenAIRoutes:
 
     def _list_batches(self, request: BatchRequest, *, is_together: bool) -> BatchReply:
         batches = [_shown(batch, is_together=is_together) for batch in self._store.listed("openai")]
-        return reply(batches if is_together else _page(batches, request))
+        return reply(batches if is_together else self._page(batches, request))
 
     def _cancel(self, batch_id: str, *, is_together: bool) -> BatchReply:
         batch = self._store.batches.get(batch_id)
@@ -129,6 +129,14 @@ class OpenAIRoutes:
             return refusal("openai", 409, f"cannot cancel a batch that is {batch.state}", "invalid_request_error")
         self._store.cancel(batch)
         return reply(_shown(batch, is_together=is_together))
+
+    def _page(self, entries: list[dict[str, Any]], request: BatchRequest) -> dict[str, Any]:
+        ids = [entry["id"] for entry in entries]
+        after = request.query.get("after")
+        start = ids.index(after) + 1 if after in ids else 0
+        page, has_more = self._store.page(entries, start, int(request.query.get("limit", 20)))
+        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
+        return {"object": "list", "data": page, "has_more": has_more} | ends
 
     def _write_results(self, batch: StoredBatch) -> None:
         files: dict[bool, list[bytes]] = {True: [], False: []}
@@ -240,14 +248,6 @@ def _shown_file(file: StoredFile) -> dict[str, Any]:
         "purpose": file.purpose,
         "status": "processed",
     }
-
-
-def _page(entries: list[dict[str, Any]], request: BatchRequest) -> dict[str, Any]:
-    ids = [entry["id"] for entry in entries]
-    after = request.query.get("after")
-    page, has_more = paged(entries, ids.index(after) + 1 if after in ids else 0, int(request.query.get("limit", 20)))
-    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
-    return {"object": "list", "data": page, "has_more": has_more} | ends
 
 
 def _multipart(request: BatchRequest) -> dict[str, tuple[str, bytes]]:

@@ -28,10 +28,19 @@ class BatchService:
         """Answer a request; None if it is for no batch interface."""
         return next((found for routes in self._routes if (found := routes.answer(request)) is not None), None)
 
-    def control(  # noqa: C901, PLR0911 - a branch for each action
-        self, action: str, arguments: dict[str, Any], live_tokens: tuple[int, int]
-    ) -> Any:
+    def control(self, action: str, arguments: dict[str, Any], live_tokens: tuple[int, int]) -> Any:
         """Do what a test asks for; ``live_tokens`` are those of prompts and completions outside of batches."""
+        shown = {
+            "counts": self._counts,
+            "bill": lambda: self._bill(live_tokens),
+            "list": lambda: [self._batch(batch_id) for batch_id in self.store.batches],
+            "files": lambda: [file.name for file in self.store.files.values()],
+        }
+        if action in shown:
+            return shown[action]()
+        return {"count": self._change(action, arguments)}
+
+    def _change(self, action: str, arguments: dict[str, Any]) -> int | None:
         store = self.store
         match action:
             case "script":
@@ -39,26 +48,18 @@ class BatchService:
             case "clear":
                 store.scripts.clear()
             case "finish":
-                return {"count": store.finish(arguments.get("batch_ids") or ())}
+                return store.finish(arguments.get("batch_ids") or ())
             case "advance":
-                return {"count": store.advance(arguments["count"])}
+                return store.advance(arguments["count"])
             case "prices":
                 store.prices |= arguments
             case "limit":
                 store.enqueued_limit_tokens = arguments["tokens"]
-            case "reset":
-                store.start_over()
-            case "counts":
-                return self._counts()
-            case "bill":
-                return self._bill(live_tokens)
-            case "list":
-                return [self._batch(batch_id) for batch_id in store.batches]
-            case "files":
-                return [file.name for file in store.files.values()]
+            case "page":
+                store.most_per_page = arguments["entries"]
             case _:
-                return {"error": f"there is no control/batches/{action}"}
-        return {}
+                raise ValueError(f"there is no control/batches/{action}")
+        return None
 
     def _counts(self) -> dict[str, Any]:
         store = self.store

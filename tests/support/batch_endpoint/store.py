@@ -170,9 +170,10 @@ class StoredBatch:
 class BatchStore:
     """All files and batches of the endpoint, and the bill of their lines.
 
+    ``write_results`` holds for each form the function that writes the results of a batch that has ended.
+
     Args:
         answer: Answers a line.
-        write_results: Writes the results of a batch that has ended in its provider's form, with ``add_file``.
     """
 
     def __init__(self, answer: AnswerLine) -> None:
@@ -194,6 +195,7 @@ class BatchStore:
         self.prompt_tokens = self.completion_tokens = 0
         self.prices = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0, "discount": 0.5}
         self.enqueued_limit_tokens: int | None = None
+        self.most_per_page = 1000
         self.files_deleted = 0
 
     def add_file(self, name: str, purpose: str, content: bytes, prefix: str = "file-") -> StoredFile:
@@ -237,6 +239,11 @@ class BatchStore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return batch
+
+    def page(self, entries: list[Any], start: int, asked: int) -> tuple[list[Any], bool]:
+        """Return a page of a listing, and True if more follow."""
+        most = min(asked, self.most_per_page)
+        return entries[start : start + most], start + most < len(entries)
 
     def listed(self, dialect: Dialect) -> list[StoredBatch]:
         """Return the batches that a listing shows, the newest first."""

@@ -68,8 +68,3 @@ def refusal_of(dialect: Dialect, script: BatchScript) -> BatchReply:
 def stamp(seconds: float | None) -> str | None:
     """Return a time as RFC 3339."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def paged(entries: list[Any], start: int, most: int) -> tuple[list[Any], bool]:
-    """Return a page of a listing, and True if more follow."""
-    return entries[start : start + most], start + most < len(entries)
