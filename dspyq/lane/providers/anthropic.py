@@ -21,7 +21,7 @@ from dspyq.lane.providers.protocol import (
     ShipmentLimits,
     ShipmentLine,
 )
-from dspyq.lane.providers.results import read_anthropic_line, read_count, read_time
+from dspyq.lane.providers.results import oldest_first, read_anthropic_line, read_count, read_time
 from dspyq.lane.providers.spool import spooled
 
 _PATH = "/messages/batches"
@@ -73,7 +73,7 @@ class AnthropicBatches:
             for batch in map(_batch, self._list(since))
             if batch.created_at_seconds >= since and batch.total_lines in {line_count, 0}
         ]
-        return sorted(found[::-1], key=lambda batch: batch.created_at_seconds)
+        return oldest_first(found)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""

@@ -24,7 +24,7 @@ from dspyq.lane.providers.protocol import (
     ShipmentLimits,
     ShipmentLine,
 )
-from dspyq.lane.providers.results import read_count, read_gemini_line, read_json, read_time
+from dspyq.lane.providers.results import oldest_first, read_count, read_gemini_line, read_json, read_time
 from dspyq.lane.providers.spool import spooled
 
 _TYPE = "application/jsonl"
@@ -109,7 +109,7 @@ class GeminiBatches:
             if (batch.name == name or (file_id and batch.input_file_id == file_id))
             and batch.created_at_seconds >= since
         ]
-        return sorted(found[::-1], key=_age)
+        return oldest_first(found)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""
@@ -144,7 +144,7 @@ class GeminiBatches:
     def orphan_files(self, prefix: str) -> list[RemoteFile]:
         """Return files whose name begins so, the oldest first; see ``BatchProvider.orphan_files``."""
         files = [_file(entry) for entry in self._list("/files", "files")]
-        return sorted((file for file in files[::-1] if file.name.startswith(prefix)), key=_age)
+        return oldest_first([file for file in files if file.name.startswith(prefix)])
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; return False if it was not there."""
@@ -214,10 +214,6 @@ def _faults(error: dict[str, Any]) -> Iterator[BatchFault]:
 def _file(entry: dict[str, Any]) -> RemoteFile:
     created_at = read_time(entry.get("createTime")) or 0.0
     return RemoteFile(_text(entry, "name"), _text(entry, "displayName"), created_at, read_count(entry.get("sizeBytes")))
-
-
-def _age(remote: RemoteBatch | RemoteFile) -> float:
-    return remote.created_at_seconds
 
 
 def _table(table: object, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from dspyq.lane.providers.protocol import (
     ShipmentLimits,
     ShipmentLine,
 )
-from dspyq.lane.providers.results import read_count, read_openai_line, read_time
+from dspyq.lane.providers.results import oldest_first, read_count, read_openai_line, read_time
 from dspyq.lane.providers.spool import spooled
 
 #: The key of our name in a batch's metadata.
@@ -122,7 +122,7 @@ class OpenAIBatches:
             for batch in map(_batch, self._list("/batches", since_seconds - _CLOCK_SECONDS))
             if batch.name == name or (file_id and batch.input_file_id == file_id)
         ]
-        return sorted(found[::-1], key=_age)
+        return oldest_first(found)
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""
@@ -152,9 +152,7 @@ class OpenAIBatches:
     def orphan_files(self, prefix: str) -> list[RemoteFile]:
         """Return files whose name begins so, the oldest first; see ``BatchProvider.orphan_files``."""
         files = [_file(entry) for entry in self._list("/files", None, purpose=self._purpose)]
-        return sorted(
-            (file for file in files if file.name.startswith(prefix)), key=lambda file: file.created_at_seconds
-        )
+        return oldest_first([file for file in files if file.name.startswith(prefix)])
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; return False if it was not there."""
@@ -235,10 +233,6 @@ def _faults(errors: object) -> Iterator[BatchFault]:
 def _file(entry: dict[str, Any]) -> RemoteFile:
     created_at = read_time(entry.get("created_at")) or 0.0
     return RemoteFile(_text(entry, "id"), _text(entry, "filename"), created_at, read_count(entry.get("bytes")))
-
-
-def _age(remote: RemoteBatch | RemoteFile) -> float:
-    return remote.created_at_seconds
 
 
 def _text(table: object, name: str) -> str:

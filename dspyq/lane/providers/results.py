@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from dspyq.lane.providers.http import showable
-from dspyq.lane.providers.protocol import LineOutcome, RemoteLine
+from dspyq.lane.providers.protocol import LineOutcome, RemoteBatch, RemoteFile, RemoteLine
 
+Remote = TypeVar("Remote", RemoteBatch, RemoteFile)
 _OK = 200
 _FIRST_SERVER_ERROR = 500
 #: Errors that pass, or that concern the account rather than the request: another attempt may be answered.
@@ -150,6 +151,13 @@ def read_count(value: object) -> int:
         return max(0, int(value)) if isinstance(value, int | str) else 0
     except ValueError:
         return 0
+
+
+def oldest_first(newest_first: list[Remote]) -> list[Remote]:
+    """Return what a listing holds, the oldest first, also where its times are whole seconds."""
+    ordered = newest_first[::-1]
+    ordered.sort(key=lambda remote: remote.created_at_seconds)
+    return ordered
 
 
 def _answered(custom_id: str, body: object) -> RemoteLine | None:
