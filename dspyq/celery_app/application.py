@@ -143,6 +143,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": settings.workers.concurrency,
         "worker_prefetch_multiplier": settings.workers.prefetch_multiplier,
         "worker_send_task_events": True,
+        "worker_enable_remote_control": settings.workers.remote_control,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "imports": settings.workers.imports,
         "timezone": "UTC",

@@ -34,6 +34,14 @@ class Callbacks:
             del call  # else the last one's result would live until the next
 
 
+def call_back(callback: Callable[[bytes], object], result: bytes) -> None:
+    """Call a waiter's callback with a stored result, here and now; it survives the callback's errors."""
+    try:
+        callback(result)
+    except BaseException as error:  # noqa: BLE001 - a closed event loop, or whatever a user's callback raises
+        tolerate("callback", error, is_fault=True)
+
+
 @per_runtime(close=Callbacks.close)
 def process_callbacks() -> Callbacks:
     """Return this process's callbacks; a forked child gets its own."""

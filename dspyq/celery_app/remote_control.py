@@ -8,6 +8,7 @@ from celery.app import control
 from celery.utils.functional import maybe_list
 
 from dspyq.celery_app.revocation import revoke
+from dspyq.config.settings import get_settings
 from dspyq.core.runtime import Runtime, in_own_runtime
 from dspyq.errors import InvalidOption
 
@@ -34,4 +35,6 @@ class Control(control.Control):  # type: ignore[misc]  # celery ships no types
                 "computes will not be stored"
             )
         revoke(maybe_list(task_id))
+        if not get_settings().workers.remote_control:  # what workers do of it besides is no more than the above
+            return None
         return super().revoke(task_id, destination=destination, **options)

@@ -13,6 +13,7 @@ from dspyq.cache.claim import Run
 from dspyq.cache.claims import process_claims
 from dspyq.cache.earlier_results import find_failures, withdraw_failures
 from dspyq.celery_app.application import process_app
+from dspyq.celery_app.cancellations import publish_cancelled
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.core.names import HEADER
@@ -27,16 +28,17 @@ logger = logging.getLogger(__name__)
 
 
 def revoke(task_ids: Iterable[str]) -> None:
-    """End jobs for all callers: waiting jobs never run, running ones store nothing, waiting callers get an error."""
+    """End jobs for all callers: waiting jobs never run, running ones store nothing, waiting callers get an error.
+
+    A worker stores that error, and until one has, processes that wait have it by a channel (see ``cancellations``).
+    """
     ids = list(task_ids)
+    ended = []
     for task_id, message in zip(ids, process_leases().records.end(ids), strict=True):
-        request = request_of_message(message) if message else None
-        _release(task_id, request)
-        if message:  # an evicted answer must not become an error that the cache serves
-            try:
-                process_app().backend.mark_as_revoked(task_id, "revoked", request=request)
-            except redis.exceptions.NoPermissionError:  # the job has ended all the same
-                logger.warning(Event("revocation_not_stored", task_id=task_id, reason="no right to write results"))
+        _release(task_id, request_of_message(message) if message else None)
+        if message:  # an evicted answer must not become an error that callers get
+            ended.append(task_id)
+    publish_cancelled(ended)
 
 
 def notify_callers(task_ids: Iterable[str]) -> None:
@@ -82,7 +84,7 @@ def drop_dead_jobs(task_ids: Iterable[str]) -> int:
     found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
     if unnotified := dead_jobs().unnotified(found):
         notify_callers(unnotified)  # or their callers would wait for ever
-    process_leases().records.end(found)
+    process_leases().records.end(found, is_answered=True)
     return len(found)
 
 

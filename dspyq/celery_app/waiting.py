@@ -29,7 +29,9 @@ from typing import cast
 import redis
 from redis.client import PubSub
 
-from dspyq.cache.lost_result import LOST_RESULT
+from dspyq.cache.lost_result import REVOKED_RESULT
+from dspyq.celery_app.callbacks import call_back
+from dspyq.celery_app.cancellations import find_ends
 from dspyq.celery_app.heard_replies import HeardReplies
 from dspyq.celery_app.heard_streams import HeardStreams
 from dspyq.celery_app.lost_jobs import JobCheck, find_jobless
@@ -41,7 +43,7 @@ from dspyq.core.tolerated import tolerate
 from dspyq.prediction.stored import is_ready
 from dspyq.store.clients import connect, jobs_client
 from dspyq.store.content import decode_result
-from dspyq.store.keys import TASK_ID_LENGTH, replies_channel, result_key
+from dspyq.store.keys import TASK_ID_LENGTH, cancellations_channel, replies_channel, result_key
 
 logger = logging.getLogger("dspyq.waiting")
 
@@ -141,7 +143,7 @@ class Waiter:
                 self._start()
             is_to_wake = self._is_idle or bool(self._added)
         if result is not None:
-            _call_back(callback, result)
+            call_back(callback, result)
         elif is_to_wake:
             self._wake()
 
@@ -227,7 +229,7 @@ class Waiter:
     def _follow(self) -> None:
         """Subscribe to awaited results, and hand out results that arrive."""
         with self._client.pubsub() as channel:
-            channel.subscribe(self._channel)
+            channel.subscribe(self._channel, cancellations_channel())
             subscribed: set[str] = set()
             self._unheard.clear()
             self.streams.begin()
@@ -306,6 +308,9 @@ class Waiter:
             key = result_key(data[:TASK_ID_LENGTH].decode(errors="replace"))
             self._unheard.pop(key, None)
             self._hand_out(key, _decoded(key, data[TASK_ID_LENGTH:]))
+        elif name == cancellations_channel():
+            for task_id in data.decode(errors="replace").split("\n") if kind == "message" else ():
+                self._hand_out(result_key(task_id), REVOKED_RESULT)
         elif self.streams.hear(kind, name, data):
             return
         elif kind == "message":
@@ -340,9 +345,9 @@ class Waiter:
                 check.postpone()
         names = {_task_id(key): key for key, _ in checked}
         jobless = [names[task_id] for task_id in find_jobless(self._jobs, names)]
-        for key in self._read(jobless):  # only now: a job ends after its answer is stored
-            logger.warning(Event("answer_lost", task_id=_task_id(key)))
-            self._hand_out(key, LOST_RESULT)
+        without = self._read(jobless)  # only now: a job ends after its answer is stored
+        for key, end in zip(without, find_ends(self._jobs, list(map(_task_id, without))), strict=True):
+            self._hand_out(key, end)
 
     def _hand_out(self, key: str, result: bytes, *, is_stored: bool = False) -> None:
         """Call the waiters of a result back, if it is final.
@@ -366,7 +371,7 @@ class Waiter:
             elif is_final is False and not is_stored and (awaited := self._awaited.get(key)):
                 callbacks = list(awaited.on_states.values())
         for callback in callbacks:
-            _call_back(callback, result)
+            call_back(callback, result)
 
     def _find_unheard(self) -> None:
         """Distrust the process's channel for a while if an answer was read that it did not bring."""
@@ -376,13 +381,6 @@ class Waiter:
             self._distrusted_until = now + _DISTRUST_SECONDS
             with self._lock:
                 self._added.update(self._awaited)
-
-
-def _call_back(callback: Callback, result: bytes) -> None:
-    try:
-        callback(result)
-    except BaseException as error:  # noqa: BLE001 - a closed event loop, or whatever a user's callback raises
-        tolerate("callback", error, is_fault=True)
 
 
 def _task_id(key: str) -> str:

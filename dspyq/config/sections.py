@@ -69,11 +69,14 @@ class WorkersSection(Table):
         concurrency: Predictions that run at once, each in a thread.
         prefetch_multiplier: Jobs a worker holds for each thread, running or waiting.
         imports: Modules with Celery tasks of your own, which workers serve too.
+        remote_control: Whether workers obey Celery's remote control, which anyone who may publish in Redis can use to
+            shut them down.
     """
 
     concurrency: PositiveInt = 50
     prefetch_multiplier: PositiveInt = 1
     imports: tuple[str, ...] = ()
+    remote_control: bool = False
 
 
 class BreakerSection(Table):

@@ -101,6 +101,7 @@ class Sweep(NamedTuple):
         versions: The versions' queues that hold jobs.
         unserved: Those of them that this sweep first found without a worker, with the number of their jobs.
         given_up: Number of jobs that waited too long for a worker of their version.
+        cancelled: The ids of cancelled jobs whose ends this worker is to store.
     """
 
     due: int
@@ -110,11 +111,12 @@ class Sweep(NamedTuple):
     versions: frozenset[str] = frozenset()
     unserved: tuple[tuple[str, int], ...] = ()
     given_up: int = 0
+    cancelled: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
         """Return True if another sweep would find nothing more to do right away."""
-        return max(self.due, self.rung, len(self.expired), self.given_up) < BATCH_SIZE
+        return max(self.due, self.rung, len(self.expired), self.given_up, len(self.cancelled)) < BATCH_SIZE
 
 
 def check_put(replies: Iterable[object]) -> None:
@@ -276,7 +278,7 @@ class Records:
             served_seconds=SERVED_SECONDS,
             served=served,
         )
-        due, rung, expired, unnotified, versions, unserved, given_up = reply
+        due, rung, expired, unnotified, versions, unserved, given_up, cancelled = reply
         return Sweep(
             due,
             rung,
@@ -285,6 +287,7 @@ class Records:
             versions=frozenset(_texts(versions)),
             unserved=tuple(zip(_texts(unserved[::2]), unserved[1::2], strict=True)),
             given_up=given_up,
+            cancelled=tuple(_texts(cancelled)),
         )
 
     def purge(self, queue: str) -> int:
@@ -295,9 +298,15 @@ class Records:
                 removed += batch
         return removed
 
-    def end(self, job_ids: Sequence[str]) -> list[bytes]:
-        """End jobs in any state, running ones too; return their messages, b"" for a job without one."""
-        messages: list[bytes] = self._scripts["end"](ids=job_ids)
+    def end(self, job_ids: Sequence[str], *, is_answered: bool = False) -> list[bytes]:
+        """End jobs in any state, running ones too; return their messages, b"" for a job without one.
+
+        Args:
+            job_ids: The jobs.
+            is_answered: Whether their results are stored, or nobody waits for them. Of the others a worker stores that
+                they were cancelled: a producer may not write results.
+        """
+        messages: list[bytes] = self._scripts["end"](is_answered="1" if is_answered else "", ids=job_ids)
         return messages
 
     def versions_of(self, queue: str) -> list[str]:

@@ -62,10 +62,12 @@ class Sweeper:
 
     Attributes:
         notify_callers: Callback that fails dead-lettered jobs for their callers; called again until it succeeds.
+        store_cancelled: Callback that stores the ends of cancelled jobs; called again until it succeeds.
     """
 
     def __init__(self, records: Records, policy: SweepPolicy) -> None:
         self.notify_callers: Callable[[Sequence[str]], object] | None = None
+        self.store_cancelled: Callable[[Sequence[str]], object] | None = None
         self._records = records
         self._policy = policy
         self._announce_at = 0.0
@@ -92,6 +94,8 @@ class Sweeper:
                 logger.warning(Event("jobs_queued_again", reason="lost their leases", task_ids=list(sweep.expired)))
             if sweep.unnotified and self.notify_callers:
                 self.notify_callers(sweep.unnotified)
+            if sweep.cancelled and self.store_cancelled:
+                self.store_cancelled(sweep.cancelled)
             if sweep.is_complete:
                 break
 

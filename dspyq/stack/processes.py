@@ -17,7 +17,7 @@ WORKER_COMMAND = "celery -A dspyq worker"
 READY_TIMEOUT_SECONDS = 60.0
 #: Time for a worker to finish its jobs; jobs that it leaves go to another worker.
 GRACE_SECONDS = 10.0
-_PING_SECONDS = 0.5
+_PAUSE_SECONDS = 0.5
 _SHOWN_LOG_LINES = 12
 _SIGNAL_EXIT_STATUS = 128
 #: Start of the lines in which a worker or a command gives the reason for not starting.
@@ -60,10 +60,13 @@ def wait_for_worker(worker: SupervisedProcess, log: Path) -> None:
 
 
 def worker_answers() -> bool:
-    """Return True if a worker answers a ping within half a second."""
-    from dspyq.celery_app.application import app  # noqa: PLC0415 - its import must come after the settings' environment is complete
+    """Return True if a live worker takes jobs from some queue; wait half a second before the answer is no."""
+    from dspyq.delivery.queues import process_queues  # noqa: PLC0415 - its import must come after the settings' environment is complete
 
-    return bool(app.control.broadcast("ping", reply=True, limit=1, timeout=_PING_SECONDS))
+    if any(queue.is_served for queue in process_queues().all()):
+        return True
+    time.sleep(_PAUSE_SECONDS)
+    return False
 
 
 def describe_end(name: str, status: int | None, log: Path | None = None) -> str:

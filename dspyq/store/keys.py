@@ -50,6 +50,8 @@ KEY_KINDS = (
     KeyKind("LEASES", "leases", "spine"),
     KeyKind("DEAD", "dead", "spine"),
     KeyKind("UNTOLD", "untold", "spine"),
+    KeyKind("CANCELLED", "cancelled", "spine"),
+    KeyKind("CANCELLED_JOBS", "cancelled-jobs", "spine"),
     KeyKind("SWEPT", "swept", "spine"),
     KeyKind("SERVED", "served", "spine"),
     KeyKind("UNSERVED", "unserved", "spine"),
@@ -143,6 +145,8 @@ LIFETIMES = {
     "SECONDS_OF_STREAM": 120,
     # A claim whose job was ended: longer than a process takes to release it.
     "SECONDS_UNRELEASED": 60,
+    # A cancelled job in a worker's hands; another worker stores its end after this time.
+    "SECONDS_TO_STORE_CANCELLED": 30,
     # A batch's own rate, and a tenant's, after its last call.
     "SECONDS_OF_OWN_RATE": _DAY,
     # Changes of keys of the API that their log keeps, or some more.
@@ -331,6 +335,11 @@ TASK_ID_LENGTH, REPLY_START_LENGTH = 36, 13
 CACHE_STATISTICS = "cache-statistics"
 #: Message on the invalidations channel in place of an input hash.
 EVERYTHING = "*"
+
+
+def cancellations_channel() -> str:
+    """Return the channel on which the ids of cancelled jobs are published, one a line."""
+    return key("cancelled")
 
 
 def invalidations_channel() -> str:

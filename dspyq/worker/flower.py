@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,11 +22,19 @@ from flower.views.broker import BrokerView
 from tornado.web import url
 
 from dspyq.config.privacy import exception_type, hides_content
+from dspyq.config.settings import get_settings
+from dspyq.core.events import Event
 from dspyq.delivery.leases import process_leases
 from dspyq.errors import ConfigurationError
 from dspyq.worker.refusal import refuse
 
+logger = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
+_HINT = (
+    "Flower shows events and queues, but neither pools nor settings of workers, and cannot control any: "
+    "set workers.remote_control = true for that"
+)
 
 
 class _WaitingJobs:
@@ -116,6 +125,8 @@ def fit(app: Celery) -> None:
     Args:
         app: The Celery application, which Flower takes results from only if it is the default one.
     """
+    if not get_settings().workers.remote_control:
+        logger.warning(Event("remote_control_off", hint=_HINT))
     app.set_default()
     command.Flower = _Flower
     handlers[:] = [_replaced(handler) for handler in handlers]

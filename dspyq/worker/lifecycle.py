@@ -16,6 +16,7 @@ from celery import signals
 from click.core import ParameterSource
 
 from dspyq.celery_app.application import app, configuration
+from dspyq.celery_app.cancellations import store_cancelled
 from dspyq.celery_app.revocation import notify_callers
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core import process_tuning, systemd
@@ -68,6 +69,7 @@ def connect() -> None:
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
     logs.connect()
     signals.celeryd_after_setup.connect(_prepare, weak=False)
+    signals.celeryd_after_setup.connect(_leave_neighbors, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(lambda **_: systemd.notify("STOPPING=1"), weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
@@ -188,6 +190,12 @@ def _is_broker(url: str, settings: Settings) -> bool:
     return False
 
 
+def _leave_neighbors(instance: Any, **_: Any) -> None:
+    """Ask no other worker at this one's start where none obeys remote control."""
+    if not get_settings().workers.remote_control:
+        instance.options["without_mingle"] = True
+
+
 def _reach_redis() -> None:
     process_codec()  # refuses keys that cannot be read
     with redis_errors("start the worker"):
@@ -203,7 +211,7 @@ def _begin(sender: Any, **_: Any) -> None:
     concurrency = sender.controller.concurrency
     logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues))
     leases, beat = process_leases(), process_beat()
-    beat.sweeper.notify_callers = notify_callers
+    beat.sweeper.notify_callers, beat.sweeper.store_cancelled = notify_callers, store_cancelled
     process_versions().consumed = consumed = lambda: list(sender.app.amqp.queues.consume_from)
     beat.start()
     room = concurrency * sender.app.conf.worker_prefetch_multiplier or math.inf  # 0 is Celery's word for no limit

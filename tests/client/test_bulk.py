@@ -460,11 +460,16 @@ def test_what_others_wait_for_stays_and_the_batch_that_leaves_it_does_not_pay(wa
 
 
 def test_the_last_to_withdraw_ends_a_job_also_one_that_runs(ask, bulk, client):
+    from dspyq.celery_app.cancellations import store_cancelled
+
     rows = [(request(question), claim.task_id) for question, claim in zip("ab", ask("a", "b"), strict=True)]
     assert take() == f"{BATCH}-a"
     assert bulk.withdraw(rows, batch=BATCH) == 2
     assert not list(client.scan_iter("dspy:v1:job:*"))
-    assert [orjson.loads(meta)["status"] for meta in bulk.collect([task_id for _, task_id in rows])] == ["REVOKED"] * 2
+    task_ids = [task_id for _, task_id in rows]
+    store_cancelled(task_ids)  # a worker's part
+    assert [orjson.loads(meta)["status"] for meta in bulk.collect(task_ids)] == ["REVOKED"] * 2
+    assert not client.exists("dspy:v1:cancelled", "dspy:v1:cancelled-jobs")
     assert bulk.withdraw(rows, batch=BATCH) == 0
 
 

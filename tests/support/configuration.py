@@ -32,7 +32,8 @@ def default_document(endpoint_url: str) -> dict[str, Any]:
         "programs": {"qa": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}}},
         # Short, so that a test of a dead worker is short; long enough for a beat on a busy machine.
         "delivery": {"visibility_timeout_seconds": 3},
-        "workers": {"concurrency": 8},
+        # Remote control is off unless a configuration sets it; most tests that use it use this one.
+        "workers": {"concurrency": 8, "remote_control": True},
     }
 
 

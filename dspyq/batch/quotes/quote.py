@@ -19,6 +19,8 @@ from dspyq.batch.quotes.row_counts import RowCounts, count_rows
 from dspyq.cache.statistics import variant_statistics
 from dspyq.celery_app.application import process_app
 from dspyq.config.programs import Program
+from dspyq.config.settings import get_settings
+from dspyq.delivery.queues import process_queues
 from dspyq.store.clients import redis_errors
 
 FitVerdict = Literal["holds", "may not hold", "does not hold", "unknown"]
@@ -193,9 +195,16 @@ def take_quote(
 
 
 def threads_serving(queues: set[str]) -> int:
-    """Return the number of concurrent predictions of the workers that serve any of these queues now."""
+    """Return the number of concurrent predictions of the workers that serve any of these queues now.
+
+    Only remote control finds out how many there are: without it, one with ``workers.concurrency`` threads is assumed.
+    """
     if not queues:
         return 0
+    workers_section = get_settings().workers
+    if not workers_section.remote_control:
+        is_served = any(queue.is_served for queue in process_queues().all() if queue.name in queues)
+        return workers_section.concurrency if is_served else 0
     app = process_app()
     with app.connection_for_read() as connection:  # a new one: a pooled one may have died unnoticed
         inspect = functools.partial(app.control.inspect, timeout=_ASK_WORKERS_SECONDS, connection=connection)

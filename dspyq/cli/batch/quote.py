@@ -109,9 +109,15 @@ def _duration_line(quote: Quote) -> str:
         return "Nothing is to be paid: it takes as long as reading and writing do."
     if not quote.threads:
         return "Time: unknown, for no worker that serves it answers now (celery -A dspyq worker)."
+    is_counted = get_settings().workers.remote_control
+    if (quote.seconds is None or quote.seconds.expected is None) and not is_counted:
+        return "Time: unknown, for nothing has run yet."
     if quote.seconds is None or quote.seconds.expected is None:
         return f"Time: unknown, for nothing has run yet; workers run {quote.threads:,} at once now."
     expected, low, high = (duration(each) for each in (quote.seconds.expected, quote.seconds.low, quote.seconds.high))
+    if not is_counted:
+        of_one = f"with one worker of {quote.threads:,} threads"
+        return f"Time: {expected} ({low} to {high}) {of_one}; workers.remote_control is off, so they are not counted."
     return f"Time: {expected} ({low} to {high}) with the {quote.threads:,} at once that workers run now."
 
 

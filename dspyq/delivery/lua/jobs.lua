@@ -21,6 +21,8 @@
 --   dspy:v1:prediction:<input hash>  the alias of a question, of the scripts on claims; put keeps it, purge frees it
 --   dspy:v1:calls:<id>    what its runs have paid for already, written by the workers' guards; ends with the job
 --   dspy:v1:untold        set of dead jobs whose callers are not notified yet
+--   dspy:v1:cancelled     sorted set of cancelled jobs whose ends no worker has stored yet, by the second one is to;
+--                         dspy:v1:cancelled-jobs has their messages
 --   dspy:v1:done:<id>     marks for an hour a finished child of another task's run
 --   dspy:v1:queues        set of the names of the queues that hold jobs or bells; a sweep removes the others
 --   dspy:v1:served        sorted set of the queues, and versions' queues, that live workers take from, by the second

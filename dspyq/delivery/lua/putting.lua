@@ -47,6 +47,9 @@ local function put_job(job, now)
     redis.call('ZADD', QUEUE .. old[3], 'XX', score, job.id)
     return 0, exists
   end
+  if not exists and redis.call('ZREM', CANCELLED, job.id) == 1 then -- its id is used again
+    redis.call('HDEL', CANCELLED_JOBS, job.id)
+  end
   if exists then
     leave(job.id)
     redis.call('HDEL', key, 'passed_on_at', 'given_up')

@@ -15,7 +15,7 @@
 --   served...             the queues that this worker takes from
 -- Reply: {due jobs, bells rung, ids whose lease ran out, ids of dead jobs whose callers are not notified, versions' queues
 --   with jobs, pairs of those found without a worker for the first time and how many jobs wait there, how many jobs were
---   given up: any worker of their queue takes those, to fail them}.
+--   given up: any worker of their queue takes those, to fail them, ids of cancelled jobs whose ends this worker stores}.
 local now = seconds_from_now(0)
 
 local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)
@@ -124,4 +124,11 @@ end
 for _, queue in ipairs(redis.call('SMEMBERS', QUEUES)) do
   pcall(ring_up, queue) -- a key of another type must not stop the other queues
 end
-return { #due, rung, expired, redis.call('SRANDMEMBER', UNTOLD, limit), versions, unserved, given_up }
+
+-- One worker stores an end; if it dies before it did, another one does.
+local cancelled = redis.call('ZRANGEBYSCORE', CANCELLED, '-inf', now, 'LIMIT', 0, limit)
+for _, id in ipairs(cancelled) do
+  redis.call('ZADD', CANCELLED, seconds_from_now(SECONDS_TO_STORE_CANCELLED), id)
+end
+return { #due, rung, expired, redis.call('SRANDMEMBER', UNTOLD, limit), versions, unserved, given_up,
+  cancelled }
