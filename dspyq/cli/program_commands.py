@@ -7,13 +7,14 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 import orjson
+import redis
 import typer
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from rich.text import Text
 
 from dspyq.config.differences import find_differences, find_equals
 from dspyq.config.secrets import scrub
-from dspyq.config.settings import get_settings, require_configuration
+from dspyq.config.settings import Settings, get_settings, require_configuration
 from dspyq.console.output import JsonOption, console, dollars, percent, print_json, print_table, seconds
 from dspyq.delivery.queues import stray_queues
 from dspyq.errors import ConfigurationError, DspyqError, InvalidInputs
@@ -93,8 +94,6 @@ def check(as_json: JsonOption = False) -> None:
     It shows what is served, and what the variants of a program differ in. Where the `worker` extra is installed, this
     also builds each program as a worker does: classes, state files, prices and API keys.
     """
-    from dspyq.cli.compiled_rows import find_compiled_rows
-
     faults: list[str] = []
     notes: list[str] = []
     try:
@@ -123,7 +122,7 @@ def check(as_json: JsonOption = False) -> None:
         with redis_errors("reach Redis"):
             process_codec()  # refuses keys that cannot be read
             found = look_at_servers(settings, jobs_client(), answers_client())
-            strays = [] if faults else [*stray_queues(), *find_compiled_rows(settings.programs.values())]
+            strays = [] if faults else _find_strays(settings)
     except Exception as error:  # noqa: BLE001 - reported with the others
         faults.append(str(error))
     faults += [each.text for each in found if each.is_fault]
@@ -243,6 +242,16 @@ def _read_value(value: str) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return value  # a bare word, such as a Literal's; the program's contract checks it
+
+
+def _find_strays(settings: Settings) -> list[str]:
+    """Return what lies in Redis and no worker serves; a user that may not look for it gets that in a line."""
+    from dspyq.cli.compiled_rows import find_compiled_rows
+
+    try:
+        return [*stray_queues(), *find_compiled_rows(settings.programs.values())]
+    except redis.exceptions.NoPermissionError:
+        return ["queues were not looked at: this user of Redis may not list keys, or may not read jobs"]
 
 
 def _fail(faults: tuple[str, ...], *, as_json: bool) -> None:

@@ -69,7 +69,7 @@ def connect() -> None:
     signals.celeryd_init.connect(privacy.hide_content, weak=False)
     logs.connect()
     signals.celeryd_after_setup.connect(_prepare, weak=False)
-    signals.celeryd_after_setup.connect(_leave_neighbors, weak=False)
+    signals.worker_init.connect(_leave_neighbors, weak=False)
     signals.worker_ready.connect(_begin, weak=False)
     signals.worker_shutting_down.connect(lambda **_: systemd.notify("STOPPING=1"), weak=False)
     signals.worker_shutting_down.connect(shutdown.begin, weak=False)
@@ -190,10 +190,10 @@ def _is_broker(url: str, settings: Settings) -> bool:
     return False
 
 
-def _leave_neighbors(instance: Any, **_: Any) -> None:
+def _leave_neighbors(sender: Any, **_: Any) -> None:
     """Ask no other worker at this one's start where none obeys remote control."""
-    if not get_settings().workers.remote_control:
-        instance.options["without_mingle"] = True
+    if not sender.app.conf.worker_enable_remote_control:
+        sender.options["without_mingle"] = True
 
 
 def _reach_redis() -> None:

@@ -11,7 +11,7 @@ from dspyq.stack.embedded import weights
 from tests.support.deployment import DEPLOY, PASSWORDS, compose, run, services, tool
 from tests.support.processes import REPOSITORY
 
-OURS = {"worker", "serve", "flower", "beat", "traffic"}
+OURS = {"worker", "serve", "operator", "flower", "beat", "traffic"}
 
 
 def seconds(duration):
@@ -62,7 +62,7 @@ def test_no_container_runs_as_root(stack):
 
 def test_every_container_has_a_health_check_or_a_reason_for_none(stack):
     silent = {name for name, service in stack.items() if service.get("healthcheck", {}).get("disable")}
-    assert silent == {"beat", "traffic"}  # they serve nothing
+    assert silent == {"beat", "traffic", "operator"}  # they serve nothing
     assert "HEALTHCHECK" in (REPOSITORY / "Dockerfile").read_text()
     in_their_images = {"worker", "serve"}
     assert all("healthcheck" in service for name, service in stack.items() if name not in in_their_images)

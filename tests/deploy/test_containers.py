@@ -109,7 +109,12 @@ def folder(tmp_path, session_endpoint):
 
 @pytest.fixture(scope="module")
 def server():
-    with RedisServer(password=PASSWORDS["REDIS_PASSWORD"]) as running:
+    with RedisServer() as running:
+        for line in (DEPLOY / "redis" / "users.acl").read_text().splitlines()[1:]:
+            _, name, rules = line.split(maxsplit=2)
+            password = PASSWORDS[f"REDIS_{name.upper()}_PASSWORD"]
+            own = re.findall(r"\([^)]*\)|\S+", rules.replace(f"change-me-{name}", password))
+            running.cli("ACL", "SETUSER", name, "reset", *own)
         yield running
 
 
@@ -174,7 +179,12 @@ def test_beat_starts_and_ends_on_sigterm(stack, folder, server):
 
 def test_redis_requires_its_password_persists_data_and_never_evicts(stack, folder):
     port = free_port()
-    here = {"/data": str(folder), "valkey-server --dir": f"valkey-server --bind 127.0.0.1 --port {port} --dir"}
+    here = {
+        "/data": str(folder),
+        "/etc/dspyq/": f"{DEPLOY}/redis/",
+        "valkey-server --dir": f"valkey-server --bind 127.0.0.1 --port {port} --dir",
+        "valkey-cli --user": f"valkey-cli -p {port} --user",
+    }
     for start in range(2):
         ready = "Ready to accept connections"
         with Container(folder, stack["redis"], replaced=here, ready_line=ready) as running:
@@ -182,11 +192,14 @@ def test_redis_requires_its_password_persists_data_and_never_evicts(stack, folde
             with socket.create_connection(("127.0.0.1", port)) as stranger:
                 stranger.sendall(b"PING\r\n")
                 assert stranger.recv(100).startswith(b"-NOAUTH")
-            with redis.Redis(port=port, password=PASSWORDS["REDIS_PASSWORD"], decode_responses=True) as client:
+            login = {"username": "operator", "password": PASSWORDS["REDIS_OPERATOR_PASSWORD"]}
+            with redis.Redis(port=port, **login, decode_responses=True) as client:
                 assert client.get("job") == (None if start == 0 else "kept")
                 client.set("job", "kept")
-                assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-            assert PASSWORDS["REDIS_PASSWORD"] not in Path(f"/proc/{running.process.pid}/cmdline").read_text()
+                assert client.info("memory")["maxmemory_policy"] == "noeviction"
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.config_get("maxmemory-policy")
+            assert PASSWORDS["REDIS_OPERATOR_PASSWORD"] not in Path(f"/proc/{running.process.pid}/cmdline").read_text()
             assert running.ends_on_sigterm() == 0
 
 

@@ -18,8 +18,13 @@ import yaml
 from tests.support.processes import REPOSITORY, LocalProcess, free_port, wait_until
 
 DEPLOY = REPOSITORY / "deploy"
+#: The users of Redis.
+USERS = ("worker", "door", "producer", "batch", "watcher", "operator")
 #: For every variable that compose.yaml requires.
-PASSWORDS = {"REDIS_PASSWORD": "forredis", "FLOWER_PASSWORD": "forflower", "GRAFANA_PASSWORD": "forgrafana"}
+PASSWORDS = {f"REDIS_{user.upper()}_PASSWORD": f"for{user}" for user in USERS} | {
+    "FLOWER_PASSWORD": "forflower",
+    "GRAFANA_PASSWORD": "forgrafana",
+}
 _TIMEOUT_SECONDS = 60
 
 
