@@ -40,7 +40,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SWEPT": ("worker", "watcher"),
     "SERVED": ("worker", "producer batch door watcher"),
     "UNSERVED": ("worker", "watcher"),
-    "SEQUENCE": (_ALL, ""),
+    "SEQUENCE": (_ALL, "watcher"),
     "STREAM": ("worker", "producer door"),
     "TURNS": (_ALL, ""),
     "PASSED_ON": ("worker", ""),

@@ -1,8 +1,8 @@
-"""Ends of cancelled jobs: whoever cancels publishes them, and a worker stores them.
+"""Ends of cancelled jobs: the process that cancels publishes them, and a worker stores them.
 
 A producer may not write results. So its script leaves a cancelled job's message for the workers, one of which stores
 that the job was revoked and counts it for its chord. Processes that wait for it have it at once, by one channel for
-all: a message there only states ids, so that nobody can publish an answer on it.
+all: a message there only states ids, so it can bring no answer.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ class Records:
 
         Args:
             job_ids: The jobs.
-            is_answered: Whether their results are stored, or nobody waits for them. Of the others a worker stores that
+            is_answered: Whether results are stored, or no caller waits for them. Of the others a worker stores that
                 they were cancelled: a producer may not write results.
         """
         messages: list[bytes] = self._scripts["end"](is_answered="1" if is_answered else "", ids=job_ids)

@@ -2,7 +2,7 @@
 -- Ends jobs in any state from outside: their runs, if any, have lost them from now on.
 -- Libraries: delivery/jobs.
 -- Arguments:
---   is_answered  '1' where nobody waits for their results, '' where a worker is to store that they were cancelled
+--   is_answered  '1' where no caller waits for their results, '' where a worker is to store that they were cancelled
 --   ids...       of the jobs
 -- Reply: the messages of existing jobs, '' for the others.
 local messages = {}
