@@ -7,7 +7,6 @@ done to no other call that shares its run.
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import time
 from typing import NamedTuple, get_args
@@ -15,6 +14,7 @@ from typing import NamedTuple, get_args
 from blake3 import blake3
 
 from dspyq.prediction.prediction import CacheLevel
+from dspyq.serve.url_text import from_url_text, to_url_text
 
 PREFIX = "pred_"
 #: Ids of our own tasks; one that another producer chose for its task may be longer.
@@ -71,7 +71,7 @@ def write_id(call: CallOfPrediction, tenant: str, key: bytes) -> str:
         task += exposure + len(exposure).to_bytes(_LENGTH_BYTES, "big")
     head = bytes((flags,)) + call.created_ms.to_bytes(_TIME_BYTES, "big") + bytes.fromhex(call.call_id.replace("-", ""))
     mac = _mac(head + task, tenant, key)
-    return PREFIX + _encoded(head + mac + task)
+    return PREFIX + to_url_text(head + mac + task)
 
 
 def read_id(text: str, tenant: str, key: bytes) -> CallOfPrediction | None:
@@ -79,10 +79,10 @@ def read_id(text: str, tenant: str, key: bytes) -> CallOfPrediction | None:
     if not text.startswith(PREFIX) or len(text) > _LONGEST:
         return None
     try:
-        raw = binascii.a2b_base64(text[len(PREFIX) :].translate(_STANDARD) + "==", strict_mode=False)
-    except (binascii.Error, ValueError):
+        raw = from_url_text(text[len(PREFIX) :])
+    except ValueError:
         return None
-    if len(raw) <= _HEAD_BYTES + _MAC_BYTES or PREFIX + _encoded(raw) != text:
+    if len(raw) <= _HEAD_BYTES + _MAC_BYTES or PREFIX + to_url_text(raw) != text:
         return None
     head, mac, task = raw[:_HEAD_BYTES], raw[_HEAD_BYTES : _HEAD_BYTES + _MAC_BYTES], raw[_HEAD_BYTES + _MAC_BYTES :]
     if not hmac.compare_digest(mac, _mac(head + task, tenant, key)):
@@ -119,10 +119,3 @@ def _packed(task_id: str) -> bytes | None:
 def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
-
-_URL_SAFE = str.maketrans("+/", "-_", "=")
-_STANDARD = str.maketrans("-_", "+/")
-
-
-def _encoded(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).decode().translate(_URL_SAFE)

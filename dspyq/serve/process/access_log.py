@@ -49,8 +49,7 @@ class AccessLog:
         else:
             self._lines.append(orjson.dumps(_entry(exchange, duration_ms), option=_OPTIONS))
         if not self._is_due and self._writing is None:
-            self._is_due = True
-            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+            self._write_later()
 
     async def close(self) -> None:
         """Write what is left."""
@@ -58,6 +57,10 @@ class AccessLog:
             await self._writing
         _write(b"".join(self._lines))
         self._lines.clear()
+
+    def _write_later(self) -> None:
+        self._is_due = True
+        asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         self._is_due = False
@@ -69,7 +72,7 @@ class AccessLog:
     def _note_written(self, _: asyncio.Future[None]) -> None:
         self._writing = None
         if self._lines:
-            self._flush()
+            self._write_later()  # at once, a busy server would hand its lines to a thread one by one
 
 
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z

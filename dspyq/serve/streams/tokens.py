@@ -5,12 +5,12 @@ Each is good for one stream, for ten minutes. A key never stands in a URL.
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import time
-from urllib.parse import quote
 
 from blake3 import blake3
+
+from dspyq.serve.url_text import from_url_text, to_url_text
 
 TOKEN_SECONDS = 600
 _EXPIRY_BYTES, _MAC_BYTES = 5, 12
@@ -27,15 +27,15 @@ def write_token(public_id: str, tenant: str, key: bytes) -> str:
     """
     expiry = (int(time.time()) + TOKEN_SECONDS).to_bytes(_EXPIRY_BYTES, "big")
     raw = expiry + _mac(expiry, public_id, tenant, key) + tenant.encode()
-    return quote(binascii.b2a_base64(raw, newline=False).decode().translate(_URL_SAFE), safe="")
+    return to_url_text(raw)
 
 
 def read_token(text: str, public_id: str, key: bytes) -> str | None:
     """Return the tenant that a token was made for; None for one that is not good for this prediction now."""
     try:
-        raw = binascii.a2b_base64(text.translate(_STANDARD) + "==", strict_mode=False)
+        raw = from_url_text(text)
         tenant = raw[_HEAD_BYTES:].decode()
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     expiry, mac = raw[:_EXPIRY_BYTES], raw[_EXPIRY_BYTES:_HEAD_BYTES]
     is_own = len(raw) >= _HEAD_BYTES and hmac.compare_digest(mac, _mac(expiry, public_id, tenant, key))
@@ -45,7 +45,3 @@ def read_token(text: str, public_id: str, key: bytes) -> str | None:
 def _mac(expiry: bytes, public_id: str, tenant: str, key: bytes) -> bytes:
     signed = b"stream\0" + expiry + tenant.encode() + b"\0" + public_id.encode()
     return blake3(signed, key=key).digest(length=_MAC_BYTES)
-
-
-_URL_SAFE = str.maketrans("+/", "-_", "=")
-_STANDARD = str.maketrans("-_", "+/")
