@@ -34,6 +34,8 @@ def with_token(prediction: Prediction, request: Request | None) -> Prediction:
 
 def token_if_any(runtime: Runtime, request: Request | None) -> str | None:
     """Return the token, or None where it cannot be made: an answer is worth more than that."""
+    if request is None or request.exposure is None:  # as of most calls; entering a runtime takes microseconds
+        return None
     try:
         with runtime.active():
             return token_of(request)

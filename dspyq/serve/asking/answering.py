@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from dspyq.celery_app.groups import arrival
 from dspyq.client.exposed import token_if_any
@@ -19,14 +20,22 @@ from dspyq.serve.waiting.waits import bounded_wait
 from dspyq.tracing.propagation import TRACE_HEADERS, request_context
 from dspyq.tracing.tracing import process_tracing
 
+if TYPE_CHECKING:
+    from dspyq.tracing.spans import Tracing
 
-@contextmanager
-def trace_of(exchange: Exchange) -> Iterator[None]:
+_UNTRACED: AbstractContextManager[None] = nullcontext()
+
+
+def trace_of(exchange: Exchange) -> AbstractContextManager[None]:
     """Be part of the client's trace within a block, where it has one; in a span of its own where tracing is on."""
     tracing = process_tracing()
     if tracing is None and b"traceparent" not in exchange.headers:
-        yield
-        return
+        return _UNTRACED
+    return _traced(exchange, tracing)
+
+
+@contextmanager
+def _traced(exchange: Exchange, tracing: Tracing | None) -> Iterator[None]:
     trace = {name: exchange.headers.get(name.encode(), b"").decode("latin-1") for name in TRACE_HEADERS}
     with request_context({name: value for name, value in trace.items() if value}, request_id=exchange.request_id):
         if tracing is None:

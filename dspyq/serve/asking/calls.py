@@ -15,6 +15,7 @@ from dspyq.serve.problems import FORBIDDEN, MALFORMED, Declined
 from dspyq.serve.values import whole_numbers
 
 OPTIONS = ("variant", "unit", "refresh", "priority")
+_NO_OPTIONS = frozenset({"inputs"})
 _MEMBERS = frozenset({"inputs", "stream", *OPTIONS})
 
 
@@ -68,6 +69,8 @@ def read_options(  # noqa: C901 - a check for each option, one after another
     """
     if not isinstance(body, dict):
         raise Declined(MALFORMED, "the body is to be a JSON object")
+    if members is _MEMBERS and body.keys() == _NO_OPTIONS:
+        return CallOptions(None, None, refresh=False, priority=caller.most_urgent)
     for name in body:
         if name not in members:
             raise InvalidOption(f"there is no member {name[:64]!r}{hint(name, sorted(members))}")

@@ -7,6 +7,7 @@ done to no other call that shares its run.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import time
 from typing import NamedTuple, get_args
@@ -26,6 +27,8 @@ _LENGTH_BYTES = 2
 _TIME_BYTES, _CALL_BYTES, _MAC_BYTES = 6, 16, 9
 _HEAD_BYTES = 1 + _TIME_BYTES + _CALL_BYTES
 _UUID_CHARACTERS = 36
+#: Tasks whose answers are served again and again.
+_TASKS_KEPT = 4096
 
 
 class CallOfPrediction(NamedTuple):
@@ -105,6 +108,7 @@ def _mac(signed: bytes, tenant: str, key: bytes) -> bytes:
     return blake3(tenant.encode() + b"\0" + signed, key=key).digest(length=_MAC_BYTES)
 
 
+@functools.lru_cache(maxsize=_TASKS_KEPT)
 def _packed(task_id: str) -> bytes | None:
     """Return the bytes of a task id that is a UUID as Celery writes it; None for any other."""
     if len(task_id) != _UUID_CHARACTERS:

@@ -19,9 +19,7 @@ def name_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> Pub
 
 def public_call(exchange: Exchange, caller: Caller, call: CallOfPrediction) -> PublicCall:
     """Return a call with its public id."""
-    public_id = write_id(call, caller.tenant, exchange.door.signing_key())
-    public = PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
-    return public._replace(events_path=events_path(exchange, caller, public))
+    return _with_paths(exchange, caller, call, write_id(call, caller.tenant, exchange.door.signing_key()))
 
 
 def events_path(exchange: Exchange, caller: Caller, public: PublicCall) -> str:
@@ -40,5 +38,10 @@ def resolve(exchange: Exchange, caller: Caller, public_id: str) -> PublicCall:
     if call is None:
         raise Declined(NOT_FOUND, "there is no prediction of this id")
     exchange.prediction = public_id
-    public = PublicCall(call, public_id, exchange.path(f"/v1/predictions/{public_id}"))
-    return public._replace(events_path=events_path(exchange, caller, public))
+    return _with_paths(exchange, caller, call, public_id)
+
+
+def _with_paths(exchange: Exchange, caller: Caller, call: CallOfPrediction, public_id: str) -> PublicCall:
+    path = exchange.path(f"/v1/predictions/{public_id}")
+    token = write_token(public_id, caller.tenant, exchange.door.signing_key())
+    return PublicCall(call, public_id, path, f"{path}/events?token={token}")
