@@ -12,6 +12,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
 from dspyq.serve.asking.bulk_asker import BulkAsker
 from dspyq.serve.gate import Gate
+from dspyq.serve.predictions.answer_forms import AnswerForms
 from dspyq.serve.streams.withdrawals import Withdrawals
 from dspyq.serve.waiting.room import WaitingRoom
 from dspyq.store.fleet_secret import FleetSecret
@@ -34,6 +35,7 @@ class Door:
         gate: Recognizes callers.
         asker: Sends questions that this process's memory does not answer.
         room: The requests that wait.
+        forms: The answers of this process's memory as it sends them.
         streams: Number of event streams that are open.
         withdrawals: The withdrawals of their calls.
         is_draining: Whether it is to end, and accepts requests for a last while.
@@ -46,6 +48,7 @@ class Door:
         self.gate = Gate(openness)
         self.asker = BulkAsker()
         self.room = WaitingRoom(self.serve.most_waiting, self.serve.max_queued)
+        self.forms = AnswerForms()
         self.streams = 0
         self.withdrawals = Withdrawals()
         self.is_draining = False

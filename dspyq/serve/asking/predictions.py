@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from celery.states import SUCCESS
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.client.asking import process_asker
-from dspyq.client.exposed import with_token
 from dspyq.client.off_loop import off_loop
 from dspyq.client.result import PredictionResult
 from dspyq.errors import DspyqError
-from dspyq.prediction.prediction import AnsweredCaller, Prediction, is_prediction, metadata_from_json
 from dspyq.prediction.request import Request
-from dspyq.prediction.stored import read_meta
 from dspyq.serve.asking.answering import ask, call_of, trace_of, wait_for_answers
 from dspyq.serve.asking.calls import build_question, check_program, most_bytes_of, read_options
 from dspyq.serve.asking.idempotency import idempotency_key, note_prediction, remember
@@ -99,17 +95,11 @@ async def _reply_from_memory(exchange: Exchange, posted: Posted, found: Predicti
     if posted.streams:
         await reply_events(exchange, public, posted.caller, found)
         return
-    request = found.request or posted.request
-    meta = read_meta(found.payload or b"")
-    stored = meta["result"]
-    if meta["status"] != SUCCESS or not is_prediction(stored):
+    body = exchange.door.forms.complete(public, found.payload or b"", found.request or posted.request)
+    if body is None:
         await _reply_answered(exchange, public, found, posted.headers)
-        return
-    seen = AnsweredCaller(request.variant.name, request.request_id, "memory")
-    metadata = metadata_from_json(stored["metadata"], seen)
-    if request.exposure is not None:
-        metadata = with_token(Prediction({}, metadata), request).metadata
-    await exchange.reply_json(200, rendering.succeeded(public, stored["outputs"], metadata), posted.headers)
+    else:
+        await exchange.reply(200, body, posted.headers)
 
 
 async def _answer(exchange: Exchange, posted: Posted, call_id: str) -> None:

@@ -122,4 +122,3 @@ def _packed(task_id: str) -> bytes | None:
 
 def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,8 @@ _SHOWN_METADATA = (
     "model", "usage", "cost_usd", "duration_seconds", "cached", "cache_level", "fallback", "finish_reason",
     "is_truncated", "request_id",
 )  # fmt: skip
+#: Most calls are of the last few seconds.
+_SECONDS_KEPT = 64
 #: In UTC, without its name: times are written with a Z.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as above
 
@@ -85,17 +88,31 @@ def failed(public: PublicCall, problem: Mapping[str, Any], queue: str) -> dict[s
 def _prediction(
     public: PublicCall, status: PredictionStatus, program: str | None, variant: str | None
 ) -> dict[str, Any]:
-    call, path = public.call, public.path
-    created_at = _EPOCH + timedelta(milliseconds=call.created_ms)
     return {
         "id": public.public_id,
         "object": "prediction",
         "status": status,
         "program": program,
         "variant": variant,
-        "created_at": f"{created_at.isoformat(timespec='milliseconds')}Z",
+        "created_at": created_at(public.call),
         "outputs": None,
         "metadata": None,
         "error": None,
-        "urls": {"self": path, "cancel": f"{path}/cancel", "events": public.events_path},
+        "urls": urls(public),
     }
+
+
+def created_at(call: CallOfPrediction) -> str:
+    """Return the time of a call as text."""
+    seconds, milliseconds = divmod(call.created_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+@functools.lru_cache(maxsize=_SECONDS_KEPT)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
+
+
+def urls(public: PublicCall) -> dict[str, str]:
+    """Return the paths of a call's resources."""
+    return {"self": public.path, "cancel": f"{public.path}/cancel", "events": public.events_path}
