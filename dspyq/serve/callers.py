@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Openness = Literal["keys", "loopback", "everyone"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOSTS_KEPT = 64
 #: A proxy adds one of these, so its client may be anywhere.
 _FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip"})
 #: A header of each refusal with 401.
@@ -102,8 +104,8 @@ def _has_keys(settings: Settings) -> bool:
         return ApiKeys(jobs_client()).has_any()
 
 
-def newcomer(headers: Mapping[bytes, bytes]) -> Caller:
-    """Return the caller of a server without keys, which serves its own machine alone.
+def check_newcomer(headers: Mapping[bytes, bytes]) -> None:
+    """Check a request to a server without keys, which serves its own machine alone.
 
     A proxy would lead others here, and a name that is no loopback's may be one that a web page has rebound to this
     machine.
@@ -113,13 +115,15 @@ def newcomer(headers: Mapping[bytes, bytes]) -> Caller:
     """
     if not _FORWARDED.isdisjoint(headers) or b"x-forwarded-" in b" ".join(headers):
         raise Declined(UNAUTHENTICATED, "a request through a proxy needs a key", headers=CHALLENGE)
-    if _host_name(headers.get(b"host", b"")) not in _LOOPBACK_NAMES:
+    if not _is_own_name(headers.get(b"host", b"")):
         raise Declined(
             UNAUTHENTICATED, "without keys, only localhost, 127.0.0.1 and [::1] are served", headers=CHALLENGE
         )
-    return ANYONE
 
 
-def _host_name(authority: bytes) -> str:
+@functools.lru_cache(maxsize=_HOSTS_KEPT)
+def _is_own_name(authority: bytes) -> bool:
+    """Return True if a Host header names this machine."""
     text = authority.decode("latin-1").lower()
-    return text[: text.find("]") + 1] if text.startswith("[") else text.partition(":")[0]
+    name = text[: text.find("]") + 1] if text.startswith("[") else text.partition(":")[0]
+    return name in _LOOPBACK_NAMES

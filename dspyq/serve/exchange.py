@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 Headers = list[tuple[bytes, bytes]]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_VARY, _NO_STORE = (b"vary", b"Authorization"), (b"cache-control", b"no-store")
 _SCOPE_KEY = "dspyq.exchange"
 
 
@@ -120,12 +121,12 @@ class Exchange:
         return f"{self.scope.get('root_path', '')}{path}"
 
     def _common_headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Authorization"), *self.limit_headers]
+        common = [(b"x-request-id", self.request_id.encode()), _VARY, *self.limit_headers]
         for name, _ in headers:
             if name == b"cache-control":
                 break
         else:
-            common.append((b"cache-control", b"no-store"))
+            common.append(_NO_STORE)
         if self.door.is_draining:
             common.append((b"connection", b"close"))  # the next request may go to a server that stays
         return common

@@ -15,7 +15,7 @@ from dspyq.api_keys.turns import Turn, Turnstiles
 from dspyq.api_keys.usage import process_key_usage
 from dspyq.config.key_grants import matching
 from dspyq.config.settings import get_settings
-from dspyq.serve.callers import ANYONE, CHALLENGE, Caller, newcomer
+from dspyq.serve.callers import ANYONE, CHALLENGE, Caller, check_newcomer
 from dspyq.serve.problems import FORBIDDEN, TOO_MANY_REQUESTS, UNAUTHENTICATED, Declined
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class Recognized(NamedTuple):
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+_ANYONE = Recognized(ANYONE)
+
+
 class Gate:
     """Recognizes callers. Its event loop alone calls its methods.
 
@@ -85,10 +88,11 @@ class Gate:
             RedisUnavailable: If Redis had to be asked, and did not answer.
         """
         if self._openness == "everyone":
-            return Recognized(ANYONE)
+            return _ANYONE
         text = _sent_key(headers)
         if self._openness == "loopback" and not text.startswith(PREFIX):
-            return Recognized(newcomer(headers))
+            check_newcomer(headers)
+            return _ANYONE
         record = await self._known.verify(text)
         if record is None:
             self.refused["key"] += 1
