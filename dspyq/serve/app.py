@@ -17,6 +17,7 @@ from dspyq.serve.edge import Edge, Problems
 from dspyq.serve.exchange import Exchange, exchange_of
 from dspyq.serve.openapi import docs_page, document
 from dspyq.serve.predictions import feedback, resources
+from dspyq.serve.shortcut import Shortcut
 from dspyq.serve.streams import events
 
 #: Headers that web pages may send, and those that they may read.
@@ -57,7 +58,8 @@ def build_app(door: Door, notes: Sequence[Callable[[Exchange], None]] = ()) -> A
     ]
     if door.serve.docs:
         routes += docs_page.build_routes()
-    app: ASGIApp = Problems(Router(routes, redirect_slashes=False))
+    router = Router(routes, redirect_slashes=False)
+    app: ASGIApp = Problems(Shortcut(predictions.ASK, door.settings.programs, door.serve.root_path, router))
     if door.serve.cors_origins:
         from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415 - most servers have no web pages as clients
 

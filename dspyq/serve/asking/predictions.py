@@ -180,4 +180,5 @@ async def _reply_answered(exchange: Exchange, public: PublicCall, handle: Predic
     await exchange.reply_json(200, shown, headers)
 
 
-ROUTES = [Route("/v1/programs/{program}/predictions", AskForPrediction(), methods=["POST"])]
+ASK = Route("/v1/programs/{program}/predictions", AskForPrediction(), methods=["POST"])
+ROUTES = [ASK]
