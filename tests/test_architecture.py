@@ -62,6 +62,7 @@ CACHED = {
     "config/codec.py _adapter", "config/codec.py _classes", "config/exact.py _adapter", "config/secrets.py _shapes",
     "config/signature.py parse_signature", "core/redis_address.py parse_address", "programs/dspy_memo.py _of_class",
     "programs/dspy_memo.py _find_fields", "programs/dspy_shortcuts.py _has_no_decision",
+    "serve/callers.py _is_own_name", "serve/predictions/ids.py _packed", "serve/predictions/rendering.py _second",
     "config/secrets.py process_secrets",  # no line of a log may show those of any configuration
     "client/metrics.py register_metrics",  # Prometheus has one registry
 }  # fmt: skip
