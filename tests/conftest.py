@@ -201,7 +201,7 @@ def configure(
             process_app()  # with these settings, for tests that use the module's own
             cache = process_cache()
             if isinstance(cache, CoherentCache):
-                wait_until(lambda: cache.is_trusted, 30, "the memory cache to hear of invalidations")
+                wait_until(lambda: cache.is_trusted, 60, "the memory cache to hear of invalidations")
             return get_settings()
 
         yield use
@@ -314,7 +314,7 @@ def start_producer(
 def run_producer(start_producer: Callable[..., Producer]) -> Callable[..., Any]:
     """Run producer code in a process of its own, as ``start_producer``, and return its result."""
 
-    def run(*arguments: Any, timeout_seconds: float = 30.0, **options: Any) -> Any:
+    def run(*arguments: Any, timeout_seconds: float = 60.0, **options: Any) -> Any:
         return start_producer(*arguments, **options).result(timeout_seconds)
 
     return run

@@ -28,7 +28,7 @@ def keys():
 def known():
     """The keys of this process, once it hears of changes."""
     found = KnownKeys({}, lambda _: None)
-    wait_until(lambda: found.is_trusted, 10, "the channel")
+    wait_until(lambda: found.is_trusted, 60, "the channel")
     return found
 
 
@@ -91,7 +91,7 @@ def test_a_change_is_noticed_at_once(keys, known):
     made = keys.create("acme", "ci", KeyGrant())
     assert verified(known, made.text)[0]
     keys.revoke(made.id)
-    wait_until(lambda: verified(known, made.text) == [None], 5, "the refusal")
+    wait_until(lambda: verified(known, made.text) == [None], 60, "the refusal")
     unknown = make_key()
     assert verified(known, unknown.text) == [None]
 
@@ -113,8 +113,8 @@ def test_a_lost_connection_drops_what_is_known(keys, known, redis_server):
     with redis_server.client() as client:
         client.hset(f"dspy:v1:key:{made.id}", "revoked_at", "1")
         client.client_kill_filter(_type="pubsub")
-    wait_until(lambda: verified(known, made.text) == [None], 5, "the refusal")
-    wait_until(lambda: known.is_trusted, 10, "the channel")
+    wait_until(lambda: verified(known, made.text) == [None], 60, "the refusal")
+    wait_until(lambda: known.is_trusted, 60, "the channel")
     assert verified(known, made.text) == [None]
 
 
@@ -123,7 +123,7 @@ def test_a_record_of_another_form_is_never_good(keys, known, redis_server):
     with redis_server.client() as client:
         client.hset(f"dspy:v1:key:{made.id}", "scopes", '{"programs": 7}')
         client.publish("dspy:v1:key-changes", made.id)
-    wait_until(lambda: verified(known, made.text) == [None], 5, "the refusal")
+    wait_until(lambda: verified(known, made.text) == [None], 60, "the refusal")
 
 
 def test_a_key_of_the_configuration_file_needs_no_redis():
@@ -148,7 +148,7 @@ def test_the_time_of_a_refusal_is_alike_for_all_reasons(keys, known):
                 taken[name].append(time.perf_counter() - began)
         return {name: statistics.median(times[50:]) for name, times in taken.items()}
 
-    wait_until(lambda: known.is_trusted, 10, "the channel")
+    wait_until(lambda: known.is_trusted, 60, "the channel")
     medians = asyncio.run(measure())
     assert max(medians.values()) < 4 * min(medians.values()), medians
 

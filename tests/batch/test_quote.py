@@ -39,7 +39,7 @@ def test_a_quote_counts_each_kind_of_row_and_its_interval_holds_what_the_rows_th
     given[-1] = given[-1]._replace(inputs={"quesion": "x"})
     given.append(Row(57, "r57", None, Fault("NotJson", "line 57: not JSON")))
     given.append(Row(58, "r1", {"question": "the first one's id"}))
-    wait_until(lambda: not jobs_client().keys("dspy:v1:job:*"), 10, "the workers to be done with their jobs")
+    wait_until(lambda: not jobs_client().keys("dspy:v1:job:*"), 60, "the workers to be done with their jobs")
     before = everything_in_redis()
     found = quote(configured, given)
     assert everything_in_redis() == before

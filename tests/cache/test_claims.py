@@ -407,7 +407,7 @@ def test_a_timeout_states_that_the_job_continues(predict):
     started = time.monotonic()
     with pytest.raises(CeleryTimeoutError, match="goes on"):
         predict.delay(question="q").get(timeout=0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_timeout_is_explained_by_one_round_trip_after_some_seconds_and_by_none_after_a_poll(predict, redis_server):

@@ -16,7 +16,7 @@ from tests.support.processes import eventually
 from tests.support.proxy import Proxy
 
 PREFIX = "celery-task-meta-"
-LATE_SECONDS = 20
+LATE_SECONDS = 60
 GOOD = orjson.dumps({"status": "SUCCESS", "result": 1, "traceback": None, "children": []})
 LOOKS = {"SUBSCRIBE", "UNSUBSCRIBE", "MGET"}
 

@@ -138,7 +138,7 @@ def test_every_way_to_read_a_result_leads_to_its_own_redis(regions):
     assert [each.answer for each in grouped.get(timeout=60)] == ["echo:group0", "echo:group1", "echo:group2"]
     assert [handle.get(timeout=60).metadata.model for handle in mixed] == ["openai/control", "openai/us"]
     again = us.predict.AsyncResult(waited.id)
-    assert again.get(timeout=10).answer == "echo:get"
+    assert again.get(timeout=60).answer == "echo:get"
     waited.forget()
     assert us.predict.AsyncResult(waited.id).state == "PENDING"
 
@@ -157,7 +157,7 @@ def test_the_memory_of_one_answers_nothing_of_another(documents, servers, region
     twin = dspyq.configured(documents[0], redis_url=servers[1].url)  # whose questions have the same hashes
     try:
         with eu.active():
-            wait_until(lambda: process_cache().is_trusted, 10, "the memory cache to hear of invalidations")
+            wait_until(lambda: process_cache().is_trusted, 60, "the memory cache to hear of invalidations")
         first = eu.predict.delay(question="same")
         first.get(timeout=60)
         assert eu.predict.delay(question="same").cache_level == "memory"
@@ -199,10 +199,10 @@ def test_closing_ends_the_connections_and_threads_of_a_configuration_alone(regio
     handles = [eu.predict.delay(question="a"), us.predict.apply_async(kwargs={"claim": "a"}, program="judge")]
     for handle in handles:
         handle.then(print)
-    wait_until(lambda: all(connections(server) > 2 for server in servers), 10, "connections")
+    wait_until(lambda: all(connections(server) > 2 for server in servers), 60, "connections")
     before = threading.active_count()
     eu.close()
-    wait_until(lambda: not connections(servers[0]), 10, "the connections to close")
+    wait_until(lambda: not connections(servers[0]), 60, "the connections to close")
     assert connections(servers[1]) > 2
     assert threading.active_count() < before
     assert eu.predict.delay(question="b").state == "PENDING"  # it opens again
@@ -228,12 +228,12 @@ def test_the_memory_of_a_configuration_forgets_what_is_invalidated_in_its_redis(
     try:
         with asking.active():
             process_claims().answer(handle.request, Run(handle.id), Stored(orjson.dumps(meta), 60, 60, {}))
-            wait_until(lambda: process_cache().is_trusted, 10, "the memory cache to hear of invalidations")
+            wait_until(lambda: process_cache().is_trusted, 60, "the memory cache to hear of invalidations")
         assert asking.predict.delay(question="q").get().answer == "a"
         assert asking.predict.delay(question="q").cache_level == "memory"
         with other.active():
             process_claims().invalidate([handle.request.input_hash])
-        wait_until(lambda: asking.predict.delay(question="q").cache_level != "memory", 10, "the memory to forget")
+        wait_until(lambda: asking.predict.delay(question="q").cache_level != "memory", 60, "the memory to forget")
     finally:
         asking.close()
         other.close()

@@ -8,7 +8,7 @@ import pytest
 from dspyq.celery_app.waiting import process_waiter
 from tests.support.processes import eventually
 
-LATE_SECONDS = 20
+LATE_SECONDS = 60
 
 
 @pytest.fixture

@@ -244,12 +244,12 @@ def test_a_child_that_is_forked_while_a_value_is_made_can_make_its_own():
     @per_runtime
     def slow():
         begun.set()
-        may_end.wait(10)
+        may_end.wait(60)
         return os.getpid()
 
     parent = threading.Thread(target=slow)
     parent.start()
-    begun.wait(10)
+    begun.wait(60)
 
     def is_own():
         may_end.set()

@@ -17,9 +17,9 @@ from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
 
 #: How soon a dead worker's job must run elsewhere.
-TAKEOVER_SECONDS = LEASE_SECONDS + 5
+TAKEOVER_SECONDS = LEASE_SECONDS + 60
 #: How late what takes no time of its own may come.
-LATE_SECONDS = 30
+LATE_SECONDS = 60
 PREFIX = "dspy:v1:"
 
 
@@ -101,7 +101,7 @@ def test_chains_groups_and_chords_work(tasks: ModuleType, jobs_redis: redis.Redi
 def test_a_retry_runs_after_its_countdown_which_passes_in_redis(tasks: ModuleType, jobs_redis: redis.Redis) -> None:
     started = time.monotonic()
     result = tasks.retry_twice.delay(0.5)
-    wait_until(lambda: jobs_redis.zscore(PREFIX + "delayed", result.id), 5, "the retry to wait in Redis")
+    wait_until(lambda: jobs_redis.zscore(PREFIX + "delayed", result.id), 60, "the retry to wait in Redis")
     assert result.get(timeout=20) == 2
     assert time.monotonic() - started >= 1
     assert_nothing_is_left(jobs_redis)
@@ -187,7 +187,7 @@ def test_jobs_that_end_without_an_acknowledgement_run_again(tasks: ModuleType, j
     tasks.reject_once.delay("requeued", requeue=True)
     tasks.reject_once.delay("rejected", requeue=False)
     tasks.leak_once.delay("leaked")
-    wait_until(lambda: began(jobs_redis).total() == 6, 2 * LEASE_SECONDS + 5, "all to run again")
+    wait_until(lambda: began(jobs_redis).total() == 6, 2 * LEASE_SECONDS + 60, "all to run again")
     assert began(jobs_redis) == {"requeued": 2, "rejected": 2, "leaked": 2}
     assert_nothing_is_left(jobs_redis)
 

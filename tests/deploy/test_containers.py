@@ -151,7 +151,7 @@ def get(url, user=None):
     if user:
         request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - as above
             return reply.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -212,6 +212,6 @@ def test_prometheus_is_healthy_with_its_configuration_and_ends_on_sigterm(stack,
     with Container(folder, stack["prometheus"], command=command, replaced=here, ready_line=ready) as prometheus:
         prometheus.process.ready()
         prometheus.wait_until_healthy()
-        with urllib.request.urlopen(f"http://{address}/api/v1/rules", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{address}/api/v1/rules", timeout=60) as reply:
             assert json.load(reply)["data"]["groups"]
         assert prometheus.ends_on_sigterm() in {0, -signal.SIGTERM}

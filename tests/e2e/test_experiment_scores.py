@@ -69,8 +69,8 @@ def test_each_computed_answer_is_scored_once_and_each_call_delivers_its_score(st
     unit = unit_of("challenger")
     for question in ("a", "b", "a question that makes for a long answer", "a", "a"):
         ask(question, unit).get(timeout=20)
-    wait_until(lambda: summed("challenger", "answer.is_brief") == (3, 2), 10, "three scores")
-    wait_until(lambda: summed("challenger", "delivered.is_brief") == (5, 4), 10, "those of five calls")
+    wait_until(lambda: summed("challenger", "answer.is_brief") == (3, 2), 60, "three scores")
+    wait_until(lambda: summed("challenger", "delivered.is_brief") == (5, 4), 60, "those of five calls")
     assert summed("control", "answer.is_brief") == (0, 0)
     assert client.zcard(key(WAITING)) == 0
     assert client.hlen(key(WAITING) + ":content") == 0
@@ -85,7 +85,7 @@ def test_scorers_that_fail_or_leave_their_range_are_counted_by_arm_and_logged_wi
     def found():
         return {each: count for each, count in reading("challenger").unscored.items() if count}
 
-    wait_until(lambda: sum(found().values()) >= 6, 10, "all scores to be missed")
+    wait_until(lambda: sum(found().values()) >= 6, 60, "all scores to be missed")
     assert found() == {("is_brief", "out_of_range"): 3, ("fails", "failed"): 3}
     assert reading("control").unscored == {}
     assert summed("challenger", "answer.is_brief") == (0, 0)

@@ -46,7 +46,7 @@ def test_nodes_over_local_processes_run_a_plain_celery_app(
     node = CeleryTestWorker(container, app)
 
     def echo(question: str) -> Any:
-        return app.send_task(plain_app.echo.name, [question]).get(timeout=10)
+        return app.send_task(plain_app.echo.name, [question]).get(timeout=60)
 
     assert node.ready()
     assert app.control.inspect(destination=[node.hostname()]).ping() == {node.hostname(): {"ok": "pong"}}

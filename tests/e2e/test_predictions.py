@@ -176,7 +176,7 @@ def test_a_result_that_is_no_prediction_raises(predict, redis_server):
         '{"status": "SUCCESS", "result": 1, "task_id": "alien", "children": [], "traceback": null}',
     )
     with pytest.raises(NotAPrediction, match="alien"):
-        predict.AsyncResult("alien").get(timeout=5)
+        predict.AsyncResult("alien").get(timeout=60)
 
 
 def test_a_job_published_by_name_alone_is_answered(configured, shared_worker):

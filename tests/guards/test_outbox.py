@@ -42,7 +42,7 @@ def test_what_a_frozen_redis_holds_after_the_caller_gave_up_is_released(server, 
         server.process.cont()
         outbox.catch_up()
     with server.client() as watcher:
-        wait_until(lambda: watcher.info("clients")["connected_clients"] <= 3, 5, "Redis to have read what was sent")
+        wait_until(lambda: watcher.info("clients")["connected_clients"] <= 3, 60, "Redis to have read what was sent")
     assert held(server) == (0, {0})
     assert outbox.late_count == 0
 

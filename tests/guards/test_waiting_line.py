@@ -56,7 +56,7 @@ def test_all_threads_come_to_the_front():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert sorted(seen) == list(range(50))
 
 

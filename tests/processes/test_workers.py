@@ -51,7 +51,7 @@ class Fleet(LocalProcess):
     def read(self, path: str) -> tuple[int, str]:
         (entry,) = self.events("pages_served")
         try:
-            with urllib.request.urlopen(entry["url"] + path, timeout=10) as reply:  # noqa: S310 - its own page
+            with urllib.request.urlopen(entry["url"] + path, timeout=60) as reply:  # noqa: S310 - its own page
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -147,7 +147,7 @@ def test_a_query_in_api_base_is_sent_behind_the_path(build: Callable[..., Runner
         url = f"http://127.0.0.1:{server.getsockname()[1]}/openai/v1/?api-version=2024-10-21"
         with pytest.raises(PredictionFailed):
             build(model={"api_base": url}).run(QUESTION)
-        thread.join(10)
+        thread.join(60)
     assert heads[0].startswith("POST /openai/v1/chat/completions?api-version=2024-10-21 HTTP/1.1\r\n")
 
 
@@ -291,7 +291,7 @@ def test_a_proxy_that_refuses_us_is_our_configurations_fault(
         runner = build(model={"api_base": "https://models.example/v1"})
         with pytest.raises(PredictionFailed) as raised:
             runner.run(QUESTION)
-        thread.join(10)
+        thread.join(60)
     assert raised.value.retryable != is_lasting
     assert "s3cret-word" not in str(raised.value)
 
@@ -325,5 +325,5 @@ def test_what_a_provider_sends_is_scrubbed_before_dspy_sees_it(
         monkeypatch.setattr(ProviderTransport, "stream", streaming)
         with pytest.raises(PredictionFailed) as raised:
             runner.run(QUESTION)
-        thread.join(10)
+        thread.join(60)
     assert "canary" not in f"{raised.value} {raised.value.__cause__!r} {sent[0].reason} {sent[0].headers}"

@@ -164,7 +164,7 @@ def test_a_lost_run_ends_the_call_that_waits_for_the_provider(build: Build, endp
     running.start()
     endpoint.wait_for_calls(1)
     log.lose()
-    running.join(10)
+    running.join(60)
     assert raised == ["JobLost"]
     endpoint.wait_until_idle()
     assert endpoint.counts().abandoned == 1

@@ -33,7 +33,7 @@ def is_running(pid):
 
 
 def wait_until_gone(*pids):
-    wait_until(lambda: not any(map(is_running, pids)), 5, f"the end of {pids}")
+    wait_until(lambda: not any(map(is_running, pids)), 60, f"the end of {pids}")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_its_parent(parent):
 
 def test_what_a_child_started_ends_too(parent):
     process, child = parent(["sh", "-c", "sleep 60 & sleep 60; true"])
-    family = wait_until(lambda: len(found := psutil.Process(child).children()) == 2 and found, 5, "both children")
+    family = wait_until(lambda: len(found := psutil.Process(child).children()) == 2 and found, 60, "both children")
     process.kill()
     process.wait()
     wait_until_gone(child, *(each.pid for each in family))
@@ -106,10 +106,10 @@ def test_closing_is_bounded_where_a_child_ignores_it():
 
 def test_the_exit_status_is_the_childs():
     with SupervisedProcess(["sh", "-c", "exit 7"]) as child:
-        assert child.wait(5) == 7
+        assert child.wait(60) == 7
     with SupervisedProcess(SLEEP) as child:
         child.send_signal(signal.SIGKILL)
-        assert child.wait(5) == 128 + signal.SIGKILL
+        assert child.wait(60) == 128 + signal.SIGKILL
 
 
 def test_a_program_that_cannot_be_started_raises():

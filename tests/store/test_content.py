@@ -169,9 +169,9 @@ def test_a_result_that_is_stored_for_another_task_is_none(marking):
     mine = marking.encode(content.Kind.RESULT, "mine", STORED)
     for task_id in ("mine", "theirs"):
         answers_client().set(result_key(task_id), mine)
-    assert app.AsyncResult("mine").get(timeout=5) == 1
+    assert app.AsyncResult("mine").get(timeout=60) == 1
     counted = tolerated("result")
     for result in (predict.AsyncResult("theirs"), app.AsyncResult("theirs")):
         with pytest.raises(NotAPrediction):
-            result.get(timeout=5)
+            result.get(timeout=60)
     assert tolerated("result") > counted

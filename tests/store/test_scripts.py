@@ -42,7 +42,7 @@ def test_redis_runs_the_first_steps_while_the_next_are_made(client, redis_server
 
     def steps():
         yield command_step(bool, "SET", "first", "x" * 100_000)
-        eventually(lambda: other.exists("first"), timeout_seconds=10)
+        eventually(lambda: other.exists("first"), timeout_seconds=60)
         yield command_step(bytes, "GET", "first")
 
     assert run_together(client, steps()) == [True, b"x" * 100_000]
@@ -132,7 +132,7 @@ def test_scripts_go_on_after_every_connection_died(client, redis_server):
 
 
 def test_a_redis_that_does_not_answer_is_waited_for_once_and_asked_again_later(redis_server):
-    client = connect(redis_server.url, timeout_seconds=0.3)
+    client = connect(redis_server.url, timeout_seconds=2)
     script = add(client)
     script(["n"], amount=1)
     redis_server.process.stop()
@@ -142,7 +142,7 @@ def test_a_redis_that_does_not_answer_is_waited_for_once_and_asked_again_later(r
             script(["n"], amount=1)
     finally:
         redis_server.process.cont()
-    assert 0.3 <= time.monotonic() - started < 0.6
+    assert 2 <= time.monotonic() - started < 4  # once, not twice
     assert script(["m"], amount=5) == 5
     assert script(["n"], amount=0) == 2  # sent once: it was carried out when nobody waited for it any more
     client.close()

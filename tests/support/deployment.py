@@ -118,7 +118,7 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """Ask its API and return the reply's data."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=10) as reply:  # noqa: S310 - loopback
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=60) as reply:  # noqa: S310 - loopback
             return json.load(reply)["data"]
 
     def ask(self, expression: str) -> list[dict[str, Any]]:

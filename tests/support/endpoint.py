@@ -25,7 +25,7 @@ from tests.support.processes import LocalProcess, wait_until
 
 _CONTROL_TIMEOUT_SECONDS = 30
 #: How late what a test waits for may come: a worker imports and compiles before its first call.
-LATE_SECONDS = 30.0
+LATE_SECONDS = 60.0
 
 
 class Endpoint:

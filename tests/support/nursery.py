@@ -98,7 +98,7 @@ class Fork:
         """End it, if it has not ended."""
         if self.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
-            self.wait(10)
+            self.wait(60)
 
     def _ended_within(self, timeout_seconds: float) -> int | None:
         if self.returncode is None:

@@ -91,13 +91,13 @@ def observe(endpoint: Endpoint, folder: Path, *, include_content: bool) -> Obser
         for process in (worker, flower, dump):
             process.ready()
         browser = _Browser(f"http://127.0.0.1:{port}")
-        wait_until(lambda: browser.get("/api/workers?status=1") == {worker.node_name: True}, 10, "Flower's first event")
+        wait_until(lambda: browser.get("/api/workers?status=1") == {worker.node_name: True}, 60, "Flower's first event")
         _script(endpoint)
         producer = Producer(_send_jobs, {"question": QUESTION, "held": HELD, "waiting_jobs": WAITING_JOBS}, env)
         running.callback(producer.close)
         sent = producer.result(timeout_seconds=60)
         jobs = sent["jobs"]
-        wait_until(lambda: _shows(browser.get("/api/tasks"), jobs), 10, "the jobs' events in Flower")
+        wait_until(lambda: _shows(browser.get("/api/tasks"), jobs), 60, "the jobs' events in Flower")
         browser.look_at_everything(worker.node_name, jobs)
         titles = "\n".join(title for process in (worker, flower, dump) for title in _titles(process.pid))
         keys = "\n".join(redis_server.keys())

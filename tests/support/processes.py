@@ -18,7 +18,7 @@ from tests.support import nursery, watchdog
 
 REPOSITORY = Path(__file__).parents[2]
 POLL_SECONDS = 0.02
-READY_TIMEOUT_SECONDS = 30.0
+READY_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 15.0
 
 
@@ -259,6 +259,6 @@ def _number(name: str | int) -> int:
     return signal.Signals[name].value if isinstance(name, str) else int(name)
 
 
-def eventually(condition: Callable[[], Any], timeout_seconds: float = 30.0) -> None:
+def eventually(condition: Callable[[], Any], timeout_seconds: float = 60.0) -> None:
     """Wait until a condition holds; for conditions that read by themselves."""
     wait_until(condition, timeout_seconds, "what the test waits for")

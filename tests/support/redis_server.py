@@ -178,7 +178,7 @@ class RedisServer:
                 yield commands
             finally:
                 marker.echo(end_mark)
-                thread.join(timeout=10)
+                thread.join(timeout=60)
         start = next(index for index, command in enumerate(commands) if f"start {end_mark}" in command.text)
         del commands[: start + 1]
 

@@ -250,7 +250,7 @@ def test_a_reset_cuts_off_what_is_held_and_forgets_everything(
 def test_one_connection_serves_many_requests_even_in_pieces(endpoint: Endpoint) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "é"}]}).encode()
     request = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    with socket.create_connection(urlsplit(endpoint.url).netloc.split(":"), timeout=10) as connection:
+    with socket.create_connection(urlsplit(endpoint.url).netloc.split(":"), timeout=60) as connection:
         for piece in (request[:10], request[10:-3], request[-3:] + request, b""):
             connection.sendall(piece)
             time.sleep(0.02)

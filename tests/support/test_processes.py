@@ -48,7 +48,7 @@ def test_what_a_killed_test_run_started_is_killed_too_even_if_frozen() -> None:
 
     os.kill(run.pid, signal.SIGKILL)  # the run alone: its process is in a group of its own
 
-    wait_until(lambda: not is_alive(int(orphan)), 10, "the orphan to be killed")
+    wait_until(lambda: not is_alive(int(orphan)), 60, "the orphan to be killed")
     run.close()
     os.unlink(log_file)  # noqa: PTH108 - a killed run cannot remove it
 
@@ -60,7 +60,7 @@ def test_children_end_with_their_process(end: Callable[[LocalProcess], Any]) -> 
 
     end(process)
 
-    wait_until(lambda: not is_alive(child), 10, "the child to be killed")
+    wait_until(lambda: not is_alive(child), 60, "the child to be killed")
     process.close()
 
 
@@ -68,12 +68,12 @@ def test_a_frozen_process_stands_still_and_ends_all_the_same() -> None:
     process = python("import time\nwhile True: print('tick', flush=True); time.sleep(0.01)", "tick")
 
     process.stop()
-    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 5, "the process to freeze")
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 60, "the process to freeze")
     length = len(process.logs())
     assert len(process.logs()) == length
 
     process.cont()
-    wait_until(lambda: len(process.logs()) > length, 5, "the process to go on")
+    wait_until(lambda: len(process.logs()) > length, 60, "the process to go on")
     process.stop()
     process.close()
     assert process.status == "exited"

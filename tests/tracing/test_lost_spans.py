@@ -41,7 +41,7 @@ def test_each_span_is_exported_or_counted_as_lost():
             tracer.start_span("s").end()
 
     end_spans(512)  # a whole batch
-    assert stuck.begun.wait(10)
+    assert stuck.begun.wait(60)
     end_spans(_QUEUE_SPANS + 100)
     assert export.lost_spans == sum(told) == 100
     stuck.released.set()

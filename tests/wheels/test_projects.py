@@ -68,7 +68,7 @@ def test_flower_and_beat_start_from_the_wheel(install):
 
 def _answers(url):
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310 - loopback
             return reply.status == 200
     except OSError:
         return False

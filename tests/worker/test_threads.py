@@ -100,7 +100,7 @@ def test_loki_gets_what_follows_an_entry_that_cannot_be_sent(monkeypatch):
     eventually(lambda: sum(dropped) == 1)
     assert tolerated("loki_thread") == before + 1
     loki.push([{"timestamp": time.time(), "level": "info", "event": "good"}])
-    assert sent.wait(10)
+    assert sent.wait(60)
     loki.close(5)
 
 
@@ -142,7 +142,7 @@ def test_loki_gets_the_entries_beside_those_it_refuses_and_the_refusal_is_logged
     names = [f"good {number}" for number in range(20)]
     names[3], names[11] = "too long a", "too long b"
     loki.push({"timestamp": time.time(), "level": "info", "event": name} for name in [*names, "last"])
-    assert settled.wait(10)
+    assert settled.wait(60)
     eventually(lambda: sum(dropped) == 2)
     loki.close(5)
     assert taken == [name.upper() for name in [*names, "last"] if name.startswith(("good", "last"))]
@@ -192,7 +192,7 @@ def test_a_scheduled_batch_is_watched_to_its_end_though_its_claim_cannot_be_rene
         thread.start()
         eventually(lambda: len(renewals) >= 2)
         process.stdin.close()
-        thread.join(10)
+        thread.join(60)
     assert ended == [7]
 
 
