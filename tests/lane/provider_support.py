@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.choice import provider_for
 from dspyq.lane.providers.protocol import BatchProvider, LineOutcome, RemoteBatch, RemoteLine, ShipmentLine
+from tests.lane.body_forms import DIALECTS, HEADERS, body_of
 from tests.support.endpoint import Endpoint
 from tests.support.processes import wait_until
 
-KEY = "key-of-the-provider"
 PROTOCOLS = ("openai", "anthropic", "gemini")
 _LATE_SECONDS = 120.0
-_DIALECTS = {"openai": "openai-chat", "anthropic": "anthropic", "gemini": "gemini"}
 
 
 def access_to(endpoint: Endpoint, protocol: str, *, prefix: str = "", **changes: Any) -> ProviderAccess:
     """Return the access to an interface of the endpoint."""
     root = endpoint.url.removesuffix("/v1") + prefix
-    headers = {
-        "openai": (("authorization", f"Bearer {KEY}"),),
-        "anthropic": (("x-api-key", KEY), ("anthropic-version", "2023-06-01")),
-        "gemini": (("x-goog-api-key", KEY),),
-    }[protocol]
     base_url = f"{root}/v1beta" if protocol == "gemini" else f"{root}/v1"
-    stated = {"headers": headers, "timeout_seconds": 30.0, "model": "m", "setting": "models.fast"} | changes
-    return ProviderAccess(_DIALECTS[protocol], base_url, **stated)
+    stated = {"headers": HEADERS[protocol], "timeout_seconds": 30.0, "model": "m", "setting": "models.fast"} | changes
+    return ProviderAccess(DIALECTS[protocol], base_url, **stated)
 
 
 def client(endpoint: Endpoint, protocol: str, **changes: Any) -> BatchProvider:
     """Return the client of an interface of the endpoint."""
     return provider_for(protocol, access_to(endpoint, protocol, **changes))
-
-
-def body_of(protocol: str, question: str) -> bytes:
-    """Return the body of a live request."""
-    if protocol == "gemini":
-        return json.dumps({"contents": [{"role": "user", "parts": [{"text": question}]}]}).encode()
-    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": question}]}
-    return json.dumps(body | ({"max_tokens": 100} if protocol == "anthropic" else {})).encode()
 
 
 def lines_of(protocol: str, count: int, mark: str = "a") -> Iterator[ShipmentLine]:

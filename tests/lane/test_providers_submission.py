@@ -24,11 +24,10 @@ from dspyq.lane.providers.errors import (
     ShipmentRefused,
 )
 from dspyq.lane.providers.protocol import BatchProvider, BatchState, LineOutcome
+from tests.lane.body_forms import KEY, body_of
 from tests.lane.provider_support import (
-    KEY,
     PROTOCOLS,
     access_to,
-    body_of,
     client,
     ended,
     lines_of,
