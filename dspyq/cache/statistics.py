@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.money import to_nano_usd, to_usd
 from dspyq.core.tolerated import read_number
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import statistics_key
-from dspyq.store.scripts import Step, command_step, run_together
+from dspyq.store.scripts import Step, command_step, read_hash, run_together
 
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
 _COUNTERS = (
@@ -28,6 +29,23 @@ _COUNTERS = (
     "cost_nano_usd",
     "unpriced_runs",
 )
+
+
+#: Fields of judgements, as judge.lua writes them, in millionths.
+_FEEDBACK_COUNT, _FEEDBACK_SUM, _FEEDBACK_PARTS = b"feedback_count:", b"feedback_sum:", 1_000_000
+
+
+@dataclass(frozen=True)
+class FeedbackCount:
+    """Judgements of one name.
+
+    Attributes:
+        count: Number of judged calls.
+        mean: The mean of their values.
+    """
+
+    count: int
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,7 @@ class VariantStatistics:
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
         cost_usd: Cost of all runs, as far as their prices are known.
+        feedback: Judgements of its answers over HTTP, by name, where no experiment counts them.
     """
 
     program: str
@@ -65,6 +84,7 @@ class VariantStatistics:
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
+    feedback: dict[str, FeedbackCount] = field(default_factory=dict)
 
     @property
     def hits(self) -> int:
@@ -110,7 +130,7 @@ def statistics_steps(
     return [
         command_step(
             functools.partial(_read, program.name, variant.name),
-            *("HMGET", statistics_key(variant.queue), *_COUNTERS),
+            *("HGETALL", statistics_key(variant.queue)),
         )
         for program in settings.programs.values()
         for variant in program.variants.values()
@@ -118,8 +138,9 @@ def statistics_steps(
     ]
 
 
-def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStatistics:
-    counts = dict(zip(_COUNTERS, (int(read_number(value)) for value in reply), strict=True))
+def _read(program: str, variant: str, reply: Any) -> VariantStatistics:
+    found = read_hash(reply)
+    counts = {name: int(read_number(found.get(name.encode()))) for name in _COUNTERS}
     return VariantStatistics(
         program=program,
         variant=variant,
@@ -135,7 +156,17 @@ def _read(program: str, variant: str, reply: list[bytes | None]) -> VariantStati
         prompt_tokens=counts["prompt_tokens"],
         completion_tokens=counts["completion_tokens"],
         cost_usd=to_usd(counts["cost_nano_usd"]),
+        feedback=dict(_read_feedback(found)),
     )
+
+
+def _read_feedback(found: Mapping[bytes, bytes]) -> Iterator[tuple[str, FeedbackCount]]:
+    for field_name, stored in sorted(found.items()):
+        name = field_name.removeprefix(_FEEDBACK_COUNT)
+        count = int(read_number(stored))
+        if name != field_name and count:
+            total = read_number(found.get(_FEEDBACK_SUM + name))
+            yield name.decode(errors="replace"), FeedbackCount(count, total / _FEEDBACK_PARTS / count)
 
 
 def run_counts(

@@ -210,6 +210,13 @@ def variants(as_json: JsonOption = False) -> None:
         for row in statistics
     ]
     print_table("Variants", columns, rows)
+    judged = [
+        [f"{row.program}.{row.variant}", name, f"{each.count:,}", f"{each.mean:.3g}"]
+        for row in statistics
+        for name, each in row.feedback.items()
+    ]
+    if judged:
+        print_table("Feedback", ["variant", "name", "calls", "mean"], judged)
 
 
 def read_inputs(arguments: list[str], program: str | None) -> dict[str, Any]:

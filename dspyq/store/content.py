@@ -31,6 +31,7 @@ class Kind(StrEnum):
     task id and the key of the call. ``UNSCORED`` is an answer with its inputs that waits for an experiment's scores;
     its owner is the task id. ``PART`` is a result on its way to a chord's body; it holds its task id itself.
     ``STREAM`` is a piece of an answer while it comes; its owner is the task id.
+    ``COMMENT`` is what a caller wrote on an answer; its owner is the call.
     ``ROW`` is a question and its answer that an experiment keeps for exports; its owner is the task id.
     ``LINE`` is a line of a batch's output that waits for its turn; its owner is the batch and the line's number.
     ``SPOOL`` is a piece of a batch's input that is kept; its owner is the file and the piece's number.
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     STREAM = "stream"
     LINE = "line"
     SPOOL = "spool"
+    COMMENT = "comment"
 
 
 _RESULT = Kind.RESULT  # an enumeration's own attribute is slow to reach

@@ -60,6 +60,7 @@ KEY_KINDS = (
     KeyKind("TURNS", "turns:", "spine"),
     KeyKind("PASSED_ON", "passed-on:", "spine"),
     KeyKind("STATISTICS", "statistics:", "spine"),
+    KeyKind("JUDGEMENTS", "judgements:", "spine"),
     KeyKind("SAVINGS", "savings:", "spine"),
     KeyKind("INVALIDATIONS", "invalidations", "spine"),
     KeyKind("CACHE_SIZE", "cache-size", "spine"),
@@ -212,6 +213,11 @@ def alias_key(input_hash: str) -> str:
 def statistics_key(queue: str) -> str:
     """Return the key of a variant's statistics."""
     return key("statistics:") + queue
+
+
+def judgements_key(call_id: str) -> str:
+    """Return the key of the judgements of a call's answer."""
+    return key("judgements:") + call_id
 
 
 def costs_key(day: str) -> str:

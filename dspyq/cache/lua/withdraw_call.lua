@@ -4,6 +4,7 @@
 -- Keys:
 --   alias            PREDICTION: of the question
 --   call             SERVE_CALL: of the call
+--   judgements       JUDGEMENTS: of the call
 -- Arguments:
 --   id               of the task
 --   caller           the id under which an experiment counts the call
@@ -13,6 +14,9 @@
 --   call was withdrawn before.
 local before = redis.call('GET', call)
 redis.call('SET', call, before == 'gone' and before or mark, 'EX', seconds)
+if mark == 'gone' then
+  redis.call('DEL', judgements)
+end
 if before then
   return 0
 end

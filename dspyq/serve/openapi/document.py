@@ -18,7 +18,6 @@ from dspyq.serve.openapi.parts import (
     AFTER,
     ALWAYS,
     EVENTS,
-    FEEDBACK,
     FIRST_DAY,
     LAST_DAY,
     LAST_EVENT_ID,
@@ -37,6 +36,7 @@ from dspyq.serve.openapi.parts import (
     reference,
 )
 from dspyq.serve.own_key import KEY_SCHEMA
+from dspyq.serve.predictions.feedback import FEEDBACK_SCHEMA
 from dspyq.serve.predictions.ids import PATTERN
 from dspyq.serve.problems import Declined
 from dspyq.serve.programs import visible_programs
@@ -80,6 +80,8 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
     schemas: JsonObject = {
         "Prediction": _prediction({"type": "object"}),
         "Problem": PROBLEM,
+        "Judgement": FEEDBACK_SCHEMA,
+        "Judgements": list_of("Judgement"),
         "Program": PROGRAM,
         "Key": KEY_SCHEMA,
         "Usage": USAGE_SCHEMA,
@@ -134,13 +136,19 @@ def describe_api(programs: Iterable[Program], caller: Caller, root_path: str) ->
             "parameters": [PREDICTION_ID],
             "post": {
                 "operationId": "judgePrediction",
-                "summary": "Judge an answer, for the experiment that the call is part of",
+                "summary": "Judge an answer: for the experiment that counts the call, else for its variant",
                 "tags": ["predictions"],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": FEEDBACK}}},
+                "requestBody": {"required": True, "content": {"application/json": {"schema": FEEDBACK_SCHEMA}}},
                 "responses": {
                     "201": json_of("The judgement is counted", {"type": "object"}),
                     **problems(*ALWAYS, *WITH_BODY, 409, 410),
                 },
+            },
+            "get": {
+                "operationId": "listJudgements",
+                "summary": "List the judgements that were given of an answer",
+                "tags": ["predictions"],
+                "responses": {"200": content("The judgements", "Judgements"), **problems(*ALWAYS)},
             },
         },
         "/v1/usage": {

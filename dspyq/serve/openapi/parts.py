@@ -89,12 +89,6 @@ AFTER = {
     "schema": {"type": "string", "pattern": "^[0-9]{0,12}$"},
     "description": "The same, for clients that cannot send the header",
 }
-FEEDBACK: JsonObject = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 64}, "value": {"type": "number"}},
-    "required": ["name", "value"],
-    "additionalProperties": False,
-}
 FIRST_DAY = {
     "name": "from",
     "in": "query",

@@ -12,7 +12,7 @@ from dspyq.core.names import HEADER
 from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.serve.predictions.lookup import call_key
 from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import alias_key, job_key
+from dspyq.store.keys import alias_key, job_key, judgements_key
 from dspyq.store.scripts import load_script
 
 Mark = Literal["cancelled", "gone"]
@@ -32,11 +32,11 @@ def withdraw(call: CallOfPrediction, mark: Mark) -> None:
         client = jobs_client()
         message = cast("bytes | None", client.hget(job_key(call.task_id), "message"))
         is_free = load_script(client, "dspyq.cache", "withdraw_call")(
-            (alias_key(_input_hash(message)), call_key(call)),
+            (alias_key(_input_hash(message)), call_key(call), judgements_key(call.call_id)),
             id=call.task_id,
             caller=call.call_id,
             mark=mark,
-            seconds=_seconds_remembered(),
+            seconds=seconds_remembered(),
         )
         if is_free:
             process_app().control.revoke(call.task_id)
@@ -53,7 +53,7 @@ def _input_hash(message: bytes | None) -> str:
         return ""  # a damaged message, which its worker sets aside
 
 
-def _seconds_remembered() -> int:
+def seconds_remembered() -> int:
     """Return how long a call may still be looked at: as long as any answer that comes now is kept."""
     settings = get_settings()
     longest = max((program.cache_ttl_seconds for program in settings.programs.values()), default=0)
