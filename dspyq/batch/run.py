@@ -18,6 +18,7 @@ import redis
 from dspyq.batch.account import BatchAccount
 from dspyq.batch.clusters import check_cluster, check_options
 from dspyq.batch.dispatcher import Dispatcher
+from dspyq.batch.ends import note_end
 from dspyq.batch.events import (
     BatchOutcome,
     EntryCounts,
@@ -89,6 +90,7 @@ def run_batch(options: BatchOptions, *, report: ReportEvent, stop: threading.Eve
     if outcome.state == "finished":
         forget_kept_input(options.output)
     report(Finished(outcome))
+    note_end(outcome, find_program(options.program).name, options.lane)
     return outcome
 
 

@@ -111,6 +111,7 @@ KEY_KINDS = (
     KeyKind("BREAKER", "breaker:", "money"),
     KeyKind("KILLED_ARMS", "killed-arms", "money"),
     KeyKind("BATCH", "batch:", "money"),
+    KeyKind("BATCH_ENDS", "batch-ends", "money"),
     KeyKind("BATCHES", "batches", "money"),
     KeyKind("BATCH_SCHEDULE", "batch-schedule:", "money"),
     KeyKind("BATCH_SCHEDULE_SEEN", "batch-schedule-seen:", "money"),

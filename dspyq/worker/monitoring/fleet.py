@@ -19,6 +19,7 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dspyq.batch.ends import ends_command, read_ends
 from dspyq.cache.statistics import VariantStatistics, statistics_steps
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import Settings
@@ -57,6 +58,7 @@ class FleetReading:
         cache_size: Entries and bytes of the cache in Redis; None before they were measured.
         costs: Today's books.
         accounts: The budgets.
+        batch_ends: Runs of batches that ended, by program and state.
     """
 
     backlogs: list[QueueBacklog]
@@ -65,6 +67,7 @@ class FleetReading:
     cache_size: tuple[int, int] | None
     costs: list[Costs]
     accounts: list[Account]
+    batch_ends: dict[tuple[str, str], int]
 
 
 class Fleet:
@@ -96,6 +99,7 @@ class Fleet:
             self._backlog.read(),
             command_step(int, "ZCARD", key(DEAD)),
             command_step(_cache_size, "HMGET", key(CACHE_SIZE), "entries", "bytes"),
+            command_step(read_ends, *ends_command()),
             *today_steps(self._settings, process_calendar()),
         )
         is_all = self._shown.is_everything or time.monotonic() - self._all_read_at >= _ALL_READ_SECONDS
@@ -103,7 +107,7 @@ class Fleet:
         statistics, accounts = statistics_steps(self._settings, active), self._limits.steps(of=active)
         breakers = [breaker.read() for breaker in self.breakers.values()]
         results = run_together(self._client, (*first, *statistics, *accounts, *breakers))
-        backlogs, dead, cache_size, costs, savings, *further = results
+        backlogs, dead, cache_size, batch_ends, costs, savings, *further = results
         end = len(statistics)
         if is_all:
             self._all_read_at = time.monotonic()
@@ -114,6 +118,7 @@ class Fleet:
             cache_size=cache_size,
             costs=costs + savings,
             accounts=read_accounts(further[end : end + len(accounts)]),
+            batch_ends=batch_ends,
         )
         self._note_active(reading)
         return reading
@@ -166,6 +171,7 @@ class FleetCollector(Collector):
             yield from _budgets([one for one in reading.accounts if self._shows_account(one)])
             yield from self._variants(reading.statistics)
             yield from self._cache(reading)
+            yield _batch_ends(reading.batch_ends)
 
     def _read(self) -> FleetReading | None:
         """Read the fleet, or reuse what another scrape has read since this one began."""
@@ -279,6 +285,13 @@ def _budgets(accounts: list[Account]) -> Iterable[Metric]:
         spent.add_metric(values, to_usd(account.settled_nano_usd))
         held.add_metric(values, to_usd(account.held_nano_usd))
     return limits, spent, held
+
+
+def _batch_ends(ends: Mapping[tuple[str, str], int]) -> Metric:
+    family = CounterMetricFamily("dspy_batches_ended", "Runs of batches that ended.", labels=["program", "state"])
+    for (program, state), number in ends.items():
+        family.add_metric([program, state], number)
+    return family
 
 
 def _cache_size(reply: list[Any]) -> tuple[int, int] | None:
