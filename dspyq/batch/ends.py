@@ -6,7 +6,7 @@ Its caller has the event ``finished``, which ``--json`` prints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import redis
 
@@ -46,10 +46,10 @@ def note_end(outcome: BatchOutcome, program: str, lane: str) -> None:
         logger.warning(Event("batch_end_not_counted", batch=outcome.batch_id, error=type(error).__name__))
 
 
-def read_ends(reply: Sequence[bytes]) -> dict[tuple[str, str], int]:
+def read_ends(reply: Mapping[bytes, bytes]) -> dict[tuple[str, str], int]:
     """Return how many runs of batches ended, by program and state, from the reply to ``ends_command``."""
     ends = {}
-    for name, number in zip(reply[::2], reply[1::2], strict=True):
+    for name, number in reply.items():
         program, _, state = name.decode(errors="replace").rpartition(":")
         if number.isdigit():
             ends[program, state] = int(number)

@@ -26,7 +26,6 @@ from dspyq.batch.events import (
     Paused,
     PauseReason,
     Progress,
-    Reconciliation,
     RedisAway,
     ReportEvent,
     Resumed,
@@ -38,6 +37,7 @@ from dspyq.batch.files.source import Source, open_source
 from dspyq.batch.identity import check_identity, identity_of
 from dspyq.batch.journal import Journal, journal_path
 from dspyq.batch.options import BatchOptions
+from dspyq.batch.outcome import RowsRead, outcome_of
 from dspyq.batch.output import Output
 from dspyq.batch.output_lines import BatchContext
 from dspyq.batch.parts import BatchParts, Servers
@@ -184,7 +184,9 @@ class _Batch:
             self._state = "stopped"
         finally:
             self._dispatcher.close()
-        return self._outcome()
+        rows = self._reader.rows_read * self._reader.entries_per_row
+        read = RowsRead(rows, self._reader.is_at_end)
+        return outcome_of(self._id, self._state, self._counts, read, self._servers.account)
 
     def _open_account(self) -> None:
         options = self._options
@@ -366,37 +368,3 @@ class _Batch:
             seconds_left=None if left is None or not rate else left / rate,
             waits_for=self._standstill.reason(counts.done, self._dispatcher.in_flight),
         )
-
-    def _outcome(self) -> BatchOutcome:
-        counts = self._counts
-        rows = self._reader.rows_read * self._reader.entries_per_row
-        left = rows - counts.done
-        remark = ""
-        if self._state == "limited":
-            remark = f"{self._rows_left(left)} left: run again with a higher --max-usd"
-        elif self._state != "finished":
-            remark = f"{self._rows_left(left)} left: run the same command again to go on"
-        return BatchOutcome(
-            batch_id=self._id,
-            state=self._state,
-            rows=rows,
-            ok=counts.ok,
-            failed_by_type=dict(counts.failed_by_type),
-            cached=counts.cached,
-            joined=counts.joined,
-            left=left,
-            is_read=self._reader.is_at_end,
-            spent_usd=to_usd(counts.cost_nano_usd),
-            reconciliation=self._reconciliation(),
-            remark=remark,
-        )
-
-    def _rows_left(self, left: int) -> str:
-        return f"{left:,} rows" if self._reader.is_at_end else f"{left:,} rows and those not read yet are"
-
-    def _reconciliation(self) -> Reconciliation | None:
-        try:
-            books, calls = self._servers.account.statement()
-        except redis.RedisError:
-            return None
-        return Reconciliation(self._counts.cost_nano_usd, books.settled_nano_usd, tuple(calls))
