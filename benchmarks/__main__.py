@@ -26,6 +26,7 @@ from benchmarks import (
     processor,
     publishing,
     scale_out,
+    sealing,
     single_flight,
     streams,
     sweep,
@@ -64,6 +65,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "many_programs": many_programs.run,
     "batch": batch.run,
     "experiment_counting": experiment_counting.run,
+    "sealing": sealing.run,
     "growth": growth.run,
 }
 

@@ -111,6 +111,7 @@ class Stored(NamedTuple):
         row: What an experiment keeps of it for exports; empty for nothing.
         found: ``redis`` or ``joined`` where it is a copy of another task's answer; empty for one that its run computed.
         unscored: It and its inputs, for the scores of an experiment; empty for none.
+        tenant: The tenant that it belongs to; empty for none.
     """
 
     payload: bytes
@@ -125,6 +126,7 @@ class Stored(NamedTuple):
     found: str = ""
     unscored: bytes = b""
     row: bytes = b""
+    tenant: str = ""
 
     @property
     def marks(self) -> dict[str, str]:

@@ -144,7 +144,9 @@ class Claims:
         """
         keys = [alias_key(request.input_hash)]
         stored_under = result_key(run.task_id)
-        payload = content.encode(content.Kind.RESULT, run.task_id, stored.payload)
+        tenant, kinds = stored.tenant, content.Kind
+        payload = content.encode(kinds.RESULT, run.task_id, stored.payload, tenant=tenant)
+        unscored = stored.unscored and content.encode(kinds.UNSCORED, run.task_id, stored.unscored, tenant=tenant)
         if self._is_one_redis:
             keys.append(stored_under)
         elif run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
@@ -172,7 +174,7 @@ class Claims:
             time_ms=stored.time_ms,
             tokens=stored.tokens,
             **stored.marks,
-            unscored=content.encode(content.Kind.UNSCORED, run.task_id, stored.unscored) if stored.unscored else b"",
+            unscored=unscored,
             row=stored.row,
             counts=_pairs(stored.counts),
         )

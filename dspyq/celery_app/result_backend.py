@@ -18,6 +18,7 @@ from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import process_cache
 from dspyq.cache.statistics import run_counts
 from dspyq.celery_app.groups import WaitHooks, arrivals
+from dspyq.celery_app.tenant_content import encode_for, storing_for, tenant_of
 from dspyq.celery_app.timeouts import members_timed_out, timed_out
 from dspyq.config.programs import Program
 from dspyq.config.secrets import scrub
@@ -210,19 +211,20 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         delivery = delivery_of(request)
         if request.group and (delivery is NOT_DELIVERED or delivery.run_count > 1):
             load_script(self.client, "dspyq.cache", "free_chord")([self.get_key_for_group(request.group, ".c")])
-        super().on_chord_part_return(request, state, result, *args, **kwargs)
+        with storing_for(request):
+            super().on_chord_part_return(request, state, result, *args, **kwargs)
 
     def encode(self, data: Any) -> Any:
         """Write what Celery stores; a member's result on its way to the body of its chord as such."""
         written = super().encode(data)
-        return _encoded(Kind.PART, "", written) if _is_part(data) else written
+        return encode_for(Kind.PART, "", written) if _is_part(data) else written
 
     def _unpack_chord_result(self, tup: bytes, decode: Any, *args: Any, **kwargs: Any) -> Any:
         return super()._unpack_chord_result(content.decode(Kind.PART, "", tup), decode, *args, **kwargs)
 
     def _set_with_state(self, key: Any, value: Any, state: str) -> Any:
         task_id = self._task_id(key)
-        return super()._set_with_state(key, _encoded(Kind.RESULT, task_id, value) if task_id else value, state)
+        return super()._set_with_state(key, encode_for(Kind.RESULT, task_id, value) if task_id else value, state)
 
     @in_own_runtime
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
@@ -280,7 +282,8 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         if state in EXCEPTION_STATES:
             result, traceback = _scrubbed(result), scrub(traceback) if traceback else traceback
         if state != SUCCESS or not is_prediction(result):
-            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+            with storing_for(request):
+                return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
         self.store_answer(task_id, result, request)
         return result
 
@@ -341,6 +344,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             found=metadata.cache_level or "",
             unscored=b"" if metadata.cached else task_run(request).unscored,
             row=_row_of(program, task_id, result, request),
+            tenant=tenant_of(request),
         )
         tag = delivery_of(request).tag
         run = Run.of_delivery_tag(task_id, tag)
@@ -368,16 +372,13 @@ def _row_of(program: Program, task_id: str, result: Mapping[str, Any], request: 
     header = request.get(HEADER) if request and program.experiment and program.experiment.keep_rows else None
     if not isinstance(header, Mapping) or not isinstance(request.kwargs, Mapping):
         return b""
-    return write_row(task_id, str(header.get("fingerprint")), request.kwargs, result["outputs"])
+    stated = str(header.get("fingerprint"))
+    return write_row(task_id, stated, request.kwargs, result["outputs"], tenant_of(request))
 
 
 def _is_part(data: object) -> bool:
     """Return whether Celery stores this for the body of a chord."""
     return isinstance(data, list) and len(data) == _PART_LENGTH and data[0] == 1
-
-
-def _encoded(kind: Kind, owner: str, written: str | bytes) -> bytes:
-    return content.encode(kind, owner, str_to_bytes(written))
 
 
 def _scrubbed(value: Any) -> Any:

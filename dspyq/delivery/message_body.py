@@ -42,12 +42,13 @@ def encode_prediction(request: _RequestOfMessage, task_id: str, version: str, bo
         body: The body.
     """
     owner = _owner_of_prediction(task_id, version, request.input_hash, request.refresh, request.tenant)
-    return content.encode(content.Kind.JOB, owner, body, program=request.program.name)
+    return content.encode(content.Kind.JOB, owner, body, program=request.program.name, tenant=request.tenant)
 
 
 def encode_body(headers: Mapping[str, Any], body: bytes) -> bytes:
     """Return the body of a task's message as it is stored."""
-    return content.encode(content.Kind.JOB, _owner(headers), body, program=_program(headers))
+    program, tenant = (_stated(headers, name) for name in ("program", "tenant"))
+    return content.encode(content.Kind.JOB, _owner(headers), body, program=program, tenant=tenant)
 
 
 def decode_body(headers: Mapping[str, Any], stored: bytes) -> bytes:
@@ -57,12 +58,12 @@ def decode_body(headers: Mapping[str, Any], stored: bytes) -> bytes:
         dspyq.store.content.UnknownKey: If it is sealed with a key that this process lacks.
         dspyq.store.content.UnreadableContent: If it cannot be read, or was another message's.
     """
-    return content.decode(content.Kind.JOB, _owner(headers), stored, program=_program(headers))
+    return content.decode(content.Kind.JOB, _owner(headers), stored, program=_stated(headers, "program"))
 
 
-def _program(headers: Mapping[str, Any]) -> str:
+def _stated(headers: Mapping[str, Any], name: str) -> str:
     header = headers.get(HEADER)
-    return str(header.get("program") or "") if isinstance(header, dict) else ""
+    return str(header.get(name) or "") if isinstance(header, dict) else ""
 
 
 def _owner(headers: Mapping[str, Any]) -> str:

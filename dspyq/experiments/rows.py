@@ -55,7 +55,9 @@ class KeptRow(NamedTuple):
     judgements: dict[str, JudgedSum]
 
 
-def write_row(task_id: str, fingerprint: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> bytes:
+def write_row(
+    task_id: str, fingerprint: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], tenant: str = ""
+) -> bytes:
     """Return an answer's row as the script that stores the answer keeps it; empty for one that is too large."""
     try:
         canonical = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
@@ -65,7 +67,7 @@ def write_row(task_id: str, fingerprint: str, inputs: Mapping[str, Any], outputs
     if len(written) > MOST_ROW_BYTES:
         return b""
     head = f"{question_name(canonical)} {fingerprint} ".encode()
-    return head + content.encode(content.Kind.ROW, task_id, written)
+    return head + content.encode(content.Kind.ROW, task_id, written, tenant=tenant)
 
 
 def read_rows(state: ExperimentState, since: float = 0.0) -> Iterator[KeptRow]:

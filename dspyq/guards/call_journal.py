@@ -74,7 +74,8 @@ class CallJournal:
             more = {name: of for name, of in zip(_SINCE_0_2, added, strict=True) if of}
             fields += [_MORE + attempt_id, orjson.dumps(more)]
         if reply is not None:
-            fields += [_REPLY + call.key, content.encode(content.Kind.REPLY, _owner(job.task_id, call.key), reply)]
+            owner = _owner(job.task_id, call.key)
+            fields += [_REPLY + call.key, content.encode(content.Kind.REPLY, owner, reply, tenant=job.tenant)]
         return self._remember.step(bool, id=job.task_id, fence=job.fence, fields=fields)
 
     def remember_running_time(self, job: JobRun, seconds: float) -> None:

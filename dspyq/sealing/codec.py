@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 from dspyq.sealing.envelope import open_envelope, seal
 from dspyq.sealing.key_source import LiveKeys
@@ -13,6 +13,20 @@ from dspyq.sealing.refusals import RefusalCause, UnreadableContent, refusals, re
 #: How a program's content is kept: in plain text; sealed, while plain text is read too; or sealed alone.
 Sealing = Literal[False, "prefer", True]
 _STRICTNESS: tuple[Sealing, ...] = (False, "prefer", True)
+
+
+class KeysOfTenants(Protocol):
+    """The keys of tenants."""
+
+    def sealing(self, tenant: str) -> tuple[bytes, bytes]:
+        """Return the id of a tenant's key and the key."""
+
+    def find(self, key_id: bytes) -> bytes | None:
+        """Return the key of an id; None for one that was destroyed."""
+
+
+#: Ids of tenants' keys begin with it, and no others.
+TENANT_MARK = b"t"
 
 
 class SealingCodec:
@@ -25,18 +39,20 @@ class SealingCodec:
     Args:
         keys: The keys.
         programs: How each program's content is kept.
+        tenants: The keys of tenants; without them, content of tenants is sealed as all other is.
     """
 
-    def __init__(self, keys: LiveKeys, programs: Mapping[str, Sealing]) -> None:
+    def __init__(self, keys: LiveKeys, programs: Mapping[str, Sealing], tenants: KeysOfTenants | None = None) -> None:
         self.keys = keys
+        self._tenants = tenants
         self._programs = dict(programs)
         self._strictest = max(self._programs.values(), key=_STRICTNESS.index, default=False)
 
-    def encode(self, kind: str, owner: str, value: bytes, *, program: str = "") -> bytes:
+    def encode(self, kind: str, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
         """Return a value's envelope; the value itself where its program is not sealed."""
         if not self._programs.get(program, self._strictest):
             return value
-        key_id, key = self.keys.ring.sealing
+        key_id, key = self._tenants.sealing(tenant) if tenant and self._tenants else self.keys.ring.sealing
         return seal(key_id, key, _belongs_to(kind, owner), value)
 
     def decode(self, kind: str, owner: str, stored: bytes, *, program: str = "") -> bytes:
@@ -52,7 +68,13 @@ class SealingCodec:
             _note("plain_text", kind, b"")
             raise UnreadableContent("it is plain text where all is sealed")
         key_id = key_id_of(stored)
-        key = self.keys.find(key_id)
+        if self._tenants is not None and key_id.startswith(TENANT_MARK):
+            key = self._tenants.find(key_id)
+            if key is None:
+                _note("forgotten", kind, key_id)
+                raise UnreadableContent("its tenant was forgotten, and its key destroyed")
+        else:
+            key = self.keys.find(key_id)
         if key is None:
             raise refuse_unknown_key(kind, key_id)
         try:

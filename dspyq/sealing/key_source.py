@@ -182,7 +182,7 @@ class LiveKeys:
 
     def find(self, key_id: bytes) -> bytes | None:
         """Return the key of an id; for an unknown one the source is read again, if it was not just read."""
-        if (key := self.ring.keys.get(key_id)) is not None:
+        if (key := self.ring.keys.get(key_id)) is not None:  # as nearly always
             return key
         with self._lock:
             if time.monotonic() - self._read_at >= self._source.pause_seconds:

@@ -13,8 +13,8 @@ from dspyq.core.events import Event
 
 logger = logging.getLogger("dspyq.sealing")
 
-RefusalCause = Literal["unknown_key", "altered", "plain_text"]
-CAUSES: Final[tuple[RefusalCause, ...]] = ("unknown_key", "altered", "plain_text")
+RefusalCause = Literal["unknown_key", "altered", "plain_text", "forgotten"]
+CAUSES: Final[tuple[RefusalCause, ...]] = ("unknown_key", "altered", "plain_text", "forgotten")
 #: How long an id of an unknown key is reported after it was last seen.
 _REPORTED_SECONDS = 300.0
 #: Unknown ids that are reported: a writer to Redis can invent others.

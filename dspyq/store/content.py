@@ -55,7 +55,7 @@ _RESULT = Kind.RESULT  # an enumeration's own attribute is slow to reach
 class Codec(Protocol):
     """The form of content in Redis."""
 
-    def encode(self, kind: Kind, owner: str, value: bytes, *, program: str = "") -> bytes:
+    def encode(self, kind: Kind, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
         """Return what is stored."""
 
     def decode(self, kind: Kind, owner: str, stored: bytes, *, program: str = "") -> bytes:
@@ -69,9 +69,9 @@ class Codec(Protocol):
 class Plain:
     """Content as it is."""
 
-    def encode(self, kind: Kind, owner: str, value: bytes, *, program: str = "") -> bytes:
+    def encode(self, kind: Kind, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
         """Return the value."""
-        del kind, owner, program
+        del kind, owner, program, tenant
         return value
 
     def decode(self, kind: Kind, owner: str, stored: bytes, *, program: str = "") -> bytes:
@@ -86,7 +86,7 @@ class Plain:
         return stored
 
 
-def encode(kind: Kind, owner: str, value: bytes, *, program: str = "") -> bytes:
+def encode(kind: Kind, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
     """Return the stored form of a value.
 
     Args:
@@ -94,8 +94,9 @@ def encode(kind: Kind, owner: str, value: bytes, *, program: str = "") -> bytes:
         owner: Its owner.
         value: The value.
         program: The program that it belongs to; empty where that is not known.
+        tenant: The tenant that it belongs to; empty for none.
     """
-    return process_codec().encode(kind, owner, value, program=program)
+    return process_codec().encode(kind, owner, value, program=program, tenant=tenant)
 
 
 def decode(kind: Kind, owner: str, stored: bytes, *, program: str = "") -> bytes:

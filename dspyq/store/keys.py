@@ -81,6 +81,8 @@ KEY_KINDS = (
     KeyKind("EXPERIMENT_FLUSH", "experiment-flush:", "spine"),
     KeyKind("EXPERIMENT_ROWS", "experiment-rows:", "spine"),
     KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
+    KeyKind("TENANT_KEYS", "tenant-keys", "spine"),
+    KeyKind("UNIT_TASKS", "unit-tasks:", "spine"),
     KeyKind("SERVE_SECRET", "serve-secret", "spine"),
     KeyKind("SERVE_CALL", "serve-call:", "spine"),
     KeyKind("SERVE_WITHDRAWN", "serve-withdrawn", "spine"),

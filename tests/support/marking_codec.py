@@ -11,9 +11,9 @@ _ILLEGIBLE = bytes(byte ^ 0x5A for byte in range(256))
 class MarkingCodec:
     """Writes the mark, the kind and the owner before illegible content, and reads nothing without them."""
 
-    def encode(self, kind: content.Kind, owner: str, value: bytes, *, program: str = "") -> bytes:
+    def encode(self, kind: content.Kind, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
         """Return what is stored."""
-        del program
+        del program, tenant
         return _start(kind, owner) + value.translate(_ILLEGIBLE)
 
     def decode(self, kind: content.Kind, owner: str, stored: bytes, *, program: str = "") -> bytes:
