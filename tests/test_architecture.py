@@ -30,6 +30,7 @@ FLOORS = {
     "client": 8,
     "lane": 8,
     "programs": 8,
+    "retention": 8,
     "batch": 9,
     "worker": 10,
     "testing": 10,

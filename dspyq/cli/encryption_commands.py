@@ -52,11 +52,12 @@ def status(as_json: JsonOption = False) -> None:
     counts = _counts(is_quiet=as_json)
     if as_json:
         stated = [{"id": each, "use": _use(each, ring), "envelopes": counts[each]} for each in ring.ids]
-        others = {"unknown": _unknown(counts, ring), "plain": counts[_PLAIN]}
+        others = {"tenants": _of_tenants(counts), "unknown": _unknown(counts, ring), "plain": counts[_PLAIN]}
         print_json({"keys": stated, "index": list(ring.index), **others})
         return
     rows = [[each, _use(each, ring), f"{counts[each]:,}"] for each in ring.ids]
     rows += [[each, "unknown here", f"{number:,}"] for each, number in _unknown(counts, ring).items()]
+    rows.append(["", "keys of tenants", f"{_of_tenants(counts):,}"])
     rows.append(["", "plain text", f"{counts[_PLAIN]:,}"])
     print_table("Envelopes in Redis", ["key", "", "envelopes"], rows)
     print_text(f"questions are hashed with {next(iter(ring.index))}")
@@ -64,18 +65,20 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command()
 def rotate(
-    check: Annotated[bool, typer.Option("--check", help="End with code 1 while an old key is needed.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; code 1 while an old key is needed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """State which old keys can be removed: those that no envelope in Redis names any more.
+    """Seal tenants' keys under the newest key, and state which old keys can be removed; with `--check` state it alone.
 
-    To rotate: add a line of `new-key` behind the others on every machine; move it to the top everywhere; once the
-    longest cache_ttl_seconds has passed and this command names the old key, remove its line. Batches that are not
-    finished yet may need it too: their files are not looked at.
+    To rotate: add a line of `new-key` behind the others on every machine; move it to the top everywhere; run this.
+    Once the longest cache_ttl_seconds has passed and this command names the old key, remove its line. Batches that
+    are not finished yet may need it too: their files are not looked at.
 
     Example: `dspyq encryption rotate --check --json`
     """
     ring = _ring()
+    if not check:
+        _seal_tenants_again()
     counts = _counts(is_quiet=as_json)
     old = ring.ids[1:]
     needed = [each for each in old if counts[each]]
@@ -106,6 +109,14 @@ def _ring() -> Keyring:
     return process_keys().ring
 
 
+def _seal_tenants_again() -> None:
+    from dspyq.store.clients import redis_errors
+    from dspyq.store.sealed import process_tenant_keys
+
+    with redis_errors("seal the tenants' keys"):
+        process_tenant_keys().seal_again()
+
+
 def _counts(*, is_quiet: bool) -> Counter[str]:
     from dspyq.store.clients import answers_client, jobs_client, redis_errors
     from dspyq.store.envelope_counts import count_envelopes
@@ -125,4 +136,10 @@ def _use(key_id: str, ring: Keyring) -> str:
 
 
 def _unknown(counts: Counter[str], ring: Keyring) -> dict[str, int]:
-    return {each: number for each, number in sorted(counts.items()) if each not in {*ring.ids, _PLAIN}}
+    """Return the counts of keys that this process has not; those of tenants are in Redis."""
+    others = sorted(each for each in counts if each not in {*ring.ids, _PLAIN} and not each.startswith("t"))
+    return {each: counts[each] for each in others}
+
+
+def _of_tenants(counts: Counter[str]) -> int:
+    return sum(number for each, number in counts.items() if each.startswith("t"))

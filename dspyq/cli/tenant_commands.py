@@ -128,13 +128,14 @@ def forget(
 
     Its keys of the HTTP API are revoked first, for good: without its limits they could spend what others may.
 
-    Not reached are its unfinished jobs, logs, files of batches, the totals of `dspyq costs`, and results whose answer
-    the cache serves no longer: those end by themselves.
+    Not reached are its unfinished jobs, logs, files of batches, the totals of `dspyq costs`, and without [encryption]
+    results whose answer the cache serves no longer: those end by themselves. `dspyq forget --tenant` deletes content
+    alone, and prints what it did not reach.
 
     Example: `dspyq tenants forget acme --books --yes`
     """
     from dspyq.api_keys.store import ApiKeys
-    from dspyq.cache.admin import forget_tenant
+    from dspyq.retention.forgetting import forget_tenant
 
     name = check_tenant(tenant)
     if not yes:
@@ -144,7 +145,7 @@ def forget(
         )
     with redis_errors("revoke the tenant's keys"):
         revoked = ApiKeys(jobs_client()).revoke_all(name)
-    answers = forget_tenant(name)
+    answers = forget_tenant(name).answers
     with redis_errors("forget the tenant"):
         _tenants().forget(name, books=books)
     if as_json:

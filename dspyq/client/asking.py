@@ -35,6 +35,7 @@ from dspyq.experiments.tally import process_tally
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
+from dspyq.store.unit_index import are_units_indexed, note_units
 from dspyq.streaming.joining import want_streams
 from dspyq.tracing.propagation import note_shared
 from dspyq.tracing.tracing import process_tracing
@@ -128,6 +129,8 @@ class QueueAsker:
         with redis_errors("ask for the prediction"):
             for _ in range(_MOST_CHANGES):
                 task_id = process_task_ids().make()
+                if request.unit is not None:
+                    note_units([(request, task_id)])
                 claim = self._claim(request, task_id, options)
                 if claim.verdict != "stale":
                     break
@@ -151,6 +154,7 @@ class QueueAsker:
                 try:
                     if chosen_id is not None:
                         process_claims().prepare_own_id(request, task_id)
+                    note_units([(request, task_id)])
                     return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
                 except StateChanged as change:
                     request = _enrolled_again(request, change.version, change.stored)
@@ -283,6 +287,9 @@ def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | Non
     entry = process_cache().get(request.input_hash, request.queue)
     if entry is None:
         return None
+    if request.unit is not None and are_units_indexed():
+        with redis_errors("note the unit"):
+            note_units([(request, entry.task_id)])
     if request.exposure is not None:
         _count_hit(request.exposure, entry.task_id, asked_at)
     if _are_hits_noted():

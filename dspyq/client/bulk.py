@@ -30,6 +30,7 @@ from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.content import decode_result
 from dspyq.store.keys import SECONDS_OF_BOOKS, alias_key, result_key, savings_key, statistics_key
 from dspyq.store.scripts import load_script
+from dspyq.store.unit_index import note_units
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -115,6 +116,7 @@ class Bulk:
         claims: list[Claim] = []
         for start in range(0, len(requests), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
+            note_units(zip(requests[rows], task_ids[rows], strict=True))
             claims += self._ask_chunk(requests[rows], task_ids[rows], priority, batch)
         return claims
 

@@ -139,6 +139,8 @@ class Settings(BaseSettings):
         sealed = [name for name, program in self.programs.items() if program.encrypt]
         if sealed and not self.encryption.is_on:
             raise ValueError(f"programs.{sealed[0]}.encrypt needs keys: add [encryption] with keys_file")
+        if self.encryption.index_units and not sealed:
+            raise ValueError("encryption.index_units needs a program with encrypt: units are hashed with its key")
         return self
 
     @property

@@ -280,11 +280,14 @@ class EncryptionSection(Table):
         keys_env: An environment variable.
         key_command: A command that prints the lines, as a KMS's own tool does; it runs at start, and again for an
             unknown key, at most once a minute.
+        index_units: Whether the questions of each unit are found again, for ``dspyq forget --unit``: an index of keyed
+            hashes, at a round trip more for a call that states a unit.
     """
 
     keys_file: Annotated[str, Field(min_length=1)] | None = None
     keys_env: Variable | None = None
     key_command: Annotated[str, Field(min_length=1)] | None = None
+    index_units: bool = False
 
     @model_validator(mode="after")
     def _has_one_source(self) -> EncryptionSection:

@@ -55,6 +55,6 @@ def open_envelope(key: bytes, belongs_to: bytes, envelope: bytes) -> bytes:
     cipher = AESGCM(blake3(envelope[_HEAD_BYTES : _HEAD_BYTES + _SALT_BYTES], key=key).digest())
     nonce = envelope[_HEAD_BYTES + _SALT_BYTES : _TEXT_AT]
     try:
-        return cipher.decrypt(nonce, envelope[_TEXT_AT:], envelope[:_HEAD_BYTES] + belongs_to)
+        return cipher.decrypt(nonce, memoryview(envelope)[_TEXT_AT:], envelope[:_HEAD_BYTES] + belongs_to)
     except InvalidTag:
         raise UnreadableContent("an envelope that was changed, or sealed for another owner") from None

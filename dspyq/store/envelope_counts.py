@@ -41,6 +41,7 @@ def count_envelopes(clients: list[redis.Redis], advance: Callable[[int], object]
         starts["EXPERIMENT_UNSCORED"]: _of_hashes,
         starts["EXPERIMENT_ROWS"]: _of_streams,
         starts["CHORD"]: _of_parts,
+        starts["TENANT_KEYS"]: _of_tenant_keys,
     }
     for client in clients:
         for names in _names(client, key("*").removesuffix(f"{NAMESPACE}*") + "*"):
@@ -96,6 +97,11 @@ def _of_hashes(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
         for name, stored in fields.items():
             if name.startswith(b"reply:") or is_envelope(stored):
                 yield stored
+
+
+def _of_tenant_keys(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for fields in _each(client, lambda pipeline, name: pipeline.hgetall(name), names):
+        yield from (stored.partition(b" ")[2] for name, stored in fields.items() if name.startswith(b"of:"))
 
 
 def _of_streams(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
