@@ -12,12 +12,13 @@ from dspyq.store.content import Kind, UnreadableContent, decode, encode
 from dspyq.store.keys import judgements_key
 from dspyq.store.scripts import load_script, read_hash
 
-JudgementOutcome = Literal["new", "same", "kept"]
+JudgementOutcome = Literal["new", "same", "kept", "full"]
 
 #: Names of judgements become fields of a variant's statistics, which have no end.
 MOST_NAMES = 20
 MOST_VALUE = 1_000
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+NAME_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
+_NAME = re.compile(NAME_PATTERN.strip("^$"))
 _PARTS = 1_000_000
 _VALUE, _COMMENT = b"value:", b"comment:"
 
@@ -46,7 +47,8 @@ def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept
         seconds_kept: How long it is remembered.
 
     Returns:
-        ``new``; ``same`` or ``kept`` if the call has one of this name, of this value or of another.
+        ``new``; ``same`` or ``kept`` if the call has one of this name, of this value or of another; ``full`` if it has a
+        new name, and the variant's answers are judged under the most names already.
 
     Raises:
         InvalidOption: If it has no name that statistics can have, or another number than they take.
@@ -67,8 +69,6 @@ def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept
             seconds=seconds_kept,
             most_names=MOST_NAMES,
         )
-    if outcome == b"full":
-        raise InvalidOption(f"the variant's answers are judged under {MOST_NAMES} names already; use one of those")
     return cast("JudgementOutcome", outcome.decode())
 
 

@@ -11,7 +11,16 @@ from typing import Any, Final
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from dspyq.cache.judgements import Judgement, JudgementOutcome, count_judgement, keep_judgement, read_judgements
+from dspyq.cache.judgements import (
+    MOST_NAMES,
+    MOST_VALUE,
+    NAME_PATTERN,
+    Judgement,
+    JudgementOutcome,
+    count_judgement,
+    keep_judgement,
+    read_judgements,
+)
 from dspyq.client.off_loop import off_loop
 from dspyq.errors import FeedbackRefused, InvalidOption
 from dspyq.experiments.feedback import FeedbackOutcome, give_feedback
@@ -26,6 +35,7 @@ from dspyq.serve.predictions.withdrawal import seconds_remembered
 from dspyq.serve.problems import GONE, MALFORMED, NOT_FOUND, Declined, ProblemKind
 
 _KEPT = ProblemKind(409, "feedback-kept", "Another judgement was given before, and stays")
+_NAMES = ProblemKind(409, "feedback-names", "The variant's answers are judged under as many names as there may be")
 _LATE = ProblemKind(410, "feedback-late", "No judgement of this answer is counted any more")
 _NO_ANSWER = ProblemKind(409, "feedback-refused", "The prediction has no answer to judge")
 _LONGEST_NAME = 64
@@ -36,8 +46,8 @@ _MEMBERS = {"name", "value", "comment"}
 FEEDBACK_SCHEMA: Final = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "minLength": 1, "maxLength": _LONGEST_NAME},
-        "value": {"type": "number"},
+        "name": {"type": "string", "pattern": NAME_PATTERN},
+        "value": {"type": "number", "minimum": -MOST_VALUE, "maximum": MOST_VALUE},
         "comment": {"type": ["string", "null"], "maxLength": _LONGEST_COMMENT},
     },
     "required": ["name", "value"],
@@ -65,6 +75,8 @@ class _Feedback:
             await exchange.reply_json(200, {"object": "list", "data": [each._asdict() for each in found]})
             return
         outcome = await off_loop(_give, public.call, standing, given)
+        if outcome == "full":
+            raise Declined(_NAMES, f"use one of the {MOST_NAMES} names that were used before")
         if outcome == "kept":
             raise Declined(_KEPT, "feedback of this name is not replaced")
         shown = {"object": "feedback", "prediction": public.public_id, **given._asdict(), "outcome": outcome}
