@@ -47,8 +47,8 @@ def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept
         seconds_kept: How long it is remembered.
 
     Returns:
-        ``new``; ``same`` or ``kept`` if the call has one of this name, of this value or of another; ``full`` if it has a
-        new name, and the variant's answers are judged under the most names already.
+        ``new``; ``same`` or ``kept`` if the call has one of this name, of this value or of another; ``full`` if its
+            name is new, and the variant's answers are judged under the most names already.
 
     Raises:
         InvalidOption: If it has no name that statistics can have, or another number than they take.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -272,29 +271,6 @@ class TestAdmission:
 
 
 class TestEnd:
-    def test_waiting_callers_get_the_place_of_their_answer(self, door):
-        """No worker runs, so that all wait."""
-        server = door(env={"DSPYQ_SERVE__DRAIN_SECONDS": "1"})
-        callers = 50
-        with httpx.Client(base_url=server.url, timeout=60, limits=httpx.Limits(max_connections=callers)) as client:
-
-            def ask(number):
-                return client.post(ASK, json={"inputs": {"question": f"until the end {number}"}})
-
-            with ThreadPoolExecutor(callers) as waiting:
-                held = [waiting.submit(ask, number) for number in range(callers)]
-                eventually(lambda: server.metric("dspyq_http_waiting") == callers)
-                began = time.monotonic()
-                server.send(signal.SIGTERM)
-                eventually(lambda: httpx.get(f"{server.metrics_url}/readyz").status_code == 503)
-                assert server.api.get("/healthz").status_code == 503
-                assert server.wait() == 0
-                seconds = time.monotonic() - began
-                replies = [each.result() for each in held]
-        assert {reply.status_code for reply in replies} == {202}
-        assert all(reply.headers["location"] for reply in replies)
-        assert seconds < 1 + 2 + 10  # on a machine that does much else
-
     def test_a_second_signal_ends_at_once(self, door):
         server = door(env={"DSPYQ_SERVE__DRAIN_SECONDS": "600"})
         server.send(signal.SIGTERM)
@@ -313,43 +289,6 @@ class TestEnd:
         redis.process.start()
         redis.process.ready()
         eventually(lambda: server.ask("once it is back", prefer="respond-async").status_code == 202)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(300)
-def test_a_thousand_waiting_callers_get_the_place_of_their_answer_in_time(door, run_producer):
-    """No worker runs, so that all wait; the clients have a process of their own."""
-    drain_seconds, callers = 2.0, 1_000
-    server = door(env={"DSPYQ_SERVE__DRAIN_SECONDS": str(drain_seconds), "DSPYQ_SERVE__WAIT_SECONDS": "600"})
-
-    def ask(url, callers):
-        import asyncio
-
-        import httpx
-
-        async def one(client, number):
-            inputs = {"inputs": {"question": f"until the end {number}"}}
-            reply = await client.post("/v1/programs/qa/predictions", json=inputs)
-            return reply.status_code, reply.headers.get("location", "")
-
-        async def run():
-            limits = httpx.Limits(max_connections=None)
-            async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
-                return await asyncio.gather(*(one(client, number) for number in range(callers)))
-
-        return asyncio.run(run())
-
-    with ThreadPoolExecutor(1) as clients:
-        asked = clients.submit(run_producer, ask, url=server.url, callers=callers, timeout_seconds=250)
-        eventually(lambda: server.metric("dspyq_http_waiting") == callers, 120)
-        began = time.monotonic()
-        server.send(signal.SIGTERM)
-        assert server.wait(60) == 0
-        seconds = time.monotonic() - began
-        replies = asked.result()
-    assert {status for status, _ in replies} == {202}
-    assert len({place for _, place in replies}) == callers
-    assert seconds < drain_seconds + 2 + 10  # on a machine that does much else
 
 
 class TestSeveralProcesses:
