@@ -20,7 +20,7 @@ COVERAGE_FLOOR := 58
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test contract installed matrix coverage chaos bench experiments lint docs clean
+.PHONY: help setup demo test journeys contract installed matrix coverage chaos bench experiments lint docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: $(DEMO) ## Show it all on this machine: Redis, a model, a worker, two vari
 
 test: $(DEV) ## Run the tests
 	@$(PYTEST)
+
+journeys: $(DEV) ## Run the tests that go through whole stacks, and the further cases of dear ones
+	@$(PYTEST) --quiet -m "journey and not long"
 
 contract: $(DEV) ## Ask each HTTP endpoint all that its description allows, and what it does not
 	@$(PYTEST) --quiet -n 0 -m long tests/serve/test_contract.py

@@ -15,6 +15,7 @@ from dspyq.batch.files.parquet_rows import without_pandas
 from dspyq.batch.files.source import open_source
 from dspyq.config.settings import load_settings
 from dspyq.errors import InvalidFile
+from tests.support.journeys import few_of
 
 
 @pytest.fixture
@@ -128,6 +129,7 @@ def test_a_number_that_its_field_cannot_hold_is_the_fault_of_its_row(rows, tmp_p
     assert good.inputs == {"n": 7}
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     ("name", "start", "row"), [("a.jsonl.gz", b"", b'{"question": "a"}'), ("a.csv.gz", b"question\n", b"a")]
 )
@@ -239,7 +241,7 @@ CORPUS = {
 }
 
 
-@pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.parametrize("name", few_of(CORPUS, 3))
 def test_every_row_of_an_odd_file_has_a_line_and_none_ends_the_batch(name, dspyq, tmp_path, shared_worker):
     del shared_worker
     write, rows, good = CORPUS[name]

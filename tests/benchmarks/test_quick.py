@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.processes import REPOSITORY
 
+pytestmark = pytest.mark.journey
+
 
 def run_benchmarks(*arguments):
     command = [sys.executable, "-m", "benchmarks", *arguments]

@@ -7,6 +7,7 @@ import pytest
 
 from dspyq.celery_app.timeouts import timed_out
 from dspyq.errors import DamagedKey, InvalidInputs, InvalidOption
+from tests.support.journeys import few_of
 
 
 def ask_at_once(question, threads, through):
@@ -61,7 +62,7 @@ def waiting(redis_server):
     return redis_server.client().zrange("dspy:v1:queue:qa.control", 0, -1)
 
 
-@pytest.mark.parametrize("through", ["delay", "many"])
+@pytest.mark.parametrize("through", few_of(["delay", "many"], 1))
 def test_three_hundred_callers_in_three_processes_claim_once(through, start_producer, redis_server, configured):
     del configured
     producers = [start_producer(ask_at_once, question="same", threads=100, through=through) for _ in range(3)]

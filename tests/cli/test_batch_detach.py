@@ -22,6 +22,7 @@ def status(dspyq):
     return lambda batch_id: json.loads(dspyq("batch", "status", batch_id, "--json").stdout)
 
 
+@pytest.mark.journey
 def test_a_batch_in_the_background_outlives_its_command_and_refuses_a_second_one(
     shared_worker, endpoint, dspyq, rows, status, tmp_path
 ):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from dspyq.cli.main import app
 from tests.support.configuration import API_KEY, API_KEY_VARIABLE, environment
+from tests.support.journeys import few_of
 from tests.support.nursery import run_fork
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -117,7 +118,7 @@ def line_of(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STACKS | WITHOUT_REDIS])
+@pytest.mark.parametrize("name", few_of([name for name in NAMES if name not in STACKS | WITHOUT_REDIS], 6))
 def test_a_redis_that_is_not_there_is_one_line_that_names_the_setting(name: str, run: Run) -> None:
     told = line_of(run(*command_line(name), redis_url="redis://127.0.0.1:1/0"))
     assert "DSPYQ_REDIS_URL" in told
@@ -130,7 +131,7 @@ def test_a_command_that_needs_no_redis_does_not_miss_it(name: str, run: Run) -> 
     assert done.returncode == 0 or line_of(done)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STACKS | WITHOUT_CONFIGURATION])
+@pytest.mark.parametrize("name", few_of([name for name in NAMES if name not in STACKS | WITHOUT_CONFIGURATION], 6))
 def test_a_folder_without_a_configuration_is_one_line_that_names_the_file_and_changes_nothing(
     name: str, run: Run, redis_server: Any
 ) -> None:
@@ -143,7 +144,9 @@ def test_a_folder_without_a_configuration_is_one_line_that_names_the_file_and_ch
     assert client.exists("dspy:v1:breaker:kept", "dspy:v1:statistics:kept.control") == 2
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "worker"])  # Celery reads its further options
+@pytest.mark.parametrize(
+    "name", few_of([name for name in NAMES if name != "worker"], 6)
+)  # Celery reads its further options
 def test_an_unknown_option_is_one_line_that_names_it_and_the_help(name: str, run: Run) -> None:
     told = line_of(run(*command_line(name), "--no-such-option") if name != "demo" else run("demo", "--no-such-option"))
     assert "--no-such-option" in told
@@ -156,7 +159,8 @@ def test_a_name_that_is_not_there_is_one_line(name: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [each for each in options_with_values() if each[1] not in FREE_TEXTS and each[0] not in STACKS]
+    ("name", "option"),
+    few_of([each for each in options_with_values() if each[1] not in FREE_TEXTS and each[0] not in STACKS], 12),
 )
 def test_a_value_that_an_option_cannot_have_is_one_line(name: str, option: str, run: Run) -> None:
     assert line_of(run(*command_line(name), option, "no-such-value"))
@@ -172,7 +176,7 @@ def test_help_needs_no_configuration(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("shared_worker")
-@pytest.mark.parametrize("name", [name for name in with_option("--json") if name not in STACKS])
+@pytest.mark.parametrize("name", few_of([name for name in with_option("--json") if name not in STACKS], 8))
 def test_json_is_json_and_an_error_one_line_beside_it(name: str, run: Run) -> None:
     done = run(*command_line(name), "--json")
     assert all(json.loads(line) is not None for line in done.stdout.splitlines())

@@ -77,6 +77,7 @@ def test_a_baseline_that_no_mean_can_be_is_refused(primary, baseline, deviation,
     assert (found is None) if fault is None else found.startswith(fault)
 
 
+@pytest.mark.journey
 def test_the_command_shows_what_the_file_states(dspyq, settings_file):
     path = settings_file(with_experiment(primary="call.failed", minimum_effect=0.02), challenger=0.5)
     arguments = ("experiment", "simulate", "qa", "--calls-per-day", "1000", "--baseline", "0.1")

@@ -136,6 +136,7 @@ def many_programs(settings_file: Callable[..., Path]) -> Path:
     return settings_file({"programs": {f"p{number:02}": one for number in range(PROGRAMS)}})
 
 
+@pytest.mark.journey
 def test_a_workers_consumer_names_the_queues_with_jobs_alone(
     worker: Callable[..., Worker], run_producer: Callable[..., Any], many_programs: Path, redis_server: RedisServer
 ) -> None:

@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.docs.test_tutorial import Desk
+
+pytestmark = pytest.mark.journey
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

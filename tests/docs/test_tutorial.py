@@ -18,6 +18,8 @@ from tests.support.configuration import environment, merged, write_settings
 from tests.support.nursery import Fork
 from tests.support.processes import LocalProcess, free_port
 
+pytestmark = pytest.mark.journey
+
 _FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 #: Asks the handler as a client does, in a process of its own, as a server is.
 _CLIENT = """

@@ -1,8 +1,11 @@
 """An accepted URL of Redis works for every client: commands, producers, workers, kombu and the result backend."""
 
+import pytest
+
 PASSWORD = "p@ss#w/rd"
 
 
+@pytest.mark.journey
 def test_a_socket_with_a_password_a_database_and_options_works_for_every_process(
     fresh_redis_server, worker, dspyq, run_producer, tmp_path
 ):

@@ -18,6 +18,7 @@ from dspyq.store.keys import (
     key,
 )
 from tests.support.experiments import with_experiment
+from tests.support.journeys import few_of
 
 
 @pytest.fixture
@@ -58,17 +59,20 @@ def test_a_state_of_another_type_leaves_questions_to_the_files_weights(program, 
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"state": b"\xff no JSON"},
-        {"state": b"[]"},
-        {"version": b"next"},
-        {"changes": {"draws": 0}},
-        {"changes": {"status": "layered"}},
-        {"changes": {"unit": "session"}},
-        {"changes": {"epoch": "two words"}},
-        {"changes": {"serve": ["control"]}},
-        {"changes": {"slow_wait_seconds": "soon"}},
-    ],
+    few_of(
+        [
+            {"state": b"\xff no JSON"},
+            {"state": b"[]"},
+            {"version": b"next"},
+            {"changes": {"draws": 0}},
+            {"changes": {"status": "layered"}},
+            {"changes": {"unit": "session"}},
+            {"changes": {"epoch": "two words"}},
+            {"changes": {"serve": ["control"]}},
+            {"changes": {"slow_wait_seconds": "soon"}},
+        ],
+        3,
+    ),
     ids=lambda changes: str(changes)[1:40],
 )
 def test_a_state_that_cannot_be_read_leaves_questions_to_the_files_weights_and_is_counted(program, client, changes):
@@ -97,7 +101,9 @@ def test_a_damaged_secret_costs_the_tokens_alone(program, client):
 
 @pytest.mark.parametrize(
     "damaged",
-    ["calls:u", "calls:q", "answers:q", "times", "exposed", "seen", "units", "counting", "unscored", "answers:u"],
+    few_of(
+        ["calls:u", "calls:q", "answers:q", "times", "exposed", "seen", "units", "counting", "unscored", "answers:u"], 3
+    ),
 )
 def test_damaged_counts_cost_no_answer(program, client, damaged):
     state = administration.start(program)

@@ -173,6 +173,7 @@ def test_loki_gets_each_entry_under_two_labels(story):
     assert "loki-canary" not in story["log"] + push.body.decode()
 
 
+@pytest.mark.journey
 def test_a_terminal_without_a_reader_delays_no_prediction_and_shows_lines_for_people(
     settings_file, redis_server, run_producer
 ):

@@ -12,6 +12,8 @@ from flower.urls import handlers
 from tests.support.configuration import API_KEY
 from tests.support.observation import ANSWER, ERROR, PASSWORD, QUESTION, WAITING_JOBS, Observation, observe
 
+pytestmark = pytest.mark.journey
+
 CONTENT = (QUESTION, ANSWER, ERROR)
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.chaos.__main__ import run
 from tests.chaos.batches import FAULTS
 
+pytestmark = pytest.mark.journey
+
 _TIMEOUT_SECONDS = 200
 
 

@@ -9,6 +9,8 @@ from dspyq.core.money import to_nano_usd
 from tests.faults.test_guards import ask_one, questions
 from tests.support.processes import eventually
 
+pytestmark = pytest.mark.journey
+
 BATCH = "00ff00ff00ff00ff"
 #: What a reply of the endpoint costs at most: its tokens are few, and prices a dollar and two for a million.
 CENT = 0.01

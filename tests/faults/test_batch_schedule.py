@@ -77,6 +77,7 @@ def beat(nights, redis_server):
         yield start
 
 
+@pytest.mark.journey
 def test_two_beats_and_two_workers_run_each_missed_night_once_one_after_the_other(nights, worker, beat, endpoint):
     first, second = nights.miss(2)
     workers = [worker(nights.settings, waits=False) for _ in range(2)]

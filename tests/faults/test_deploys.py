@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import wait_until
 
-pytestmark = pytest.mark.usefixtures("configured")
+pytestmark = [pytest.mark.journey, pytest.mark.usefixtures("configured")]
 
 
 def ask_twenty(prefix: str) -> Any:

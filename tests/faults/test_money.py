@@ -1,6 +1,10 @@
 """The short form of what ``make chaos`` does to the guards: no job lost, no dollar over, no hold leaked."""
 
+import pytest
+
 from tests.chaos.__main__ import run
+
+pytestmark = pytest.mark.journey
 
 _NAMES = ["budget", "guards-redis-full", "provider-cut", "provider-429"]
 

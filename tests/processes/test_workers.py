@@ -173,6 +173,7 @@ def test_a_worker_that_is_killed_is_started_again_and_its_jobs_are_answered(
     assert f'dspy_worker_restarts_total{{worker="{entry["worker"]}"}} 1' in fleet.read("/metrics")[1]
 
 
+@pytest.mark.journey
 def test_sighup_starts_one_worker_after_another_again(fleet: Fleet) -> None:
     before, ready = set(fleet.worker_pids), len(fleet.events("workers_ready"))
     ended = fleet.events("worker_ended")
@@ -201,6 +202,7 @@ def test_sigterm_lets_running_jobs_end(fleet: Fleet, ask: Callable[[int], list[A
     assert endpoint.calls() == 4
 
 
+@pytest.mark.journey
 def test_a_second_sigterm_waits_for_no_job(
     start: Callable[..., Fleet], ask: Callable[[int], list[Any]], endpoint: Endpoint
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_second_sigterm_waits_for_no_job(
     assert fleet.wait(60) == 0
 
 
+@pytest.mark.journey
 def test_workers_end_with_a_parent_that_is_killed(start: Callable[..., Fleet]) -> None:
     fleet = start({"metrics": None})
     fleet.ready()
@@ -233,6 +236,7 @@ def refused(env: dict[str, str], *arguments: str) -> list[str]:
     return [line for line in (done.stdout + done.stderr).splitlines() if "dspyq: " in line]
 
 
+@pytest.mark.journey
 def test_a_configuration_that_no_worker_can_serve_is_shown_once(
     settings_file: Callable[..., Path], redis_server: RedisServer
 ) -> None:

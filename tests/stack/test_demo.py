@@ -54,6 +54,7 @@ def test_every_prediction_lands_and_the_second_round_comes_from_the_cache(demo, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.journey
 def test_it_ends_with_the_command_that_asks_over_http(demo, endpoint):
     done = demo("--model", "openai/demo", "--api-base", endpoint.url)
     *_, command, body, reply = done.stdout.rstrip().splitlines()
@@ -63,6 +64,7 @@ def test_it_ends_with_the_command_that_asks_over_http(demo, endpoint):
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.journey
 def test_failed_predictions_are_shown_and_fail_the_command(demo, endpoint, tmp_path):
     endpoint.script(status=500)
     done = demo("--model", "openai/demo", "--api-base", endpoint.url)
@@ -73,6 +75,7 @@ def test_failed_predictions_are_shown_and_fail_the_command(demo, endpoint, tmp_p
     assert (next(tmp_path.glob("dspyq-demo-*")) / "worker.log").exists()
 
 
+@pytest.mark.journey
 def test_the_folder_of_a_killed_demo_is_removed_by_the_next(demo, endpoint, tmp_path):
     endpoint.hold()
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -86,6 +89,7 @@ def test_the_folder_of_a_killed_demo_is_removed_by_the_next(demo, endpoint, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.journey
 def test_a_workers_refusal_is_shown_in_its_lines(demo):
     done = demo("--model", "openai/demo", "--api-base", "http://127.0.0.1:1/v1", "--api-key-env", "NO_SUCH_KEY")
     assert done.returncode == 1

@@ -73,6 +73,7 @@ def up(tmp_path, settings_file):
         each.process.wait()
 
 
+@pytest.mark.journey
 def test_the_stack_answers_and_ends_whole_on_sigterm(up, tmp_path):
     running = up()
     running.wait_until_said("Ask from another terminal")
@@ -137,6 +138,7 @@ def test_another_ctrl_c_ends_at_once(up):
     assert not any(map(is_alive, family))
 
 
+@pytest.mark.journey
 def test_two_in_one_folder_are_refused(up):
     first = up("first: sleep 60\n")
     first.wait_until_said("✓ redis")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import blocks
+from tests.support.journeys import few_of
 
 PROJECT = Path(__file__).parent / "project"
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -35,7 +36,7 @@ def run_pytest(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in PROJECT.glob("test_*.py")))
+@pytest.mark.parametrize("name", few_of(sorted(path.name for path in PROJECT.glob("test_*.py")), 1))
 def test_a_users_tests_pass_without_redis(run_pytest, name):
     environment = {"DSPYQ_CONFIG": "one_program.toml"} if name == "test_one_program.py" else {}
     done = run_pytest(name, **environment)
