@@ -258,3 +258,11 @@ def test_the_bill_is_exact_to_the_nano_dollar(endpoint: Endpoint, provider: Batc
     nano_usd = sum(names.get(name, 0) * count for usage in usages for name, count in usage)
     assert endpoint.batches.bill().nano_usd == nano_usd
     assert to_usd(nano_usd) > 0
+
+
+def test_a_file_that_is_still_imported_is_waited_for(endpoint: Endpoint) -> None:
+    """Azure's files are: a batch of one would be refused for good."""
+    provider = client(endpoint, "openai")
+    endpoint.batches.pending(polls=2)
+    batch = ended(provider, submit(provider, "openai", "dspyq-1", 2).id)
+    assert batch.succeeded_lines == 2

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from dspyq.guards.provider_access import ProviderAccess
-from dspyq.lane.providers.errors import CreationUnknown, ReplyUnusable
+from dspyq.lane.providers.errors import CreationUnknown, ProviderBusy, ReplyUnusable
 from dspyq.lane.providers.http import ProviderHttp, StreamedBody, quoted, showable
 from dspyq.lane.providers.protocol import (
     BatchFault,
@@ -42,6 +43,10 @@ _STATES = {
     "expired": BatchState.EXPIRED,
     "cancelled": BatchState.CANCELLED,
 }
+#: States of a file before it can be used, at Azure. Others have `processed` or `uploaded` for good.
+_IMPORTING = frozenset({"pending", "running"})
+_MOST_IMPORT_SECONDS = 300.0
+_IMPORT_POLL_SECONDS = 0.5
 _PAGE = 100
 #: A bound of a listing whose provider ignores the cursor.
 _MOST_PAGES = 1000
@@ -95,7 +100,9 @@ class OpenAIBatches:
             head += _head_of_file(edge, f"{name}.jsonl")
             body = StreamedBody(head.encode(), file, f"\r\n--{edge}--\r\n".encode(), size_bytes)
             reply = self._http.post("/files", body, headers={"content-type": f"multipart/form-data; boundary={edge}"})
-        return _text(reply, "id") or self._unusable("an upload")
+        file_id: str = _text(reply, "id") or self._unusable("an upload")
+        self._wait_until_processed(file_id, reply)
+        return file_id
 
     def create(self, name: str, *, file_id: str = "", lines: Iterable[ShipmentLine] = ()) -> RemoteBatch:
         """Create a batch of an uploaded file; see ``BatchProvider.create``."""
@@ -161,6 +168,20 @@ class OpenAIBatches:
     def _fields(self) -> dict[str, str]:
         expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(_EXPIRY_SECONDS)}
         return {"purpose": self._purpose} | (expiry if self._has_expiry else {})
+
+    def _wait_until_processed(self, file_id: str, stated: Any) -> None:
+        """Wait for a file that is still imported, as Azure's are: a batch of it would be refused for good.
+
+        Raises:
+            ProviderBusy: If it takes too long.
+        """
+        deadline = time.monotonic() + _MOST_IMPORT_SECONDS
+        while _text(stated, "status").lower() in _IMPORTING:
+            if time.monotonic() > deadline:
+                text = f"{self._http.access.setting}: batch interface: an uploaded file is still not processed"
+                raise ProviderBusy(text)
+            time.sleep(_IMPORT_POLL_SECONDS)
+            stated = self._http.get(f"/files/{quoted(file_id)}")
 
     def _list(self, path: str, since_seconds: float | None, **query: str) -> Iterator[dict[str, Any]]:
         """Yield the entries of a listing, the newest first, page by page, down to a time."""

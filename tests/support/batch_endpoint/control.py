@@ -98,6 +98,10 @@ class BatchControl:
         """Let a page of a listing have so many entries at most, whatever a client asks for."""
         self._act("page", entries=entries)
 
+    def pending(self, polls: int) -> None:
+        """Let the next file be ``pending`` for so many looks, as Azure's are; a batch of it is refused till then."""
+        self._act("pending", polls=polls)
+
     def counts(self) -> BatchCounts:
         """Return what happened since the last reset."""
         return BatchCounts(**self._act("counts"))

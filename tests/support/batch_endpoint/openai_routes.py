@@ -50,6 +50,8 @@ class OpenAIRoutes:
                 return self._upload(request, "batch-api" if is_together else "batch")
             case ("GET", "files", None, None):
                 return self._list_files(request)
+            case ("GET", "files", file_id, None):
+                return self._file(str(file_id))
             case ("GET", "files", file_id, "content"):
                 return self._download(str(file_id))
             case ("DELETE", "files", file_id, None):
@@ -74,7 +76,17 @@ class OpenAIRoutes:
         if fields.get("purpose", ("", b""))[1] != purpose.encode() or not content:
             return refusal("openai", 400, "a file and its purpose are required", "invalid_request_error")
         self._store.counts["uploads"] += 1
-        return reply(_shown_file(self._store.add_file(name, "batch", content)))
+        return reply(self._with_status(_shown_file(self._store.add_file(name, "batch", content))))
+
+    def _file(self, file_id: str) -> BatchReply:
+        file = self._store.files.get(file_id)
+        if file is None:
+            return refusal("openai", 404, "no such file")
+        self._store.pending_polls = max(0, self._store.pending_polls - 1)
+        return reply(self._with_status(_shown_file(file)))
+
+    def _with_status(self, file: dict[str, Any]) -> dict[str, Any]:
+        return file | ({"status": "pending"} if self._store.pending_polls else {})
 
     def _list_files(self, request: BatchRequest) -> BatchReply:
         files = [_shown_file(file) for file in reversed(self._store.files.values())]
@@ -98,8 +110,8 @@ class OpenAIRoutes:
         file = self._store.files.get(str(body.get("input_file_id")))
         metadata = body.get("metadata") or {}
         fault = _fault_of(body, file, metadata)
-        if fault:
-            return refusal("openai", 400, fault, "invalid_request_error")
+        if fault or self._store.pending_polls:
+            return refusal("openai", 400, fault or "the file is pending", "invalid_request_error")
         script = self._store.take_script()
         if script.status != 200 and not script.creates:
             return refusal_of("openai", script)

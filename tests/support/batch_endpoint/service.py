@@ -55,6 +55,8 @@ class BatchService:
                 store.prices |= arguments
             case "limit":
                 store.enqueued_limit_tokens = arguments["tokens"]
+            case "pending":
+                store.pending_polls = arguments["polls"]
             case "page":
                 store.most_per_page = arguments["entries"]
             case _:

@@ -196,6 +196,7 @@ class BatchStore:
         self.prices = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0, "discount": 0.5}
         self.enqueued_limit_tokens: int | None = None
         self.most_per_page = 1000
+        self.pending_polls = 0
         self.files_deleted = 0
 
     def add_file(self, name: str, purpose: str, content: bytes, prefix: str = "file-") -> StoredFile:
