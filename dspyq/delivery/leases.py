@@ -165,6 +165,11 @@ class Leases:
         if self.let_go(tag):
             self.records.give_back([tag], delay_seconds)
 
+    def sleep(self, tag: str, longest_seconds: float, *, is_stray: bool) -> None:
+        """Put the job of this run to sleep until its calls in a lane have landed. The body then raises ``Ignore``."""
+        if self.let_go(tag):
+            self.records.sleep(tag, longest_seconds, is_stray=is_stray)
+
     def pass_on(self, tag: str, version: str) -> None:
         """Move the job of this run to the queue of its version, for workers of that version; otherwise as ``park``."""
         if self.let_go(tag):

@@ -145,7 +145,7 @@ class Records:
     def __init__(self, client: redis.Redis, most_bytes: int = DEFAULT_MAX_JOB_BYTES) -> None:
         self._client = client
         self._most_bytes = most_bytes
-        names = ("put", "take", "finish", "back", "renew", "sweep", "purge", "end")
+        names = ("put", "take", "finish", "back", "renew", "sleep", "sweep", "purge", "end")
         self._scripts = {name: load_script(client, "dspyq.delivery", name) for name in names}
 
     def put(self, job: QueuedJob) -> bool:
@@ -233,6 +233,19 @@ class Records:
     def give_back(self, tags: Sequence[str], delay_seconds: float = 0.0) -> int:
         """Return the jobs of these runs to their old turns, now or later; return the number that were theirs."""
         return self._back(tags, delay_seconds)
+
+    def sleep(self, tag: str, longest_seconds: float, *, is_stray: bool) -> bool:
+        """Put the job of a run to sleep until its lines in a lane have landed; return False if it was not the run's.
+
+        Args:
+            tag: The run.
+            longest_seconds: Seconds after which it is taken again all the same.
+            is_stray: Whether its program did not ask again what it had asked before.
+        """
+        job_id, fence = tag.rsplit(":", 1)
+        stray = "1" if is_stray else ""
+        reply = self._scripts["sleep"](id=job_id, fence=fence, longest_seconds=longest_seconds, is_stray=stray)
+        return bool(reply)
 
     def pass_on(self, tag: str, version: str) -> bool:
         """Move the job of a run to the queue of its version; return False if it is no longer this run's."""

@@ -22,6 +22,16 @@ def park(context: Context, delay_seconds: float) -> NoReturn:
     raise Ignore
 
 
+def sleep(context: Context, longest_seconds: float, *, is_stray: bool) -> NoReturn:
+    """Put the running job to sleep until its calls in a lane have landed; this costs no retry and blocks no thread.
+
+    Raises:
+        Ignore: Always: the body ends here.
+    """
+    process_leases().sleep(delivery_of(context).tag, longest_seconds, is_stray=is_stray)
+    raise Ignore
+
+
 def pass_on(context: Context, version: str) -> NoReturn:
     """Move a job that this worker cannot run to the queue of its version, for workers that can.
 

@@ -103,6 +103,36 @@ class Admission:
             raise self.counted(ledger.interrupt(interruption)) from None
         return bound
 
+    def hold_in_lane(self, ledger: Ledger, billed: BilledCall, call: Call, lease_seconds: float) -> int | None:
+        """Hold the cost bound of a call in its provider's batch lane, past breaker and rate limit.
+
+        Args:
+            ledger: Ledger of the running prediction.
+            billed: The call.
+            call: The request.
+            lease_seconds: How long it is held without a renewal.
+
+        Returns:
+            The bound in nano-dollars; None while other calls hold the money.
+
+        Raises:
+            Interruption: If the call may not be made. Nothing is held then, and the run is marked as interrupted.
+            redis.ResponseError: If it is settled already.
+        """
+        try:
+            self._bound(billed, call)
+            bound = call.bound_in("provider")
+            (hold,) = run_together(self._client, [self._budget.hold(billed, bound, lease_seconds=lease_seconds)])
+            if hold.is_held:
+                return bound
+            if hold.verdict in {"busy", "batch_busy", "tenant_busy"}:
+                return None
+            self._refuse_by_budget(billed, bound, hold, ledger.job.run_count if ledger.job else 1)
+        except Interruption as interruption:
+            raise self.counted(ledger.interrupt(interruption)) from None
+        except redis.ConnectionError as error:
+            raise self.counted(ledger.interrupt(self.refusal_without_redis(error))) from None
+
     def counted(self, interruption: Interruption) -> Interruption:
         """Count a refusal, then return it for the caller to raise."""
         if isinstance(interruption, Refusal | BatchRefusal | FailPrediction | ArmKilled) and isinstance(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -96,6 +96,7 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
+        self._expect, self._renew = (load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds"))
         self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
         self._callers: dict[tuple[str, str, str, str, bool], dict[str, Any]] = {}
@@ -149,6 +150,14 @@ class Budget:
     def release(self, call: BilledCall) -> Step[None]:
         """Free the hold of a call that was never sent or is free by rule; this works in a Redis out of memory too."""
         return self._release.step(_nothing, id=call.id)
+
+    def settle_held(self, call: BilledCall, bill: Bill) -> list[Step[Any]]:
+        """Return the steps that settle a call only if it is held: at any later repetition they change nothing."""
+        return [self._expect.step(_nothing, id=call.id), self.settle(call, bill)]
+
+    def renew(self, ids: Sequence[str], lease_seconds: float) -> Step[int]:
+        """Renew the leases of calls that are held for longer than one lease; the step returns how many are."""
+        return self._renew.step(int, lease_seconds=lease_seconds, ids=ids)
 
     def sweep(self) -> int:
         """Charge the bounds of calls whose lease expired, as unknown; return their number. Any worker may do this."""

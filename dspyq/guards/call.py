@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dspyq.config.lanes import Lane
+
 
 @dataclass(frozen=True, slots=True)
 class CallReply:
@@ -82,6 +84,12 @@ class Call(Protocol):
     def at_flex_tier(self) -> None:
         """Make it at the provider's flex tier, unless it states a tier of its own."""
 
+    def bound_in(self, lane: Lane) -> int:
+        """Return the most it may cost in a lane, in nano-dollars."""
+
+    def line_body(self) -> bytes:
+        """Return the request as JSON, as a line of its provider's batch interface holds it."""
+
     def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""
 
@@ -93,3 +101,16 @@ class Call(Protocol):
 
     def load(self, reply: bytes) -> Any:
         """Return a reply that was paid for before."""
+
+
+class LineReader(Protocol):
+    """The engine of a model, for replies that its provider's batch interface brings."""
+
+    def reply_of_line(self, body: dict[str, Any]) -> tuple[CallReply, bytes | None]:
+        """Return the reply of a line at the batch price, and the reply in the form that ``Call.load`` takes."""
+
+    def failure_of_line(self, status: int, body: dict[str, Any]) -> CallFailure:
+        """Return the failure of a line, as a live call would have had it."""
+
+    def batch_access(self) -> dict[str, Any]:
+        """Return the address and the key of the batch interface, as ``dspyq.lane.providers`` takes them."""

@@ -21,7 +21,7 @@ from dspyq.store.scripts import Step, load_script
 
 #: A worker of another version may have written more.
 _FIELDS = frozenset(field.name for field in fields_of(CallRecord))
-_CALL, _MORE, _REPLY, _RUNNING = "call:", "more:", "reply:", "running_seconds"
+_CALL, _MORE, _REPLY, _RUNNING, _FAILURE = "call:", "more:", "reply:", "running_seconds", "failure:"
 #: Fields added since 0.1. Version 0.1 fails on an additional field in a call, so these are in a field of their own.
 _SINCE_0_2 = ("opens_breaker", "row", "is_in_outage", "account_row", "failed_at", "refused_at", "refused_row")
 _IN_0_1 = tuple(field.name for field in fields_of(CallRecord) if field.name not in _SINCE_0_2)
@@ -55,8 +55,9 @@ class CallJournal:
         ]
         return EarlierRuns(
             calls=tuple(sorted(calls, key=lambda call: call.began_at)),
-            replies=dict(_replies(task_id, fields)),
+            replies=dict(_replies(task_id, fields, _REPLY)),
             running_seconds=float(fields.get(_RUNNING, 0.0)),
+            failures=dict(_replies(task_id, fields, _FAILURE)),
         )
 
     def remember(self, job: JobRun, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[bool]:
@@ -68,31 +69,52 @@ class CallJournal:
             call: The record of the attempt.
             reply: The reply in the form that the engine can load; None for a failed attempt.
         """
+        fields = self.fields_of(job, attempt_id, call, reply)
+        return self._remember.step(bool, id=job.task_id, fence=job.fence, fields=fields)
+
+    @staticmethod
+    def fields_of(
+        job: JobRun, attempt_id: str, call: CallRecord, reply: bytes | None = None, failure: bytes | None = None
+    ) -> list[str | bytes]:
+        """Return the fields that record an attempt, each before its value.
+
+        Args:
+            job: As of ``remember``.
+            attempt_id: As of ``remember``.
+            call: As of ``remember``.
+            reply: As of ``remember``.
+            failure: A failure that no further attempt of this call changes.
+        """
         stated = dict(zip(_IN_0_1, _get_in_0_1(call), strict=True))
         fields: list[str | bytes] = [_CALL + attempt_id, orjson.dumps(stated)]
         if any(added := _get_since_0_2(call)):
             more = {name: of for name, of in zip(_SINCE_0_2, added, strict=True) if of}
             fields += [_MORE + attempt_id, orjson.dumps(more)]
         if reply is not None:
-            owner = _owner(job.task_id, call.key)
-            fields += [_REPLY + call.key, content.encode(content.Kind.REPLY, owner, reply, tenant=job.tenant)]
-        return self._remember.step(bool, id=job.task_id, fence=job.fence, fields=fields)
+            fields += [_REPLY + call.key, _encoded(job, call.key, reply)]
+        if failure is not None:
+            fields += [_FAILURE + call.key, _encoded(job, call.key, failure)]
+        return fields
 
     def remember_running_time(self, job: JobRun, seconds: float) -> None:
         """Store the total running time of a job, for its deadline."""
         self._remember(id=job.task_id, fence=job.fence, fields=(_RUNNING, f"{seconds:.3f}"))
 
 
-def _replies(task_id: str, fields: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the replies that can be read, by key; the next run pays for another anew."""
+def _replies(task_id: str, fields: Mapping[str, bytes], start: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the replies, or failures, that can be read, by key; the next run pays for another anew."""
     for name, stored in fields.items():
-        if not name.startswith(_REPLY):
+        if not name.startswith(start):
             continue
-        call_key = name.removeprefix(_REPLY)
+        call_key = name.removeprefix(start)
         try:
             yield call_key, content.decode(content.Kind.REPLY, _owner(task_id, call_key), stored)
         except content.UnreadableContent as error:
             tolerate("reply", error)
+
+
+def _encoded(job: JobRun, call_key: str, value: bytes) -> bytes:
+    return content.encode(content.Kind.REPLY, _owner(job.task_id, call_key), value, tenant=job.tenant)
 
 
 def _owner(task_id: str, call_key: str) -> str:

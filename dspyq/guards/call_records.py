@@ -94,11 +94,13 @@ class EarlierRuns:
         calls: Their calls.
         replies: Their paid replies, by key.
         running_seconds: Their total running time, if the program has a deadline.
+        failures: Lasting failures that landed from a lane, by key.
     """
 
     calls: tuple[CallRecord, ...] = ()
     replies: Mapping[str, bytes] = field(default_factory=dict)
     running_seconds: float = 0.0
+    failures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 NO_EARLIER_RUNS = EarlierRuns()

@@ -75,6 +75,18 @@ class RetryLater(Interruption):
         self.seconds_left = seconds_left
 
 
+class Deferral(Interruption):
+    """The call waits in a lane for its provider's batch interface; its job sleeps until the reply has landed.
+
+    Attributes:
+        longest_seconds: Seconds after which the job is taken again all the same.
+    """
+
+    def __init__(self, longest_seconds: float) -> None:
+        super().__init__("the call waits in a lane")
+        self.longest_seconds = longest_seconds
+
+
 class ArmKilled(Interruption):
     """The variant, an arm of an experiment, was killed: another variant answers in its place, except for a batch.
 

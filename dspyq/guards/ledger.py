@@ -15,7 +15,7 @@ from typing import Any
 from dspyq.core.events import NO_CONTEXT
 from dspyq.errors import DeadlineExceeded
 from dspyq.guards.call_records import NO_EARLIER_RUNS, CallRecord, EarlierRuns, JobRun
-from dspyq.guards.interruptions import FailPrediction, Interruption, RetryLater
+from dspyq.guards.interruptions import Deferral, FailPrediction, Interruption, RetryLater
 from dspyq.prediction.prediction import TRUNCATED
 
 #: A thread sleeps no longer than this for anything but its turn; the job returns to its queue instead.
@@ -95,8 +95,8 @@ class Ledger:
             Exception: Again, what used up the question's probes.
             UnaccountedCall: If the prediction has ended: threads of ``dspy.Parallel`` outlive a program that raised.
         """
-        if self._interruption is not None:
-            raise self._interruption
+        if self._interruption is not None and not isinstance(self._interruption, Deferral):
+            raise self._interruption  # beside a deferred call, others of the same moment are deferred too
         if self._exhaustion is not None:
             raise self._exhaustion
         if self._is_closed:
@@ -120,6 +120,18 @@ class Ledger:
             self._occurrences[digest] += 1
             self._latest_key = f"{digest}:{self._occurrences[digest]}"
             return self._latest_key
+
+    @property
+    def is_stray(self) -> bool:
+        """True if the program has asked nothing again that earlier runs were answered: those replies bought nothing."""
+        with self._lock:
+            asked = dict(self._occurrences)
+        keys = [key.rpartition(":") for key in self.earlier.replies]
+        return bool(keys) and all(asked.get(digest, 0) < int(number) for digest, _, number in keys)
+
+    def earlier_reply_to(self, key: str) -> bytes | None:
+        """Return the latest reply to a call, also one that the program could not parse in this run."""
+        return self._replies.get(key) or self.earlier.replies.get(key)
 
     def reply_to(self, key: str) -> bytes | None:
         """Return the reply that was paid for already."""

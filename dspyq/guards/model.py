@@ -28,11 +28,12 @@ from dspyq.guards.billing import Bill, BilledCall
 from dspyq.guards.breaker import Breaker, BreakerCall
 from dspyq.guards.breaker_state import BreakerPolicy, Suspect
 from dspyq.guards.budget import Budget
-from dspyq.guards.call import Call, CallFailure, CallReply
+from dspyq.guards.call import Call, CallFailure, CallReply, LineReader
 from dspyq.guards.call_journal import CallJournal
 from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
 from dspyq.guards.costs import OldBooks
 from dspyq.guards.interruptions import Cut, Interruption, JobLost, Refusal
+from dspyq.guards.lanes import Lanes
 from dspyq.guards.ledger import Ledger, UnaccountedCall
 from dspyq.guards.outbox import Outbox
 from dspyq.guards.provider_gate import Closing, GateReason, Refused
@@ -98,6 +99,8 @@ class Guards:
         old_books: The books of past days.
         batch_lanes: The lane that each batch states.
         breakers: The circuit breaker of each model that is served here.
+        line_readers: The engine of each, for replies that come by a lane.
+        lanes: Lanes for the calls of batches that ask for one; None where no lane is served.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
@@ -109,6 +112,8 @@ class Guards:
         self.old_books = OldBooks(client, settings)
         self.batch_lanes = BatchLanes(client)
         self.breakers: dict[str, Breaker] = {}
+        self.line_readers: dict[str, LineReader] = {}
+        self.lanes: Lanes | None = None
         self._of_models: dict[str, ModelGuard] = {}
 
     def of_model(self, model: Model) -> ModelGuard:
@@ -164,6 +169,10 @@ class ModelGuard:
         kept = ledger.reply_to(key)
         if kept is not None:
             return call.load(kept)
+        if ledger.job.batch and self._shared.lanes is not None:
+            landed = self._shared.lanes.defer(ledger, ledger.job, self._admission, call, key)
+            if landed is not None:
+                return call.load(landed)
         if ledger.job.batch and self._shared.batch_lanes.of(ledger.job.batch) == "flex":
             call.at_flex_tier()
         while True:

@@ -59,6 +59,9 @@ KEY_KINDS = (
     KeyKind("STREAM", "stream:", "spine"),
     KeyKind("TURNS", "turns:", "spine"),
     KeyKind("PASSED_ON", "passed-on:", "spine"),
+    KeyKind("LANE", "lane:", "spine"),
+    KeyKind("LANES", "lanes", "spine"),
+    KeyKind("LANE_VERSIONS", "lane-versions", "spine"),
     KeyKind("STATISTICS", "statistics:", "spine"),
     KeyKind("JUDGEMENTS", "judgements:", "spine"),
     KeyKind("SAVINGS", "savings:", "spine"),
@@ -201,6 +204,16 @@ def key_starts() -> dict[str, str]:
 def job_key(task_id: str) -> str:
     """Return the key of a job's record."""
     return key("job:") + task_id
+
+
+def lanes_key() -> str:
+    """Return the key of the names of the models whose lanes hold anything."""
+    return key("lanes")
+
+
+def lane_key(model: str, part: str) -> str:
+    """Return the key of a part of a model's lane, as ``dspyq/lane/lua/lines.lua`` describes them."""
+    return f"{key('lane:')}{model}:{part}"
 
 
 def stream_key(task_id: str) -> str:

@@ -1,5 +1,5 @@
 -- Shared by the scripts that claim a question.
--- Libraries: cache/claims, experiments/state, experiments/sums.
+-- Libraries: cache/claims, delivery/sleepers, experiments/state, experiments/sums.
 -- Keys:
 --   alias                 PREDICTION: of the question
 -- Arguments:
@@ -102,6 +102,9 @@ local function claim(put)
         return { 'join', pending, '', 0, owner }
       end
       redis.call('HINCRBY', alias, 'joined', is_asked_again and 0 or 1)
+      if owner ~= '' and batch == '' then
+        wake_for_live(alias, pending)
+      end
       if tenant ~= '' and tenant ~= (redis.call('HGET', alias, 'tenant') or '-') then
         redis.call('HSET', alias, 'others', 1)
       end

@@ -12,12 +12,12 @@
 -- True if the job waits for its first run, or only had runs that returned it unpaid, or is not put yet. A run with an
 -- expired lease may have paid, and may still take its job back.
 local function is_unpaid(id)
-  local job = redis.call('HMGET', JOB .. id, 'queue', 'lost')
+  local job = redis.call('HMGET', JOB .. id, 'queue', 'lost', 'shipped')
   local queue, lost = job[1], tonumber(job[2] or 0)
   if not queue then
     return true
   end
-  if lost > 0 then
+  if lost > 0 or tonumber(job[3] or 0) > 0 then -- what is at a provider is paid
     return false
   end
   local waits = redis.call('ZSCORE', QUEUE .. queue, id) or redis.call('ZSCORE', DELAYED, id)

@@ -9,7 +9,7 @@
 --                         aside), input_hash (of a prediction's question), disowned_by (the batch that its message
 --                         names and that does not pay for it any more), stream
 --                         (there once a caller who joined it has it streamed), exposed (there once its call
---                         is noted for its experiment), tenant (that asked, where one did)
+--                         is noted for its experiment), tenant (that asked, where one did), and those of sleepers.lua
 --   dspy:v1:queue:<name>  place: sorted set by score, which is priority * 2^49 + sequence, or + turn where tenants
 --                         share queues (delivery/turns.lua); the lowest is first
 --                         A version's queue is <name>@<16 hexadecimal digits>: of the jobs of <name> that workers of
@@ -27,6 +27,7 @@
 --   dspy:v1:queues        set of the names of the queues that hold jobs or bells; a sweep removes the others
 --   dspy:v1:served        sorted set of the queues, and versions' queues, that live workers take from, by the second
 --                         until which that holds
+--   dspy:v1:lane-versions hash: by version's queue, how many model calls of its jobs are in a provider's batch interface
 --   dspy:v1:unserved      hash: by version's queue, the second a sweep first found jobs in it and no worker
 --   dspy:v1:swept         the second of the last sweep
 --   dspy:v1:seq           the last sequence given out

@@ -97,6 +97,8 @@ local function look_after_version(queue, base, waiting)
     redis.call('HDEL', UNSERVED, queue)
   elseif redis.call('HSETNX', UNSERVED, queue, now) == 1 then
     unserved[#unserved + 1], unserved[#unserved + 2] = queue, waiting
+  elseif tonumber(redis.call('HGET', LANE_VERSIONS, queue) or 0) > 0 then
+    redis.call('HSET', UNSERVED, queue, now) -- its calls are at a provider, and paid: a worker of its version may come back
   elseif now - (tonumber(redis.call('HGET', UNSERVED, queue)) or 0) >= version_wait then
     give_up(queue, base)
   end

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Forgets a shipment that has landed, and the lane where nothing is left in it.
+-- Libraries: lane/lines.
+-- Arguments:
+--   model  the lane's
+--   token  of the worker that runs it
+--   name   the shipment's, '' for none
+-- Reply: 1, or 0 where another worker runs the lane.
+if not runs_lane(model, token) then
+  return 0
+end
+if name ~= '' then
+  redis.call('HDEL', part(model, 'shipments'), name)
+  redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
+end
+if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments')) == 0 then
+  redis.call('DEL', part(model, 'bodies'), part(model, 'open'))
+  redis.call('SREM', LANES, model)
+end
+return 1

@@ -1,0 +1,23 @@
+#!lua
+-- Puts a line into a lane, once.
+-- Libraries: lane/lines.
+-- Arguments:
+--   model    the lane's
+--   task     whose job sleeps for it
+--   id       its custom id
+--   version  queue of the job's version
+--   line     as JSON
+--   body     of its request
+-- Reply: 1 where it was put, 0 where it is there already, -1 where there is no such job.
+if redis.call('EXISTS', JOB .. task) == 0 then
+  return -1
+end
+if redis.call('HSETNX', part(model, 'lines'), id, line) == 0 then
+  return 0
+end
+redis.call('HSET', part(model, 'bodies'), id, body)
+redis.call('ZADD', part(model, 'open'), string.format('%.3f', now_seconds()), id)
+redis.call('HINCRBY', JOB .. task, 'lines', 1)
+redis.call('HINCRBY', LANE_VERSIONS, version, 1)
+redis.call('SADD', LANES, model)
+return 1
