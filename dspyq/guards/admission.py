@@ -69,12 +69,15 @@ class Admission:
         settings: The configuration.
         model: The model's table.
         guards: The guards that it combines.
+
+    Attributes:
+        model: The model's table.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, model: Model, guards: CombinedGuards) -> None:
         self._client = client
         self._settings = settings
-        self._model = model
+        self.model = self._model = model
         self._breaker = guards.breaker
         self._rate_limiter = guards.rate_limiter
         self._budget = guards.budget
@@ -97,41 +100,11 @@ class Admission:
         """
         try:
             self.check_breaker(suspect)
-            bound = self._bound(billed, call)
+            bound = self.bound_of(billed, call)
             self._ask_all(ledger, billed, bound, tokens, ledger.job.run_count if ledger.job else 1)
         except Interruption as interruption:
             raise self.counted(ledger.interrupt(interruption)) from None
         return bound
-
-    def hold_in_lane(self, ledger: Ledger, billed: BilledCall, call: Call, lease_seconds: float) -> int | None:
-        """Hold the cost bound of a call in its provider's batch lane, past breaker and rate limit.
-
-        Args:
-            ledger: Ledger of the running prediction.
-            billed: The call.
-            call: The request.
-            lease_seconds: How long it is held without a renewal.
-
-        Returns:
-            The bound in nano-dollars; None while other calls hold the money.
-
-        Raises:
-            Interruption: If the call may not be made. Nothing is held then, and the run is marked as interrupted.
-            redis.ResponseError: If it is settled already.
-        """
-        try:
-            self._bound(billed, call)
-            bound = call.bound_in("provider")
-            (hold,) = run_together(self._client, [self._budget.hold(billed, bound, lease_seconds=lease_seconds)])
-            if hold.is_held:
-                return bound
-            if hold.verdict in {"busy", "batch_busy", "tenant_busy"}:
-                return None
-            self._refuse_by_budget(billed, bound, hold, ledger.job.run_count if ledger.job else 1)
-        except Interruption as interruption:
-            raise self.counted(ledger.interrupt(interruption)) from None
-        except redis.ConnectionError as error:
-            raise self.counted(ledger.interrupt(self.refusal_without_redis(error))) from None
 
     def counted(self, interruption: Interruption) -> Interruption:
         """Count a refusal, then return it for the caller to raise."""
@@ -184,7 +157,7 @@ class Admission:
                     continue
                 place.leave()
                 if not is_held:
-                    self._refuse_by_budget(billed, bound, hold, turns)
+                    self.refuse_by_budget(billed, bound, hold, turns)
                 if not has_turn:
                     self._give_back(billed)
                     self._refuse_by_rate(reservation)
@@ -330,7 +303,12 @@ class Admission:
         # Half of the turns that threads wait for have passed by then, so that not every second job is refused again.
         self._refuse(error, max(0.0, reservation.wait_seconds - self._longest_wait_seconds / 2))
 
-    def _refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict, run_count: int) -> NoReturn:
+    def refuse_by_budget(self, billed: BilledCall, bound: int, hold: HoldVerdict, run_count: int) -> NoReturn:
+        """Refuse a call whose cost cannot be held.
+
+        Raises:
+            Interruption: Always.
+        """
         if hold.verdict == "killed":
             self._refuse_killed(billed)
         anybody_s = billed._replace(batch="", tenant="")  # the queue is not theirs alone
@@ -371,7 +349,7 @@ class Admission:
     def _give_back(self, billed: BilledCall) -> None:
         self._outbox.send([self._budget.release(billed)])
 
-    def _bound(self, billed: BilledCall, call: Call) -> int:
+    def bound_of(self, billed: BilledCall, call: Call) -> int:
         """Return the highest possible cost of the call, in nano-dollars.
 
         Raises:

@@ -87,8 +87,8 @@ class Call(Protocol):
     def bound_in(self, lane: Lane) -> int:
         """Return the most it may cost in a lane, in nano-dollars."""
 
-    def line_body(self) -> bytes:
-        """Return the request as JSON, as a line of its provider's batch interface holds it."""
+    def line_body(self) -> bytes | None:
+        """Return the request as JSON, as a line of its provider's batch interface holds it; None if none can."""
 
     def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""
@@ -106,11 +106,15 @@ class Call(Protocol):
 class LineReader(Protocol):
     """The engine of a model, for replies that its provider's batch interface brings."""
 
-    def reply_of_line(self, body: dict[str, Any]) -> tuple[CallReply, bytes | None]:
-        """Return the reply of a line at the batch price, and the reply in the form that ``Call.load`` takes."""
+    def answer(self, status: int, body: dict[str, Any]) -> tuple[CallReply, bytes | None]:
+        """Return the reply of a line at the batch price, and the reply in the form that ``Call.load`` takes.
 
-    def failure_of_line(self, status: int, body: dict[str, Any]) -> CallFailure:
-        """Return the failure of a line, as a live call would have had it."""
+        Raises:
+            Exception: The error of a line without a reply, as a live call raises it.
+        """
 
-    def batch_access(self) -> dict[str, Any]:
-        """Return the address and the key of the batch interface, as ``dspyq.lane.providers`` takes them."""
+    def classify(self, error: Exception) -> CallFailure:
+        """Classify such an error."""
+
+    def access(self) -> Any:
+        """Return the access to the batch interface, as ``dspyq.lane.providers`` takes it."""

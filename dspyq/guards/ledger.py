@@ -148,6 +148,11 @@ class Ledger:
             self._replies.pop(self._latest_key, None)
             self.finish_reason = None
 
+    def leave_batch(self) -> None:
+        """Have the run's further calls paid by no batch."""
+        if self.job is not None:
+            self.job = replace(self.job, batch="", alias="")
+
     def without_batch(self) -> Ledger:
         """Return a ledger for the program to run again on its replies, for callers other than the job's batch.
 

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     ``RESULT`` is an answer or a failure; its owner is the task id. ``REPLY`` is a provider's reply; its owner is the
     task id and the key of the call. ``UNSCORED`` is an answer with its inputs that waits for an experiment's scores;
     its owner is the task id. ``PART`` is a result on its way to a chord's body; it holds its task id itself.
+    ``REQUEST`` is a model call that waits for its provider's batch interface; its owner is its name there.
     ``STREAM`` is a piece of an answer while it comes; its owner is the task id.
     ``COMMENT`` is what a caller wrote on an answer; its owner is the call.
     ``ROW`` is a question and its answer that an experiment keeps for exports; its owner is the task id.
@@ -40,6 +41,7 @@ class Kind(StrEnum):
     JOB = "job"
     RESULT = "result"
     REPLY = "reply"
+    REQUEST = "request"
     UNSCORED = "unscored"
     PART = "part"
     ROW = "row"

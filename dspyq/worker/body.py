@@ -21,7 +21,7 @@ from dspyq.config.secrets import process_secrets
 from dspyq.config.settings import get_settings
 from dspyq.config.variants import Variant
 from dspyq.core.events import Event
-from dspyq.delivery.task import park
+from dspyq.delivery.task import park, sleep
 from dspyq.delivery.task_run import DeliveryProperties, delivery_of
 from dspyq.errors import BudgetExceeded, ExperimentRefused, PredictionFailed, RedisUnavailable
 from dspyq.experiments.shadows import ShadowLog, is_under_way
@@ -29,6 +29,7 @@ from dspyq.guards.call_records import ANSWERED, NO_EARLIER_RUNS, EarlierRuns
 from dspyq.guards.interruptions import (
     ArmKilled,
     BatchRefusal,
+    Deferral,
     FailPrediction,
     Interruption,
     JobLost,
@@ -119,6 +120,9 @@ class Body:
         request = run.request
         try:
             return self._compute(run, report)
+        except Deferral as deferral:
+            report.interrupted(deferral)
+            self._sleep(run, deferral)
         except RetryLater as postponement:
             report.interrupted(postponement)
             if postponement.seconds_left is not None:
@@ -269,6 +273,8 @@ class Body:
         run = refused.as_fallback(variant, earlier)
         try:
             answer = self._compute(run, report)
+        except Deferral as deferral:
+            self._sleep(run, deferral)
         except RetryLater as postponement:
             self._park(refused, postponement.wait_seconds)
         except Refusal as refusal:
@@ -288,10 +294,20 @@ class Body:
     def _earlier(self, claim: Run, variant: Variant) -> EarlierRuns:
         return self._guards.journal.of(claim.task_id, variant.name) if claim.is_repeated else NO_EARLIER_RUNS
 
-    def _park(self, run: PredictionRun, wait_seconds: float) -> NoReturn:
+    def _sleep(self, run: PredictionRun, deferral: Deferral) -> NoReturn:
+        """Put the job to sleep until its calls have landed."""
+        self._remember_running_time(run)
+        with suppress(redis.RedisError):  # then its lease runs out, and its next run sleeps
+            sleep(run.context, deferral.longest_seconds, is_stray=run.ledger.is_stray)
+        raise Ignore
+
+    def _remember_running_time(self, run: PredictionRun) -> None:
         if run.request.program.deadline_seconds is not None and run.ledger.job is not None:
             with suppress(redis.RedisError):  # then the job has a little more time
                 self._guards.journal.remember_running_time(run.ledger.job, run.ledger.running_seconds)
+
+    def _park(self, run: PredictionRun, wait_seconds: float) -> NoReturn:
+        self._remember_running_time(run)
         leave(run.context, wait_seconds)
 
 

@@ -1,0 +1,85 @@
+"""Collecting of batches that have ended: their results are read line by line and land by the hundred."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from dspyq.lane.journal import LaneJournal
+from dspyq.lane.landing import Landed, Landing
+from dspyq.lane.providers.protocol import BatchProvider, BatchState, LineOutcome, RemoteBatch, RemoteLine
+from dspyq.lane.shipment import Shipment
+
+_AT_ONCE = 100
+#: The code of a line that has no result, by the state of its batch.
+_MISSING = {
+    BatchState.ENDED: "missing",
+    BatchState.EXPIRED: "batch_expired",
+    BatchState.CANCELLED: "batch_cancelled",
+    BatchState.FAILED: "batch_failed",
+}
+
+
+class Collecting:
+    """Collects the batches of one lane.
+
+    Args:
+        journal: The lane's journal.
+        provider: The batch interface.
+        landing: Lands lines.
+
+    Attributes:
+        landing: Lands lines.
+    """
+
+    def __init__(self, journal: LaneJournal, provider: BatchProvider, landing: Landing) -> None:
+        self._journal = journal
+        self._provider = provider
+        self.landing = landing
+
+    def collect(self, shipment: Shipment, batch: RemoteBatch) -> Landed:
+        """Land all lines of a batch in a final state; those without a result as not answered.
+
+        A repetition, after an error or by another worker, lands what is left.
+        """
+        found = self._land(self._provider.read_lines(batch))
+        rest = self.give_up(shipment.name, _MISSING.get(batch.state, "missing"), is_lasting=False)
+        return _sum([found, rest])
+
+    def give_up(self, name: str, code: str, *, is_lasting: bool) -> Landed:
+        """Land what is left of a shipment: without an outcome, or as refused for good."""
+        outcome = LineOutcome.FAILED if is_lasting else LineOutcome.UNANSWERED
+        body = {"error": {"message": f"the batch was refused: {code}", "code": code, "type": "invalid_request_error"}}
+        status, stated = (400, body) if is_lasting else (None, None)
+        return self._land(RemoteLine(each, outcome, status, stated, code=code) for each in self._left(name))
+
+    def charge_unknown(self, shipment: Shipment) -> Landed:
+        """Land what is left of a shipment whose results cannot be had, each charged at its bound."""
+        return self._land(
+            RemoteLine(each, LineOutcome.UNREADABLE, code="results_gone") for each in self._left(shipment.name)
+        )
+
+    def charge_double(self, shipment: Shipment, batch: RemoteBatch) -> int:
+        """Charge what a second batch of a shipment's lines cost; return how many lines it answered."""
+        charged = 0
+        for chunk in _chunks(self._provider.read_lines(batch)):
+            copies = self._journal.copies(shipment.name, [one.custom_id for one in chunk if one.custom_id])
+            charged += self.landing.charge_double(copies, chunk, batch.id)
+        return charged
+
+    def _land(self, lines: Iterable[RemoteLine]) -> Landed:
+        return _sum([self.landing.land(chunk) for chunk in _chunks(lines)])
+
+    def _left(self, name: str) -> Iterable[str]:
+        for ids in self._journal.all_ids_of(name):
+            yield from self._journal.lines(ids)
+
+
+def _chunks(lines: Iterable[RemoteLine]) -> Iterable[Sequence[RemoteLine]]:
+    iterator = iter(lines)
+    while chunk := list(itertools.islice(iterator, _AT_ONCE)):
+        yield chunk
+
+
+def _sum(parts: Iterable[Landed]) -> Landed:
+    return Landed(*(sum(column) for column in zip(*parts, strict=True))) if (parts := list(parts)) else Landed()

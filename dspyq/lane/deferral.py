@@ -1,0 +1,125 @@
+"""Deferral of calls: a run stops at its first call that nobody has paid for, and its job sleeps until the reply lands."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+
+import orjson
+import redis
+
+from dspyq.config.settings import Settings
+from dspyq.delivery.versions import version_queue
+from dspyq.guards.admission import Admission
+from dspyq.guards.call import Call, LineReader
+from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
+from dspyq.guards.interruptions import Deferral, JobLost, RetryLater
+from dspyq.guards.lane_hold import LaneHolds
+from dspyq.guards.ledger import Ledger
+from dspyq.guards.model import Guards
+from dspyq.lane import metrics
+from dspyq.lane.batches import BatchLanes
+from dspyq.lane.journal import LaneJournal
+from dspyq.lane.landing import failure_of
+from dspyq.lane.line import Line, billed_line, custom_id_of
+
+#: A line's hold, and the sleep of its job, last so long without a renewal: the usual window of a day, and some more.
+LEASE_SECONDS = 26 * 3600.0
+#: A row in the lane whose money other calls hold asks again so much later.
+_BUSY_SECONDS = (2.0, 6.0)
+#: A program that asks nothing again of what it had asked before would never end in a lane.
+_MOST_STRAYS = 3
+#: And so would one that asks ever more.
+_MOST_ROUNDS = 40
+
+
+class DeferredCalls:
+    """The lanes of a worker's models, as its guards use them.
+
+    Args:
+        settings: The configuration.
+        client: The Redis of jobs.
+        guards: The guards of the models.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis, guards: Guards) -> None:
+        self._settings = settings
+        self._guards = guards
+        self._readers: Mapping[str, LineReader] = guards.line_readers
+        self._holds = LaneHolds(client, guards.budget)
+        self._batches = BatchLanes(client)
+        self._journals = {
+            model.name: LaneJournal(client, model.name)
+            for model in settings.models.values()
+            if model.batch_protocol is not None
+        }
+
+    def defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
+        """Leave a call to its model's lane, if its batch asks for that; see ``dspyq.guards.lanes``."""
+        try:
+            return self._defer(ledger, job, admission, call, key)
+        except redis.RedisError as error:
+            doubt = "the call's batch asks for a lane"
+            raise ledger.interrupt(admission.refusal_without_redis(error, doubt)) from None
+
+    def _defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
+        model = admission.model
+        journal = self._journals.get(model.name)
+        if journal is None or self._batches.lane_of(job.batch) != "provider":
+            return None
+        if (failure := ledger.earlier.failures.get(key)) is not None:
+            raise failure_of(self._readers[model.name], **orjson.loads(failure)).error
+        attempts = [record for record in ledger.calls if record.key == key]
+        if self._is_parsed_in_vain(attempts):
+            return ledger.earlier_reply_to(key)  # its program fails on it as it would live
+        if sum(record.outcome != ANSWERED for record in attempts) >= model.batch_max_attempts:
+            return None
+        custom_id = custom_id_of(key, len(attempts) + 1, job.task_id)
+        look = journal.look(job.task_id, custom_id, key)
+        if look.salvaged is not None and not attempts:
+            return look.salvaged
+        if look.is_live:
+            self._promote(ledger, job, journal, custom_id)
+            return None
+        if not look.is_in_lane:
+            body = call.line_body()
+            if body is None or look.rounds >= _MOST_ROUNDS or look.strays >= _MOST_STRAYS:
+                return None
+            bound = self._hold(ledger, job, admission, call, custom_id)
+            self._deposit(ledger, job, journal, custom_id, bound, body)
+        raise ledger.interrupt(Deferral(LEASE_SECONDS))
+
+    def _hold(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, custom_id: str) -> int:
+        billed = billed_line(job.task_id, job, admission.model.name, custom_id)
+        try:
+            bound = self._holds.hold(ledger, admission, billed, call, LEASE_SECONDS)
+        except redis.ResponseError:  # it landed since this run began, and is settled
+            raise ledger.interrupt(Deferral(LEASE_SECONDS)) from None
+        if bound is None:
+            raise ledger.interrupt(RetryLater(random.uniform(*_BUSY_SECONDS)))  # noqa: S311 - jitter
+        return bound
+
+    def _deposit(
+        self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, bound: int, body: bytes
+    ) -> None:
+        program = self._settings.programs[job.program]
+        version = version_queue(program.variants[job.variant].queue, program.fingerprints[job.variant])
+        owner = job.batch, job.payer, job.tenant
+        line = Line(job.task_id, job.program, job.variant, version, bound, round(time.time(), 3), *owner)
+        if not journal.deposit(custom_id, line, body):
+            billed = billed_line(job.task_id, job, journal.model, custom_id)
+            self._guards.outbox.send([self._guards.budget.release(billed)])
+            raise ledger.interrupt(JobLost())
+
+    def _promote(self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str) -> None:
+        """Have the run go on live for a caller who waits, at no cost to its batch; a call at the provider is paid twice."""
+        if journal.take_back(custom_id):
+            billed = billed_line(job.task_id, job, journal.model, custom_id)
+            self._guards.outbox.send([self._guards.budget.release(billed)])
+        ledger.leave_batch()
+        metrics.PROMOTED.labels(journal.model).inc()
+
+    def _is_parsed_in_vain(self, attempts: list[CallRecord]) -> bool:
+        answered = sum(record.outcome == ANSWERED for record in attempts)
+        return answered >= self._settings.retry.max_parse_attempts

@@ -1,0 +1,312 @@
+"""Journal of a model's lane in Redis: its lines, its shipments, and the lease of the worker that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
+
+import redis
+
+from dspyq.lane.line import Line
+from dspyq.lane.shipment import Shipment
+from dspyq.store import content
+from dspyq.store.keys import lane_key
+from dspyq.store.scripts import Script, Step, load_script, run_together
+
+_LINES_AT_ONCE = 500
+_SCRIPTS = (
+    "close", "deposit", "land", "lease", "look", "look_open", "save", "seal", "split", "take_back", "unseal",
+)  # fmt: skip
+
+
+class LaneLost(Exception):  # noqa: N818 - no error: another worker goes on
+    """Another worker runs the lane by now; nothing was changed."""
+
+
+class Look(NamedTuple):
+    """What the lane and the job state about a call.
+
+    Attributes:
+        is_in_lane: Whether it waits in the lane.
+        is_live: Whether a caller waits for it who is no batch.
+        rounds: How often its job fell asleep.
+        strays: In how many rounds its program asked nothing again of what it had asked before.
+        salvaged: A reply to it that was read again from the provider.
+    """
+
+    is_in_lane: bool
+    is_live: bool
+    rounds: int
+    strays: int
+    salvaged: bytes | None
+
+
+class OpenLines(NamedTuple):
+    """Lines that are in no shipment.
+
+    Attributes:
+        count: How many there are.
+        oldest_seconds: Seconds since the first of them came.
+        latest_seconds: Seconds since the last of them came.
+        now: The time by Redis's clock.
+        all_lines: How many lines the lane has, shipped ones included.
+    """
+
+    count: int
+    oldest_seconds: float
+    latest_seconds: float
+    now: float
+    all_lines: int
+
+
+class Sealed(NamedTuple):
+    """What sealing a part of a shipment gave.
+
+    Attributes:
+        is_done: Whether the shipment is full, or no line is left.
+        lines: How many lines it has.
+        size_bytes: Their size.
+        gone: Custom ids of lines whose job is gone: they are in no shipment.
+    """
+
+    is_done: bool
+    lines: int
+    size_bytes: int
+    gone: list[str]
+
+
+class LaneJournal:
+    """The journal of one model's lane.
+
+    Args:
+        client: The Redis of jobs.
+        model: The model's table.
+        token: Names this worker as the one that runs the lane.
+
+    Attributes:
+        model: The model's table.
+        client: The Redis of jobs.
+    """
+
+    def __init__(self, client: redis.Redis, model: str, token: str = "") -> None:
+        self.model = model
+        self.client = self._client = client
+        self._token = token
+        self._scripts = {name: load_script(client, "dspyq.lane", name) for name in _SCRIPTS}
+
+    def look(self, task_id: str, custom_id: str, call_key: str) -> Look:
+        """Look at a call before it is left to the lane."""
+        reply = self._script("look")(model=self.model, task=task_id, id=custom_id, call_key=call_key)
+        is_there, is_live, rounds, strays, salvaged = reply
+        if salvaged:
+            salvaged = content.decode(content.Kind.REPLY, call_key, salvaged)
+        return Look(bool(is_there), bool(is_live), int(rounds), int(strays), salvaged or None)
+
+    def deposit(self, custom_id: str, line: Line, body: bytes) -> bool:
+        """Put a line into the lane, unless it is there; return False if its job is gone."""
+        reply = self._script("deposit")(
+            model=self.model,
+            task=line.task,
+            id=custom_id,
+            version=line.version,
+            line=line.to_json(),
+            body=content.encode(content.Kind.REQUEST, custom_id, body),
+        )
+        return int(reply) >= 0
+
+    def lease(self, seconds: float) -> bool:
+        """Become the worker that runs the lane, or stay it; return False if another one is."""
+        return bool(self._script("lease")(model=self.model, token=self._token, milliseconds=round(seconds * 1000)))
+
+    def release_lease(self) -> None:
+        """Leave the lane to other workers at once."""
+        if self._client.get(self._key("runner")) == self._token.encode():
+            self._client.delete(self._key("runner"))
+
+    def open_lines(self) -> OpenLines:
+        """Return the lines that are in no shipment, as numbers."""
+        count, oldest, latest, now, every = self._script("look_open")(model=self.model)
+        return OpenLines(int(count), float(oldest), float(latest), float(now), int(every))
+
+    def shipments(self) -> list[Shipment]:
+        """Return the shipments that are not closed, the oldest first."""
+        stored = cast("dict[bytes, bytes]", self._client.hgetall(self._key("shipments")))
+        return sorted(map(Shipment.from_json, stored.values()), key=lambda one: (one.sealed_at or 9e18, one.name))
+
+    def seal(self, name: str, most_lines: int, most_bytes: int, overhead_bytes: int) -> Sealed:
+        """Move some hundred open lines into a shipment, which is begun where there is none.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        reply = self._script("seal")(
+            model=self.model,
+            token=self._token,
+            name=name,
+            limit=_LINES_AT_ONCE,
+            most_lines=most_lines,
+            most_bytes=most_bytes,
+            overhead=overhead_bytes,
+        )
+        if not reply:
+            raise LaneLost
+        is_done, lines, size_bytes, *gone = reply
+        return Sealed(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
+
+    def save(self, shipment: Shipment) -> Shipment:
+        """Save a shipment's next step, before it is taken; return the shipment.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        saved = self._script("save")(
+            model=self.model, token=self._token, name=shipment.name, shipment=shipment.to_json()
+        )
+        if not saved:
+            raise LaneLost
+        return shipment
+
+    def sync(self) -> None:
+        """Have what was saved on Redis's disk, where it keeps a file of all writes."""
+        try:
+            self._client.execute_command("WAITAOF", 1, 0, 500)  # type: ignore[no-untyped-call]  # redis-py has no types for it
+        except redis.ResponseError:  # it keeps none, or is too old: then a restart of Redis may repeat a step
+            return
+
+    def ids_of(self, name: str, start: int = 0) -> list[str]:
+        """Return some hundred custom ids of a shipment, from one on, in the order of its file."""
+        found = self._client.lrange(self._key(f"shipped:{name}"), start, start + _LINES_AT_ONCE - 1)
+        return [one.decode() for one in cast("list[bytes]", found)]
+
+    def all_ids_of(self, name: str) -> Iterator[list[str]]:
+        """Yield all custom ids of a shipment, some hundred at a time."""
+        start = 0
+        while ids := self.ids_of(name, start):
+            yield ids
+            start += len(ids)
+
+    def lines(self, custom_ids: Sequence[str]) -> dict[str, Line]:
+        """Return those of these lines that have not landed."""
+        if not custom_ids:
+            return {}
+        found = cast("list[bytes | None]", self._client.hmget(self._key("lines"), list(custom_ids)))
+        return {each: Line.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
+
+    def bodies(self, name: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the lines of a shipment with their requests, some hundred in memory at a time."""
+        for ids in self.all_ids_of(name):
+            found = cast("list[bytes | None]", self._client.hmget(self._key("bodies"), ids))
+            for custom_id, body in zip(ids, found, strict=True):
+                if body is not None:
+                    yield custom_id, content.decode(content.Kind.REQUEST, custom_id, body)
+
+    def drop_bodies(self, name: str) -> None:
+        """Drop the requests of a shipment: their provider has them, and their programs can make them again."""
+        for ids in self.all_ids_of(name):
+            self._client.hdel(self._key("bodies"), *ids)
+
+    def land(self, custom_id: str, fields: Sequence[str | bytes]) -> Step[int]:
+        """Return the step that lands a line: 1 if it does, 0 if it had landed, -1 if another worker runs the lane."""
+        return self._script("land").step(int, model=self.model, token=self._token, id=custom_id, fields=fields)
+
+    def take_back(self, custom_id: str) -> bool:
+        """Remove a line that is in no shipment; return False if it is in one, or has landed."""
+        return bool(self._script("take_back")(model=self.model, id=custom_id))
+
+    def unseal(self, name: str) -> None:
+        """Return the lines of a shipment to those in none; their requests must be there.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        arguments = {"model": self.model, "token": self._token, "name": name, "limit": _LINES_AT_ONCE}
+        while left := int(self._script("unseal")(**arguments)):
+            if left < 0:
+                raise LaneLost
+
+    def split(self, first: Shipment, second: Shipment) -> None:
+        """Split a shipment in two.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        is_split = self._script("split")(
+            model=self.model,
+            token=self._token,
+            name=first.name,
+            first=first.to_json(),
+            other=second.name,
+            second=second.to_json(),
+            lines=first.lines,
+        )
+        if not is_split:
+            raise LaneLost
+
+    def close(self, name: str = "") -> None:
+        """Forget a shipment that has landed, and the lane if nothing is left in it.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        if not self._script("close")(model=self.model, token=self._token, name=name):
+            raise LaneLost
+
+    def flush(self) -> None:
+        """Have the open lines shipped now, whatever might come yet."""
+        self._client.set(self._key("flush"), 1, ex=3600)
+
+    def is_flushed(self) -> bool:
+        """Return True if open lines are to be shipped now."""
+        return bool(self._client.exists(self._key("flush")))
+
+    def clear_flush(self) -> None:
+        """Let open lines wait for others again."""
+        self._client.delete(self._key("flush"))
+
+    def keep_copies(self, name: str) -> None:
+        """Keep the lines of a shipment beyond their landing: a second batch of them may turn up."""
+        for ids in self.all_ids_of(name):
+            if lines := self.lines(ids):
+                kept = {custom_id: line.to_json() for custom_id, line in lines.items()}
+                self._client.hset(self._key(f"doubled:{name}"), mapping=cast("dict[str | bytes, bytes]", kept))
+
+    def copies(self, name: str, custom_ids: Sequence[str]) -> dict[str, Line]:
+        """Return those of these lines of which a copy was kept."""
+        found = cast("list[bytes | None]", self._client.hmget(self._key(f"doubled:{name}"), list(custom_ids)))
+        return {each: Line.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
+
+    def every_line(self) -> Iterator[dict[str, Line]]:
+        """Yield all lines of the lane, some hundred at a time; a line may come twice."""
+        cursor = 0
+        while True:
+            cursor, found = self._client.hscan(self._key("lines"), cursor, count=_LINES_AT_ONCE)
+            yield {name.decode(): Line.from_json(text) for name, text in found.items()}
+            if not cursor:
+                return
+
+    @property
+    def quota_tokens(self) -> int | None:
+        """How many prompt tokens the account may have waiting, as its provider stated it; None if it has not."""
+        found = cast("bytes | None", self._client.hget(self._key("quota"), "most_tokens"))
+        return None if found is None else int(found)
+
+    def learn_quota(self, tokens: int) -> None:
+        """Keep how many prompt tokens the account may have waiting."""
+        self._client.hset(self._key("quota"), "most_tokens", tokens)
+
+    def run(self, steps: Sequence[Step[int]]) -> list[int]:
+        """Run steps of landing in one round trip.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+        """
+        replies = run_together(self._client, list(steps))
+        if -1 in replies:
+            raise LaneLost
+        return replies
+
+    def _key(self, part: str) -> str:
+        return lane_key(self.model, part)
+
+    def _script(self, name: str) -> Script:
+        return self._scripts[name]

@@ -1,0 +1,195 @@
+"""Landing of lines: each outcome is settled, kept for its job's next run, and the job woken.
+
+Money first, then the line: both are safe to repeat, so that a worker that dies in between leaves nothing half done. A
+line whose hold is gone was settled before, and is not charged again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import redis
+
+from dspyq.core.money import to_nano_usd, to_usd
+from dspyq.guards.billing import Bill
+from dspyq.guards.budget import Budget
+from dspyq.guards.call import CallFailure, CallReply, LineReader
+from dspyq.guards.call_journal import CallJournal
+from dspyq.guards.call_records import ANSWERED, CallRecord
+from dspyq.lane import metrics
+from dspyq.lane.journal import LaneJournal
+from dspyq.lane.line import Line, attempt_id_of, call_key_of
+from dspyq.lane.providers.protocol import LineOutcome, RemoteLine
+from dspyq.store.scripts import Step, run_together
+
+_MOST_REASONS = 40
+_OK = 200
+
+
+class Landed(NamedTuple):
+    """How many lines landed, by their outcome."""
+
+    answered: int = 0
+    failed: int = 0
+    unanswered: int = 0
+
+
+class _Outcome(NamedTuple):
+    """The outcome of a line in the product's own terms: its bill, None for none; and what its job gets."""
+
+    record: CallRecord
+    bill: Bill | None
+    reply: bytes | None = None
+    failure: bytes | None = None
+
+
+class _Record(Protocol):
+    """Makes the record of a line's attempt."""
+
+    def __call__(
+        self, code: str, cost_usd: float, *, is_estimated: bool = False, tokens: tuple[int | None, int | None] = ...
+    ) -> CallRecord:
+        """Return the record."""
+
+
+class Landing:
+    """Lands the lines of a model's lane.
+
+    Args:
+        client: The Redis of jobs.
+        journal: The lane's journal.
+        budget: The budget.
+        reader: The model's engine.
+    """
+
+    def __init__(self, client: redis.Redis, journal: LaneJournal, budget: Budget, reader: LineReader) -> None:
+        self._client = client
+        self._journal = journal
+        self._budget = budget
+        self._reader = reader
+        self._model = journal.model
+        self._reasons: set[str] = set()
+
+    def land(self, remote: Sequence[RemoteLine]) -> Landed:
+        """Land these lines; those that had landed before change nothing.
+
+        Raises:
+            LaneLost: If another worker runs the lane.
+            redis.RedisError: If Redis does not answer; a repetition lands the rest.
+        """
+        lines = self._journal.lines([one.custom_id for one in remote if one.custom_id])
+        outcomes = {one.custom_id: self._outcome(lines[one.custom_id], one) for one in remote if one.custom_id in lines}
+        money: list[Step[Any]] = []
+        steps = []
+        for custom_id, outcome in outcomes.items():
+            line = lines[custom_id]
+            billed = line.billed(self._model, custom_id)
+            if outcome.bill is None:
+                money.append(self._budget.release(billed))
+            else:
+                money += self._budget.settle_held(billed, outcome.bill)
+            fields = CallJournal.fields_of(
+                line.task, attempt_id_of(line.variant, custom_id), outcome.record, outcome.reply, outcome.failure
+            )
+            steps.append(self._journal.land(custom_id, fields))
+        run_together(self._client, money)
+        has_landed = self._journal.run(steps)
+        return self._counted([outcome for outcome, done in zip(outcomes.values(), has_landed, strict=True) if done])
+
+    def drop(self, custom_ids: Iterable[str]) -> int:
+        """Drop lines that nothing waits for, and free their holds; return their number."""
+        lines = self._journal.lines(list(custom_ids))
+        run_together(self._client, [self._budget.release(one.billed(self._model, of)) for of, one in lines.items()])
+        return sum(self._journal.run([self._journal.land(custom_id, ()) for custom_id in lines]))
+
+    def charge_double(self, lines: dict[str, Line], remote: Sequence[RemoteLine], batch_id: str) -> int:
+        """Charge what a second batch of the same lines cost, on no row; return how many lines that were."""
+        steps = []
+        for one in remote:
+            line = lines.get(one.custom_id)
+            if line is None or one.outcome is not LineOutcome.ANSWERED or one.body is None:
+                continue
+            reply, _ = self._reader.answer(one.status or _OK, one.body)
+            billed = line.billed(self._model, one.custom_id)
+            double = billed._replace(id=f"{billed.id}:double-{batch_id}")
+            bill = _bill_of(reply)
+            steps.append(self._budget.settle(double, bill if bill.nano_usd is not None else bill._replace(nano_usd=line.bound)))
+        run_together(self._client, steps)
+        return len(steps)
+
+    def _outcome(self, line: Line, remote: RemoteLine) -> _Outcome:
+        key = call_key_of(remote.custom_id)
+        seconds = max(0.0, time.time() - line.at)
+
+        def record(
+            code: str,
+            cost_usd: float,
+            *,
+            is_estimated: bool = False,
+            tokens: tuple[int | None, int | None] = (None, None),
+        ) -> CallRecord:
+            return CallRecord(self._model, code, seconds, *tokens, cost_usd, is_estimated, key, line.at)
+
+        if remote.outcome is LineOutcome.ANSWERED and remote.body is not None:
+            with suppress(Exception):  # it is paid, and cannot be read
+                reply, kept = self._reader.answer(remote.status or _OK, remote.body)
+                bill = _bill_of(reply)
+                cost_usd = to_usd(line.bound) if reply.cost_usd is None else reply.cost_usd
+                tokens = reply.prompt_tokens, reply.completion_tokens
+                if kept is not None:
+                    answered = record(ANSWERED, cost_usd, is_estimated=reply.cost_usd is None, tokens=tokens)
+                    return _Outcome(answered, bill, kept)
+        if remote.outcome in {LineOutcome.ANSWERED, LineOutcome.UNREADABLE}:
+            return _Outcome(record("unreadable", to_usd(line.bound), is_estimated=True), Bill(None))
+        if remote.outcome is LineOutcome.UNANSWERED or remote.status is None:
+            return _Outcome(record(remote.code or f"http_{remote.status}", 0.0), None)
+        return self._failed(record, remote.status, remote.body or {})
+
+    def _failed(self, record: _Record, status: int, body: dict[str, Any]) -> _Outcome:
+        """Return the outcome of a line that failed for good."""
+        failure = failure_of(self._reader, status, body)
+        kept = orjson.dumps({"status": status, "body": body})
+        if not failure.is_billed or failure.cost_usd is None:
+            return _Outcome(record(failure.code, 0.0), None, failure=kept)
+        tokens = failure.prompt_tokens, failure.completion_tokens
+        bill = Bill(to_nano_usd(failure.cost_usd), tokens[0] or 0, tokens[1] or 0)
+        return _Outcome(record(failure.code, failure.cost_usd, tokens=tokens), bill, failure=kept)
+
+    def _counted(self, outcomes: Iterable[_Outcome]) -> Landed:
+        answered = failed = unanswered = 0
+        for outcome in outcomes:
+            if outcome.reply is not None:
+                answered += 1
+            elif outcome.failure is not None:
+                failed += 1
+            else:
+                unanswered += 1
+                metrics.UNANSWERED.labels(self._model, self._reason(outcome.record.outcome)).inc()
+        for name, number in (("answered", answered), ("failed", failed), ("unanswered", unanswered)):
+            metrics.LANDED.labels(self._model, name).inc(number)
+        return Landed(answered, failed, unanswered)
+
+    def _reason(self, code: str) -> str:
+        """Return a code as a label; a provider may make up any number of them."""
+        if code not in self._reasons and len(self._reasons) >= _MOST_REASONS:
+            return "other"
+        self._reasons.add(code)
+        return code
+
+
+def failure_of(reader: LineReader, status: int, body: dict[str, Any]) -> CallFailure:
+    """Return the failure that a line states, as a live call would have had it."""
+    try:
+        reader.answer(status, body)
+    except Exception as error:  # noqa: BLE001 - the engine's own errors, which it classifies
+        return reader.classify(error)
+    return reader.classify(RuntimeError(f"the line failed with status {status} and a reply"))
+
+
+def _bill_of(reply: CallReply) -> Bill:
+    nano_usd = None if reply.cost_usd is None else to_nano_usd(reply.cost_usd)
+    return Bill(nano_usd, reply.prompt_tokens or 0, reply.completion_tokens or 0)
