@@ -168,11 +168,13 @@ class LaneSection(Table):
         finish_by: The hour by which every batch with a lane is to be done, as in ``07:00``, in the time zone of
             ``[budget]``; no hour where left out.
         first_poll_seconds: How long after its submission a shipment is looked at for the first time.
+        settle_seconds: How long the batch of a lost creation is looked for at the provider, before another one is made.
     """
 
     hold_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     finish_by: Annotated[str, AfterValidator(check_hour)] | None = None
     first_poll_seconds: PositiveFloat = 30.0
+    settle_seconds: PositiveFloat = 120.0
 
 
 class TenantsSection(Table):

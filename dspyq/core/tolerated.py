@@ -18,7 +18,8 @@ ToleratedKind = Literal[
     "door_thread", "endpoints_thread", "experiment_hits",
     "experiment_look", "experiment_row", "experiment_scores", "experiment_state",
     "experiment_token", "health_thread", "invalidation",
-    "invalidations_thread", "lane_thread", "list_item", "log_thread", "loki_thread", "progress_thread", "quiet_queues_thread",
+    "invalidations_thread", "lane_thread", "list_item", "log_thread", "loki_thread", "progress_thread",
+    "quiet_queues_thread",
     "referee_thread", "reply", "result", "results_thread", "shutdown_thread", "snapshot",
     "stream", "streams_thread",
 ]  # fmt: skip

@@ -145,7 +145,7 @@ class Records:
     def __init__(self, client: redis.Redis, most_bytes: int = DEFAULT_MAX_JOB_BYTES) -> None:
         self._client = client
         self._most_bytes = most_bytes
-        names = ("put", "take", "finish", "back", "renew", "sleep", "sweep", "purge", "end")
+        names = ("put", "take", "finish", "back", "renew", "sleep", "wake", "sweep", "purge", "end")
         self._scripts = {name: load_script(client, "dspyq.delivery", name) for name in names}
 
     def put(self, job: QueuedJob) -> bool:
@@ -246,6 +246,10 @@ class Records:
         stray = "1" if is_stray else ""
         reply = self._scripts["sleep"](id=job_id, fence=fence, longest_seconds=longest_seconds, is_stray=stray)
         return bool(reply)
+
+    def wake(self, job_ids: Sequence[str]) -> int:
+        """Wake jobs that sleep for their calls in a lane, whose further calls are made live; return their number."""
+        return int(self._scripts["wake"](ids=job_ids)) if job_ids else 0
 
     def pass_on(self, tag: str, version: str) -> bool:
         """Move the job of a run to the queue of its version; return False if it is no longer this run's."""

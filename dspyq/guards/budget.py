@@ -96,7 +96,9 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._expect, self._renew = (load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds"))
+        self._expect, self._renew = (
+            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds")
+        )
         self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
         self._callers: dict[tuple[str, str, str, str, bool], dict[str, Any]] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dspyq.config.lanes import Lane
+from dspyq.guards.provider_access import ProviderAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +117,5 @@ class LineReader(Protocol):
     def classify(self, error: Exception) -> CallFailure:
         """Classify such an error."""
 
-    def access(self) -> Any:
+    def access(self) -> ProviderAccess:
         """Return the access to the batch interface, as ``dspyq.lane.providers`` takes it."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from dspyq.lane.journal import LaneJournal
-from dspyq.lane.landing import Landed, Landing
+from dspyq.lane.landing import LandedLines, Landing
 from dspyq.lane.providers.protocol import BatchProvider, BatchState, LineOutcome, RemoteBatch, RemoteLine
 from dspyq.lane.shipment import Shipment
 
@@ -37,7 +37,7 @@ class Collecting:
         self._provider = provider
         self.landing = landing
 
-    def collect(self, shipment: Shipment, batch: RemoteBatch) -> Landed:
+    def collect(self, shipment: Shipment, batch: RemoteBatch) -> LandedLines:
         """Land all lines of a batch in a final state; those without a result as not answered.
 
         A repetition, after an error or by another worker, lands what is left.
@@ -46,14 +46,18 @@ class Collecting:
         rest = self.give_up(shipment.name, _MISSING.get(batch.state, "missing"), is_lasting=False)
         return _sum([found, rest])
 
-    def give_up(self, name: str, code: str, *, is_lasting: bool) -> Landed:
+    def give_up(self, name: str, code: str, *, is_lasting: bool) -> LandedLines:
         """Land what is left of a shipment: without an outcome, or as refused for good."""
-        outcome = LineOutcome.FAILED if is_lasting else LineOutcome.UNANSWERED
-        body = {"error": {"message": f"the batch was refused: {code}", "code": code, "type": "invalid_request_error"}}
-        status, stated = (400, body) if is_lasting else (None, None)
-        return self._land(RemoteLine(each, outcome, status, stated, code=code) for each in self._left(name))
+        if is_lasting:
+            return self.refuse(self._left(name), code)
+        return self._land(RemoteLine(each, LineOutcome.UNANSWERED, code=code) for each in self._left(name))
 
-    def charge_unknown(self, shipment: Shipment) -> Landed:
+    def refuse(self, custom_ids: Iterable[str], code: str) -> LandedLines:
+        """Land lines that the provider refuses for good, of which it states nothing but a code."""
+        body = {"error": {"message": f"the batch was refused: {code}", "code": code, "type": "invalid_request_error"}}
+        return self._land(RemoteLine(each, LineOutcome.FAILED, 400, body, code=code) for each in custom_ids)
+
+    def charge_unknown(self, shipment: Shipment) -> LandedLines:
         """Land what is left of a shipment whose results cannot be had, each charged at its bound."""
         return self._land(
             RemoteLine(each, LineOutcome.UNREADABLE, code="results_gone") for each in self._left(shipment.name)
@@ -67,7 +71,7 @@ class Collecting:
             charged += self.landing.charge_double(copies, chunk, batch.id)
         return charged
 
-    def _land(self, lines: Iterable[RemoteLine]) -> Landed:
+    def _land(self, lines: Iterable[RemoteLine]) -> LandedLines:
         return _sum([self.landing.land(chunk) for chunk in _chunks(lines)])
 
     def _left(self, name: str) -> Iterable[str]:
@@ -81,5 +85,5 @@ def _chunks(lines: Iterable[RemoteLine]) -> Iterable[Sequence[RemoteLine]]:
         yield chunk
 
 
-def _sum(parts: Iterable[Landed]) -> Landed:
-    return Landed(*(sum(column) for column in zip(*parts, strict=True))) if (parts := list(parts)) else Landed()
+def _sum(parts: Iterable[LandedLines]) -> LandedLines:
+    return LandedLines(*(sum(column) for column in zip(*parts, strict=True))) if (parts := list(parts)) else LandedLines()

@@ -1,4 +1,4 @@
-"""Deferral of calls: a run stops at its first call that nobody has paid for, and its job sleeps until the reply lands."""
+"""Deferral of calls: a run stops at its first unpaid call, and its job sleeps until the reply has landed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Mapping
 import orjson
 import redis
 
+from dspyq.config.models import Model
 from dspyq.config.settings import Settings
 from dspyq.delivery.versions import version_queue
 from dspyq.guards.admission import Admission
+from dspyq.guards.billing import BilledCall
 from dspyq.guards.call import Call, LineReader
 from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
 from dspyq.guards.interruptions import Deferral, JobLost, RetryLater
@@ -19,10 +21,9 @@ from dspyq.guards.lane_hold import LaneHolds
 from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
 from dspyq.lane import metrics
-from dspyq.lane.batches import BatchLanes
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.landing import failure_of
-from dspyq.lane.line import Line, billed_line, custom_id_of
+from dspyq.lane.line import LaneLine, billed_line, custom_id_of
 
 #: A line's hold, and the sleep of its job, last so long without a renewal: the usual window of a day, and some more.
 LEASE_SECONDS = 26 * 3600.0
@@ -48,7 +49,6 @@ class DeferredCalls:
         self._guards = guards
         self._readers: Mapping[str, LineReader] = guards.line_readers
         self._holds = LaneHolds(client, guards.budget)
-        self._batches = BatchLanes(client)
         self._journals = {
             model.name: LaneJournal(client, model.name)
             for model in settings.models.values()
@@ -66,29 +66,38 @@ class DeferredCalls:
     def _defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
         model = admission.model
         journal = self._journals.get(model.name)
-        if journal is None or self._batches.lane_of(job.batch) != "provider":
+        if journal is None or self._guards.batch_lanes.of(job.batch) != "provider":
             return None
-        if (failure := ledger.earlier.failures.get(key)) is not None:
-            raise failure_of(self._readers[model.name], **orjson.loads(failure)).error
         attempts = [record for record in ledger.calls if record.key == key]
-        if self._is_parsed_in_vain(attempts):
-            return ledger.earlier_reply_to(key)  # its program fails on it as it would live
+        if (landed := self._landed(ledger, model, attempts, key)) is not None:
+            return landed
         if sum(record.outcome != ANSWERED for record in attempts) >= model.batch_max_attempts:
             return None
         custom_id = custom_id_of(key, len(attempts) + 1, job.task_id)
         look = journal.look(job.task_id, custom_id, key)
         if look.salvaged is not None and not attempts:
             return look.salvaged
-        if look.is_live:
-            self._promote(ledger, job, journal, custom_id)
+        if look.is_awaited or look.is_live:
+            self._promote(ledger, job, journal, custom_id, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:
             body = call.line_body()
             if body is None or look.rounds >= _MOST_ROUNDS or look.strays >= _MOST_STRAYS:
                 return None
-            bound = self._hold(ledger, job, admission, call, custom_id)
-            self._deposit(ledger, job, journal, custom_id, bound, body)
+            line = self._line(job, self._hold(ledger, job, admission, call, custom_id))
+            if not journal.deposit(custom_id, line, body):
+                self._release(line.billed(model.name, custom_id))
+                raise ledger.interrupt(JobLost())
+        elif not look.lines:
+            journal.rejoin(job.task_id)
         raise ledger.interrupt(Deferral(LEASE_SECONDS))
+
+    def _landed(self, ledger: Ledger, model: Model, attempts: list[CallRecord], key: str) -> bytes | None:
+        """Return the reply that landed last, where its program failed on each; raise a lasting failure that landed."""
+        if (failure := ledger.earlier.failures.get(key)) is not None:
+            raise failure_of(self._readers[model.name], **orjson.loads(failure)).error
+        answered = sum(record.outcome == ANSWERED for record in attempts)
+        return ledger.earlier_reply_to(key) if answered >= self._settings.retry.max_parse_attempts else None
 
     def _hold(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, custom_id: str) -> int:
         billed = billed_line(job.task_id, job, admission.model.name, custom_id)
@@ -100,26 +109,24 @@ class DeferredCalls:
             raise ledger.interrupt(RetryLater(random.uniform(*_BUSY_SECONDS)))  # noqa: S311 - jitter
         return bound
 
-    def _deposit(
-        self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, bound: int, body: bytes
-    ) -> None:
+    def _line(self, job: JobRun, bound: int) -> LaneLine:
         program = self._settings.programs[job.program]
         version = version_queue(program.variants[job.variant].queue, program.fingerprints[job.variant])
         owner = job.batch, job.payer, job.tenant
-        line = Line(job.task_id, job.program, job.variant, version, bound, round(time.time(), 3), *owner)
-        if not journal.deposit(custom_id, line, body):
-            billed = billed_line(job.task_id, job, journal.model, custom_id)
-            self._guards.outbox.send([self._guards.budget.release(billed)])
-            raise ledger.interrupt(JobLost())
+        return LaneLine(job.task_id, job.program, job.variant, version, bound, round(time.time(), 3), *owner)
 
-    def _promote(self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str) -> None:
-        """Have the run go on live for a caller who waits, at no cost to its batch; a call at the provider is paid twice."""
+    def _release(self, billed: BilledCall) -> None:
+        self._guards.outbox.send([self._guards.budget.release(billed)])
+
+    def _promote(
+        self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, *, is_by_batch: bool
+    ) -> None:
+        """Take a call out of the lane, to be made live; one that is at the provider is paid twice.
+
+        The batch pays for that only where it wants it itself, and not where other callers wait.
+        """
         if journal.take_back(custom_id):
-            billed = billed_line(job.task_id, job, journal.model, custom_id)
-            self._guards.outbox.send([self._guards.budget.release(billed)])
-        ledger.leave_batch()
+            self._release(billed_line(job.task_id, job, journal.model, custom_id))
+        if not is_by_batch:
+            ledger.leave_batch()
         metrics.PROMOTED.labels(journal.model).inc()
-
-    def _is_parsed_in_vain(self, attempts: list[CallRecord]) -> bool:
-        answered = sum(record.outcome == ANSWERED for record in attempts)
-        return answered >= self._settings.retry.max_parse_attempts

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
-from dspyq.lane.line import Line
+from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
-from dspyq.store.keys import lane_key
+from dspyq.store.keys import job_key, lane_key
 from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
@@ -19,25 +19,29 @@ _SCRIPTS = (
 )  # fmt: skip
 
 
-class LaneLost(Exception):  # noqa: N818 - no error: another worker goes on
+class LaneLost(Exception):
     """Another worker runs the lane by now; nothing was changed."""
 
 
-class Look(NamedTuple):
+class LaneLook(NamedTuple):
     """What the lane and the job state about a call.
 
     Attributes:
         is_in_lane: Whether it waits in the lane.
-        is_live: Whether a caller waits for it who is no batch.
+        is_awaited: Whether a caller waits for it who is no batch.
+        is_live: Whether its job's calls are to be made live.
         rounds: How often its job fell asleep.
         strays: In how many rounds its program asked nothing again of what it had asked before.
+        lines: How many lines its job waits for.
         salvaged: A reply to it that was read again from the provider.
     """
 
     is_in_lane: bool
+    is_awaited: bool
     is_live: bool
     rounds: int
     strays: int
+    lines: int
     salvaged: bytes | None
 
 
@@ -45,14 +49,14 @@ class OpenLines(NamedTuple):
     """Lines that are in no shipment.
 
     Attributes:
-        count: How many there are.
+        number: How many there are.
         oldest_seconds: Seconds since the first of them came.
         latest_seconds: Seconds since the last of them came.
         now: The time by Redis's clock.
         all_lines: How many lines the lane has, shipped ones included.
     """
 
-    count: int
+    number: int
     oldest_seconds: float
     latest_seconds: float
     now: float
@@ -94,15 +98,16 @@ class LaneJournal:
         self._token = token
         self._scripts = {name: load_script(client, "dspyq.lane", name) for name in _SCRIPTS}
 
-    def look(self, task_id: str, custom_id: str, call_key: str) -> Look:
+    def look(self, task_id: str, custom_id: str, call_key: str) -> LaneLook:
         """Look at a call before it is left to the lane."""
         reply = self._script("look")(model=self.model, task=task_id, id=custom_id, call_key=call_key)
-        is_there, is_live, rounds, strays, salvaged = reply
+        is_there, is_awaited, is_live, *counts, salvaged = reply
         if salvaged:
             salvaged = content.decode(content.Kind.REPLY, call_key, salvaged)
-        return Look(bool(is_there), bool(is_live), int(rounds), int(strays), salvaged or None)
+        rounds, strays, lines = map(int, counts)
+        return LaneLook(bool(is_there), bool(is_awaited), bool(is_live), rounds, strays, lines, salvaged or None)
 
-    def deposit(self, custom_id: str, line: Line, body: bytes) -> bool:
+    def deposit(self, custom_id: str, line: LaneLine, body: bytes) -> bool:
         """Put a line into the lane, unless it is there; return False if its job is gone."""
         reply = self._script("deposit")(
             model=self.model,
@@ -113,6 +118,11 @@ class LaneJournal:
             body=content.encode(content.Kind.REQUEST, custom_id, body),
         )
         return int(reply) >= 0
+
+    def rejoin(self, task_id: str) -> None:
+        """Have a job that was put anew wait for a line that its earlier runs left."""
+        if self._client.exists(job_key(task_id)):
+            self._client.hsetnx(job_key(task_id), "lines", "1")
 
     def lease(self, seconds: float) -> bool:
         """Become the worker that runs the lane, or stay it; return False if another one is."""
@@ -125,8 +135,8 @@ class LaneJournal:
 
     def open_lines(self) -> OpenLines:
         """Return the lines that are in no shipment, as numbers."""
-        count, oldest, latest, now, every = self._script("look_open")(model=self.model)
-        return OpenLines(int(count), float(oldest), float(latest), float(now), int(every))
+        number, oldest, latest, now, every = self._script("look_open")(model=self.model)
+        return OpenLines(int(number), float(oldest), float(latest), float(now), int(every))
 
     def shipments(self) -> list[Shipment]:
         """Return the shipments that are not closed, the oldest first."""
@@ -169,7 +179,7 @@ class LaneJournal:
     def sync(self) -> None:
         """Have what was saved on Redis's disk, where it keeps a file of all writes."""
         try:
-            self._client.execute_command("WAITAOF", 1, 0, 500)  # type: ignore[no-untyped-call]  # redis-py has no types for it
+            self._client.execute_command("WAITAOF", 1, 0, 500)
         except redis.ResponseError:  # it keeps none, or is too old: then a restart of Redis may repeat a step
             return
 
@@ -185,12 +195,12 @@ class LaneJournal:
             yield ids
             start += len(ids)
 
-    def lines(self, custom_ids: Sequence[str]) -> dict[str, Line]:
+    def lines(self, custom_ids: Sequence[str]) -> dict[str, LaneLine]:
         """Return those of these lines that have not landed."""
         if not custom_ids:
             return {}
         found = cast("list[bytes | None]", self._client.hmget(self._key("lines"), list(custom_ids)))
-        return {each: Line.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
+        return {each: LaneLine.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
 
     def bodies(self, name: str) -> Iterator[tuple[str, bytes]]:
         """Yield the lines of a shipment with their requests, some hundred in memory at a time."""
@@ -267,20 +277,21 @@ class LaneJournal:
         """Keep the lines of a shipment beyond their landing: a second batch of them may turn up."""
         for ids in self.all_ids_of(name):
             if lines := self.lines(ids):
-                kept = {custom_id: line.to_json() for custom_id, line in lines.items()}
-                self._client.hset(self._key(f"doubled:{name}"), mapping=cast("dict[str | bytes, bytes]", kept))
+                kept: dict[Any, Any] = {custom_id: line.to_json() for custom_id, line in lines.items()}
+                self._client.hset(self._key(f"doubled:{name}"), mapping=kept)
 
-    def copies(self, name: str, custom_ids: Sequence[str]) -> dict[str, Line]:
+    def copies(self, name: str, custom_ids: Sequence[str]) -> dict[str, LaneLine]:
         """Return those of these lines of which a copy was kept."""
         found = cast("list[bytes | None]", self._client.hmget(self._key(f"doubled:{name}"), list(custom_ids)))
-        return {each: Line.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
+        return {each: LaneLine.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
 
-    def every_line(self) -> Iterator[dict[str, Line]]:
+    def every_line(self) -> Iterator[dict[str, LaneLine]]:
         """Yield all lines of the lane, some hundred at a time; a line may come twice."""
         cursor = 0
         while True:
             cursor, found = self._client.hscan(self._key("lines"), cursor, count=_LINES_AT_ONCE)
-            yield {name.decode(): Line.from_json(text) for name, text in found.items()}
+            lines = cast("dict[bytes, bytes]", found)
+            yield {name.decode(): LaneLine.from_json(text) for name, text in lines.items()}
             if not cursor:
                 return
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -22,7 +23,7 @@ from dspyq.guards.call_journal import CallJournal
 from dspyq.guards.call_records import ANSWERED, CallRecord
 from dspyq.lane import metrics
 from dspyq.lane.journal import LaneJournal
-from dspyq.lane.line import Line, attempt_id_of, call_key_of
+from dspyq.lane.line import LaneLine, attempt_id_of, call_key_of
 from dspyq.lane.providers.protocol import LineOutcome, RemoteLine
 from dspyq.store.scripts import Step, run_together
 
@@ -30,7 +31,7 @@ _MOST_REASONS = 40
 _OK = 200
 
 
-class Landed(NamedTuple):
+class LandedLines(NamedTuple):
     """How many lines landed, by their outcome."""
 
     answered: int = 0
@@ -38,7 +39,7 @@ class Landed(NamedTuple):
     unanswered: int = 0
 
 
-class _Outcome(NamedTuple):
+class _LineResult(NamedTuple):
     """The outcome of a line in the product's own terms: its bill, None for none; and what its job gets."""
 
     record: CallRecord
@@ -74,7 +75,7 @@ class Landing:
         self._model = journal.model
         self._reasons: set[str] = set()
 
-    def land(self, remote: Sequence[RemoteLine]) -> Landed:
+    def land(self, remote: Sequence[RemoteLine]) -> LandedLines:
         """Land these lines; those that had landed before change nothing.
 
         Raises:
@@ -106,7 +107,7 @@ class Landing:
         run_together(self._client, [self._budget.release(one.billed(self._model, of)) for of, one in lines.items()])
         return sum(self._journal.run([self._journal.land(custom_id, ()) for custom_id in lines]))
 
-    def charge_double(self, lines: dict[str, Line], remote: Sequence[RemoteLine], batch_id: str) -> int:
+    def charge_double(self, lines: dict[str, LaneLine], remote: Sequence[RemoteLine], batch_id: str) -> int:
         """Charge what a second batch of the same lines cost, on no row; return how many lines that were."""
         steps = []
         for one in remote:
@@ -117,11 +118,13 @@ class Landing:
             billed = line.billed(self._model, one.custom_id)
             double = billed._replace(id=f"{billed.id}:double-{batch_id}")
             bill = _bill_of(reply)
-            steps.append(self._budget.settle(double, bill if bill.nano_usd is not None else bill._replace(nano_usd=line.bound)))
+            steps.append(
+                self._budget.settle(double, bill if bill.nano_usd is not None else bill._replace(nano_usd=line.bound))
+            )
         run_together(self._client, steps)
         return len(steps)
 
-    def _outcome(self, line: Line, remote: RemoteLine) -> _Outcome:
+    def _outcome(self, line: LaneLine, remote: RemoteLine) -> _LineResult:
         key = call_key_of(remote.custom_id)
         seconds = max(0.0, time.time() - line.at)
 
@@ -137,29 +140,31 @@ class Landing:
         if remote.outcome is LineOutcome.ANSWERED and remote.body is not None:
             with suppress(Exception):  # it is paid, and cannot be read
                 reply, kept = self._reader.answer(remote.status or _OK, remote.body)
+                if reply.cost_usd is not None and to_nano_usd(reply.cost_usd) > line.bound:
+                    reply = replace(reply, cost_usd=None)  # as live: what is beyond all bounds is charged the bound
                 bill = _bill_of(reply)
                 cost_usd = to_usd(line.bound) if reply.cost_usd is None else reply.cost_usd
                 tokens = reply.prompt_tokens, reply.completion_tokens
                 if kept is not None:
                     answered = record(ANSWERED, cost_usd, is_estimated=reply.cost_usd is None, tokens=tokens)
-                    return _Outcome(answered, bill, kept)
+                    return _LineResult(answered, bill, kept)
         if remote.outcome in {LineOutcome.ANSWERED, LineOutcome.UNREADABLE}:
-            return _Outcome(record("unreadable", to_usd(line.bound), is_estimated=True), Bill(None))
+            return _LineResult(record("unreadable", to_usd(line.bound), is_estimated=True), Bill(None))
         if remote.outcome is LineOutcome.UNANSWERED or remote.status is None:
-            return _Outcome(record(remote.code or f"http_{remote.status}", 0.0), None)
+            return _LineResult(record(remote.code or f"http_{remote.status}", 0.0), None)
         return self._failed(record, remote.status, remote.body or {})
 
-    def _failed(self, record: _Record, status: int, body: dict[str, Any]) -> _Outcome:
+    def _failed(self, record: _Record, status: int, body: dict[str, Any]) -> _LineResult:
         """Return the outcome of a line that failed for good."""
         failure = failure_of(self._reader, status, body)
         kept = orjson.dumps({"status": status, "body": body})
         if not failure.is_billed or failure.cost_usd is None:
-            return _Outcome(record(failure.code, 0.0), None, failure=kept)
+            return _LineResult(record(failure.code, 0.0), None, failure=kept)
         tokens = failure.prompt_tokens, failure.completion_tokens
         bill = Bill(to_nano_usd(failure.cost_usd), tokens[0] or 0, tokens[1] or 0)
-        return _Outcome(record(failure.code, failure.cost_usd, tokens=tokens), bill, failure=kept)
+        return _LineResult(record(failure.code, failure.cost_usd, tokens=tokens), bill, failure=kept)
 
-    def _counted(self, outcomes: Iterable[_Outcome]) -> Landed:
+    def _counted(self, outcomes: Iterable[_LineResult]) -> LandedLines:
         answered = failed = unanswered = 0
         for outcome in outcomes:
             if outcome.reply is not None:
@@ -171,7 +176,7 @@ class Landing:
                 metrics.UNANSWERED.labels(self._model, self._reason(outcome.record.outcome)).inc()
         for name, number in (("answered", answered), ("failed", failed), ("unanswered", unanswered)):
             metrics.LANDED.labels(self._model, name).inc(number)
-        return Landed(answered, failed, unanswered)
+        return LandedLines(answered, failed, unanswered)
 
     def _reason(self, code: str) -> str:
         """Return a code as a label; a provider may make up any number of them."""

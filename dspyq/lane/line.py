@@ -15,7 +15,7 @@ _TASK_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LaneLine:
     """A call in a lane.
 
     Attributes:
@@ -45,7 +45,7 @@ class Line:
         return orjson.dumps({name: value for name, value in asdict(self).items() if value != ""})
 
     @classmethod
-    def from_json(cls, text: bytes) -> Line:
+    def from_json(cls, text: bytes) -> LaneLine:
         """Return what ``to_json`` kept."""
         kept: dict[str, Any] = orjson.loads(text)
         return cls(**kept)
@@ -74,7 +74,7 @@ def attempt_id_of(variant: str, custom_id: str) -> str:
     return f"lane:{variant}:{digest[:16]}-{occurrence}-{attempt}"
 
 
-def billed_line(task_id: str, owner: Line | JobRun, model: str, custom_id: str) -> BilledCall:
+def billed_line(task_id: str, owner: LaneLine | JobRun, model: str, custom_id: str) -> BilledCall:
     """Return a line as the budget bills it.
 
     Args:

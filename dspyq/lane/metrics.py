@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 LINES = Gauge("dspy_lane_lines", "Model calls in a lane, as the worker that runs it sees them.", ["model", "state"])
-SHIPMENTS = Gauge("dspy_lane_shipments", "Shipments of a lane, as the worker that runs it sees them.", ["model", "state"])
+SHIPMENTS = Gauge("dspy_lane_shipments", "Shipments, as the worker that runs the lane sees them.", ["model", "state"])
 OLDEST_SECONDS = Gauge("dspy_lane_oldest_shipment_seconds", "Age of the oldest shipment at the provider.", ["model"])
 SECONDS = Histogram(
     "dspy_lane_seconds",
@@ -14,8 +14,8 @@ SECONDS = Histogram(
     buckets=(60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 57_600, 86_400, 93_600),
 )
 LANDED = Counter("dspy_lane_landed_total", "Model calls that landed from a lane.", ["model", "outcome"])
-UNANSWERED = Counter("dspy_lane_unanswered_total", "Model calls that the provider did not execute.", ["model", "reason"])
+UNANSWERED = Counter("dspy_lane_unanswered_total", "Calls that the provider did not execute.", ["model", "reason"])
 DOUBLES = Counter("dspy_lane_doubles_total", "Batches that were created twice at the provider.", ["model"])
 REFUSALS = Counter("dspy_lane_refusals_total", "Shipments that the provider refused.", ["model", "reason"])
-FAILURES = Counter("dspy_lane_failures_total", "Steps of a lane that failed and are tried again.", ["model", "error_type"])
+FAILURES = Counter("dspy_lane_failures_total", "Steps of a lane that are tried again.", ["model", "error_type"])
 PROMOTED = Counter("dspy_lane_promoted_total", "Calls of a lane made live, because a caller waits.", ["model"])

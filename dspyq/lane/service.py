@@ -17,12 +17,14 @@ from dspyq.core.events import Event
 from dspyq.core.runtime import bound
 from dspyq.core.tolerated import survived
 from dspyq.guards.model import Guards
+from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.collecting import Collecting
 from dspyq.lane.deferral import DeferredCalls
 from dspyq.lane.journal import LaneJournal, LaneLost
 from dspyq.lane.landing import Landing
+from dspyq.lane.parts import LaneTimes
 from dspyq.lane.providers.protocol import BatchProvider
-from dspyq.lane.runner import LaneRunner, LaneTimes
+from dspyq.lane.runner import LaneRunner
 from dspyq.store.keys import lanes_key
 
 logger = logging.getLogger("dspyq.lane")
@@ -32,7 +34,7 @@ RUNNER_LEASE_SECONDS = 8.0
 _LOOK_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 
-ProviderOpener = Callable[[Model, object], BatchProvider]
+ProviderOpener = Callable[[Model, ProviderAccess], BatchProvider]
 
 
 class LaneService:
@@ -112,9 +114,8 @@ class LaneService:
         provider = self._open_provider(model, reader.access())
         landing = Landing(self._client, journal, self._guards.budget, reader)
         times = LaneTimes(self._settings.lane.first_poll_seconds, self._settings.lane.settle_seconds)
-        return LaneRunner(
-            model, journal, provider, Collecting(journal, provider, landing), self._guards.budget, times
-        )
+        collecting = Collecting(journal, provider, landing)
+        return LaneRunner(LaneParts(model, journal, provider, collecting, self._guards.budget, times))
 
     def _run_lane(self, name: str, runner: LaneRunner) -> None:
         """Take steps until the lane is empty, or another worker runs it."""

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import orjson
 
-#: ``filling``: lines are still added; ``sealed``: the file is to be uploaded; ``uploaded``: the batch is to be created;
-#: ``submitting``: the creation was begun, and its reply not seen; ``submitted``: the batch has an id; ``collecting``: it
-#: has ended, and its outcomes land; ``closing``: all have landed, and a second batch of this name is looked for.
+#: ``filling``: lines are still added. ``sealed``: the file is to be uploaded. ``uploaded``: the batch is to be created.
+#: ``submitting``: the creation was begun, and its reply not seen. ``submitted``: the batch has an id. ``collecting``:
+#: it has ended, and its outcomes land. ``closing``: all have landed, and a second batch of this name is looked for.
 ShipmentState = Literal["filling", "sealed", "uploaded", "submitting", "submitted", "collecting", "closing"]
 
 

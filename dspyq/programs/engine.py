@@ -75,6 +75,8 @@ class Engine:
         )
         dspy_memo.cache_routes(self._native)
         self.batch_wire = BatchWire(model, self._native, self._transport, self.pricing)
+        if guards is not None:
+            guards.line_readers.setdefault(model.name, self.batch_wire)
         known = dspy.LM(model.model, engine="lm15", cache=False)
         self.supports_function_calling: bool = known.supports_function_calling
         self.supports_reasoning: bool = known.supports_reasoning
@@ -127,6 +129,10 @@ class Engine:
                     attach_bill(error, kept.body_of_success())
                     raise
                 return response, dump_what_is_unusual(response)
+
+    def line_body(self, request: lm15.Request) -> bytes | None:
+        """Return a request as a line of the provider's batch interface holds it; None if none can."""
+        return self.batch_wire.line_body(request)
 
     def _spans(self, request: lm15.Request, ledger: Ledger) -> ChatSpans | None:
         tracing = process_tracing()

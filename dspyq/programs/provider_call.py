@@ -53,6 +53,9 @@ class Provider(Protocol):
     def attempt(self, request: lm15.Request, clock: deadline) -> tuple[lm15.Response, bytes | None]:
         """Call the provider once; return its reply and, if possible, the reply in a form that can be loaded again."""
 
+    def line_body(self, request: lm15.Request) -> bytes | None:
+        """Return a request as a line of the provider's batch interface holds it; None if none can."""
+
 
 class ProviderCall:
     """A call of a provider for the guards, which do not depend on DSPy.
@@ -111,6 +114,10 @@ class ProviderCall:
         """Make it at the provider's flex tier, unless it states a tier of its own; its digest stays."""
         if self._request.config.service_tier in LEFT_TO_ACCOUNT:
             self._sent = _at_tier(self._request, FLEX)
+
+    def line_body(self) -> bytes | None:
+        """Return the request as JSON, as a line of its provider's batch interface holds it; None if none can."""
+        return self._engine.line_body(self._request)
 
     def attempt(self, seconds: float) -> CallReply:
         """Call the provider once, for so many seconds at most."""

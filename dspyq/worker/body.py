@@ -120,9 +120,6 @@ class Body:
         request = run.request
         try:
             return self._compute(run, report)
-        except Deferral as deferral:
-            report.interrupted(deferral)
-            self._sleep(run, deferral)
         except RetryLater as postponement:
             report.interrupted(postponement)
             if postponement.seconds_left is not None:
@@ -201,6 +198,8 @@ class Body:
             answer = self._runners[run.request.program.name, run.variant.name].run(dict(run.inputs), ledger)
         except JobLost:
             raise Ignore from None
+        except Deferral as deferral:
+            self._sleep(run, deferral)
         except BatchRefusal as refusal:
             run.fail_batch(refusal.error)
             return self._compute(run.without_batch(), report)
@@ -273,8 +272,6 @@ class Body:
         run = refused.as_fallback(variant, earlier)
         try:
             answer = self._compute(run, report)
-        except Deferral as deferral:
-            self._sleep(run, deferral)
         except RetryLater as postponement:
             self._park(refused, postponement.wait_seconds)
         except Refusal as refusal:

@@ -41,6 +41,7 @@ from dspyq.worker.logs.render import find_context_with
 from dspyq.worker.refusal import refuse
 
 if TYPE_CHECKING:
+    from dspyq.guards.model import Guards
     from dspyq.tracing.spans import Tracing
 
 logger = logging.getLogger("dspyq.worker")
@@ -116,12 +117,15 @@ def _prepare(instance: Any, **_: Any) -> None:
             _count_lost_spans(tracing)
         served = set(instance.app.amqp.queues.consume_from)
         guards, killed = Guards(settings, jobs_client()), KilledArms(jobs_client())
-        pauser = QueuePauser(process_pauses(), killed.queues)
-        refereeing = Refereeing(settings, jobs_client(), instance.hostname)
+        pauser, refereeing = (
+            QueuePauser(process_pauses(), killed.queues),
+            Refereeing(settings, jobs_client(), instance.hostname),
+        )
         runners = build_programs(settings, served, guards)
         scoring, upkeep = Scoring(settings, served, guards), Upkeep(guards.catch_up, pauser.resume_due)
         serve_versions(settings, runners)
         install(runners, guards, pauser, scoring)
+        _serve_lanes(settings, guards)
         logs.route_structlog()
         monitoring = None
         if settings.metrics.port is not None:
@@ -143,6 +147,15 @@ def _prepare(instance: Any, **_: Any) -> None:
             signals.worker_shutting_down.connect(monitoring.end, weak=False)
     except DspyqError as error:
         refuse(error)
+
+
+def _serve_lanes(settings: Settings, guards: Guards) -> None:
+    from dspyq.lane.opening import open_provider  # noqa: PLC0415 - beat and Flower serve no lanes
+    from dspyq.lane.service import LaneService  # noqa: PLC0415 - as above
+
+    lanes = LaneService(settings, jobs_client(), guards, open_provider)
+    signals.worker_ready.connect(lambda **_: lanes.start(), weak=False)
+    signals.worker_shutdown.connect(lambda **_: lanes.stop(), weak=False)
 
 
 def _count_lost_spans(tracing: Tracing) -> None:

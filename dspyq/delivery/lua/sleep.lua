@@ -20,7 +20,7 @@ if is_stray == '1' then
   redis.call('HINCRBY', job, 'strays', 1)
 end
 local alias = alias_of(id)
-local is_live = alias and redis.call('HEXISTS', alias, 'live') == 1
+local is_live = alias and redis.call('HEXISTS', alias, 'live') == 1 or redis.call('HEXISTS', job, 'live') == 1
 if is_live or tonumber(redis.call('HGET', job, 'lines') or 0) <= 0 then
   enqueue(id)
   return 2

@@ -6,6 +6,7 @@
 --   shipped  how many of those have left for the provider, or are about to: they are paid
 --   asleep   there while it sleeps
 --   rounds   how often it fell asleep
+--   live     there once its calls are to be made live
 --   strays   in how many rounds its program did not ask again what it had asked before
 
 -- Puts a sleeping job into its queue at its turn; true where it slept.

@@ -6,13 +6,16 @@
 --   task      of the call
 --   id        the line's custom id
 --   call_key  its digest and occurrence
--- Reply: {1 where the line is in the lane, 1 where a caller waits who is no batch, rounds, strays, a salvaged reply or ''}.
+-- Reply: {1 where the line is in the lane, 1 where a caller waits who is no batch, 1 where the job's calls are to be live,
+--   rounds, strays, lines that the job waits for, a salvaged reply or ''}.
 local alias = alias_of(task)
-local job = redis.call('HMGET', JOB .. task, 'rounds', 'strays')
+local job = redis.call('HMGET', JOB .. task, 'rounds', 'strays', 'live', 'lines')
 return {
   redis.call('HEXISTS', part(model, 'lines'), id),
   alias and redis.call('HEXISTS', alias, 'live') or 0,
+  tonumber(job[3] or 0),
   tonumber(job[1] or 0),
   tonumber(job[2] or 0),
+  tonumber(job[4] or 0),
   redis.call('HGET', part(model, 'salvaged'), call_key) or '',
 }
