@@ -14,7 +14,7 @@ class Lanes(Protocol):
     """Lanes to the batch interfaces of providers, as ``dspyq.lane`` serves them."""
 
     def defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
-        """Leave a call to its model's lane, if its batch asks for that.
+        """Leave a call to its model's lane, if its batch has that lane.
 
         Args:
             ledger: Ledger of the running prediction.

@@ -86,4 +86,6 @@ def _chunks(lines: Iterable[RemoteLine]) -> Iterable[Sequence[RemoteLine]]:
 
 
 def _sum(parts: Iterable[LandedLines]) -> LandedLines:
-    return LandedLines(*(sum(column) for column in zip(*parts, strict=True))) if (parts := list(parts)) else LandedLines()
+    return (
+        LandedLines(*(sum(column) for column in zip(*parts, strict=True))) if (parts := list(parts)) else LandedLines()
+    )

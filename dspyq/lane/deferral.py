@@ -27,11 +27,11 @@ from dspyq.lane.line import LaneLine, billed_line, custom_id_of
 
 #: A line's hold, and the sleep of its job, last so long without a renewal: the usual window of a day, and some more.
 LEASE_SECONDS = 26 * 3600.0
-#: A row in the lane whose money other calls hold asks again so much later.
+#: A row in the lane whose money other calls hold is run again so much later.
 _BUSY_SECONDS = (2.0, 6.0)
-#: A program that asks nothing again of what it had asked before would never end in a lane.
+#: A program that repeats none of its calls from one run to the next would never end in a lane.
 _MOST_STRAYS = 3
-#: And so would one that asks ever more.
+#: And so would one that makes ever more calls.
 _MOST_ROUNDS = 40
 
 
@@ -56,11 +56,11 @@ class DeferredCalls:
         }
 
     def defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
-        """Leave a call to its model's lane, if its batch asks for that; see ``dspyq.guards.lanes``."""
+        """Leave a call to its model's lane, if its batch has that lane; see ``dspyq.guards.lanes``."""
         try:
             return self._defer(ledger, job, admission, call, key)
         except redis.RedisError as error:
-            doubt = "the call's batch asks for a lane"
+            doubt = "the call waits in a lane"
             raise ledger.interrupt(admission.refusal_without_redis(error, doubt)) from None
 
     def _defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
@@ -118,12 +118,10 @@ class DeferredCalls:
     def _release(self, billed: BilledCall) -> None:
         self._guards.outbox.send([self._guards.budget.release(billed)])
 
-    def _promote(
-        self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, *, is_by_batch: bool
-    ) -> None:
+    def _promote(self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, *, is_by_batch: bool) -> None:
         """Take a call out of the lane, to be made live; one that is at the provider is paid twice.
 
-        The batch pays for that only where it wants it itself, and not where other callers wait.
+        The batch pays for that only where this is at its own request, and not where other callers wait.
         """
         if journal.take_back(custom_id):
             self._release(billed_line(job.task_id, job, journal.model, custom_id))

@@ -24,7 +24,7 @@ class LaneLost(Exception):
 
 
 class LaneLook(NamedTuple):
-    """What the lane and the job state about a call.
+    """State of a call in the lane and of its job.
 
     Attributes:
         is_in_lane: Whether it waits in the lane.
@@ -64,7 +64,7 @@ class OpenLines(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """What sealing a part of a shipment gave.
+    """Result of sealing a part of a shipment.
 
     Attributes:
         is_done: Whether the shipment is full, or no line is left.
@@ -297,7 +297,7 @@ class LaneJournal:
 
     @property
     def quota_tokens(self) -> int | None:
-        """How many prompt tokens the account may have waiting, as its provider stated it; None if it has not."""
+        """Prompt tokens that the account may have waiting, as its provider stated it; None if it has not."""
         found = cast("bytes | None", self._client.hget(self._key("quota"), "most_tokens"))
         return None if found is None else int(found)
 

@@ -32,7 +32,7 @@ _OK = 200
 
 
 class LandedLines(NamedTuple):
-    """How many lines landed, by their outcome."""
+    """Numbers of lines that landed, by their outcome."""
 
     answered: int = 0
     failed: int = 0

@@ -22,7 +22,7 @@ from dspyq.lane.collecting import Collecting
 from dspyq.lane.deferral import DeferredCalls
 from dspyq.lane.journal import LaneJournal, LaneLost
 from dspyq.lane.landing import Landing
-from dspyq.lane.parts import LaneTimes
+from dspyq.lane.parts import LaneParts, LaneTimes
 from dspyq.lane.providers.protocol import BatchProvider
 from dspyq.lane.runner import LaneRunner
 from dspyq.store.keys import lanes_key
