@@ -66,7 +66,8 @@ class DeferredCalls:
     def _defer(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, key: str) -> bytes | None:
         model = admission.model
         journal = self._journals.get(model.name)
-        if journal is None or self._guards.batch_lanes.of(job.batch) != "provider":
+        lane = self._guards.batch_lanes.of(job.batch)
+        if journal is None or not lane.startswith("provider"):
             return None
         attempts = [record for record in ledger.calls if record.key == key]
         if (landed := self._landed(ledger, model, attempts, key)) is not None:
@@ -77,7 +78,7 @@ class DeferredCalls:
         look = journal.look(job.task_id, custom_id, key)
         if look.salvaged is not None and not attempts:
             return look.salvaged
-        if look.is_awaited or look.is_live:
+        if look.is_awaited or look.is_live or lane != "provider":
             self._promote(ledger, job, journal, custom_id, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:

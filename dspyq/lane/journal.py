@@ -273,6 +273,24 @@ class LaneJournal:
         """Let open lines wait for others again."""
         self._client.delete(self._key("flush"))
 
+    def past(self) -> list[Shipment]:
+        """Return the last shipments that were closed, the latest first."""
+        return list(map(Shipment.from_json, cast("list[bytes]", self._client.lrange(self._key("past"), 0, -1))))
+
+    def cancel(self, name: str) -> bool:
+        """Have the batch of a shipment cancelled at its provider; return False if there is no such shipment."""
+        if not self._client.hexists(self._key("shipments"), name):
+            return False
+        return bool(self._client.sadd(self._key("cancelled"), name))
+
+    def cancelled(self) -> frozenset[str]:
+        """Return the names of shipments that are to be cancelled."""
+        return frozenset(one.decode() for one in cast("set[bytes]", self._client.smembers(self._key("cancelled"))))
+
+    def drop_cancelled(self, name: str) -> None:
+        """Forget that a shipment is to be cancelled."""
+        self._client.srem(self._key("cancelled"), name)
+
     def keep_copies(self, name: str) -> None:
         """Keep the lines of a shipment beyond their landing: a second batch of them may turn up."""
         for ids in self.all_ids_of(name):

@@ -30,6 +30,8 @@ _POLL_PART = 0.05
 #: A batch that its provider does not find any more is gone after so long.
 _MISSING_SECONDS = 3600.0
 _RENEWALS_PER_LEASE = 8
+#: A second batch of a shipment is looked for once more when the listing must show it, this many settle_seconds later.
+_SETTLES_UNTIL_CERTAIN = 5
 
 
 class LaneRunner:
@@ -49,6 +51,7 @@ class LaneRunner:
         self._client = parts.journal.client
         self._failures: dict[str, int] = {}
         self._renew_at = 0.0
+        self._cancelled: frozenset[str] = frozenset()
         self._steps: dict[str, Callable[[Shipment], Shipment | None]] = {
             "filling": self._fill,
             "sealed": self._upload,
@@ -69,12 +72,13 @@ class LaneRunner:
         opened = self._journal.open_lines()
         self._parts.now = opened.now
         shipments = self._journal.shipments()
+        self._cancelled = self._journal.cancelled() if shipments else frozenset()
         if opened.number and not any(one.state == "filling" for one in shipments) and self._is_due(opened, shipments):
             shipments.append(Shipment(f"dspyq-{uuid.uuid4().hex[:20]}"))
         self._publish(opened, shipments)
         for shipment in shipments:
-            if shipment.not_before <= self._parts.now:
-                self._advance(shipment)
+            if shipment.not_before <= self._parts.now or shipment.name in self._cancelled:
+                self._advance(replace(shipment, not_before=0.0))
         if opened.all_lines and self._parts.now >= self._renew_at:
             self._renew_holds()
         if not opened.all_lines and not shipments:
@@ -160,6 +164,10 @@ class LaneRunner:
         return self._parts.save(shipment.at("uploaded", file_id=file_id), "lane_uploaded")
 
     def _poll(self, shipment: Shipment) -> Shipment | None:
+        if shipment.name in self._cancelled:
+            self._provider.cancel(shipment.batch_id)
+            self._journal.drop_cancelled(shipment.name)
+            self._parts.log("lane_cancelled", shipment.name)
         try:
             batch = self._provider.poll(shipment.batch_id)
         except RemoteMissing:
@@ -198,6 +206,10 @@ class LaneRunner:
 
     def _look_for_doubles(self, shipment: Shipment) -> Shipment | None:
         """Find batches that were created twice after all; end them, and put what they cost into the books."""
+        if shipment.was_uncertain:
+            look_at = shipment.tried_at + _SETTLES_UNTIL_CERTAIN * self._parts.times.settle_seconds
+            if self._parts.now < look_at:
+                return self._parts.save(replace(shipment, not_before=look_at))
         for double in self._creation.batches_of(shipment) if shipment.was_uncertain else ():
             if not double.state.is_final:
                 self._provider.cancel(double.id)

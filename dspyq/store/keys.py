@@ -186,6 +186,8 @@ LIFETIMES = {
     "SECONDS_OF_FLUSH": _DAY,
     # Calls that wait for one run, each of which is counted when it ends.
     "MOST_OPEN_EXPOSURES": 20_000,
+    # Shipments of a lane that were closed.
+    "MOST_PAST_SHIPMENTS": 500,
     # The mark of a correction: a script is repeated after a lost connection, within this.
     "SECONDS_CORRECTED": 60,
 }

@@ -66,6 +66,20 @@ class TwoSteps(dspy.Module):
         return dspy.Prediction(answer=f"{first} {second}")
 
 
+class ThreeAndOne(dspy.Module):
+    """Asks three times at once, and then once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return the last answer."""
+        parallel = dspy.Parallel(num_threads=3, disable_progress_bar=True)
+        parts = parallel([(self.part, {"question": f"{question}.{number}"}) for number in range(3)])
+        return self.part(question=" ".join(part.answer for part in parts))
+
+
 class Crowd(dspy.Module):
     """Asks many at once, whose threads outlive the first that fails."""
 

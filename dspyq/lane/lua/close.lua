@@ -10,11 +10,17 @@ if not runs_lane(model, token) then
   return 0
 end
 if name ~= '' then
+  local past, shipment = part(model, 'past'), redis.call('HGET', part(model, 'shipments'), name)
+  if shipment then
+    redis.call('LPUSH', past, shipment)
+    redis.call('LTRIM', past, 0, MOST_PAST_SHIPMENTS - 1)
+    redis.call('EXPIRE', past, SECONDS_OF_BOOKS)
+  end
   redis.call('HDEL', part(model, 'shipments'), name)
   redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
 end
 if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments')) == 0 then
-  redis.call('DEL', part(model, 'bodies'), part(model, 'open'))
+  redis.call('DEL', part(model, 'bodies'), part(model, 'open'), part(model, 'runner'))
   redis.call('SREM', LANES, model)
 end
 return 1

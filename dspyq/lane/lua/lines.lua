@@ -12,6 +12,9 @@
 --   dspy:v1:lane:<model>:runner          token of the worker that runs the lane, until its lease ends
 --   dspy:v1:lane:<model>:quota           hash: most_tokens, as the provider stated it
 --   dspy:v1:lane:<model>:salvaged        hash by digest and occurrence: replies that were read again from the provider
+--   dspy:v1:lane:<model>:past            list of the last shipments that were closed, the latest first
+--   dspy:v1:lane:<model>:flush           there while open lines are to be shipped without a wait
+--   dspy:v1:lane:<model>:cancelled       set of the names of shipments that are to be cancelled
 -- And of all: dspy:v1:lanes, the set of the models with any of these.
 
 local function part(model, name)
