@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import cast
 
 import redis
@@ -17,13 +16,12 @@ from dspyq.core.events import Event
 from dspyq.core.runtime import bound
 from dspyq.core.tolerated import survived
 from dspyq.guards.model import Guards
-from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.collecting import Collecting
 from dspyq.lane.deferral import DeferredCalls
 from dspyq.lane.journal import LaneJournal, LaneLost
 from dspyq.lane.landing import Landing
 from dspyq.lane.parts import LaneParts, LaneTimes
-from dspyq.lane.providers.protocol import BatchProvider
+from dspyq.lane.providers.choice import provider_for
 from dspyq.lane.runner import LaneRunner
 from dspyq.store.keys import lanes_key
 
@@ -34,8 +32,6 @@ RUNNER_LEASE_SECONDS = 8.0
 _LOOK_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 
-ProviderOpener = Callable[[Model, ProviderAccess], BatchProvider]
-
 
 class LaneService:
     """The lanes of a worker.
@@ -44,14 +40,12 @@ class LaneService:
         settings: The configuration.
         client: The Redis of jobs.
         guards: The guards of the models that the worker serves, with their engines.
-        open_provider: Opens the batch interface of a model, given the engine's access.
     """
 
-    def __init__(self, settings: Settings, client: redis.Redis, guards: Guards, open_provider: ProviderOpener) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis, guards: Guards) -> None:
         self._settings = settings
         self._client = client
         self._guards = guards
-        self._open_provider = open_provider
         self._token = uuid.uuid4().hex
         self._held: dict[str, float] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -111,7 +105,7 @@ class LaneService:
     def _runner(self, model: Model) -> LaneRunner:
         reader = self._guards.line_readers[model.name]
         journal = LaneJournal(self._client, model.name, self._token)
-        provider = self._open_provider(model, reader.access())
+        provider = provider_for(str(model.batch_protocol), reader.access())
         landing = Landing(self._client, journal, self._guards.budget, reader)
         times = LaneTimes(self._settings.lane.first_poll_seconds, self._settings.lane.settle_seconds)
         collecting = Collecting(journal, provider, landing)

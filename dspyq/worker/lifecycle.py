@@ -150,10 +150,9 @@ def _prepare(instance: Any, **_: Any) -> None:
 
 
 def _serve_lanes(settings: Settings, guards: Guards) -> None:
-    from dspyq.lane.opening import open_provider  # noqa: PLC0415 - beat and Flower serve no lanes
-    from dspyq.lane.service import LaneService  # noqa: PLC0415 - as above
+    from dspyq.lane.service import LaneService  # noqa: PLC0415 - beat and Flower serve no lanes
 
-    lanes = LaneService(settings, jobs_client(), guards, open_provider)
+    lanes = LaneService(settings, jobs_client(), guards)
     signals.worker_ready.connect(lambda **_: lanes.start(), weak=False)
     signals.worker_shutdown.connect(lambda **_: lanes.stop(), weak=False)
 
