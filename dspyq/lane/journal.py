@@ -115,7 +115,7 @@ class LaneJournal:
             id=custom_id,
             version=line.version,
             line=line.to_json(),
-            body=content.encode(content.Kind.REQUEST, custom_id, body),
+            body=content.encode(content.Kind.REQUEST, custom_id, body, program=line.program, tenant=line.tenant),
         )
         return int(reply) >= 0
 

@@ -94,7 +94,7 @@ class Landing:
             else:
                 money += self._budget.settle_held(billed, outcome.bill)
             fields = CallJournal.fields_of(
-                line.task, attempt_id_of(line.variant, custom_id), outcome.record, outcome.reply, outcome.failure
+                line.job, attempt_id_of(line.variant, custom_id), outcome.record, outcome.reply, outcome.failure
             )
             steps.append(self._journal.land(custom_id, fields))
         run_together(self._client, money)

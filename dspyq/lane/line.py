@@ -50,6 +50,11 @@ class LaneLine:
         kept: dict[str, Any] = orjson.loads(text)
         return cls(**kept)
 
+    @property
+    def job(self) -> JobRun:
+        """The job whose run it stopped; no run of it has it now."""
+        return JobRun(self.task, "", self.program, self.variant, batch=self.batch, tenant=self.tenant)
+
     def billed(self, model: str, custom_id: str) -> BilledCall:
         """Return the call as the budget bills it."""
         return billed_line(self.task, self, model, custom_id)
