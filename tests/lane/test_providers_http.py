@@ -23,6 +23,7 @@ from dspyq.lane.providers.errors import (
     ProviderBusy,
     ReplyUnusable,
 )
+from dspyq.lane.providers.http import ProviderHttp
 from dspyq.lane.providers.protocol import BatchProvider, ShipmentLine
 from tests.lane.body_forms import KEY
 from tests.lane.provider_support import access_to, client, ended, lines_of, results, submit
@@ -198,8 +199,38 @@ def test_a_key_that_results_echo_is_removed(endpoint: Endpoint, own_secrets: Non
     endpoint.script(content=f"your key is {KEY}", lane="batch")
     provider = client(endpoint, "openai")
     (line,) = results(provider, ended(provider, submit(provider, "openai", "dspyq-1", 1).id)).values()
-    assert KEY not in str(line)
+    assert KEY not in str(line.body)
     assert SECRET in str(line.body)
+
+
+def test_a_line_shows_no_text_of_a_user(endpoint: Endpoint) -> None:
+    provider = client(endpoint, "openai")
+    batch = ended(provider, submit(provider, "openai", "dspyq-1", 1).id)
+    (line,) = results(provider, batch).values()
+    assert "question" in str(line.body)
+    assert "question" not in f"{line} {batch}"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_lines_of_any_length_come_whole_in_pieces_of_any_size(
+    serve: Callable[[bytes | None], OneReply], *, is_chunked: bool
+) -> None:
+    texts = [b"a" * 300_000, b"", b"b", b"c" * 65_536, b" ", b"last"]
+    body = b"\n".join(texts)
+    reply = reply_of("200 OK", body)
+    if is_chunked:
+        chunks = [body[start : start + 1000] for start in range(0, len(body), 1000)]
+        coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+        reply = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + coded + b"0\r\n\r\n"
+    http = ProviderHttp(ProviderAccess("openai-chat", f"http://127.0.0.1:{serve(reply).port}/v1"))
+    assert list(http.lines("/x")) == [text for text in texts if text.strip()]
+
+
+def test_a_body_in_chunks_that_ends_early_is_unusable(serve: Callable[[bytes | None], OneReply]) -> None:
+    server = serve(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc\nd\r\n")
+    http = ProviderHttp(ProviderAccess("openai-chat", f"http://127.0.0.1:{server.port}/v1"))
+    with pytest.raises(ReplyUnusable, match="cut short"):
+        list(http.lines("/x"))
 
 
 def test_lines_wait_in_a_file_that_no_other_user_can_read_and_no_name_leads_to(endpoint: Endpoint) -> None:

@@ -170,16 +170,25 @@ class ProviderHttp:
             ReplyUnusable: If it is cut short, or a line has no end.
         """
         with self._exchange(OutgoingRequest("GET", path, query)) as response:
-            rest = b""
-            for piece in self._pieces(response):
-                *whole, rest = (rest + piece).split(b"\n")
-                for line in whole:
-                    if line.strip():
-                        yield process_secrets().scrub_reply(line)
-                if len(rest) > MOST_LINE_BYTES:
+            for line in self._split(self._pieces(response)):
+                if line.strip():
+                    yield process_secrets().scrub_reply(line)
+
+    def _split(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the lines of a body; a long line is joined once, however many pieces it has."""
+        begun: list[bytes] = []
+        size_bytes = 0
+        for piece in pieces:
+            if b"\n" not in piece:
+                begun.append(piece)
+                size_bytes += len(piece)
+                if size_bytes > MOST_LINE_BYTES:
                     raise ReplyUnusable(self._text("a line of the results has no end"))
-            if rest.strip():
-                yield process_secrets().scrub_reply(rest)
+                continue
+            *lines, rest = b"".join([*begun, piece]).split(b"\n")
+            yield from lines
+            begun, size_bytes = [rest], len(rest)
+        yield b"".join(begun)
 
     @contextmanager
     def _exchange(self, request: OutgoingRequest) -> Iterator[http.client.HTTPResponse]:

@@ -8,7 +8,7 @@ can judge whether a repetition is safe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -121,7 +121,7 @@ class RemoteBatch:
     output_file_id: str = ""
     error_file_id: str = ""
     faults: tuple[BatchFault, ...] = ()
-    inline_lines: tuple[Mapping[str, Any], ...] = ()
+    inline_lines: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # users' text
 
     @property
     def is_over_quota(self) -> bool:
@@ -145,7 +145,7 @@ class RemoteLine:
     custom_id: str
     outcome: LineOutcome
     status: int | None = None
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | None = field(default=None, repr=False)  # a user's text
     usage: dict[str, Any] | None = None
     code: str = ""
 
