@@ -6,6 +6,7 @@ from dspyq.errors import ConfigurationError
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.anthropic import AnthropicBatches
 from dspyq.lane.providers.gemini import GeminiBatches
+from dspyq.lane.providers.mistral import MistralBatches, is_mistral
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.lane.providers.protocol import BatchProvider
 
@@ -21,7 +22,7 @@ def provider_for(protocol: str, access: ProviderAccess) -> BatchProvider:
     """Return the batch interface of a protocol.
 
     Args:
-        protocol: ``openai``, ``anthropic`` or ``gemini``.
+        protocol: ``openai``, ``anthropic`` or ``gemini``. At Mistral's own endpoint, ``openai`` has Mistral's jobs.
         access: The access of live calls.
 
     Raises:
@@ -34,4 +35,4 @@ def provider_for(protocol: str, access: ProviderAccess) -> BatchProvider:
         raise ConfigurationError(
             f"{access.setting}.batch: {protocol} takes requests of {dialect}, not {access.dialect}"
         )
-    return kind(access)
+    return MistralBatches(access) if kind is OpenAIBatches and is_mistral(access) else kind(access)

@@ -94,7 +94,7 @@ class OpenAIBatches:
 
     def upload(self, name: str, lines: Iterable[ShipmentLine]) -> str:
         """Upload a file of lines and return its id; see ``BatchProvider.upload``."""
-        with spooled(lines, _line) as (file, size_bytes, _):
+        with spooled(lines, self._write_line) as (file, size_bytes, _):
             edge = secrets.token_hex(16)
             head = "".join(_field(edge, field, value) for field, value in self._fields().items())
             head += _head_of_file(edge, f"{name}.jsonl")
@@ -165,6 +165,10 @@ class OpenAIBatches:
         """Delete a file; return False if it was not there."""
         return self._http.delete(f"/files/{quoted(file_id)}")
 
+    def _write_line(self, custom_id: str, body: bytes) -> bytes:
+        head = b'{"custom_id":"%b","method":"POST","url":"%b","body":' % (custom_id.encode(), _ENDPOINT.encode())
+        return b"%b%b}" % (head, body)
+
     def _fields(self) -> dict[str, str]:
         expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(_EXPIRY_SECONDS)}
         return {"purpose": self._purpose} | (expiry if self._has_expiry else {})
@@ -202,10 +206,6 @@ class OpenAIBatches:
 
     def _unusable(self, what: str) -> Any:
         raise ReplyUnusable(f"{self._http.access.setting}: batch interface: the reply to {what} has no id")
-
-
-def _line(custom_id: str, body: bytes) -> bytes:
-    return b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}' % (custom_id.encode(), _ENDPOINT.encode(), body)
 
 
 def _field(edge: str, name: str, value: str) -> str:

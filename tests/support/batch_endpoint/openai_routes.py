@@ -20,7 +20,9 @@ from tests.support.batch_endpoint.store import (
 from tests.support.batch_endpoint.wire import BatchReply, BatchRequest, refusal, refusal_of, reply, stamp
 
 _CHAT = "/v1/chat/completions"
-_ROUTE = re.compile(r"^(?P<together>/together)?/v1/(?P<kind>files|batches)(?:/(?P<id>[\w-]+)(?:/(?P<verb>\w+))?)?$")
+_ROUTE = re.compile(
+    r"^(?:/mistral|(?P<together>/together))?/v1/(?P<kind>files|batches)(?:/(?P<id>[\w-]+)(?:/(?P<verb>\w+))?)?$"
+)
 _MOST_LINES = 50_000
 _MOST_METADATA, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 _FIELD = re.compile(rb'name="([^"]+)"(?:; filename="([^"]*)")?')

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.support.batch_endpoint.anthropic_routes import AnthropicRoutes
 from tests.support.batch_endpoint.gemini_routes import GeminiRoutes
+from tests.support.batch_endpoint.mistral_routes import MistralRoutes
 from tests.support.batch_endpoint.openai_routes import OpenAIRoutes
 from tests.support.batch_endpoint.store import AnswerLine, BatchScript, BatchStore
 from tests.support.batch_endpoint.wire import BatchReply, BatchRequest
@@ -22,7 +23,7 @@ class BatchService:
 
     def __init__(self, answer: AnswerLine) -> None:
         self.store = BatchStore(answer)
-        self._routes = (OpenAIRoutes(self.store), AnthropicRoutes(self.store), GeminiRoutes(self.store))
+        self._routes = tuple(kind(self.store) for kind in (OpenAIRoutes, MistralRoutes, AnthropicRoutes, GeminiRoutes))
 
     def answer(self, request: BatchRequest) -> BatchReply | None:
         """Answer a request; None if it is for no batch interface."""
