@@ -128,6 +128,7 @@ def replaced(folder, server, **more):
     }
 
 
+@pytest.mark.journey
 def test_a_worker_is_healthy_answers_the_demos_traffic_and_ends_on_sigterm(stack, folder, server, session_endpoint):
     session_endpoint.reset()
     session_endpoint.script(outputs={"sentiment": "positive"})

@@ -214,11 +214,17 @@ def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
 
 def _import_what_most_import() -> None:
     # Not dspyq.celery, which reads the configuration when it is imported.
+    import billiard.pool
+    import celery.app.control
+    import celery.app.log
+    import celery.apps.worker
     import celery.bin.celery
     import celery.bin.worker
     import celery.concurrency.thread
     import celery.worker
+    import celery.worker.components
     import celery.worker.consumer
+    import celery.worker.strategy
     import dspy
 
     # Loaded by a producer's first question, and by a worker as it starts.
@@ -234,7 +240,7 @@ def _import_what_most_import() -> None:
     import dspyq.worker.monitoring.serving
     import dspyq.worker.versions
 
-    del celery, dspy, dspyq
+    del billiard, celery, dspy, dspyq
 
 
 def _run(order: Mapping[str, Any]) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -89,10 +90,11 @@ def test_a_worker_follows_the_ramp_by_itself(path, worker, dspyq):
     dspyq("experiment", "start", "qa", settings=settings)
 
     def coverage():
+        time.sleep(0.5)  # each look is a process
         found = json.loads(dspyq("experiment", "log", "qa", "--json", settings=settings).stdout)
         return [(entry["what"], entry["detail"]) for entry in found]
 
-    wait_until(lambda: ("ramp", "1") in coverage(), 25, "the worker to follow the ramp")
+    wait_until(lambda: ("ramp", "1") in coverage(), 60, "the worker to follow the ramp")
 
 
 def test_a_worker_rolls_a_failing_challenger_back_by_itself(settings_file, configure, worker, endpoint):
