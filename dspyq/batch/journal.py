@@ -7,6 +7,7 @@ entries, so that they cannot disagree with them. Not thread-safe.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sqlite3
@@ -287,7 +288,7 @@ class Journal:
         self._database.executemany(
             "INSERT OR REPLACE INTO lines VALUES (?, ?)",
             [
-                (number, content.encode(content.Kind.LINE, self._owner(number), line.text))
+                (number, content.encode(content.Kind.LINE, self._owner(number), line.text, tenant=self._tenant))
                 for line in lines
                 for number in (line.entry.number,)
             ],
@@ -338,6 +339,10 @@ class Journal:
             some = questions[start : start + _QUESTIONS_AT_ONCE]
             some += [None] * (_QUESTIONS_AT_ONCE - len(some))
             yield from self._database.execute(statement, some)
+
+    @functools.cached_property
+    def _tenant(self) -> str:
+        return self.identity().get("tenant", "")
 
     def _owner(self, number: int) -> str:
         return f"{self.batch_id()}\0{number}"

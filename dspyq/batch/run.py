@@ -108,7 +108,7 @@ def _open(options: BatchOptions, report: ReportEvent, stop: threading.Event, ope
     journal = Journal(output)
     opened.callback(journal.close)
     spool = output.with_name(f"{output.name}.input")
-    source = open_source(options.input, spool=spool, format=options.format)
+    source = open_source(options.input, spool=spool, format=options.format, tenant=options.tenant or "")
     check_cluster(options, source, program)
     identity = identity_of(options, program, source.digest())
     if journal.is_new:

@@ -62,7 +62,7 @@ _ENVELOPE = frozenset({"body", "headers", "properties"})
 #: The most jobs that one bell brings, so that a queue with many does not hold up the others.
 _MOST_AT_ONCE = 8
 #: A job whose key is not here waits so long before it is taken again.
-_UNKNOWN_KEY_SECONDS = 1.0
+_UNKNOWN_KEY_SECONDS = 3.0
 #: Errors of reading a message that no task wrote.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -362,8 +362,8 @@ def _unreadable_is_set_aside(delivery_tag: str) -> Iterator[None]:
     """
     try:
         yield
-    except UnknownKey as error:
-        logger.warning(Event("job_of_unknown_key", run=delivery_tag, reason=str(error)))
+    except UnknownKey as error:  # counted and logged, at most once a second
+        logger.debug(Event("job_of_unknown_key", run=delivery_tag, reason=str(error)))
         process_leases().park(delivery_tag, _UNKNOWN_KEY_SECONDS)
     except _UNREADABLE:
         logger.exception(Event("job_not_readable", run=delivery_tag))

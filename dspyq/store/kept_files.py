@@ -26,12 +26,13 @@ PIECE_BYTES = 64 * 1024
 _STORED_BYTES = PIECE_BYTES + OVERHEAD_BYTES
 
 
-def write_kept(path: Path, pieces: Iterator[bytes]) -> None:
+def write_kept(path: Path, pieces: Iterator[bytes], *, tenant: str = "") -> None:
     """Write a file and have it on disk when this returns.
 
     Args:
         path: The file.
         pieces: Its bytes, in pieces of any size.
+        tenant: The tenant that it belongs to; empty for none.
 
     Raises:
         OSError: If it cannot be written.
@@ -42,7 +43,7 @@ def write_kept(path: Path, pieces: Iterator[bytes]) -> None:
             file.writelines(pieces)
         else:
             file.write(_MARK + name)
-            file.writelines(_sealed(name, pieces))
+            file.writelines(_sealed(name, pieces, tenant))
         file.flush()
         os.fsync(file.fileno())
 
@@ -135,15 +136,15 @@ class SealedPieces(io.RawIOBase):
             raise InvalidFile(f"{self._path} cannot be read: {error}") from None
 
 
-def _sealed(name: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _sealed(name: bytes, pieces: Iterator[bytes], tenant: str) -> Iterator[bytes]:
     number, held = 0, b""
     for piece in pieces:
         held += piece
         while len(held) > PIECE_BYTES:
             owner = _owner(name, number, is_last=False)
-            yield content.encode(content.Kind.SPOOL, owner, held[:PIECE_BYTES])
+            yield content.encode(content.Kind.SPOOL, owner, held[:PIECE_BYTES], tenant=tenant)
             held, number = held[PIECE_BYTES:], number + 1
-    yield content.encode(content.Kind.SPOOL, _owner(name, number, is_last=True), held)
+    yield content.encode(content.Kind.SPOOL, _owner(name, number, is_last=True), held, tenant=tenant)
 
 
 def _owner(name: bytes, number: int, *, is_last: bool) -> str:

@@ -34,7 +34,7 @@ _SNIFFED_BYTES = 4096
 _ESCAPED, _BESIDE_BYTES = 3, 64 * 1024
 
 
-def open_source(path: Path | None, *, spool: Path, format: str | None = None) -> Source:  # noqa: A002 - the option's name
+def open_source(path: Path | None, *, spool: Path, format: str | None = None, tenant: str = "") -> Source:  # noqa: A002 - the option's name
     """Return the input of a batch.
 
     Args:
@@ -42,13 +42,14 @@ def open_source(path: Path | None, *, spool: Path, format: str | None = None) ->
         spool: Where standard input, or a pipe, is kept, so that a batch can be taken up again.
         format: ``jsonl``, ``csv`` or ``parquet``; by the file's suffix where left out, and by its first bytes in a
             spooled one.
+        tenant: The tenant whose rows they are; empty for none.
 
     Raises:
         InvalidFile: If there is no such file, it cannot be read, or its format is unknown or another one.
     """
     if format is not None and format not in FORMATS:
         raise InvalidFile(f"there is no format {format!r}; use {', '.join(FORMATS)}")
-    file = spool_if_streamed(path, spool)
+    file = spool_if_streamed(path, spool, tenant)
     is_spooled = file == spool
     start = _start_of(file)
     compression = compression_of(start)

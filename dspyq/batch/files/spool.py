@@ -17,7 +17,7 @@ from dspyq.store.kept_files import open_kept, write_kept
 _PIECE_BYTES = 1024 * 1024
 
 
-def spool_if_streamed(path: Path | None, spool: Path) -> Path:
+def spool_if_streamed(path: Path | None, spool: Path, tenant: str = "") -> Path:
     """Return the file to read: the path itself, or the spool of a stream.
 
     A complete spool of an earlier run is used again if the stream is empty or the same.
@@ -25,13 +25,14 @@ def spool_if_streamed(path: Path | None, spool: Path) -> Path:
     Args:
         path: A file, a pipe, or None for standard input.
         spool: The file in which a stream is kept.
+        tenant: The tenant whose rows they are; empty for none.
 
     Raises:
         InvalidFile: If the stream is empty and no spool exists, or it differs from the spool.
     """
     if path is None:
         is_sent = not sys.stdin.buffer.isatty()
-        return _spool(sys.stdin.buffer if is_sent else None, spool)
+        return _spool(sys.stdin.buffer if is_sent else None, spool, tenant)
     try:
         is_pipe = stat.S_ISFIFO(path.stat().st_mode)
     except OSError:
@@ -39,17 +40,17 @@ def spool_if_streamed(path: Path | None, spool: Path) -> Path:
     if not is_pipe:
         return path
     with path.open("rb") as pipe:
-        return _spool(pipe, spool)
+        return _spool(pipe, spool, tenant)
 
 
-def _spool(stream: BinaryIO | None, spool: Path) -> Path:
+def _spool(stream: BinaryIO | None, spool: Path, tenant: str) -> Path:
     if stream is None:
         if not spool.exists():
             raise InvalidFile("no rows: standard input is a terminal; name a file, or send the rows to standard input")
         return spool
     unfinished = spool.with_name(f"{spool.name}.unfinished")
     try:
-        digest, size_bytes = _write(stream, unfinished)
+        digest, size_bytes = _write(stream, unfinished, tenant)
         if not spool.exists() or (size_bytes and digest_of(spool) == digest):
             unfinished.replace(spool)
             sync_folder(spool.parent)
@@ -64,7 +65,7 @@ def _spool(stream: BinaryIO | None, spool: Path) -> Path:
     return spool
 
 
-def _write(stream: BinaryIO, path: Path) -> tuple[str, int]:
+def _write(stream: BinaryIO, path: Path, tenant: str) -> tuple[str, int]:
     hasher, size_bytes = blake3(), 0
 
     def pieces() -> Iterator[bytes]:
@@ -74,7 +75,7 @@ def _write(stream: BinaryIO, path: Path) -> tuple[str, int]:
             size_bytes += len(piece)
             yield piece
 
-    write_kept(path, pieces())
+    write_kept(path, pieces(), tenant=tenant)
     return hasher.hexdigest(), size_bytes
 
 
