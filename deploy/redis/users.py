@@ -70,6 +70,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SERVE_SECRET": ("door", ""),
     "SERVE_CALL": ("door", ""),
     "SERVE_STREAM": ("door", ""),
+    "SERVE_WITHDRAWN": ("door", ""),
     "SERVE_IDEMPOTENCY": ("door", ""),
     "API_KEY": ("door", ""),
     "API_KEYS": ("door", ""),
