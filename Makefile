@@ -9,6 +9,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # A stamp for each set of packages, so that it is installed once and again when its pins change.
 DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
+# Tools that share no packages with this repository.
+TOOLS_FOLDER := .venvs/tools
+TOOLS := $(TOOLS_FOLDER)/.installed
 PINS := pyproject.toml constraints.txt
 # Tests that run most of the code in their own process, where it is measured; in percent, a little below what they cover.
 IN_PROCESS := $(addprefix tests/,core config store prediction cache client delivery guards programs experiments batch console testing streaming api_keys) \
@@ -20,7 +23,7 @@ COVERAGE_FLOOR := 58
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test journeys contract installed matrix coverage chaos bench experiments lint docs clean
+.PHONY: help setup demo test journeys contract installed matrix coverage chaos bench experiments lint docs sbom lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +75,16 @@ docs: $(DEV) ## Build the site into site/
 	@SITE=site $(PYTEST) --quiet -n 0 -m 'long or not long' tests/docs/test_site.py
 	@echo "Open site/index.html; its search needs a server: python3 -m http.server --directory site"
 
+sbom: $(DEV) $(TOOLS) ## List all that is installed, with versions and licences, as CycloneDX in sbom/dspyq.cdx.json
+	@mkdir -p sbom
+	@$(TOOLS_FOLDER)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+	  --no-validate --output-format JSON --output-file sbom/dspyq.cdx.json
+
+lock: $(TOOLS) ## Write requirements.lock: the hashes of every package of constraints.txt, from PyPI
+	@$(PYTHON) .ci/lock.py $(TOOLS_FOLDER)/bin/uv
+
 clean: ## Remove .venv, caches and what `dspyq up` keeps
-	rm -rf $(VENV) .venvs .coverage .dspyq build site dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs .coverage .dspyq build site dist sbom *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
@@ -81,6 +92,12 @@ $(BIN)/pip:
 	  { echo "dspyq needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
 	@echo "Making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
+
+$(TOOLS): .ci/tools.txt
+	@echo "Installing tools"
+	@$(PYTHON) -m venv $(TOOLS_FOLDER)
+	@$(TOOLS_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement .ci/tools.txt
+	@touch $@
 
 $(DEMO): $(PINS) | $(BIN)/pip
 	@echo "Installing what the demo runs"

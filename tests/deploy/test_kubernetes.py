@@ -136,3 +136,33 @@ def test_scaling_goes_by_the_true_backlog_and_by_what_a_worker_can_do():
     processes = int(worker["args"][-1].removeprefix("--processes="))
     assert int(trigger["metadata"]["threshold"]) == processes * settings.workers.concurrency
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
+
+
+def policies():
+    return {
+        document["metadata"]["name"]: document["spec"]
+        for document in manifests()
+        if document["kind"] == "NetworkPolicy"
+    }
+
+
+def ports(rules):
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_pods_reach_redis_and_names_and_only_workers_reach_providers():
+    of_all, of_workers = policies()["dspyq"], policies()["dspyq-worker"]
+    assert ports(of_all["egress"]) == {53, 6379, 26379}
+    assert of_workers["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "worker"
+    (to_providers,) = of_workers["egress"]
+    assert ports([to_providers]) == {443}
+    assert "169.254.0.0/16" in to_providers["to"][0]["ipBlock"]["except"]
+    assert [name for name, policy in policies().items() if "egress" in policy] == ["dspyq", "dspyq-worker"]
+
+
+def test_pods_are_reached_at_their_metrics_by_prometheus_and_the_door_at_its_port():
+    of_all, of_doors = policies()["dspyq"], policies()["dspyq-serve"]
+    assert ports(of_all["ingress"]) == {9464}
+    assert ports(of_doors["ingress"]) == {"http"}
+    pods = [spec["template"]["metadata"]["labels"] for spec in deployments().values()]
+    assert all(of_all["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods)

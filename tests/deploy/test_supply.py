@@ -1,0 +1,50 @@
+"""What is installed: pinned with hashes in requirements.lock, and listed in the bill of materials that CI makes."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import REPOSITORY
+
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
+
+
+def pins(file):
+    found = _PIN.findall((REPOSITORY / file).read_text())
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_every_pinned_package_has_hashes_of_the_same_version():
+    assert pins("requirements.lock") == pins("constraints.txt"), "run: make lock"
+    for entry in re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text()):
+        if not entry.startswith("#"):
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_ci_makes_the_bill_of_materials_and_git_ignores_it():
+    assert "make sbom" in (REPOSITORY / ".ci" / "run").read_text().splitlines()
+    assert "sbom/" in (REPOSITORY / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.installed
+def test_pip_installs_by_these_hashes_and_refuses_a_file_with_another(tmp_path):
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    entries = [each for each in re.split(r"\n(?=\S)", lock) if re.match(r"(vine|amqp|zipp)==", each)]
+    assert len(entries) == 3
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text("\n".join(entries) + "\n")
+    bad.write_text(re.sub(r"sha256:[0-9a-f]{64}", "sha256:" + "0" * 64, "\n".join(entries)) + "\n")
+    command = [sys.executable, "-m", "pip", "install", "--require-hashes", "--no-deps", "--target"]
+
+    def install(file, folder):
+        options = [str(tmp_path / folder), "--no-cache-dir", "-r", str(file)]
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
+
+    done = install(good, "good")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "good" / "vine").is_dir()
+    refused = install(bad, "bad")
+    assert refused.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
