@@ -71,6 +71,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SERVE_CALL": ("door", ""),
     "SERVE_STREAM": ("door", ""),
     "SERVE_WITHDRAWN": ("door", ""),
+    "JUDGEMENTS": ("door", ""),
     "SERVE_IDEMPOTENCY": ("door", ""),
     "API_KEY": ("door", ""),
     "API_KEYS": ("door", ""),
@@ -78,6 +79,9 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "API_KEY_CHANGES": ("", ""),
     "API_KEY_USAGE": ("door", ""),
     "API_KEY_TURNS": ("door", ""),
+    # Whoever seals for a tenant may be the first to make its key, which is sealed itself.
+    "TENANT_KEYS": (_ALL, "watcher"),
+    "UNIT_TASKS": (_ALL, ""),
     # What Celery and kombu name. Only workers write answers.
     "RESULT": ("worker", "producer batch door"),
     "CHORD": ("worker producer", "batch door"),
@@ -102,6 +106,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "LANE_VERSIONS": ("worker", "batch watcher"),
     "KILLED_ARMS": ("worker", "producer batch door watcher"),
     "BATCH": ("worker batch", "watcher"),
+    "BATCH_ENDS": ("worker batch", "watcher"),
     "BATCHES": ("worker batch", "watcher"),
     "BATCH_SCHEDULE": ("worker batch", "watcher"),
     "BATCH_SCHEDULE_SEEN": ("worker batch", "watcher"),
