@@ -70,7 +70,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SERVE_SECRET": ("door", ""),
     "SERVE_CALL": ("door", ""),
     "SERVE_STREAM": ("door", ""),
-    "SERVE_WITHDRAWN": ("door", ""),
+    "SERVE_WITHDRAWN": ("", ""),  # a channel, as below
     "JUDGEMENTS": ("door", ""),
     "SERVE_IDEMPOTENCY": ("door", ""),
     "API_KEY": ("door", ""),
@@ -161,7 +161,12 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
         "batch": rules("batch", *of_kombu, heard, commands),  # a quote looks for answers of its programs
         # It deletes what a client deletes, and writes no answer.
         "door": rules(
-            "door", *of_kombu, f"{heard} &{prefix}dspy:v1:key-changes", of_callers, f"(-@all +del {results})"
+            "door",
+            *of_kombu,
+            f"{heard} &{prefix}dspy:v1:key-changes &{prefix}dspy:v1:serve-withdrawn",
+            of_callers,
+            f"(-@all +publish &{prefix}dspy:v1:serve-withdrawn)",
+            f"(-@all +del {results})",
         ),
         "watcher": rules(
             "watcher",

@@ -1,4 +1,4 @@
-"""What is installed: pinned with hashes in requirements.lock, and listed in the bill of materials that CI makes."""
+"""The packages that are installed: pinned with hashes in requirements.lock, and in the bill of materials of CI."""
 
 import re
 import subprocess
