@@ -173,6 +173,19 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class LaneLeft:
+    """The batch leaves its lane, for the hour by which it is to be done is near.
+
+    Attributes:
+        batch_id: Its id.
+        stage: ``closing``: its shipments are cancelled; ``flex`` or ``live``: what still waits is made there.
+    """
+
+    batch_id: str
+    stage: str
+
+
+@dataclass(frozen=True)
 class RedisAway:
     """Redis does not answer; the batch waits for it.
 
@@ -270,5 +283,5 @@ class Finished:
     outcome: BatchOutcome
 
 
-BatchEvent = Started | Progress | Paused | Resumed | RedisAway | Finished
+BatchEvent = Started | Progress | Paused | Resumed | LaneLeft | RedisAway | Finished
 ReportEvent = Callable[[BatchEvent], None]

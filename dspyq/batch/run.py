@@ -23,6 +23,7 @@ from dspyq.batch.events import (
     BatchOutcome,
     EntryCounts,
     Finished,
+    LaneLeft,
     Paused,
     PauseReason,
     Progress,
@@ -36,6 +37,7 @@ from dspyq.batch.events import (
 from dspyq.batch.files.source import Source, open_source
 from dspyq.batch.identity import check_identity, identity_of
 from dspyq.batch.journal import Journal, journal_path
+from dspyq.batch.lane_watch import LaneWatch
 from dspyq.batch.options import BatchOptions
 from dspyq.batch.outcome import RowsRead, outcome_of
 from dspyq.batch.output import Output
@@ -167,6 +169,7 @@ class _Batch:
         self._pause: PauseReason | None = None
         self._share_wait_until = 0.0
         self._standstill = Standstill()
+        self._lane = LaneWatch(options, program, journal, jobs_client())
         self._poll_seconds = _POLL_SECONDS[0]
         self._beat_at = self._commit_at = self._poll_at = 0.0
         self._wanted: Wanted = "run"
@@ -195,7 +198,7 @@ class _Batch:
             budget_share=options.budget_share,
             rate_share=options.rate_share,
             spent_nano_usd=self._counts.cost_nano_usd,
-            lane=options.lane,
+            lane=self._lane.account_lane,
         )
 
     def _loop(self) -> None:
@@ -207,6 +210,7 @@ class _Batch:
             if self._wanted == "cancel":
                 self._state = "cancelled"
                 dispatcher.withdraw()
+                self._retry(lambda: self._lane.cancel(self._id))
                 return self._end()
             if dispatcher.is_limited:
                 return self._wind_down("limited")
@@ -313,6 +317,7 @@ class _Batch:
         """Once a second, publish the progress and read the requested state."""
         if time.monotonic() < self._beat_at and not is_first:
             return
+        self._retry(self._watch_lane)
         snapshot = self._snapshot()
         facts = self._facts(snapshot)
         beat = self._servers.registry.beat
@@ -320,6 +325,21 @@ class _Batch:
         self._wanted = self._retry(lambda: beat(self._id, facts, is_first=is_first))
         self._report(Progress(self._id, snapshot))
         self._beat_at = time.monotonic() + _BEAT_SECONDS
+
+    def _watch_lane(self) -> None:
+        """Look at the rows that sleep in a lane, and have them leave it in time."""
+        if not self._options.lane:
+            return
+        rows = self._reader.rows_read * self._reader.entries_per_row
+        if self._lane.advance(self._id, rows / max(0.01, self._share_read) - self._counts.done):
+            self._report(LaneLeft(self._id, self._lane.stage))
+        self._lane.look(self._dispatcher.in_flight)
+
+    @property
+    def _share_read(self) -> float:
+        if self._reader.is_at_end:
+            return 1.0
+        return min(1.0, self._source.bytes_read / max(1, self._source.size_bytes))
 
     def _facts(self, snapshot: Snapshot) -> dict[str, str | int | float]:
         options = self._options
@@ -343,12 +363,13 @@ class _Batch:
             "spent_usd": snapshot.spent_usd,
             "rows_per_second": snapshot.rows_per_second,
             "waits_for": snapshot.waits_for,
+            **self._lane.facts(),
         }
 
     def _snapshot(self) -> Snapshot:
-        counts, reader, source = self._counts, self._reader, self._source
+        counts, reader = self._counts, self._reader
         entries = reader.rows_read * reader.entries_per_row
-        share_read = 1.0 if reader.is_at_end else min(1.0, source.bytes_read / max(1, source.size_bytes))
+        share_read = self._share_read
         rate = (counts.done - self._done_before) / max(1e-9, time.monotonic() - self._began_at)
         left = entries / share_read - counts.done if share_read else None
         return Snapshot(
@@ -366,5 +387,5 @@ class _Batch:
             share_read=share_read,
             rows_per_second=rate,
             seconds_left=None if left is None or not rate else left / rate,
-            waits_for=self._standstill.reason(counts.done, self._dispatcher.in_flight),
+            waits_for=self._lane.text or self._standstill.reason(counts.done, self._dispatcher.in_flight),
         )

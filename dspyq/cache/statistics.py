@@ -28,6 +28,7 @@ _COUNTERS = (
     "completion_tokens",
     "cost_nano_usd",
     "unpriced_runs",
+    "resumed_runs",
 )
 
 
@@ -63,7 +64,7 @@ class VariantStatistics:
         failures: Calls that got an error.
         runs: Runs of the program.
         unpriced_runs: Those of them whose cost is not known.
-        mean_duration_seconds: Mean duration of a run; None before the first.
+        mean_duration_seconds: Mean duration of a run that went on from no earlier one; None before the first.
         prompt_tokens: Tokens sent.
         completion_tokens: Tokens generated.
         cost_usd: Cost of all runs, as far as their prices are known.
@@ -141,6 +142,7 @@ def statistics_steps(
 def _read(program: str, variant: str, reply: Any) -> VariantStatistics:
     found = read_hash(reply)
     counts = {name: int(read_number(found.get(name.encode()))) for name in _COUNTERS}
+    timed_runs = counts["runs"] - counts["resumed_runs"]
     return VariantStatistics(
         program=program,
         variant=variant,
@@ -152,7 +154,7 @@ def _read(program: str, variant: str, reply: Any) -> VariantStatistics:
         failures=counts["failures"],
         runs=counts["runs"],
         unpriced_runs=counts["unpriced_runs"],
-        mean_duration_seconds=counts["run_microseconds"] / counts["runs"] / 1e6 if counts["runs"] else None,
+        mean_duration_seconds=counts["run_microseconds"] / timed_runs / 1e6 if timed_runs > 0 else None,
         prompt_tokens=counts["prompt_tokens"],
         completion_tokens=counts["completion_tokens"],
         cost_usd=to_usd(counts["cost_nano_usd"]),
@@ -187,3 +189,8 @@ def run_counts(
         "cost_nano_usd": to_nano_usd(cost_usd or 0.0),
         "unpriced_runs": int(cost_usd is None),
     }
+
+
+def untimed(counts: dict[str, int]) -> dict[str, int]:
+    """Return the increments of a run that went on from replies of earlier ones: most of its calls took it no time."""
+    return {**counts, "run_microseconds": 0, "resumed_runs": 1}

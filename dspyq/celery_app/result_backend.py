@@ -16,7 +16,7 @@ from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from dspyq.cache.claim import Kept, Run, Stored
 from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import process_cache
-from dspyq.cache.statistics import run_counts
+from dspyq.cache.statistics import run_counts, untimed
 from dspyq.celery_app.groups import WaitHooks, arrivals
 from dspyq.celery_app.tenant_content import encode_for, storing_for, tenant_of
 from dspyq.celery_app.timeouts import members_timed_out, timed_out
@@ -331,6 +331,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
                 completion_tokens=metadata.usage.completion_tokens,
                 cost_usd=metadata.cost_usd,
             )
+            counts = untimed(counts) if delivery_of(request).run_count > 1 else counts
         stored = Stored(
             payload=payload,
             serve_seconds=program.cache_ttl_seconds if metadata.is_cacheable(program) else 0,

@@ -24,6 +24,7 @@ from dspyq.cli import (
     health_commands,
     init_commands,
     key_commands,
+    lane_commands,
     program_commands,
     queue_commands,
     serve_commands,
@@ -65,6 +66,7 @@ app.add_typer(dead_commands.app, name="dead")
 app.add_typer(encryption_commands.app, name="encryption")
 app.add_typer(experiment_commands.app, name="experiment")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(lane_commands.app, name="lane")
 app.add_typer(queue_commands.app, name="queues")
 app.add_typer(tenant_commands.app, name="tenants")
 app.command()(program_commands.predict)

@@ -33,7 +33,10 @@ class BatchLanes:
         self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
     def of(self, batch: str) -> str:
-        """Return the lane that a batch states: ``provider``, ``flex``, or empty for live calls."""
+        """Return the lane that a batch states: ``provider``, ``flex``, or empty for live calls.
+
+        A batch that leaves the provider's lane, as its hour is near, states ``provider,flex`` or ``provider,live``.
+        """
         now = time.monotonic()
         read_at, lane = self._known.get(batch, (float("-inf"), ""))
         if now - read_at < _FRESH_SECONDS:

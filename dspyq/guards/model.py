@@ -47,6 +47,8 @@ _BYTES_PER_TOKEN = 4
 _WEIGHT_OF_THE_LATEST = 0.1
 #: A worker that lacks a resource takes nothing from the queue for this long.
 _SHORTAGE_SECONDS = 1.0
+#: Lanes of batches whose live calls are made at the flex tier: from the start, or once the hour of its end is near.
+_FLEX_LANES = frozenset({"flex", "provider,flex"})
 #: Kinds of failure that close a model's gate for the whole fleet.
 _GATE_REASONS: dict[str, GateReason] = {"asks_to_wait": "retry_after", "account": "account"}
 
@@ -173,7 +175,7 @@ class ModelGuard:
             landed = self._shared.lanes.defer(ledger, ledger.job, self._admission, call, key)
             if landed is not None:
                 return call.load(landed)
-        if ledger.job.batch and self._shared.batch_lanes.of(ledger.job.batch) == "flex":
+        if ledger.job.batch and self._shared.batch_lanes.of(ledger.job.batch) in _FLEX_LANES:
             call.at_flex_tier()
         while True:
             outcome, closing = self._attempt(ledger, ledger.job, call, key)

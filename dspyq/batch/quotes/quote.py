@@ -142,6 +142,8 @@ class QuoteOptions:
         window: The hours in which it may run.
         cluster: The field that names a row's cluster.
         tenant: The tenant of its calls; None for none.
+        lane: Its lane; empty for live calls.
+        finish_by: The hour by which it is to be done, and its time zone; None for no hour.
     """
 
     variant: str | None = None
@@ -150,6 +152,8 @@ class QuoteOptions:
     window: Hours | None = None
     cluster: str | None = None
     tenant: str | None = None
+    lane: str = ""
+    finish_by: tuple[str, str] | None = None
 
 
 def take_quote(

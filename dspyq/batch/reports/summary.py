@@ -104,6 +104,30 @@ class Timeline:
     bars: tuple[TimelineBar, ...]
 
 
+class ShipmentSpan(NamedTuple):
+    """A shipment of the batch's models while it ran: several batches may share one.
+
+    Attributes:
+        name: Its name.
+        model: The model's table.
+        lines: Its calls.
+        sealed_at: When no further call was added, in seconds since 1970; as the others.
+        submitted_at: When its provider had it; 0 before.
+        ended_at: When its provider had ended it; 0 before.
+        state: The provider's word for its end, or its state so far.
+        unanswered: Calls that the provider did not execute.
+    """
+
+    name: str
+    model: str
+    lines: int
+    sealed_at: float
+    submitted_at: float
+    ended_at: float
+    state: str
+    unanswered: int
+
+
 class FailedRow(NamedTuple):
     """A row that failed.
 
@@ -134,6 +158,7 @@ class Summary:
         retryable: Failed rows for which a retry can help.
         variants: Results of each variant's rows, the control first.
         timeline: Rows finished over time; None without a journal.
+        shipments: Shipments to providers, the first that was sealed first.
         failed_rows: Some of the failed rows.
         comparisons: With ``--paired``, each other variant compared with the control.
     """
@@ -147,6 +172,7 @@ class Summary:
     retryable: int = 0
     variants: list[VariantSummary] = field(default_factory=list)
     timeline: Timeline | None = None
+    shipments: list[ShipmentSpan] = field(default_factory=list)
     failed_rows: list[FailedRow] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
 
@@ -263,6 +289,9 @@ def _read_journal(path: Path, summary: Summary) -> tuple[tuple[str, ...], Pairs 
     except sqlite3.Error as error:
         raise InvalidFile(f"cannot read {path}: {error}") from None
     summary.batch_id = facts.get("batch_id", "")
+    shipments = orjson.loads(facts.get("shipments", "{}"))
+    spans = [ShipmentSpan(name, *(of[part] for part in ShipmentSpan._fields[1:])) for name, of in shipments.items()]
+    summary.shipments = sorted(spans, key=lambda span: span.sealed_at)
     summary.program = identity.get("program", "")
     _, experiment = orjson.loads(identity.get("experiment", "[null, []]"))
     return tuple(name for name, *_ in experiment), pairs

@@ -103,7 +103,9 @@ def run(
             from dspyq.batch.quotes.quote import QuoteOptions
             from dspyq.cli.batch.quote import show_quote
 
-            quoted = QuoteOptions(variant, paired, max_usd, hours, cluster, tenant)
+            quoted = QuoteOptions(
+                variant, paired, max_usd, hours, cluster, tenant, lane_options.lane, lane_options.finish_by
+            )
             show_quote(source, program, quoted, format=format, as_json=as_json)
             return
         if output is None:
@@ -223,9 +225,21 @@ def _described(batch: RegisteredBatch) -> dict[str, Any]:
         "spent_usd": float(batch.facts.get("spent_usd", 0)),
         "rows_per_second": round(float(batch.facts.get("rows_per_second", 0)), 1),
         "waits_for": batch.facts.get("waits_for", "") if batch.state == "running" else "",
+        **_lane_of(batch.facts),
         "started_at": _at(batch.facts["started_at"]),
         "seen_at": _at(batch.facts["seen_at"]),
     }
+
+
+def _lane_of(facts: dict[str, str]) -> dict[str, Any]:
+    """Return what the runner of a batch with a lane states of it."""
+    if not facts.get("lane"):
+        return {}
+    counts = ("round", "asleep", "shipments", "oldest_shipment_seconds", "woken")
+    lane: dict[str, Any] = {"lane": facts["lane"], **{name: int(facts[name]) for name in counts if name in facts}}
+    if finish_at := facts.get("finish_at"):
+        lane |= {"finish_at": _at(finish_at), "lane_stage": facts.get("lane_stage", "lane")}
+    return lane
 
 
 def _row(batch: RegisteredBatch) -> list[str]:

@@ -24,6 +24,11 @@ _PAUSES = {
     "window": "outside of its hours: it goes on by itself",
     "share": "its share of the day's budget is used up: it tries again every minute",
 }
+_STAGES = {
+    "closing": "the hour is near: its shipments are cancelled, and what they leave is made live",
+    "flex": "the hour is near: what still waits is made at the flex tier",
+    "live": "the hour is near: what still waits is made live",
+}
 
 
 @contextmanager
@@ -122,6 +127,8 @@ def show_event(event: BatchEvent) -> None:
             _print(_PAUSES[reason].format(id=batch_id) + taken_back)
         case events.Resumed():
             _print("going on")
+        case events.LaneLeft(_, stage):
+            _print(_STAGES[stage])
         case events.RedisAway(_, message):
             _print(f"waiting for Redis: {message}")
         case events.Finished(outcome):

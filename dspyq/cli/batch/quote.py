@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dspyq.batch.files.source import open_source
+from dspyq.batch.finish_by import next_time
 from dspyq.batch.quotes.estimate import Interval
+from dspyq.batch.quotes.lanes import HourQuote, LaneQuote, quote_hour, quote_lanes
+from dspyq.batch.quotes.live_time import live_seconds
 from dspyq.batch.quotes.quote import Allowance, Fit, Quote, QuoteOptions, VariantQuote, take_quote
+from dspyq.config.programs import Program
 from dspyq.config.settings import get_settings
 from dspyq.console.output import console, dollars, print_json, print_table
 from dspyq.core.money import to_usd
@@ -14,6 +21,16 @@ from dspyq.core.scratch import scratch_folder
 from dspyq.prediction.request import find_program, find_variant
 from dspyq.store.clients import jobs_client, redis_errors
 
+_LANE_COLUMNS = ["lane", "cost", "rounds", "shipments", "tokens waiting", "a shipment takes, p50, p95", ""]
+_VERDICTS = {
+    "holds": "by its history it is done by then",
+    "goes live in part": "by its history some shipments come later, and their rows go live before",
+    "goes live": "by its history no shipment is back by then: all rows go live before",
+    "cannot be kept": "no lane can keep it: live calls alone would take longer",
+    "unknown": "there is no history to say; what is not there in time goes live before",
+}
+#: How long a reply at the flex tier may take, as OpenAI recommends to wait.
+_FLEX_SECONDS = 900
 _BASES = {
     "answers": "{runs:,} answers in the cache",
     "statistics": "the mean of {runs:,} runs",
@@ -49,10 +66,20 @@ def show_quote(
             options,
             _allowances(asked.name, options.tenant),
         )
+    with redis_errors("read the lanes"):
+        lanes = quote_lanes(quote, asked, options.variant)
+        hour = _hour(lanes, options, asked, quote)
     if as_json:
-        print_json(quote.to_json())
-    else:
-        print_quote(quote)
+        print_json({**quote.to_json(), "lanes": [asdict(each) for each in lanes], "hour": hour and asdict(hour)})
+        return quote
+    print_quote(quote)
+    if quote.new:
+        console.print()
+        print_table("Lanes", _LANE_COLUMNS, [_lane_row(each) for each in lanes])
+    if options.lane == "flex" and (remark := _timeout_remark(asked, options.variant)):
+        console.print(remark)
+    if hour is not None:
+        console.print(_hour_line(hour))
     return quote
 
 
@@ -80,6 +107,45 @@ def print_quote(quote: Quote) -> None:
     if quote.fits:
         console.print()
         print_table("Limits", ["", "left", ""], [_fit_row(fit) for fit in quote.fits])
+
+
+def _hour(lanes: Sequence[LaneQuote], options: QuoteOptions, program: Program, quote: Quote) -> HourQuote | None:
+    if not options.lane or options.finish_by is None:
+        return None
+    now = time.time()
+    seconds = next_time(*options.finish_by, now) - now
+    asked = [each for each in program.variants.values() if options.variant in {None, each.name}]
+    live = live_seconds(program, asked, quote.new) if quote.threads else None
+    return quote_hour(lanes, options.lane, options.finish_by, seconds, live)
+
+
+def _lane_row(lane: LaneQuote) -> list[str]:
+    if lane.fault:
+        return [lane.lane, "", "", "", "", "", lane.fault]
+    counts = ["" if lane.lane != "provider" else _number(each) for each in (lane.rounds, lane.shipments)]
+    tokens = "" if lane.enqueued_tokens is None else f"≤ {lane.enqueued_tokens:,}"
+    took = "" if lane.p50_seconds is None else f"{duration(lane.p50_seconds)}, {duration(lane.p95_seconds or 0.0)}"
+    return [lane.lane, _usd(lane.cost_usd), *counts, tokens, took, ""]
+
+
+def _number(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
+
+
+def _hour_line(hour: HourQuote) -> str:
+    best, worst = ("unknown" if each is None else dollars(each) for each in (hour.best_usd, hour.worst_usd))
+    what = f"Done by {hour.finish_by}, in {duration(hour.seconds)}: {_VERDICTS[hour.verdict]}."
+    return f"{what} At best {best}, at worst {worst}."
+
+
+def _timeout_remark(program: Program, variant: str | None) -> str:
+    for each in program.variants.values():
+        if variant in {None, each.name} and each.model.timeout_seconds < _FLEX_SECONDS:
+            return (
+                f"models.{each.model.name}.timeout_seconds is {each.model.timeout_seconds:g}: replies at the flex tier "
+                f"may take minutes; {_FLEX_SECONDS} is what OpenAI recommends"
+            )
+    return ""
 
 
 def _allowances(program: str, tenant: str | None) -> list[Allowance]:

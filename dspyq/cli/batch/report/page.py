@@ -24,6 +24,7 @@ from dspyq.cli.report.texts import escape, money
 from dspyq.core.money import to_usd
 
 _LEGEND = (("computed", "computed"), ("shared", "cached, or shared a run"), ("failed", "failed"))
+_SHIPMENTS = (("shared", "waits"), ("computed", "at the provider"), ("failed", "of which some were not answered"))
 
 
 def to_html(summary: Summary) -> str:
@@ -38,6 +39,8 @@ def _parts(summary: Summary) -> Iterable[str]:
     yield _tiles(summary)
     if summary.timeline is not None:
         yield section("Rows a minute", plots.throughput(summary.timeline) + legend(_LEGEND))
+    if summary.shipments:
+        yield section("Shipments", plots.shipments(summary.shipments) + legend(_SHIPMENTS))
     if summary.variants:
         variants = table(VARIANT_COLUMNS, [variant_cells(variant) for variant in summary.variants])
         yield section("Variants", variants)

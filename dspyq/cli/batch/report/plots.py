@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dspyq.batch.reports.summary import Timeline, TimelineBar
+from collections.abc import Sequence
+
+from dspyq.batch.reports.summary import ShipmentSpan, Timeline, TimelineBar
 from dspyq.cli.batch.report.texts import clock, rows_a_minute
 from dspyq.cli.report.plots import HEIGHT, TICKS, WIDTH, drawing, framed, grid, nice_top, rect
+from dspyq.cli.report.texts import utc
 
 _GAP_SHARE = 0.15
+#: The last ones are shown.
+_MOST_SHIPMENTS = 60
 
 
 def throughput(timeline: Timeline) -> str:
@@ -31,6 +36,28 @@ def throughput(timeline: Timeline) -> str:
     return framed(
         drawing(grid() + "".join(shapes), "Rows a minute over time"), marks, [clock(t, timeline) for t in times]
     )
+
+
+def shipments(spans: Sequence[ShipmentSpan]) -> str:
+    """Return a plot of shipments over time: a bar each, while it waited and while its provider had it."""
+    shown = spans[-_MOST_SHIPMENTS:]
+    first = min(span.sealed_at for span in shown)
+    last = max(max(span.sealed_at, span.submitted_at, span.ended_at) for span in shown)
+    seconds, step = max(1.0, last - first), HEIGHT / len(shown)
+    shapes = []
+    for number, span in enumerate(shown):
+        top, high = number * step + step * _GAP_SHARE / 2, step * (1 - _GAP_SHARE)
+        submitted = span.submitted_at or last
+        ended = (span.ended_at or last) if span.submitted_at else submitted
+        title = f"{span.name} of {span.model}: {span.lines:,} calls, {span.state}, {ended - span.sealed_at:,.0f} s"
+        kind = "failed" if span.unanswered else "computed"
+        for start, end, of in ((span.sealed_at, submitted, "shared"), (submitted, ended, kind)):
+            left, width = (start - first) / seconds * WIDTH, max(2.0, (end - start) / seconds * WIDTH)
+            if end > start:
+                shapes.append(rect(left, top, min(width, WIDTH - left), high, of, title))
+    marks = [f"{shown[0].lines:,} calls", "", "", "", f"{shown[-1].lines:,} calls"]
+    times = [f"{utc(first + share * seconds):%H:%M:%S}" for share in (0, 0.5, 1)]
+    return framed(drawing(grid() + "".join(shapes), "Shipments over time"), marks, times)
 
 
 def _title(bar: TimelineBar, timeline: Timeline) -> str:

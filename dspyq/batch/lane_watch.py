@@ -1,0 +1,193 @@
+"""A batch's view of its lane: rows that sleep, shipments, and the hour by which the batch must have left it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+import redis
+
+from dspyq.batch.entry import Entry
+from dspyq.batch.finish_by import LaneStage, Timetable, finish_at, timetable
+from dspyq.batch.journal import Journal
+from dspyq.batch.options import BatchOptions
+from dspyq.batch.quotes.live_time import live_seconds
+from dspyq.config.programs import Program
+from dspyq.delivery.records import Records
+from dspyq.lane.administration import LaneAdmin
+from dspyq.lane.journal import LaneJournal
+from dspyq.lane.shipment import Shipment
+from dspyq.store.keys import job_key
+
+#: Rows whose jobs are looked at in one round trip.
+_ROWS_AT_ONCE = 1000
+#: A look at so many rows each second at most, on average.
+_ROWS_PER_SECOND = 2000
+_LEAST_LOOK_SECONDS = 1.0
+#: Time between two estimates of what the rows left would take live; shorter where the hour is near.
+_ESTIMATE_SECONDS = 30.0
+_MOST_SHIPMENTS_KEPT = 500
+#: The lane that an account states at each stage.
+_LANES: dict[LaneStage, str] = {
+    "lane": "provider",
+    "closing": "provider,live",
+    "flex": "provider,flex",
+    "live": "provider,live",
+}
+
+
+class LaneWatch:
+    """Watches the lane of one batch in its run. Not thread-safe.
+
+    Args:
+        options: The batch's options.
+        program: Its program.
+        journal: Its journal, which keeps its shipments for its report.
+        client: The Redis of jobs.
+
+    Attributes:
+        stage: Its stage.
+        woken: Rows that were woken to go on live.
+    """
+
+    def __init__(self, options: BatchOptions, program: Program, journal: Journal, client: redis.Redis) -> None:
+        self._options = options
+        self._journal = journal
+        self._client = client
+        self._records = Records(client)
+        self._variants = [variant for variant in program.variants.values() if options.variant in (None, variant.name)]
+        self._program = program
+        models = {variant.model.name: variant.model for variant in self._variants}
+        self._has_flex = all(one.service_tier_price_factors.get("flex", 1.0) < 1.0 for one in models.values())
+        self._lanes = [LaneJournal(client, name) for name, one in models.items() if one.batch_protocol is not None]
+        now = time.time()
+        self._began_at = now
+        self._finish_at = finish_at(journal, options.finish_by, now) if options.lane else None
+        self._timetable: Timetable | None = None
+        self._estimate_at = self._look_at = self._wake_at = 0.0
+        self._shipments: dict[str, dict[str, Any]] = orjson.loads(journal.meta("shipments") or "{}")
+        self._asleep = self._rounds = self._out = 0
+        self._oldest_seconds = 0.0
+        self.stage: LaneStage = "lane"
+        self.woken = 0
+
+    @property
+    def account_lane(self) -> str:
+        """The lane that the batch's account states now."""
+        if self._options.lane == "provider":
+            return _LANES[self.stage]
+        return "" if self.stage == "live" else self._options.lane
+
+    def advance(self, batch_id: str, rows_left: float) -> bool:
+        """Leave the lane where the hour is near; return True if the stage has changed.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+            RedisUnavailable: Likewise.
+        """
+        before = self.stage
+        self._find_stage(rows_left)
+        if before == "lane" != self.stage:
+            self.cancel(batch_id)
+        return self.stage != before
+
+    def cancel(self, batch_id: str) -> None:
+        """Have the shipments cancelled in which this batch alone has lines."""
+        if self._options.lane == "provider":
+            LaneAdmin(self._client).cancel_batch(batch_id)
+
+    def look(self, in_flight: Mapping[str, Entry]) -> None:
+        """Count the rows that sleep, and note shipments, as often as their number allows."""
+        now = time.monotonic()
+        if self._options.lane != "provider" or now < self._look_at:
+            return
+        tasks = list(in_flight)
+        self._look_at = now + max(_LEAST_LOOK_SECONDS, len(tasks) / _ROWS_PER_SECOND)
+        self._count_sleepers(tasks)
+        self._note_shipments()
+        if self.stage in {"flex", "live"}:
+            self.woken += sum(self._records.wake(list(chunk)) for chunk in _chunks(tasks))
+
+    @property
+    def text(self) -> str:
+        """The state of its rows in the provider's lane, for people; empty if none sleeps."""
+        if not self._asleep:
+            return ""
+        out = f" in {self._out} shipments, oldest {_duration(self._oldest_seconds)}" if self._out else ""
+        return f"round {self._rounds}, {self._asleep:,} asleep{out}"
+
+    def facts(self) -> dict[str, str | int | float]:
+        """Return what lists of batches show of it."""
+        facts: dict[str, str | int | float] = {"lane": self._options.lane}
+        if self._options.lane == "provider":
+            facts |= {
+                "round": self._rounds,
+                "asleep": self._asleep,
+                "shipments": self._out,
+                "oldest_shipment_seconds": round(self._oldest_seconds),
+                "woken": self.woken,
+            }
+        if self._finish_at is not None:
+            facts |= {"finish_at": self._finish_at, "lane_stage": self.stage}
+        return facts
+
+    def _find_stage(self, rows_left: float) -> None:
+        if self._finish_at is None or self.stage == "live":
+            return
+        now = time.time()
+        if now >= self._estimate_at:
+            seconds = live_seconds(self._program, self._variants, rows_left)
+            self._timetable = timetable(self._began_at, self._finish_at, seconds, has_flex=self._has_flex)
+            self._estimate_at = now + min(_ESTIMATE_SECONDS, max(1.0, (self._timetable.cancel_at - now) / 4))
+        if self._timetable is not None:
+            self.stage = max(self.stage, self._timetable.stage(now), key=list(_LANES).index)
+
+    def _count_sleepers(self, tasks: Sequence[str]) -> None:
+        asleep = rounds = 0
+        for chunk in _chunks(tasks):
+            pipeline = self._client.pipeline(transaction=False)
+            for task_id in chunk:
+                pipeline.hmget(job_key(task_id), "asleep", "rounds")
+            for is_asleep, round_count in cast("list[list[bytes | None]]", pipeline.execute()):
+                asleep += is_asleep is not None
+                rounds = max(rounds, int(round_count or 0))
+        self._asleep, self._rounds = asleep, max(self._rounds, rounds)
+
+    def _note_shipments(self) -> None:
+        """Note the shipments of the batch's models; several batches may share one."""
+        seconds, _ = self._client.time()
+        known = orjson.dumps(self._shipments)
+        out = 0
+        oldest = float(seconds)
+        for lane in self._lanes:
+            for shipment in lane.shipments():
+                self._note(lane.model, shipment)
+                out += shipment.state not in {"filling", "closing"}
+                oldest = min(oldest, shipment.sealed_at or oldest)
+            for shipment in lane.past():
+                if shipment.name in self._shipments or shipment.sealed_at >= self._began_at:
+                    self._note(lane.model, shipment)
+        self._out, self._oldest_seconds = out, seconds - oldest
+        for name in list(self._shipments)[:-_MOST_SHIPMENTS_KEPT]:
+            del self._shipments[name]
+        if (noted := orjson.dumps(self._shipments)) != known:
+            self._journal.set_meta(shipments=noted.decode())
+
+    def _note(self, model: str, shipment: Shipment) -> None:
+        if shipment.sealed_at:
+            figures = ("lines", "sealed_at", "submitted_at", "ended_at", "answered", "failed", "unanswered")
+            self._shipments[shipment.name] = {
+                "model": model, "state": shipment.remote_state or shipment.state,
+                **{name: getattr(shipment, name) for name in figures},
+            }  # fmt: skip
+
+
+def _chunks(tasks: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (tasks[start : start + _ROWS_AT_ONCE] for start in range(0, len(tasks), _ROWS_AT_ONCE))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"  # noqa: PLR2004 - an hour

@@ -1,0 +1,179 @@
+"""``dspyq lane``: look at the shipments of a model's lane, and change their course."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dspyq.console.output import JsonOption, console, dollars, print_count, print_json, print_table, seconds
+from dspyq.core.money import to_usd
+from dspyq.errors import DspyqError
+from dspyq.store.clients import redis_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dspyq.lane.administration import LaneAdmin, LaneStatus
+    from dspyq.lane.shipment import Shipment
+
+_BYTES_PER_TOKEN = 4
+
+app = typer.Typer(
+    help="Look at model calls that wait at a provider's batch interface, and change their course.", no_args_is_help=True
+)
+
+
+def _models() -> list[str]:
+    """Return the models that have a lane, for the shell's completion too."""
+    from dspyq.config.settings import get_settings
+
+    return [model.name for model in get_settings().models.values() if model.batch_protocol is not None]
+
+
+def _complete(incomplete: str) -> list[str]:
+    try:
+        return [name for name in _models() if name.startswith(incomplete)]
+    except DspyqError:  # a shell has no use for the reason
+        return []
+
+
+LaneModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The name of a [models] table.", autocompletion=_complete)
+]
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="All lanes, if left out.", autocompletion=_complete)
+    ] = None,
+    past: Annotated[int, typer.Option(help="How many past shipments to show too.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each lane: calls that wait for a shipment, and shipments with their state, lines, money held and age.
+
+    Example: `dspyq lane show fast --past 10`
+    """
+    with redis_errors("read the lanes"):
+        admin = _admin()
+        known = _known(admin)
+        names = known if model is None else [_checked(model, known)]
+        lanes = [(admin.show(name), admin.journal(name).past()[:past] if past else []) for name in names]
+    if as_json:
+        print_json([
+            {**_plain(lane), "shipments": [_plain(each) for each in lane.shipments], "past": [_plain(e) for e in ended]}
+            for lane, ended in lanes
+        ])  # fmt: skip
+        return
+    if not lanes:
+        console.print("No model has a lane: state models.<name>.batch, or leave api_base out.")
+    for lane, ended in lanes:
+        _print(lane, ended)
+
+
+@app.command()
+def flush(model: LaneModelArgument, as_json: JsonOption = False) -> None:
+    """Ship the calls that wait in a lane now, without waiting for further ones.
+
+    Example: `dspyq lane flush fast`
+    """
+    with redis_errors("flush the lane"):
+        admin = _admin()
+        journal = admin.journal(_checked(model, _known(admin)))
+        if number := journal.open_lines().number:
+            journal.flush()
+    print_count("to be shipped", number, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    shipment: Annotated[str, typer.Argument(metavar="SHIPMENT", help="Its name, or the beginning of it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a shipment at its provider: finished calls are paid and used, the others are shipped again, or go live.
+
+    Example: `dspyq lane cancel dspyq-3f2a`
+    """
+    with redis_errors("cancel the shipment"):
+        admin = _admin()
+        found = [
+            (model, each.name)
+            for model in _known(admin)
+            for each in admin.journal(model).shipments()
+            if each.name.startswith(shipment)
+        ]
+        if len(found) != 1:
+            what = f"{len(found)} shipments begin with" if found else "there is no shipment"
+            raise DspyqError(f"{what} {shipment!r}: see dspyq lane show")
+        model, name = found[0]
+        admin.journal(model).cancel(name)
+    if as_json:
+        print_json({"model": model, "shipment": name})
+    else:
+        console.print(f"{name} of {model} is to be cancelled: see dspyq lane show {model}")
+
+
+def _admin() -> LaneAdmin:
+    from dspyq.lane.administration import LaneAdmin
+    from dspyq.store.clients import jobs_client
+
+    return LaneAdmin(jobs_client())
+
+
+def _known(admin: LaneAdmin) -> list[str]:
+    """Return the models with a lane: the configured ones, and others whose lanes hold anything."""
+    configured = _models()
+    return [*configured, *(name for name in admin.models() if name not in configured)]
+
+
+def _checked(model: str, lanes: list[str]) -> str:
+    """Return a model that has a lane.
+
+    Raises:
+        DspyqError: If it has none.
+    """
+    from dspyq.config.settings import get_settings
+
+    if model in lanes:
+        return model
+    known = f"with a lane: {', '.join(lanes) or 'none'}"
+    if model in get_settings().models:
+        raise DspyqError(f"models.{model}.batch: this model has no batch interface; {known}")
+    raise DspyqError(f"there is no [models.{model}] table; {known}")
+
+
+def _plain(state: Any) -> dict[str, Any]:
+    kept = asdict(state)
+    return {name: value for name, value in kept.items() if not name.startswith("_")}
+
+
+def _print(lane: LaneStatus, ended: Sequence[Shipment]) -> None:
+    waits = f", the first for {seconds(lane.oldest_open_seconds)}" if lane.open_lines else ""
+    console.print(
+        f"{lane.model}: {lane.open_lines:,} calls wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
+        f"provider; {dollars(to_usd(lane.held_nano_usd))} held"
+    )
+    rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]
+    if rows:
+        columns = ["shipment", "state", "lines", "tokens", "answered", "failed", "again", "age", "sealed (UTC)", "id"]
+        print_table(f"Shipments of {lane.model}", columns, rows)
+
+
+def _row(shipment: Shipment, now: float) -> list[str]:
+    end = shipment.ended_at or now
+    sealed = datetime.fromtimestamp(shipment.sealed_at, UTC).isoformat(timespec="seconds")[:19]
+    return [
+        shipment.name,
+        shipment.remote_state or shipment.state,
+        f"{shipment.lines:,}",
+        f"{shipment.size_bytes // _BYTES_PER_TOKEN:,}",
+        f"{shipment.answered:,}",
+        f"{shipment.failed:,}",
+        f"{shipment.unanswered:,}",
+        seconds(max(0.0, end - shipment.sealed_at)) if shipment.sealed_at else "",
+        sealed if shipment.sealed_at else "",
+        shipment.batch_id,
+    ]

@@ -1,0 +1,117 @@
+"""``dspyq lane``, quotes of lanes, and what lists of batches show of one."""
+
+import json
+import sys
+from contextlib import closing
+
+import pytest
+
+from dspyq.batch.quotes.estimate import Interval
+from dspyq.batch.quotes.lanes import LaneQuote, quote_hour
+from tests.support.configuration import environment
+from tests.support.processes import LocalProcess, wait_until
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"question": f"q{number}"}) + "\n" for number in range(5)))
+    return path
+
+
+def verdict(p50, p95, *, rounds=2, seconds=36_000.0, live=600.0):
+    cost = Interval(0.9, 1.0, 1.1)
+    lanes = [
+        LaneQuote("live", cost_usd=cost.scaled(2)),
+        LaneQuote("provider", "", cost, rounds, rounds, 1000, p50, p95),
+        LaneQuote("flex", cost_usd=cost),
+    ]
+    return quote_hour(lanes, "provider", ("07:00", "UTC"), seconds, live)
+
+
+def test_a_quote_states_by_the_history_whether_an_hour_holds_and_what_it_costs_at_best_and_at_worst():
+    assert verdict(3600, 7200).verdict == "holds"
+    assert verdict(3600, 86_400).verdict == "goes live in part"
+    assert verdict(43_200, 86_400).verdict == "goes live"
+    assert verdict(None, None).verdict == "unknown"
+    hour = verdict(60, 120, seconds=300, live=600.0)
+    assert hour.verdict == "cannot be kept"
+    assert (hour.best_usd, hour.worst_usd) == (1.0, 3.0)
+
+
+def test_a_dry_run_quotes_all_lanes_and_asks_nothing(dspyq, rows, lane_settings, endpoint, client):
+    past = {"name": "s", "state": "closing", "lines": 5, "sealed_at": 1.0, "submitted_at": 10.0}
+    for number in range(1, 21):
+        client.rpush("dspy:v1:lane:control:past", json.dumps({**past, "ended_at": 10.0 + 60 * number}))
+    arguments = [
+        "batch",
+        "run",
+        str(rows),
+        "--program",
+        "qa",
+        "--dry-run",
+        "--lane",
+        "provider",
+        "--finish-by",
+        "07:00",
+    ]
+    quote = json.loads(dspyq(*arguments, "--json", settings=lane_settings()).stdout)
+    live, provider, flex = quote["lanes"]
+    assert [each["lane"] for each in quote["lanes"]] == ["live", "provider", "flex"]
+    assert provider["cost_usd"]["high"] == pytest.approx(live["cost_usd"]["high"] / 2)
+    assert (provider["rounds"], provider["shipments"]) == (1, 1)
+    assert (provider["p50_seconds"], provider["p95_seconds"]) == (600, 1140)
+    assert provider["enqueued_tokens"] > 0
+    assert flex["fault"] == ""
+    assert quote["hour"]["worst_usd"] == pytest.approx(live["cost_usd"]["high"] * 1.5)
+    shown = dspyq(*arguments, settings=lane_settings()).stdout
+    assert "Done by 07:00 UTC" in shown
+    assert endpoint.calls() == 0
+    assert "timeout_seconds is 10" in dspyq(*arguments[:-4], "--lane", "flex", settings=lane_settings()).stdout
+
+
+def test_lanes_are_shown_flushed_and_cancelled_by_name(dspyq, lane_settings):
+    settings = lane_settings()
+    (lane,) = json.loads(dspyq("lane", "show", "--json", settings=settings).stdout)
+    assert (lane["model"], lane["open_lines"], lane["held_nano_usd"], lane["shipments"]) == ("control", 0, 0, [])
+    assert "0 calls wait for a shipment" in dspyq("lane", "show", "control", settings=settings).stdout
+    assert "0" in dspyq("lane", "flush", "control", settings=settings).stdout
+    for arguments, told in (
+        (["show", "fast"], "there is no [models.fast] table; with a lane: control"),
+        (["flush", "fast"], "there is no [models.fast] table"),
+        (["cancel", "dspyq-1"], "there is no shipment 'dspyq-1': see dspyq lane show"),
+    ):
+        done = dspyq("lane", *arguments, settings=settings, ok=False)
+        assert told in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("lane_worker")
+def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
+    dspyq, rows, tmp_path, lane_settings, endpoint, redis_server
+):
+    endpoint.batches.script(is_manual=True, times=1)
+    settings, out = lane_settings(), tmp_path / "out.jsonl"
+    arguments = [sys.executable, "-m", "dspyq", "batch", "run", str(rows), "--program", "qa", "--output", str(out)]
+    env = environment(settings, redis_server.url)
+    batch = LocalProcess("batch", [*arguments, "--lane", "provider"], ready_line="batch ", env=env)
+    with closing(batch):
+
+        def listed():
+            found = json.loads(dspyq("batch", "list", "--json", settings=settings).stdout)
+            return found and found[0].get("asleep") == 5 and found[0].get("shipments") == 1 and found[0]
+
+        facts = wait_until(listed, 30, "five rows asleep in one shipment")
+        assert (facts["lane"], facts["round"]) == ("provider", 1)
+        assert "5 asleep in 1 shipments" in facts["waits_for"]
+        shown = json.loads(dspyq("lane", "show", "control", "--json", settings=settings).stdout)[0]
+        assert shown["shipped_lines"] == 5
+        assert shown["held_nano_usd"] > 0
+        name = shown["shipments"][0]["name"]
+        assert name in dspyq("lane", "show", settings=settings, env={"COLUMNS": "200"}).stdout
+        dspyq("lane", "cancel", name[:12], settings=settings)
+        wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 5, 60, "its rows in another shipment")
+        wait_until(lambda: not batch.is_running, 30, "its end")
+    report = tmp_path / "report.html"
+    dspyq("batch", "report", str(out), "--html", str(report), settings=settings)
+    assert "Shipments" in report.read_text()
