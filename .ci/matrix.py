@@ -21,8 +21,8 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 #: What takes no longer than a minute or so and touches every library.
 FAST_TESTS = (
     "tests/core", "tests/config", "tests/store", "tests/prediction", "tests/cache", "tests/client", "tests/contracts",
-    "tests/delivery/test_leases.py", "tests/delivery/test_records.py", "tests/delivery/test_transport.py",
-    "tests/delivery/test_versions.py", "tests/test_architecture.py",
+    "tests/delivery/test_leases.py", "tests/delivery/test_records.py", "tests/delivery/test_takes.py",
+    "tests/delivery/test_transport.py", "tests/delivery/test_versions.py", "tests/test_architecture.py",
 )  # fmt: skip
 LONGEST_SECONDS = 600
 

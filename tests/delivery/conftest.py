@@ -9,10 +9,12 @@ from types import ModuleType
 
 import pytest
 import redis
+from kombu import Connection
 
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.records import QueuedJob, Records
 from tests.delivery import delivery_app
+from tests.delivery.consuming import connect
 from tests.support.beats import add_beat, beat_of
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
@@ -104,3 +106,9 @@ def job() -> Callable[..., QueuedJob]:
         return QueuedJob(**{"id": job_id or uuid.uuid4().hex, "message": "{}", "queue": "q", **fields})
 
     return make
+
+
+@pytest.fixture
+def connection(tasks: ModuleType) -> Iterator[Connection]:
+    with connect(tasks) as connection:
+        yield connection

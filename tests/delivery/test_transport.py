@@ -3,86 +3,22 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from queue import Empty
 from types import ModuleType
 from typing import Any
 
 import pytest
 import redis
-from kombu import Connection, Consumer, Producer, Queue
+from kombu import Connection, Producer
 from kombu.asynchronous import Hub
 
 from dspyq.core.tolerated import tolerated
 from dspyq.delivery.leases import Leases
+from tests.delivery.consuming import PREFIX, QUEUE, connect, consume, drain
 from tests.support.beats import beat_of
-from tests.support.processes import eventually
 from tests.support.redis_server import RedisServer
-
-QUEUE = "plain"
-PREFIX = "dspy:v1:"
-#: Of a channel: it need not wait a second for a bell when it is closed.
-POLLING_SECONDS = 0.05
-
-
-@pytest.fixture
-def connection(tasks: ModuleType) -> Iterator[Connection]:
-    with connect(tasks) as connection:
-        yield connection
-
-
-def connect(tasks: ModuleType) -> Connection:
-    connection: Connection = tasks.app.connection_for_read(transport_options={"polling_interval": POLLING_SECONDS})
-    return connection
-
-
-def consume(connection: Connection, received: list[Any], *, prefetch_count: int = 0) -> Consumer:
-    consumer = Consumer(
-        connection,
-        [Queue(QUEUE, routing_key=QUEUE)],
-        callbacks=[lambda _, message: received.append(message)],
-        prefetch_count=prefetch_count,
-    )
-    consumer.consume()
-    return consumer
-
-
-def drain(connection: Connection) -> None:
-    """Deliver what there is: until nothing came of a wait in Redis that began here, or no room is left."""
-    channel, replies = connection.default_channel, []
-    read = channel.handlers["BRPOP"]
-
-    def read_and_note(**options: Any) -> Any:
-        try:
-            return read(**options)
-        except Empty:
-            replies.append("nothing")
-            raise
-
-    def is_drained() -> bool:
-        with suppress(socket.timeout):
-            connection.drain_events(timeout=2 * POLLING_SECONDS)
-        return len(replies) >= 2 or not channel.qos.can_consume()  # the first may be of a wait that began before
-
-    channel.handlers["BRPOP"] = read_and_note
-    try:
-        eventually(is_drained)
-    finally:
-        channel.handlers["BRPOP"] = read
-
-
-def drain_until(connection: Connection, condition: Callable[[], Any]) -> None:
-    """Deliver what there is until a condition is true."""
-
-    def is_true() -> bool:
-        drain(connection)
-        return bool(condition())
-
-    eventually(is_true, 30)
 
 
 def test_publishing_a_task_costs_one_round_trip(tasks: ModuleType, redis_server: RedisServer) -> None:
@@ -434,67 +370,3 @@ def wait_for(hub: Hub, condition: Callable[[], bool]) -> None:
         assert time.monotonic() < end
         hub.call_later(0.05, lambda: None)
         hub.run_once()
-
-
-def test_one_take_brings_as_many_waiting_jobs_as_there_is_room_for(
-    connection: Connection, tasks: ModuleType, redis_server: RedisServer
-) -> None:
-    sent = [tasks.add.apply_async((number, 1), ignore_result=True).id for number in range(12)]
-    received: list[Any] = []
-    consume(connection, received, prefetch_count=10)
-    with redis_server.monitored() as commands:
-        drain(connection)
-    assert [message.headers["id"] for message in received] == sent[:10]
-    assert sum(command.name == "EVALSHA" and not command.is_in_script for command in commands) == 2
-
-
-def test_where_there_is_room_for_one_a_bell_brings_one(
-    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis
-) -> None:
-    for number in range(3):
-        tasks.add.apply_async((number, 1), ignore_result=True)
-    received: list[Any] = []
-    consume(connection, received, prefetch_count=1)
-    drain(connection)
-    assert len(received) == 1
-    assert jobs_redis.zcard(PREFIX + "leases") == 1
-    assert jobs_redis.zcard(PREFIX + "queue:plain") == 2
-
-
-def test_jobs_behind_one_that_ends_the_consumer_go_back(
-    connection: Connection, tasks: ModuleType, jobs_redis: redis.Redis, leases: Leases
-) -> None:
-    sent = [tasks.add.apply_async((number, 1), ignore_result=True).id for number in range(4)]
-
-    def fail(_: Any, message: Any) -> None:
-        raise ArithmeticError(message.delivery_tag)
-
-    consumer = Consumer(connection, [Queue(QUEUE, routing_key=QUEUE)], callbacks=[fail], prefetch_count=8)
-    consumer.consume()
-    with pytest.raises(ArithmeticError):
-        drain(connection)
-    assert jobs_redis.zrange(PREFIX + "queue:plain", 0, -1) == sent[1:]
-    assert leases.held_count == 1
-
-
-def test_each_of_two_queues_with_many_jobs_gets_its_turn(
-    connection: Connection, tasks: ModuleType, records: Any, job: Any
-) -> None:
-    del tasks
-    message = {"body": "W10=", "headers": {"id": "", "task": "add"}, "properties": {"delivery_info": {}}}
-    for queue in ("one", "two"):
-        for number in range(20):
-            text = json.dumps(message | {"headers": {"id": f"{queue} {number}", "task": "add"}})
-            records.put(job(f"{queue} {number}", message=text, queue=queue))
-    received: list[Any] = []
-    consumer = Consumer(
-        connection,
-        [Queue(name, routing_key=name) for name in ("one", "two")],
-        callbacks=[lambda _, message: received.append(message)],
-        prefetch_count=20,
-    )
-    consumer.consume()
-    drain(connection)
-    assert len(received) == 20
-    shares = [sum(message.headers["id"].startswith(queue) for message in received) for queue in ("one", "two")]
-    assert min(shares) >= 8

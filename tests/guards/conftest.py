@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import redis
 
+from dspyq.guards.budget import Budget
 from dspyq.guards.rate_limit import RateLimiter, Reservation
 from dspyq.store.scripts import run_together
+from tests.support.budgets import NANO, Calendar, settings
 from tests.support.rates import POLICY
 
 
@@ -34,3 +36,21 @@ def reserve(client: redis.Redis) -> Callable[..., Reservation]:
 def correct(client: redis.Redis) -> Callable[[RateLimiter, int, int], Any]:
     """Correct a reservation: ``correct(limiter, reserved, used)``."""
     return lambda limiter, reserved, used: run_together(client, [limiter.correct(reserved, used)])
+
+
+@pytest.fixture
+def make(client: redis.Redis) -> Callable[..., Budget]:
+    """Make a budget whose limits are in nano-dollars, so that tests count in small numbers."""
+
+    def make_budget(
+        daily: int | None = None, monthly: int | None = None, *, calendar: Any = None, **tables: Any
+    ) -> Budget:
+        def usd(nano: int | None) -> float | None:
+            return None if nano is None else nano / NANO
+
+        program = {f"{period}_usd": usd(tables.pop(f"program_{period}", None)) for period in ("daily", "monthly")}
+        variant = {f"{period}_usd": usd(tables.pop(f"variant_{period}", None)) for period in ("daily", "monthly")}
+        made = settings(usd(daily), usd(monthly), program=program, variant=variant, **tables)
+        return Budget(client, made, calendar or Calendar())
+
+    return make_budget

@@ -15,52 +15,10 @@ from dspyq.guards.billing import Bill
 from dspyq.guards.budget import Budget
 from dspyq.guards.budget_errors import limit_error
 from dspyq.guards.limits import Limits
-from tests.support.budgets import NANO, PREFIX, call, do, settings
+from tests.support.budgets import NANO, PREFIX, account, books, call, do, expire, refused, settings, statistics
 from tests.support.budgets import Calendar as SetCalendar
 
 LIMIT = 100
-
-
-@pytest.fixture
-def make(client):
-    """Make a budget whose limits are in nano-dollars, so that tests count in small numbers."""
-
-    def make_budget(daily=None, monthly=None, *, calendar=None, **tables):
-        def usd(nano):
-            return None if nano is None else nano / NANO
-
-        program = {f"{period}_usd": usd(tables.pop(f"program_{period}", None)) for period in ("daily", "monthly")}
-        variant = {f"{period}_usd": usd(tables.pop(f"variant_{period}", None)) for period in ("daily", "monthly")}
-        made = settings(usd(daily), usd(monthly), program=program, variant=variant, **tables)
-        return Budget(client, made, calendar or SetCalendar())
-
-    return make_budget
-
-
-def account(redis_server, scope="all", period="daily", label="day1"):
-    """The amounts that are settled and held."""
-    found = redis_server.client().hmget(f"{PREFIX}budget:{scope}:{period}:{label}", "settled", "held")
-    return tuple(int(amount or 0) for amount in found)
-
-
-def statistics(redis_server):
-    return {name: int(number) for name, number in redis_server.client().hgetall(f"{PREFIX}budget-statistics").items()}
-
-
-def books(redis_server, day="day1", of="qa.a m "):
-    found = redis_server.client().hgetall(f"{PREFIX}costs:{day}").items()
-    return {name.removeprefix(of): int(number) for name, number in found if name.startswith(of) and number != "0"}
-
-
-def refused(verdict):
-    return verdict.verdict, verdict.scope, verdict.period
-
-
-def expire(client, budget, *calls):
-    """Let the lease of calls run out, and charge them."""
-    for each in calls:
-        client.zadd(f"{PREFIX}budget:leases", {each.id: 1})
-    return budget.sweep()
 
 
 def test_a_call_is_held_in_every_account_with_a_limit_and_settled_in_all_to_what_it_cost(client, make, redis_server):
@@ -235,75 +193,6 @@ def test_a_bill_above_its_hold_is_settled_in_full_counted_and_logged(client, mak
     assert "call_above_its_hold" in caplog.text
     assert "cost_usd=1.3e-07 held_usd=6e-08" in caplog.text
     assert refused(do(client, budget.hold(call(2), 0))) == ("exhausted", "all", "daily")
-
-
-def test_a_hold_whose_lease_ran_out_is_charged_its_bound_once(client, make, redis_server, caplog):
-    budget = make(LIMIT)
-    do(client, budget.hold(call(), 60, lease_seconds=0.001))
-    time.sleep(0.01)
-    assert budget.sweep() == 1
-    assert budget.sweep() == 0
-    assert account(redis_server) == (60, 0)
-    assert books(redis_server) == {"calls": 1, "unknown_calls": 1, "unknown_nano_usd": 60}
-    assert statistics(redis_server) == {"expired_holds": 1}
-    assert "calls_charged_at_bound calls=1" in caplog.text
-
-
-def test_a_hold_is_leased_for_as_long_as_its_call_may_take(client, make, redis_server):
-    budget = make()
-    do(client, budget.hold(call(), 60))
-    seconds, _ = client.time()
-    lease = redis_server.client().zscore(f"{PREFIX}budget:leases", call().id) - seconds
-    assert lease > 60 + 2  # the model's timeout and the longest wait for its rate limit
-    assert budget.sweep() == 0
-
-
-def test_a_late_settlement_replaces_what_was_charged_as_unknown_once(client, make, redis_server):
-    budget = make(LIMIT)
-    do(client, budget.hold(call(), 60))
-    expire(client, budget, call())
-    settlement = do(client, budget.settle(call(), Bill(25, 2, 3)))
-    assert (settlement.found, settlement.charged_nano_usd) == ("expired", 25)
-    assert do(client, budget.settle(call(), Bill(25, 2, 3))).found == "settled"
-    assert account(redis_server) == (25, 0)
-    assert books(redis_server) == {"calls": 1, "prompt_tokens": 2, "completion_tokens": 3, "billed_nano_usd": 25}
-
-
-def test_a_late_settlement_of_unknown_bill_leaves_the_charge(client, make, redis_server):
-    budget = make(LIMIT)
-    do(client, budget.hold(call(), 60))
-    expire(client, budget, call())
-    do(client, budget.settle(call(), Bill(None)))
-    assert account(redis_server) == (60, 0)
-    assert books(redis_server) == {"calls": 1, "unknown_calls": 1, "unknown_nano_usd": 60}
-
-
-def test_a_late_release_takes_the_charge_back(client, make, redis_server):
-    budget = make(LIMIT)
-    do(client, budget.hold(call(), 60))
-    expire(client, budget, call())
-    do(client, budget.release(call()))
-    assert account(redis_server) == (0, 0)
-    assert not books(redis_server)
-
-
-def test_more_leases_than_one_script_charges_run_out_together(client, make, redis_server):
-    budget = make()
-    calls = [call(number) for number in range(450)]
-    do(client, *(budget.hold(each, 1) for each in calls))
-    assert expire(client, budget, *calls) == 450
-    assert account(redis_server) == (450, 0)
-
-
-def test_settling_after_redis_lost_its_data_charges_the_current_periods(client, make, redis_server):
-    budget = make(LIMIT)
-    do(client, budget.hold(call(), 60))
-    redis_server.flush()
-    settle = budget.settle(call(), Bill(25))
-    assert do(client, settle).found == "nothing"
-    assert do(client, settle).found == "settled"
-    assert account(redis_server) == (25, 0)
-    assert books(redis_server)["billed_nano_usd"] == 25
 
 
 def test_settlement_touches_the_day_and_month_of_the_hold(client, make, redis_server):

@@ -56,3 +56,29 @@ def call(number=1, program="qa", variant="a", model="m", batch="", tenant=""):
 def do(client, *steps):
     """Run steps in one round trip and return what the last one returns."""
     return run_together(client, steps)[-1]
+
+
+def account(redis_server, scope="all", period="daily", label="day1"):
+    """The amounts that are settled and held."""
+    found = redis_server.client().hmget(f"{PREFIX}budget:{scope}:{period}:{label}", "settled", "held")
+    return tuple(int(amount or 0) for amount in found)
+
+
+def statistics(redis_server):
+    return {name: int(number) for name, number in redis_server.client().hgetall(f"{PREFIX}budget-statistics").items()}
+
+
+def books(redis_server, day="day1", of="qa.a m "):
+    found = redis_server.client().hgetall(f"{PREFIX}costs:{day}").items()
+    return {name.removeprefix(of): int(number) for name, number in found if name.startswith(of) and number != "0"}
+
+
+def refused(verdict):
+    return verdict.verdict, verdict.scope, verdict.period
+
+
+def expire(client, budget, *calls):
+    """Let the lease of calls run out, and charge them."""
+    for each in calls:
+        client.zadd(f"{PREFIX}budget:leases", {each.id: 1})
+    return budget.sweep()
