@@ -18,7 +18,9 @@ from benchmarks import (
     experiment_counting,
     growth,
     hits,
+    idle_streams,
     imports,
+    litellm_proxy,
     loop_lag,
     many_programs,
     memory,
@@ -33,7 +35,7 @@ from benchmarks import (
     throughput,
 )
 from benchmarks.plot import draw
-from benchmarks.rows import Row, build_table
+from benchmarks.rows import Row, Skipped, build_table
 
 _WIDTH_OF_A_FILE = 160
 
@@ -52,6 +54,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "many": publishing.run_many,
     "bulk": bulk.run,
     "door": door.run,
+    "idle_streams": idle_streams.run,
+    "litellm": litellm_proxy.run,
     "single_flight": single_flight.run,
     "throughput": throughput.run,
     "cpu": processor.run,
@@ -85,6 +89,10 @@ def main() -> int:
         try:
             with progress.status(f"{name} ({number} of {len(options.only)})"):
                 rows[name] = BENCHMARKS[name](quick=options.quick)
+        except Skipped as reason:
+            rows[name] = []
+            progress.print(f"{name}: skipped, {reason}", highlight=False)
+            continue
         except Exception:  # noqa: BLE001 - minutes of the others' results are worth printing
             progress.print_exception()
             continue

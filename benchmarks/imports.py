@@ -1,4 +1,4 @@
-"""The time that a web server takes to import a producer."""
+"""The time that a web server takes to import a producer, and ours to import its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ _MILLISECONDS = 1e3
 _OURS = "from dspyq import predict"
 _THEIRS = "import celery, redis, pydantic_settings"
 _USED = "import celery.app.base, redis, pydantic_settings"
+_DOOR = "import dspyq.serve.process.command"
+_DOOR_LIMIT_MILLISECONDS = 120
+#: What a process has before: a producer that has read its settings.
+_BEFORE = {_DOOR: "import dspyq.client.asking, dspyq.config.schema"}
 _FORBIDDEN = ("dspy", "litellm")
 _CODE = """
 import json, sys, time
+{before}
 started = time.perf_counter()
 {statement}
 seconds = time.perf_counter() - started
@@ -31,13 +36,18 @@ print(json.dumps({{"seconds": seconds, "loaded": [name for name in {forbidden} i
 def run(*, quick: bool) -> list[Row]:
     """Measure the imports in processes of their own, the interpreter's start left out."""
     rounds = 3 if quick else 15
-    blocks = {statement: functools.partial(_import, statement) for statement in (_OURS, _THEIRS, _USED)}
+    blocks = {statement: functools.partial(_import, statement) for statement in (_OURS, _THEIRS, _USED, _DOOR)}
     alternate(1, blocks)  # writes the bytecode and fills the file cache
     seconds = {statement: [each["seconds"] for each in found] for statement, found in alternate(rounds, blocks).items()}
     return [
         _row(seconds, _THEIRS, "celery, redis, pydantic-settings", Target("ratio", "at most", 1.60)),
         _row(seconds, _USED, "the same, Celery's app loaded", None),
-    ]
+        Row(
+            "`dspyq serve`", "import, besides a producer's", "ms", median(seconds[_DOOR]) * _MILLISECONDS,
+            "celery, redis, pydantic-settings", median(seconds[_THEIRS]) * _MILLISECONDS,
+            median_ratio(seconds[_DOOR], seconds[_THEIRS]), Target("value", "at most", _DOOR_LIMIT_MILLISECONDS),
+        ),
+    ]  # fmt: skip
 
 
 def _row(seconds: dict[str, list[float]], theirs: str, other: str, target: Target | None) -> Row:
@@ -48,7 +58,7 @@ def _row(seconds: dict[str, list[float]], theirs: str, other: str, target: Targe
 
 
 def _import(statement: str) -> dict[str, Any]:
-    code = _CODE.format(statement=statement, forbidden=_FORBIDDEN)
+    code = _CODE.format(statement=statement, before=_BEFORE.get(statement, ""), forbidden=_FORBIDDEN)
     # As installed: with the bytecode of the first import, which this variable would keep from being written.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", code]

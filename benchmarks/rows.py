@@ -11,6 +11,10 @@ from rich.table import Table
 _ROUND_TRIP_TOLERANCE = 0.05
 
 
+class Skipped(Exception):
+    """A benchmark cannot run here; its text is the reason."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A value that a row must reach.

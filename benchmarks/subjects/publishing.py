@@ -12,6 +12,12 @@ from benchmarks.subjects.plain import new_question
 from dspyq import predict
 
 
+def seconds_of_delay(calls: int) -> float:
+    """Return the seconds of a ``predict.delay`` of a new question."""
+    predict.delay(question=new_question())  # connects
+    return seconds_per_call(calls, lambda: predict.delay(question=new_question()))()
+
+
 def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:
     """Measure sending.
 

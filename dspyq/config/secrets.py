@@ -76,6 +76,8 @@ class Secrets:
         self._in_answers: re.Pattern[str] | None = None
         self._answer_starts: frozenset[str] = frozenset()
         self._longest_start = 0
+        self._ends_of_starts: frozenset[str] = frozenset()
+        self._in_starts: re.Pattern[str] | None = None
         self._reply_forms: list[bytes] = []
         self._in_replies: re.Pattern[bytes] | None = None
 
@@ -123,10 +125,12 @@ class Secrets:
     def count_begun(self, text: str) -> int:
         """Return how many characters at the end of a text may begin a secret that was sent to the provider."""
         self._refresh()
-        starts = self._answer_starts
-        for length in range(min(self._longest_start, len(text)), 0, -1):
-            if text[-length:] in starts:
-                return length
+        if self._in_starts is None or text[-1:] not in self._ends_of_starts:
+            return 0
+        starts, end = self._answer_starts, len(text)
+        for found in self._in_starts.finditer(text, max(end - self._longest_start, 0)):
+            if text[found.start() :] in starts:
+                return end - found.start()
         return 0
 
     def is_echoed(self, text: str) -> bool:
@@ -164,6 +168,8 @@ class Secrets:
         self._in_answers = _either(map(re.escape, self._answer_forms))
         self._answer_starts = frozenset(form[:end] for form in self._answer_forms for end in range(1, len(form)))
         self._longest_start = max(map(len, self._answer_starts), default=0)
+        self._ends_of_starts = frozenset(start[-1] for start in self._answer_starts)
+        self._in_starts = _either(re.escape(first) for first in {start[0] for start in self._answer_starts})
         self._reply_forms = [form.encode() for form in self._answer_forms]
         self._in_replies = re.compile(b"|".join(map(re.escape, self._reply_forms))) if sent else None
         self._is_stale = False

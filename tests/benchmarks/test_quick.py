@@ -97,6 +97,8 @@ def test_each_benchmark_can_be_named():
         "many",
         "bulk",
         "door",
+        "idle_streams",
+        "litellm",
         "single_flight",
         "throughput",
         "cpu",

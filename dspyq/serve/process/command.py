@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from dspyq.client.metrics import metrics_page
 from dspyq.config.settings import get_settings
-from dspyq.console.output import print_text
 from dspyq.core.events import Event
 from dspyq.core.http_server import Response, Route
 from dspyq.core.http_server import listen as listen_for_pages
@@ -85,6 +84,8 @@ def check_server() -> None:
     Raises:
         ConfigurationError: If it could not.
     """
+    from dspyq.console.output import print_text  # noqa: PLC0415 - a server prints nothing, and this loads rich
+
     settings = get_settings()
     serve = settings.serve
     openness = choose_openness(settings, serve.host)
