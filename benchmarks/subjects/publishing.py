@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from benchmarks.repetition import alternate, round_trips_per_call, seconds_per_call
@@ -12,10 +13,12 @@ from benchmarks.subjects.plain import new_question
 from dspyq import predict
 
 
-def seconds_of_delay(calls: int) -> float:
-    """Return the seconds of a ``predict.delay`` of a new question."""
+def seconds_of_delay(calls: int) -> dict[str, float]:
+    """Return the seconds that a ``predict.delay`` of a new question takes, and those of the processor, ``cpu``."""
     predict.delay(question=new_question())  # connects
-    return seconds_per_call(calls, lambda: predict.delay(question=new_question()))()
+    started = time.process_time()
+    seconds = seconds_per_call(calls, lambda: predict.delay(question=new_question()))()
+    return {"seconds": seconds, "cpu": (time.process_time() - started) / calls}
 
 
 def measure(rows: int | None, calls: int, rounds: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def run_benchmarks(*arguments):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Run three of them at once: each start of the benchmarks takes seconds."""
-    return json.loads(run_benchmarks("--quick", "--only", "l1_hit,many,sweep", "--json"))
+    """Run four of them at once: each start of the benchmarks takes seconds."""
+    return json.loads(run_benchmarks("--quick", "--only", "l1_hit,many,sweep,idle_streams", "--json"))
 
 
 def test_a_quick_run_prints_each_row_with_what_it_must_reach(rows):
@@ -37,6 +37,12 @@ def test_a_quick_run_prints_each_row_with_what_it_must_reach(rows):
         assert row["theirs"] > 0
         assert row["ratio"] > 0
         assert row["is_met"] in ({True, False} if row["required"] else {None})
+
+
+def test_a_quick_look_at_idle_streams_finds_the_memory_of_each(rows):
+    (row,) = [row for row in rows if row["benchmark"] == "idle_streams"]
+    assert (row["measured"], row["required"]) == ("server's memory for each of 200", "≤ 20")
+    assert 0 < row["ours"] < 1_000
 
 
 def test_a_quick_sweep_costs_redis_little(rows):
