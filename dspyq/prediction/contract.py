@@ -70,7 +70,9 @@ class Contract:
                 f"the inputs of {self._program.name} take {len(canonical):,} bytes, more than the "
                 f"{self._program.max_input_bytes:,} of programs.{self._program.name}.max_input_bytes"
             )
-        return canonical
+        return bytes(
+            memoryview(canonical)
+        )  # orjson's own keeps the 4 KiB that it was written in, for as long as it lives
 
     def _check_loosely(self, inputs: Mapping[str, Any], canonical: bytes) -> None:
         """Check inputs, except values that validators returned: a validator need not accept its own result."""

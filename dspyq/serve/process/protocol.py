@@ -43,13 +43,15 @@ class DoorProtocol(HttpToolsProtocol):
 
     header_seconds: ClassVar[float] = 5.0
     body_seconds: ClassVar[float] = 10.0
-    _late: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    # Beyond thirty attributes, of which uvicorn's class has nearly all, each instance gets a dictionary of its own.
+    __slots__ = ("_head_bytes", "_late", "_stalled")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Expect a head."""
         super().connection_made(transport)
+        self._head_bytes = 0
+        self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:

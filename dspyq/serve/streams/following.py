@@ -17,6 +17,7 @@ from dspyq.serve.exchange import Exchange, Headers
 from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.serve.predictions.rendering import PublicCall
 from dspyq.serve.streams import interest
+from dspyq.serve.streams.news import News
 from dspyq.serve.streams.withdrawals import WatchedCall
 from dspyq.streaming.chunks import Chunk
 
@@ -69,7 +70,7 @@ async def follow(
         owner: The name of this connection, where it has the interest in the call; empty where it has not.
     """
     exchange, door, call = stream.exchange, stream.exchange.door, stream.public.call
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    loop, news = asyncio.get_running_loop(), News()
     wake = partial(loop.call_soon_threadsafe, news.set)
     listener, watched.wake = Listener(job, wake, is_sent=True), wake
     watching = asyncio.ensure_future(_watch(exchange, news))
@@ -106,7 +107,7 @@ async def follow(
     await _hang_up(exchange, call, owner)
 
 
-async def _watch(exchange: Exchange, news: asyncio.Event) -> None:
+async def _watch(exchange: Exchange, news: News) -> None:
     """Return when the client has hung up."""
     while (await exchange.receive())["type"] != "http.disconnect":
         pass
