@@ -70,9 +70,8 @@ class Contract:
                 f"the inputs of {self._program.name} take {len(canonical):,} bytes, more than the "
                 f"{self._program.max_input_bytes:,} of programs.{self._program.name}.max_input_bytes"
             )
-        return bytes(
-            memoryview(canonical)
-        )  # orjson's own keeps the 4 KiB that it was written in, for as long as it lives
+        # A copy: the bytes that orjson returns keep the 4 KiB that they were written in.
+        return bytes(memoryview(canonical))
 
     def _check_loosely(self, inputs: Mapping[str, Any], canonical: bytes) -> None:
         """Check inputs, except values that validators returned: a validator need not accept its own result."""
