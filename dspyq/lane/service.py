@@ -105,7 +105,7 @@ class LaneService:
     def _runner(self, model: Model) -> LaneRunner:
         reader = self._guards.line_readers[model.name]
         journal = LaneJournal(self._client, model.name, self._token)
-        provider = provider_for(str(model.batch_protocol), reader.access())
+        provider = provider_for(str(model.batch_protocol), reader.access(), reader.access)
         landing = Landing(self._client, journal, self._guards.budget, reader)
         times = LaneTimes(self._settings.lane.first_poll_seconds, self._settings.lane.settle_seconds)
         collecting = Collecting(journal, provider, landing)

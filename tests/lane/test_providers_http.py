@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,27 @@ def test_a_port_that_is_closed_is_no_creation() -> None:
     access = ProviderAccess("openai-chat", f"http://127.0.0.1:{port}/v1")
     with pytest.raises(ProviderBusy, match="no connection"):
         provider_for("openai", access).create("dspyq-1", file_id="file-1")
+
+
+def test_each_request_has_the_credentials_of_its_time(serve: Callable[[bytes | None], OneReply]) -> None:
+    server = serve(reply_of("200 OK", b'{"id": "batch_1"}'))
+    numbers = iter(range(1, 10))
+
+    def renew() -> ProviderAccess:
+        return replace(access, headers=(("authorization", f"Bearer token-{next(numbers)}"),))
+
+    access = ProviderAccess("openai-chat", f"http://127.0.0.1:{server.port}/v1")
+    provider = provider_for("openai", access, renew)
+    for _ in range(2):
+        provider.poll("batch_1")
+    assert [head.partition("token-")[2][0] for head in server.heads] == ["1", "2"]
+
+
+def test_credentials_that_cannot_be_read_close_the_interface(endpoint: Endpoint) -> None:
+    def renew() -> ProviderAccess:
+        raise OSError("the token of user@example.com has expired")
+
+    provider = provider_for("openai", access_to(endpoint, "openai"), renew)
+    with pytest.raises(BatchInterfaceClosed, match=r"cannot be read \(OSError\); see models\.fast\.api_key_env$"):
+        provider.create("dspyq-1", file_id="file-1")
+    assert endpoint.batches.counts().creations == 0

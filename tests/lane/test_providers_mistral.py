@@ -9,6 +9,7 @@ import pytest
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.choice import provider_for
 from dspyq.lane.providers.errors import CreationUnknown
+from dspyq.lane.providers.http import ProviderHttp
 from dspyq.lane.providers.mistral import MistralBatches
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.lane.providers.protocol import BatchState, LineOutcome
@@ -19,7 +20,7 @@ from tests.support.processes import wait_until
 
 @pytest.fixture
 def provider(endpoint: Endpoint) -> MistralBatches:
-    return MistralBatches(access_to(endpoint, "openai", prefix="/mistral"))
+    return MistralBatches(ProviderHttp(access_to(endpoint, "openai", prefix="/mistral")))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.errors import CreationUnknown, ReplyUnusable
 from dspyq.lane.providers.http import ProviderHttp, StreamedBody, quoted
 from dspyq.lane.providers.protocol import (
@@ -35,7 +34,7 @@ class AnthropicBatches:
     """The batch interface of Anthropic.
 
     Args:
-        access: The access of live calls.
+        http: HTTP with the access of live calls.
     """
 
     has_files = False
@@ -48,8 +47,8 @@ class AnthropicBatches:
         results_seconds=29 * 24 * 3600.0,
     )
 
-    def __init__(self, access: ProviderAccess) -> None:
-        self._http = ProviderHttp(access)
+    def __init__(self, http: ProviderHttp) -> None:
+        self._http = http
 
     def upload(self, name: str, lines: Iterable[ShipmentLine]) -> str:
         """Raise ``NotImplementedError``: there are no files; ``create`` sends the lines."""

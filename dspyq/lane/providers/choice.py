@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dspyq.errors import ConfigurationError
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.anthropic import AnthropicBatches
 from dspyq.lane.providers.gemini import GeminiBatches
+from dspyq.lane.providers.http import ProviderHttp
 from dspyq.lane.providers.mistral import MistralBatches, is_mistral
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.lane.providers.protocol import BatchProvider
@@ -18,12 +21,15 @@ _PROTOCOLS: dict[str, tuple[type[OpenAIBatches | AnthropicBatches | GeminiBatche
 }
 
 
-def provider_for(protocol: str, access: ProviderAccess) -> BatchProvider:
+def provider_for(
+    protocol: str, access: ProviderAccess, renew: Callable[[], ProviderAccess] | None = None
+) -> BatchProvider:
     """Return the batch interface of a protocol.
 
     Args:
         protocol: ``openai``, ``anthropic`` or ``gemini``. At Mistral's own endpoint, ``openai`` has Mistral's jobs.
         access: The access of live calls.
+        renew: Returns it anew for each request, where credentials expire while a batch runs.
 
     Raises:
         ConfigurationError: If there is no such protocol, or live calls of the model have another form.
@@ -35,4 +41,5 @@ def provider_for(protocol: str, access: ProviderAccess) -> BatchProvider:
         raise ConfigurationError(
             f"{access.setting}.batch: {protocol} takes requests of {dialect}, not {access.dialect}"
         )
-    return MistralBatches(access) if kind is OpenAIBatches and is_mistral(access) else kind(access)
+    http = ProviderHttp(access, renew)
+    return MistralBatches(http) if kind is OpenAIBatches and is_mistral(access) else kind(http)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.errors import CreationUnknown, ReplyUnusable
 from dspyq.lane.providers.http import ProviderHttp, StreamedBody, showable
 from dspyq.lane.providers.protocol import (
@@ -49,7 +48,7 @@ class GeminiBatches:
     """The batch interface of Gemini.
 
     Args:
-        access: The access of live calls.
+        http: HTTP with the access of live calls.
     """
 
     has_files = True
@@ -62,9 +61,9 @@ class GeminiBatches:
         results_seconds=48 * 3600.0,
     )
 
-    def __init__(self, access: ProviderAccess) -> None:
-        self._http = ProviderHttp(access)
-        parts = urlsplit(access.base_url)
+    def __init__(self, http: ProviderHttp) -> None:
+        self._http = http
+        parts = urlsplit(http.access.base_url)
         self._upload_url = f"{parts.scheme}://{parts.netloc}/upload{parts.path}/files"
         self._download_url = f"{parts.scheme}://{parts.netloc}/download{parts.path}"
         self._origin = (parts.scheme, parts.netloc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -104,10 +104,19 @@ class ProviderHttp:
 
     Args:
         access: The access of live calls.
+        renew: Returns it anew for each request: some credentials expire within a batch's time.
     """
 
-    def __init__(self, access: ProviderAccess) -> None:
+    def __init__(self, access: ProviderAccess, renew: Callable[[], ProviderAccess] | None = None) -> None:
         self.access = access
+        self._renew = renew
+
+    def _headers(self) -> dict[str, str]:
+        try:
+            return dict((self.access if self._renew is None else self._renew()).headers)
+        except Exception as error:  # noqa: BLE001 - of a cloud's credentials, whichever they are
+            text = f"credentials cannot be read ({type(error).__name__}); see {self.access.setting}.api_key_env"
+            raise BatchInterfaceClosed(self._text(text)) from None
 
     def get(self, path: str, **query: str | int) -> Any:
         """Return the JSON of a GET."""
@@ -223,7 +232,7 @@ class ProviderHttp:
         if isinstance(request.body, StreamedBody):
             timeout = max(timeout, _LEAST_TIMEOUT_OF_LARGE_SECONDS)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        headers = dict(self.access.headers)
+        headers = self._headers()
         if self.access.proxy is None:
             return kind(parts.hostname or "", parts.port, timeout=timeout), target, headers
         proxy = urlsplit(self.access.proxy)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.errors import CreationUnknown
-from dspyq.lane.providers.http import quoted
+from dspyq.lane.providers.http import ProviderHttp, quoted
 from dspyq.lane.providers.openai import NAME_KEY, OpenAIBatches
 from dspyq.lane.providers.protocol import BatchFault, BatchState, RemoteBatch, ShipmentLimits, ShipmentLine
 from dspyq.lane.providers.results import oldest_first, read_count, read_time
@@ -44,11 +44,11 @@ class MistralBatches(OpenAIBatches):
     """The batch interface of Mistral.
 
     Args:
-        access: The access of live calls.
+        http: HTTP with the access of live calls.
     """
 
-    def __init__(self, access: ProviderAccess) -> None:
-        super().__init__(access)
+    def __init__(self, http: ProviderHttp) -> None:
+        super().__init__(http)
         self.limits = ShipmentLimits(
             lines=1_000_000,
             size_bytes=512_000_000,  # of a file

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.errors import CreationUnknown, ProviderBusy, ReplyUnusable
 from dspyq.lane.providers.http import ProviderHttp, StreamedBody, quoted, showable
 from dspyq.lane.providers.protocol import (
@@ -78,15 +77,15 @@ class OpenAIBatches:
     """The batch interface of OpenAI and its likes.
 
     Args:
-        access: The access of live calls.
+        http: HTTP with the access of live calls.
     """
 
     has_files = True
     has_names = True
 
-    def __init__(self, access: ProviderAccess) -> None:
-        host = urlsplit(access.base_url).hostname or ""
-        self._http = ProviderHttp(access)
+    def __init__(self, http: ProviderHttp) -> None:
+        host = urlsplit(http.access.base_url).hostname or ""
+        self._http = http
         self._has_expiry = bool(_WITH_EXPIRY.search(host))
         is_together = bool(_TOGETHER.search(host))
         self._purpose = "batch-api" if is_together else "batch"
