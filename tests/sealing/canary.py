@@ -47,7 +47,8 @@ def everything_in(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
                 part for _, fields in client.xrange(key) for pair in fields.items() for part in pair
             ],
         }
-        yield name.decode(), b"\n".join([name, *(part or b"" for part in read[kind](name))])
+        if kind in read:  # it may have ended since
+            yield name.decode(), b"\n".join([name, *(part or b"" for part in read[kind](name))])
 
 
 def legible_keys(client: redis.Redis) -> set[str]:
@@ -87,6 +88,9 @@ def ask_in_every_way(canary: str) -> dict[str, Any]:
         "again": told(ask("one")),
         "many": [told(job) for job in predict.many({"question": f"{canary} {n}"} for n in (1, 2, 3))],
         "many again": [told(job) for job in predict.many({"question": f"{canary} {n}"} for n in (1, 2, 3))],
+        "of a unit": told(
+            predict.apply_async(kwargs={"question": f"{canary} unit"}, unit=f"{canary} ann", tenant="acme")
+        ),
         "streamed": "".join(chunk.text for chunk in streamed.stream(timeout=60) if chunk.kind == "delta"),
         "failed": told(ask("refused")),
         "chained": (predict.s(question=f"{canary} chain") | shout.s()).apply_async().get(timeout=60),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dspyq.sealing.keyring import new_key_line
+from tests.support.configuration import merged
 
 
 @pytest.fixture
@@ -22,11 +23,6 @@ def sealed(settings_file, keys_file):
 
     def write(encrypt=True, changes=None, **options):
         stated = {"encryption": {"keys_file": str(keys_file)}, "programs": {"qa": {"encrypt": encrypt}}}
-        merged = {**(changes or {}), **stated}
-        merged["programs"] = {
-            **(changes or {}).get("programs", {}),
-            "qa": {**(changes or {}).get("programs", {}).get("qa", {}), "encrypt": encrypt},
-        }
-        return settings_file(merged, **options)
+        return settings_file(merged(changes or {}, stated), **options)
 
     return write

@@ -92,6 +92,7 @@ def test_a_job_that_was_changed_moved_or_put_in_plain_text_is_set_aside_and_call
     assert [request.inputs["question"] for request in endpoint.requests()] == ["good"]
 
 
+@pytest.mark.journey
 def test_a_published_forgery_does_not_end_a_wait(configure, sealed, worker, client, endpoint):
     path = sealed(True, NO_MEMORY)
     configure(path)

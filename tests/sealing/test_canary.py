@@ -18,6 +18,7 @@ TOLD = {
     "again": f"echo:{CANARY} one",
     "many": [f"echo:{CANARY} {number}" for number in (1, 2, 3)],
     "many again": [f"echo:{CANARY} {number}" for number in (1, 2, 3)],
+    "of a unit": f"echo:{CANARY} unit",
     "streamed": f"echo:{CANARY} stream",
     "failed": "PredictionFailed",
     "chained": f"echo:{CANARY} chain".upper(),
@@ -50,7 +51,8 @@ def test_every_feature_leaves_no_canary_and_without_encryption_a_look_finds_them
 ):
     changes = with_experiment(keep_rows=True, feedback={"thumbs": {"low": 0, "high": 1}})
     changes |= {"serve": {"authentication": "none"}}
-    path = sealed(True, changes, challenger=0.5) if is_sealed else settings_file(changes, challenger=0.5)
+    indexed = {"encryption": {"index_units": True}}
+    path = sealed(True, changes | indexed, challenger=0.5) if is_sealed else settings_file(changes, challenger=0.5)
     dspyq("experiment", "start", "qa", settings=path)
     worker(path, env=ENV)
     door = Door(environment(path, redis_server.url, ENV))

@@ -28,11 +28,8 @@ def ask(question, **options):
     return job
 
 
-def test_a_tenant_a_unit_and_the_past_are_forgotten_and_all_else_stays(
-    configure, settings_file, worker, client, forget, keys_file
-):
-    stated = {"keys_file": str(keys_file), "index_units": True}
-    path = settings_file({**NO_MEMORY, "encryption": stated, "programs": {"qa": {"encrypt": True}}})
+def test_a_tenant_a_unit_and_the_past_are_forgotten_and_all_else_stays(configure, sealed, worker, client, forget):
+    path = sealed(True, {**NO_MEMORY, "encryption": {"index_units": True}})
     configure(path)
     worker(path)
     acme, other = ask("one", tenant="acme"), ask("one", tenant="other")
@@ -64,6 +61,7 @@ def test_a_tenant_a_unit_and_the_past_are_forgotten_and_all_else_stays(
     assert [each for each in told["not_reached"] if "backups" in each]
 
 
+@pytest.mark.journey
 def test_dead_jobs_of_a_tenant_go_and_unfinished_ones_are_counted(configure, sealed, worker, client, forget, endpoint):
     path = sealed(True, NO_MEMORY)
     configure(path)
@@ -82,6 +80,7 @@ def test_dead_jobs_of_a_tenant_go_and_unfinished_ones_are_counted(configure, sea
     endpoint.release()
 
 
+@pytest.mark.journey
 def test_files_of_a_tenants_batch_go_with_it(sealed, worker, dspyq, tmp_path, forget):
     path = sealed(True, NO_MEMORY)
     worker(path)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from dspyq.store.content import Kind, Plain, process_codec
 
 
+@pytest.mark.journey
 def test_a_producer_and_a_worker_without_encryption_load_no_cryptography():
     code = (
         "import sys; from dspyq import predict; import dspyq.cli.main, dspyq.worker.lifecycle, dspyq.batch.run;"

@@ -39,6 +39,7 @@ def test_content_of_a_tenant_is_sealed_with_its_key_and_gone_with_it(configure, 
     assert key_id_of(client.get(result_key(again["acme"].id))).decode() not in ids.values()
 
 
+@pytest.mark.journey
 def test_a_job_of_a_forgotten_tenant_is_set_aside(configure, sealed, worker, client):
     path = sealed(True, NO_MEMORY)
     configure(path)
