@@ -321,6 +321,37 @@ ROWS: dict[str, list[Panel]] = {
             steps=[(0, GREEN), (1, RED)],
         ),
     ],
+    "Lanes": [
+        Panel(
+            "Calls in lanes",
+            "How many model calls wait for a provider's batch interface?",
+            {"{{model}} {{state}}": f"sum by (model, state) (dspy_lane_lines{{{_MODEL}}})"},
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Oldest batch at the provider",
+            "How long have rows waited for a provider?",
+            {"{{model}}": f"max by (model) (dspy_lane_oldest_shipment_seconds{{{_MODEL}}})"},
+            "s",
+            width=6,
+            steps=[(0, GREEN), (90_000, RED)],
+        ),
+        Panel(
+            "Calls that landed",
+            "What becomes of calls in lanes?",
+            {"{{outcome}}": f"sum by (outcome) (rate(dspy_lane_landed_total{{{_MODEL}}}{_RATE}))"},
+            "reqps",
+            width=6,
+            stacked=True,
+        ),
+        Panel(
+            "Runs of batches that ended",
+            "Did last night's batches finish?",
+            {"{{program}} {{state}}": "max by (program, state) (increase(dspy_batches_ended_total[1d]))"},
+            width=6,
+        ),
+    ],
     "Variants": [
         Panel(
             "Predictions by variant",

@@ -100,8 +100,8 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "TENANT_RATE": ("worker", "watcher"),
     "RATE": ("worker", "producer batch door watcher"),
     "BREAKER": ("worker", "producer batch door watcher"),
-    # Calls that wait for their provider's batch interface.
-    "LANE": ("worker", "batch"),
+    # Calls that wait for their provider's batch interface; a batch cancels its shipments.
+    "LANE": ("worker batch", ""),
     "LANES": ("worker", "batch watcher"),
     "LANE_VERSIONS": ("worker", "batch watcher"),
     "KILLED_ARMS": ("worker", "producer batch door watcher"),

@@ -19,3 +19,14 @@ DOUBLES = Counter("dspy_lane_doubles_total", "Batches that were created twice at
 REFUSALS = Counter("dspy_lane_refusals_total", "Shipments that the provider refused.", ["model", "reason"])
 FAILURES = Counter("dspy_lane_failures_total", "Steps of a lane that are tried again.", ["model", "error_type"])
 PROMOTED = Counter("dspy_lane_promoted_total", "Calls of a lane made live, because a caller waits.", ["model"])
+
+
+def begin(model: str) -> None:
+    """Show a lane's series from the start, so that the first change of each is seen as one."""
+    for state in ("open", "shipped"):
+        LINES.labels(model, state).set(0)
+    OLDEST_SECONDS.labels(model).set(0)
+    for outcome in ("answered", "failed", "unanswered"):
+        LANDED.labels(model, outcome)
+    FAILURES.labels(model, "ProviderBusy")
+    DOUBLES.labels(model)

@@ -16,6 +16,7 @@ from dspyq.core.events import Event
 from dspyq.core.runtime import bound
 from dspyq.core.tolerated import survived
 from dspyq.guards.model import Guards
+from dspyq.lane import metrics
 from dspyq.lane.collecting import Collecting
 from dspyq.lane.deferral import DeferredCalls
 from dspyq.lane.journal import LaneJournal, LaneLost
@@ -55,6 +56,8 @@ class LaneService:
 
     def start(self) -> None:
         """Start the thread."""
+        for name in self.served:
+            metrics.begin(name)
         self._thread.start()
 
     def stop(self) -> None:

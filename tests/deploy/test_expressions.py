@@ -53,6 +53,12 @@ def of_scaling():
 
 def ask_of_every_fate(number):
     from dspyq import predict
+    from dspyq.batch.ends import note_end
+    from dspyq.batch.events import BatchOutcome
+
+    def end_a_batch():
+        counts = {"rows": 1, "ok": 1, "failed_by_type": {}, "cached": 0, "joined": 0, "left": 0, "is_read": True}
+        note_end(BatchOutcome("b", "finished", **counts, spent_usd=0.0, reconciliation=None), "qa", "")
 
     def ask(program, question):
         return predict.apply_async(kwargs={"question": question}, program=program)
@@ -71,6 +77,7 @@ def ask_of_every_fate(number):
         wait(ask("fragile", f"{number}.{each}"))
         wait(ask("poor", f"dear {number}.{each}"))
     ask("later", f"{number}")
+    end_a_batch()
 
 
 def ask_over_http(port, question):
@@ -109,7 +116,7 @@ def document_for(endpoint, port):
         base,
         {
             "metrics": {"port": port},
-            "models": {"control": {"requests_per_second": 20}, "fragile": fragile},
+            "models": {"control": {"requests_per_second": 20, "batch": "openai"}, "fragile": fragile},
             "programs": {
                 "qa": {"scorers": [scorer]},
                 "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},

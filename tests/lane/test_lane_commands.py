@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -86,32 +86,72 @@ def test_lanes_are_shown_flushed_and_cancelled_by_name(dspyq, lane_settings):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.fixture
+def begin(rows, lane_settings, redis_server):
+    """Begin a batch in the provider's lane, in a process of its own."""
+    with ExitStack() as running:
+
+        def begin(out):
+            arguments = ["batch", "run", str(rows), "--program", "qa", "--output", str(out), "--lane", "provider"]
+            env = environment(lane_settings(), redis_server.url)
+            return running.enter_context(
+                closing(
+                    LocalProcess("batch", [sys.executable, "-m", "dspyq", *arguments], ready_line="batch ", env=env)
+                )
+            )
+
+        yield begin
+
+
+@pytest.fixture
+def listed(dspyq, lane_settings):
+    """Wait until the latest batch has these rows asleep in shipments, and return what lists show of it."""
+
+    def listed(asleep, shipments):
+        def found():
+            batches = json.loads(dspyq("batch", "list", "--json", settings=lane_settings()).stdout)
+            is_so = batches and (batches[0].get("asleep"), batches[0].get("shipments")) == (asleep, shipments)
+            return batches[0] if is_so else None
+
+        return wait_until(found, 60, f"{asleep} rows asleep in {shipments} shipments")
+
+    return listed
+
+
+@pytest.mark.usefixtures("lane_worker")
+def test_a_cancelled_batch_has_its_shipment_cancelled_and_holds_nothing(
+    dspyq, tmp_path, lane_settings, endpoint, client, begin, listed
+):
+    endpoint.batches.script(is_manual=True)
+    batch = begin(tmp_path / "out.jsonl")
+    facts = listed(5, 1)
+    dspyq("batch", "cancel", facts["id"], settings=lane_settings())
+    wait_until(lambda: not batch.is_running, 30, "its end")
+    account = f"dspy:v1:budget:batch:{facts['id']}"
+    wait_until(lambda: client.keys("dspy:v1:lane:*:lines") == [], 60, "its shipment to end")
+    assert [each["state"] for each in endpoint.batches.list()] == ["cancelled"]
+    assert int(client.hget(account, "held") or 0) == 0
+    assert int(client.hget(account, "settled") or 0) == endpoint.batches.bill().nano_usd == 0
+
+
 @pytest.mark.usefixtures("lane_worker")
 def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
-    dspyq, rows, tmp_path, lane_settings, endpoint, redis_server
+    dspyq, tmp_path, lane_settings, endpoint, begin, listed
 ):
     endpoint.batches.script(is_manual=True, times=1)
     settings, out = lane_settings(), tmp_path / "out.jsonl"
-    arguments = [sys.executable, "-m", "dspyq", "batch", "run", str(rows), "--program", "qa", "--output", str(out)]
-    env = environment(settings, redis_server.url)
-    batch = LocalProcess("batch", [*arguments, "--lane", "provider"], ready_line="batch ", env=env)
-    with closing(batch):
-
-        def listed():
-            found = json.loads(dspyq("batch", "list", "--json", settings=settings).stdout)
-            return found and found[0].get("asleep") == 5 and found[0].get("shipments") == 1 and found[0]
-
-        facts = wait_until(listed, 30, "five rows asleep in one shipment")
-        assert (facts["lane"], facts["round"]) == ("provider", 1)
-        assert "5 asleep in 1 shipments" in facts["waits_for"]
-        shown = json.loads(dspyq("lane", "show", "control", "--json", settings=settings).stdout)[0]
-        assert shown["shipped_lines"] == 5
-        assert shown["held_nano_usd"] > 0
-        name = shown["shipments"][0]["name"]
-        assert name in dspyq("lane", "show", settings=settings, env={"COLUMNS": "200"}).stdout
-        dspyq("lane", "cancel", name[:12], settings=settings)
-        wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 5, 60, "its rows in another shipment")
-        wait_until(lambda: not batch.is_running, 30, "its end")
+    batch = begin(out)
+    facts = listed(5, 1)
+    assert (facts["lane"], facts["round"]) == ("provider", 1)
+    assert "5 asleep in 1 shipments" in facts["waits_for"]
+    shown = json.loads(dspyq("lane", "show", "control", "--json", settings=settings).stdout)[0]
+    assert shown["shipped_lines"] == 5
+    assert shown["held_nano_usd"] > 0
+    name = shown["shipments"][0]["name"]
+    assert name in dspyq("lane", "show", settings=settings, env={"COLUMNS": "200"}).stdout
+    dspyq("lane", "cancel", name[:12], settings=settings)
+    wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 5, 60, "its rows in another shipment")
+    wait_until(lambda: not batch.is_running, 30, "its end")
     report = tmp_path / "report.html"
     dspyq("batch", "report", str(out), "--html", str(report), settings=settings)
     assert "Shipments" in report.read_text()
