@@ -64,6 +64,8 @@ def test_a_job_whose_creation_was_not_answered_is_found_by_its_name_on_any_page(
     endpoint.batches.page(2)
     (found,) = provider.find("dspyq-lost", began_at, 2)
     assert ended(provider, found.id).succeeded_lines == 2
+    assert found.id in [batch.id for batch in provider.batches_named("dspyq-", began_at)]
+    assert list(provider.batches_named("dspyq-x", began_at)) == []
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def test_a_batch_is_found_by_its_name_or_its_lines_on_any_page(
         assert provider.read_one_id(ended(provider, found[0].id)) in {"a-0", "a-1", "a-2"}
 
 
+def test_all_batches_of_ours_are_listed_on_all_pages(
+    endpoint: Endpoint, provider: BatchProvider, protocol: str
+) -> None:
+    began_at = time.time()
+    names = ["dspyq-1", "dspyq-2", "other", "dspyq-3"]
+    ids = {name: submit(provider, protocol, name, 1).id for name in names}
+    endpoint.batches.page(2)
+    ours = [ids[name] for name in reversed(names) if name.startswith("dspyq-") or not provider.has_names]
+    assert [batch.id for batch in provider.batches_named("dspyq-", began_at)] == ours
+    assert list(provider.batches_named("dspyq-", began_at + 3600)) == []
+
+
 def test_a_lost_reply_to_a_creation_is_unknown_and_the_batch_is_found(
     endpoint: Endpoint, provider: BatchProvider, protocol: str
 ) -> None:

@@ -74,6 +74,12 @@ class AnthropicBatches:
         ]
         return oldest_first(found)
 
+    def batches_named(self, prefix: str, since_seconds: float) -> Iterator[RemoteBatch]:
+        """Yield all batches created since, which carry no names; see ``BatchProvider.batches_named``."""
+        del prefix
+        since = since_seconds - _CLOCK_SECONDS
+        return (batch for batch in map(_batch, self._list(since)) if batch.created_at_seconds >= since)
+
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""
         reply = self._http.get(f"{_PATH}/{quoted(batch_id)}")

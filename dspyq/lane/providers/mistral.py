@@ -85,6 +85,13 @@ class MistralBatches(OpenAIBatches):
             ]
         )
 
+    def batches_named(self, prefix: str, since_seconds: float) -> Iterator[RemoteBatch]:
+        """Yield all batches whose name begins so; see ``BatchProvider.batches_named``."""
+        since = since_seconds - _CLOCK_SECONDS
+        for batch in map(_batch, self._jobs()):
+            if batch.name.startswith(prefix) and batch.created_at_seconds >= since:
+                yield batch
+
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a job; see ``BatchProvider.poll``."""
         reply = self._http.get(f"{_PATH}/{quoted(batch_id)}")

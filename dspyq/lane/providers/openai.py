@@ -87,7 +87,7 @@ class OpenAIBatches:
         host = urlsplit(http.access.base_url).hostname or ""
         self._http = http
         self._has_expiry = bool(_WITH_EXPIRY.search(host))
-        is_together = bool(_TOGETHER.search(host))
+        is_together = self._drops_names = bool(_TOGETHER.search(host))
         self._purpose = "batch-api" if is_together else "batch"
         self.limits = _LIMITS_OF_TOGETHER if is_together else _LIMITS
 
@@ -129,6 +129,14 @@ class OpenAIBatches:
             if batch.name == name or (file_id and batch.input_file_id == file_id)
         ]
         return oldest_first(found)
+
+    def batches_named(self, prefix: str, since_seconds: float) -> Iterator[RemoteBatch]:
+        """Yield all batches whose name begins so; see ``BatchProvider.batches_named``."""
+        since = since_seconds - _CLOCK_SECONDS
+        for batch in map(_batch, self._list("/batches", since)):
+            is_ours = batch.name.startswith(prefix) or (self._drops_names and not batch.name)
+            if is_ours and batch.created_at_seconds >= since:
+                yield batch
 
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch; see ``BatchProvider.poll``."""

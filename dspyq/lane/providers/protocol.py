@@ -223,6 +223,16 @@ class BatchProvider(Protocol):
             file_id: The uploaded file, where ``has_files``: some interfaces that have files drop our name.
         """
 
+    def batches_named(self, prefix: str, since_seconds: float) -> Iterator[RemoteBatch]:
+        """Yield all batches whose name begins so, in the order of the provider's listing: usually the newest first.
+
+        Where batches carry no name, these are all batches created since: compare ``read_one_id``.
+
+        Args:
+            prefix: The beginning of a name.
+            since_seconds: Older ones are left out; ten minutes are allowed for clocks that differ.
+        """
+
     def poll(self, batch_id: str) -> RemoteBatch:
         """Return the state of a batch.
 
