@@ -15,7 +15,7 @@ from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
 _SCRIPTS = (
-    "close", "deposit", "land", "lease", "look", "look_open", "save", "seal", "split", "take_back", "unseal",
+    "close", "deposit", "gone", "land", "lease", "look", "look_open", "save", "seal", "split", "take_back", "unseal",
 )  # fmt: skip
 
 
@@ -162,6 +162,11 @@ class LaneJournal:
             raise LaneLost
         is_done, lines, size_bytes, *gone = reply
         return Sealed(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
+
+    def gone_lines(self, start: int) -> tuple[int, list[str]]:
+        """Look for open lines whose job is gone, from one on; return how many were looked at, and those ids."""
+        looked_at, *gone = self._script("gone")(model=self.model, first=start, limit=_LINES_AT_ONCE)
+        return int(looked_at), [one.decode() for one in gone]
 
     def save(self, shipment: Shipment) -> Shipment:
         """Save a shipment's next step, before it is taken; return the shipment.

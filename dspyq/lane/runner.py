@@ -51,6 +51,7 @@ class LaneRunner:
         self._client = parts.journal.client
         self._failures: dict[str, int] = {}
         self._renew_at = 0.0
+        self._looked_at = 0
         self._cancelled: frozenset[str] = frozenset()
         self._steps: dict[str, Callable[[Shipment], Shipment | None]] = {
             "filling": self._fill,
@@ -79,6 +80,8 @@ class LaneRunner:
         for shipment in shipments:
             if shipment.not_before <= self._parts.now or shipment.name in self._cancelled:
                 self._advance(replace(shipment, not_before=0.0))
+        if opened.number:
+            self._drop_gone()
         if opened.all_lines and self._parts.now >= self._renew_at:
             self._renew_holds()
         if not opened.all_lines and not shipments:
@@ -226,6 +229,14 @@ class LaneRunner:
         self._journal.close(shipment.name)
         self._parts.log("lane_closed", shipment.name)
         return None
+
+    def _drop_gone(self) -> None:
+        """Drop open lines whose job was ended, as by the cancellation of its batch, some hundred at a time."""
+        looked_at, gone = self._journal.gone_lines(self._looked_at)
+        self._looked_at = self._looked_at + looked_at - len(gone) if looked_at else 0
+        if gone:
+            self._collecting.landing.drop(gone)
+            self._parts.log("lane_lines_dropped", "", lines=len(gone))
 
     def _renew_holds(self) -> None:
         """Renew the leases of the money that is held for lines, open or shipped, however long their provider takes."""
