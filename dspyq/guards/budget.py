@@ -96,8 +96,8 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._expect, self._renew = (
-            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds")
+        self._expect, self._renew, self._room = (
+            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds", "lane_room")
         )
         self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
@@ -156,6 +156,16 @@ class Budget:
     def settle_held(self, call: BilledCall, bill: Bill) -> list[Step[Any]]:
         """Return the steps that settle a call only if it is held: at any later repetition they change nothing."""
         return [self._expect.step(_nothing, id=call.id), self.settle(call, bill)]
+
+    def ask_room(self, call: BilledCall, bound_nano_usd: int, share: float) -> Step[bool]:
+        """Ask whether a call that is held for hours leaves enough of each day's limit to others.
+
+        Args:
+            call: The call.
+            bound_nano_usd: The most it may cost.
+            share: The most of what a limit has left that calls may hold together.
+        """
+        return self._room.step(bool, bound=_checked(bound_nano_usd), share=share, **self._limits_of(call))
 
     def renew(self, ids: Sequence[str], lease_seconds: float) -> Step[int]:
         """Renew the leases of calls that are held for longer than one lease; the step returns how many are."""

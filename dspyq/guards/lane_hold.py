@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import redis
 
 from dspyq.guards.admission import Admission
 from dspyq.guards.billing import BilledCall
-from dspyq.guards.budget import Budget
+from dspyq.guards.budget import Budget, HoldVerdict
 from dspyq.guards.call import Call
 from dspyq.guards.interruptions import Interruption
 from dspyq.guards.ledger import Ledger
-from dspyq.store.scripts import run_together
+from dspyq.store.scripts import Step, run_together
+
+_BUSY = frozenset({"busy", "batch_busy", "tenant_busy"})
+_FREE, _NO_ROOM = HoldVerdict("held"), HoldVerdict("busy")
+
+
+class HoldTerms(NamedTuple):
+    """Terms of a hold.
+
+    Attributes:
+        lease_seconds: How long it lasts without a renewal.
+        calls: How many calls the row still needs, this one included: it is begun only if all can be paid.
+    """
+
+    lease_seconds: float
+    calls: int = 1
 
 
 class LaneHolds:
@@ -19,14 +36,16 @@ class LaneHolds:
     Args:
         client: The Redis of jobs.
         budget: The budget of all models.
+        share: The most of what a day's limit has left that calls may hold together once one in a lane is among them.
     """
 
-    def __init__(self, client: redis.Redis, budget: Budget) -> None:
+    def __init__(self, client: redis.Redis, budget: Budget, share: float) -> None:
         self._client = client
         self._budget = budget
+        self._share = share
 
     def hold(
-        self, ledger: Ledger, admission: Admission, billed: BilledCall, call: Call, lease_seconds: float
+        self, ledger: Ledger, admission: Admission, billed: BilledCall, call: Call, terms: HoldTerms
     ) -> int | None:
         """Hold the cost bound of a call; return it in nano-dollars, or None while other calls hold the money.
 
@@ -35,7 +54,7 @@ class LaneHolds:
             admission: The guards of its model.
             billed: The call.
             call: The request.
-            lease_seconds: How long it is held without a renewal.
+            terms: How long it is held, and for how many calls there must be money.
 
         Raises:
             Interruption: If the call may not be made. Nothing is held then, and the run is marked as interrupted.
@@ -44,11 +63,25 @@ class LaneHolds:
         try:
             admission.bound_of(billed, call)
             bound = call.bound_in("provider")
-            (hold,) = run_together(self._client, [self._budget.hold(billed, bound, lease_seconds=lease_seconds)])
+            hold = self._look(billed, bound, terms.calls) if self._budget.is_limited(billed) else _FREE
+            if hold.is_held:
+                steps = [self._budget.hold(billed, bound, lease_seconds=terms.lease_seconds)]
+                (hold,) = run_together(self._client, steps)
             if hold.is_held:
                 return bound
-            if hold.verdict in {"busy", "batch_busy", "tenant_busy"}:
+            if hold.verdict in _BUSY:
                 return None
             admission.refuse_by_budget(billed, bound, hold, ledger.job.run_count if ledger.job else 1)
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
+
+    def _look(self, billed: BilledCall, bound: int, calls: int) -> HoldVerdict:
+        """Return what keeps the call from being held, or its row from being finished; ``held`` if nothing does."""
+        steps: list[Step[Any]] = [
+            self._budget.ask_room(billed, bound, self._share),
+            self._budget.peek(billed, bound * calls),
+        ]
+        has_room, whole = run_together(self._client, steps)
+        if not has_room:
+            return _NO_ROOM
+        return whole if whole.verdict in {*_BUSY, "batch_limit"} else _FREE

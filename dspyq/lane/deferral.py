@@ -17,18 +17,19 @@ from dspyq.guards.billing import BilledCall
 from dspyq.guards.call import Call, LineReader
 from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
 from dspyq.guards.interruptions import Deferral, JobLost, RetryLater
-from dspyq.guards.lane_hold import LaneHolds
+from dspyq.guards.lane_hold import HoldTerms, LaneHolds
 from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
 from dspyq.lane import metrics
+from dspyq.lane.depths import Depths
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.landing import failure_of
 from dspyq.lane.line import LaneLine, billed_line, custom_id_of
 
 #: A line's hold, and the sleep of its job, last so long without a renewal: the usual window of a day, and some more.
 LEASE_SECONDS = 26 * 3600.0
-#: A row in the lane whose money other calls hold is run again so much later.
-_BUSY_SECONDS = (2.0, 6.0)
+#: A row in the lane whose money other calls hold is run again so much later, each further time after twice as long.
+_FIRST_BUSY_SECONDS, _LONGEST_BUSY_SECONDS = 3.0, 120.0
 #: A program that repeats none of its calls from one run to the next would never end in a lane.
 _MOST_STRAYS = 3
 #: And so would one that makes ever more calls.
@@ -48,7 +49,8 @@ class DeferredCalls:
         self._settings = settings
         self._guards = guards
         self._readers: Mapping[str, LineReader] = guards.line_readers
-        self._holds = LaneHolds(client, guards.budget)
+        self._holds = LaneHolds(client, guards.budget, settings.lane.hold_share)
+        self._depths = Depths()
         self._journals = {
             model.name: LaneJournal(client, model.name)
             for model in settings.models.values()
@@ -103,11 +105,13 @@ class DeferredCalls:
     def _hold(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, custom_id: str) -> int:
         billed = billed_line(job.task_id, job, admission.model.name, custom_id)
         try:
-            bound = self._holds.hold(ledger, admission, billed, call, LEASE_SECONDS)
+            terms = HoldTerms(LEASE_SECONDS, self._depths.calls_left(job, len(ledger.earlier.replies)))
+            bound = self._holds.hold(ledger, admission, billed, call, terms)
         except redis.ResponseError:  # it landed since this run began, and is settled
             raise ledger.interrupt(Deferral(LEASE_SECONDS)) from None
         if bound is None:
-            raise ledger.interrupt(RetryLater(random.uniform(*_BUSY_SECONDS)))  # noqa: S311 - jitter
+            longest = min(_LONGEST_BUSY_SECONDS, _FIRST_BUSY_SECONDS * 2.0 ** min(job.run_count - 1, 10))
+            raise ledger.interrupt(RetryLater(random.uniform(longest / 2, longest)))  # noqa: S311 - jitter
         return bound
 
     def _line(self, job: JobRun, bound: int) -> LaneLine:

@@ -163,6 +163,11 @@ class LaneJournal:
         is_done, lines, size_bytes, *gone = reply
         return Sealed(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
 
+    def open_batches(self) -> set[str]:
+        """Return the batches of the first hundreds of open lines."""
+        ids = cast("list[bytes]", self._client.zrange(self._key("open"), 0, _LINES_AT_ONCE - 1))
+        return {line.batch for line in self.lines([one.decode() for one in ids]).values()}
+
     def gone_lines(self, start: int) -> tuple[int, list[str]]:
         """Look for open lines whose job is gone, from one on; return how many were looked at, and those ids."""
         looked_at, *gone = self._script("gone")(model=self.model, first=start, limit=_LINES_AT_ONCE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from dspyq.lane import metrics
@@ -30,6 +31,8 @@ _POLL_PART = 0.05
 #: A batch that its provider does not find any more is gone after so long.
 _MISSING_SECONDS = 3600.0
 _RENEWALS_PER_LEASE = 8
+#: A shipment has at least this part of the lines that its batches have at the provider.
+_LEAST_PART = 0.05
 #: A second batch of a shipment is looked for once more when the listing must show it, this many settle_seconds later.
 _SETTLES_UNTIL_CERTAIN = 5
 
@@ -93,9 +96,20 @@ class LaneRunner:
         linger = self._model.batch_linger_seconds
         is_full = opened.number >= self._most_lines
         has_waited = opened.latest_seconds >= linger or opened.oldest_seconds >= _MOST_LINGERS * linger
-        if not (is_full or has_waited or self._journal.is_flushed()):
+        is_flushed = self._journal.is_flushed()
+        if not (is_full or has_waited or is_flushed) or (not is_flushed and self._is_a_rest(opened, shipments)):
             return False
         return self._room_tokens(shipments) is None or self._room_bytes(shipments) > 0
+
+    def _is_a_rest(self, opened: OpenLines, shipments: list[Shipment]) -> bool:
+        """Return True for few lines of batches that have many at the provider: further ones follow those.
+
+        Else money that comes free in small parts would make ever smaller shipments.
+        """
+        out = [one for one in shipments if one.state in {"submitting", "submitted"}]
+        if opened.number >= _LEAST_PART * sum(one.lines for one in out):
+            return False
+        return self._journal.open_batches() <= {batch for one in out for batch in one.batches}
 
     def _advance(self, shipment: Shipment) -> None:
         """Take steps of a shipment until one has to wait."""
@@ -139,7 +153,8 @@ class LaneRunner:
         if not sealed.lines:
             return None
         self._journal.clear_flush()
-        filled = replace(shipment, lines=sealed.lines, size_bytes=sealed.size_bytes)
+        stored = next((one for one in self._journal.shipments() if one.name == shipment.name), shipment)
+        filled = replace(stored, lines=sealed.lines, size_bytes=sealed.size_bytes)
         return self._parts.save(filled.at("sealed", sealed_at=self._parts.now), "lane_sealed")
 
     @property
@@ -225,7 +240,8 @@ class LaneRunner:
             self._provider.delete_files(double)
             shipment = self._parts.save(replace(shipment, dead_batches=(*shipment.dead_batches, double.id)))
         if shipment.remote_state != "gone" and shipment.batch_id:
-            self._provider.delete_files(self._provider.poll(shipment.batch_id))
+            with suppress(RemoteMissing):  # and so have its files
+                self._provider.delete_files(self._provider.poll(shipment.batch_id))
         self._journal.close(shipment.name)
         self._parts.log("lane_closed", shipment.name)
         return None

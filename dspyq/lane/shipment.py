@@ -38,6 +38,7 @@ class Shipment:
         failed: Lines that landed with a lasting failure.
         unanswered: Lines that landed without an outcome.
         depth: How often it was split.
+        batches: The batches whose lines it holds, the first 20 of them.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Shipment:
     failed: int = 0
     unanswered: int = 0
     depth: int = 0
+    batches: tuple[str, ...] = ()
     _others: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -73,7 +75,8 @@ class Shipment:
         kept: dict[str, Any] = orjson.loads(text)
         known = {each.name for each in fields(cls)} - {"_others"}
         own = {name: value for name, value in kept.items() if name in known}
-        own["dead_batches"] = tuple(own.get("dead_batches") or ())
+        for name in ("dead_batches", "batches"):
+            own[name] = tuple(own.get(name) or ())  # Redis writes an empty list as an object
         own["_others"] = {name: value for name, value in kept.items() if name not in known}
         return cls(**own)
 

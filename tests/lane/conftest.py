@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,15 @@ def run_lane(
         return LaneRun([json.loads(line) for line in lines], done.stdout + done.stderr, settled, held)
 
     return run
+
+
+@pytest.fixture
+def begin_lane(run_lane: Callable[..., LaneRun]) -> Iterator[Callable[..., Any]]:
+    """Begin a batch in the provider's lane; the returned future has its outcome."""
+    with ThreadPoolExecutor() as pool:
+        yield lambda *arguments, **options: pool.submit(run_lane, *arguments, **options)
+
+
+def asleep(client: Any) -> int:
+    """The number of jobs that sleep."""
+    return sum(client.hexists(key, "asleep") for key in client.keys("dspy:v1:job:*"))

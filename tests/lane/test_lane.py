@@ -10,8 +10,9 @@ pytestmark = pytest.mark.usefixtures("lane_worker")
 
 
 @pytest.fixture(autouse=True)
-def _empty_lane(client):
-    """Wait until the lane of the test before is closed: its worker lives on."""
+def _empty_lane(client, endpoint):
+    """Wait until the lane is closed, before the endpoint forgets its batches: its worker lives on."""
+    del endpoint
     yield
     wait_until(lambda: left_in(client) == [], 60, lambda: f"{left_in(client)} is left")
 
