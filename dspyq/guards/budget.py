@@ -158,11 +158,11 @@ class Budget:
         return [self._expect.step(_nothing, id=call.id), self.settle(call, bill)]
 
     def ask_room(self, call: BilledCall, bound_nano_usd: int, share: float) -> Step[bool]:
-        """Ask whether a call that is held for hours leaves enough of each day's limit to others.
+        """Ask whether a call that is held, and will be for hours, leaves enough of each day's limit to others.
 
         Args:
             call: The call.
-            bound_nano_usd: The most it may cost.
+            bound_nano_usd: The amount that is held for it.
             share: The most of what a limit has left that calls may hold together.
         """
         return self._room.step(bool, bound=_checked(bound_nano_usd), share=share, **self._limits_of(call))

@@ -63,10 +63,10 @@ class LaneHolds:
         try:
             admission.bound_of(billed, call)
             bound = call.bound_in("provider")
-            hold = self._look(billed, bound, terms.calls) if self._budget.is_limited(billed) else _FREE
+            is_limited = self._budget.is_limited(billed)
+            hold = self._look(billed, bound, terms.calls) if is_limited and terms.calls > 1 else _FREE
             if hold.is_held:
-                steps = [self._budget.hold(billed, bound, lease_seconds=terms.lease_seconds)]
-                (hold,) = run_together(self._client, steps)
+                hold = self._hold(billed, bound, terms.lease_seconds)
             if hold.is_held:
                 return bound
             if hold.verdict in _BUSY:
@@ -75,13 +75,20 @@ class LaneHolds:
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
 
-    def _look(self, billed: BilledCall, bound: int, calls: int) -> HoldVerdict:
-        """Return what keeps the call from being held, or its row from being finished; ``held`` if nothing does."""
+    def _hold(self, billed: BilledCall, bound: int, lease_seconds: float) -> HoldVerdict:
+        """Hold the cost, unless calls in lanes then held more than their share of what a day's limit has left."""
         steps: list[Step[Any]] = [
+            self._budget.hold(billed, bound, lease_seconds=lease_seconds),
             self._budget.ask_room(billed, bound, self._share),
-            self._budget.peek(billed, bound * calls),
         ]
-        has_room, whole = run_together(self._client, steps)
-        if not has_room:
+        hold, has_room = run_together(self._client, steps)
+        if hold.is_held and not has_room:
+            run_together(self._client, [self._budget.release(billed)])
             return _NO_ROOM
+        verdict: HoldVerdict = hold
+        return verdict
+
+    def _look(self, billed: BilledCall, bound: int, calls: int) -> HoldVerdict:
+        """Return the verdict on all calls that the row still needs; ``held`` if nothing blocks them."""
+        (whole,) = run_together(self._client, [self._budget.peek(billed, bound * calls)])
         return whole if whole.verdict in {*_BUSY, "batch_limit"} else _FREE

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Asks whether a call in a lane leaves enough of each day's limit to calls that do not wait for a provider's batches.
+-- Asks whether a call of a lane, which is held by now, leaves enough of each day's limit to calls that are not held as long.
 -- Libraries: guards/call_limits.
 -- Arguments:
 --   bound:number  nano-dollars of the call
@@ -13,7 +13,7 @@ for _, limit in ipairs(call.limits) do
   if limit.amount and limit.period == 'daily' and not limit.is_damaged then
     local account = redis.call('HMGET', limit.key, 'settled', 'held')
     local settled, held = amount_of(account[1]) or 0, amount_of(account[2]) or 0
-    if held > 0 and held + bound > share * (limit.amount - settled) then
+    if held > bound and held > share * (limit.amount - settled) then
       return 0
     end
   end
