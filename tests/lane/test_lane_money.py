@@ -7,7 +7,7 @@ from tests.support.processes import wait_until
 
 
 def held_usd(client):
-    """What all calls hold of today's limit."""
+    """Dollars that all calls hold of the day's limit."""
     (account,) = client.keys("dspy:v1:budget:all:daily:*")
     return int(client.hget(account, "held") or 0) / 1e9
 

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Asks whether a call of a lane, which is held by now, leaves enough of each day's limit to calls that are not held as long.
+-- Finds out if a call of a lane, which is held by now, leaves enough of each day's limit to calls that are not held as long.
 -- Libraries: guards/call_limits.
 -- Arguments:
 --   bound:number  nano-dollars of the call
