@@ -185,8 +185,7 @@ class Stage:
                 call.error = f"{type(error).__name__}: {error}"
                 call.answered_at = time.time()
 
-        self.calls.append(call)
-        self._by_id[call.handle.id].append(call)
+        self.note(call)
         threading.Thread(target=get, daemon=True).start()
         return call
 
@@ -227,12 +226,16 @@ class Stage:
             else:
                 call.error = f"{meta['status']}: {meta['result']}"[:300]
 
-        self.calls.append(call)
-        self._by_id[call.handle.id].append(call)
+        self.note(call)
         if (payload := call.handle._payload) is not None:  # noqa: SLF001 - a hit
             hear(payload)
         else:
             process_waiter().add(call.handle.id, hear)
+
+    def note(self, call: Call) -> None:
+        """Count a call among those that are to be answered."""
+        self.calls.append(call)
+        self._by_id[call.handle.id].append(call)
 
     def wait(self, timeout_seconds: float, calls: Sequence[Call] | None = None) -> None:
         """Wait until these callers, or all, heard something, or the time is over."""

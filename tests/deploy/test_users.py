@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from dspyq.store.keys import KEY_KINDS
-from tests.serve.conftest import Door
 from tests.support.configuration import environment
 from tests.support.deployment import DEPLOY
+from tests.support.door import Door
 
 PREFIX = "shop:"
 QUEUES = ("qa.*", "dspyq", "dspyq.batches")

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.sealing.canary import CANARY, ask_in_every_way, legible_commands, legible_keys, run_batch
-from tests.serve.conftest import Door
 from tests.support.configuration import environment
+from tests.support.door import Door
 from tests.support.experiments import with_experiment
 from tests.support.processes import eventually
 
