@@ -20,7 +20,6 @@ from dspyq.core.runtime import per_runtime
 from dspyq.delivery.records import QueuedJob
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import answers_question, failed_meta
-from dspyq.prediction.tenants import NO_TENANT
 from dspyq.store import content
 from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs_client, name_damage
 from dspyq.store.content import decode_result
@@ -59,7 +58,7 @@ class Claims:
         """Look a question up for a caller, and claim it for ``task_id`` if it has no answer and no running task."""
         input_hash, own_id = request.input_hash.encode(), task_id.encode()
         claimant = _Claimant(task_id, "c", priority)
-        is_unlike = request.exposure is not None or request.sharer not in {"", NO_TENANT}
+        is_unlike = request.exposure is not None or request.tenant
         if is_unlike or len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES:
             return self._ask(self._question(request, claimant))
         try:

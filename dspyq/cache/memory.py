@@ -20,7 +20,7 @@ import redis
 from cachetools import TLRUCache
 
 from dspyq.cache.followed_channels import FollowedChannel, FollowedChannels, Receiver
-from dspyq.config.periods import process_calendar
+from dspyq.cache.memory_counts import CacheCounts, store_counts
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, in_all_runtimes, per_runtime
@@ -29,13 +29,8 @@ from dspyq.experiments.known import ANNOUNCED, process_states
 from dspyq.prediction.stored import answers_question
 from dspyq.store.clients import connect
 from dspyq.store.keys import (
-    CACHE_STATISTICS,
     EVERYTHING,
-    SECONDS_OF_BOOKS,
     invalidations_channel,
-    key,
-    savings_key,
-    statistics_key,
 )
 
 if TYPE_CHECKING:
@@ -92,20 +87,6 @@ class FreshAnswer(NamedTuple):
     cost_nano_usd: int = 0
 
 
-class CacheCounts(NamedTuple):
-    """Counters of a memory cache.
-
-    Attributes:
-        hits: Hits, by the queue of the requested variant.
-        avoided_nano_usd: Cost avoided by those, by queue.
-        evictions: Answers evicted for lack of room.
-    """
-
-    hits: Counter[str]
-    avoided_nano_usd: Counter[str]
-    evictions: int
-
-
 class CacheTotals(NamedTuple):
     """Size of a memory cache, and its counts since it was made.
 
@@ -138,11 +119,12 @@ class MemoryCache:
         self._refused_until = 0.0
         self._hits: Counter[str] = Counter()
         self._avoided_nano_usd: Counter[str] = Counter()
+        self._avoided_by_tenant: Counter[str] = Counter()
         self._evictions = 0
         self._hits_told = self._evictions_told = 0
 
-    def get(self, input_hash: str, queue: str) -> CachedAnswer | None:
-        """Return an answer, if there is a good one, and count it for a variant's queue."""
+    def get(self, input_hash: str, queue: str, tenant: str = "") -> CachedAnswer | None:
+        """Return an answer, if there is a good one, and count it for a variant's queue and a call's tenant."""
         with self._lock:
             try:
                 entry: CachedAnswer = self._entries[input_hash]
@@ -150,6 +132,8 @@ class MemoryCache:
                 return None
             self._hits[queue] += 1
             self._avoided_nano_usd[queue] += entry.cost_nano_usd
+            if tenant:
+                self._avoided_by_tenant[tenant] += entry.cost_nano_usd
             return entry
 
     def put(self, input_hash: str, answer: FreshAnswer) -> None:
@@ -188,8 +172,9 @@ class MemoryCache:
     def take_counts(self) -> CacheCounts:
         """Return the counts since the last call, and reset them."""
         with self._lock:
-            counts = CacheCounts(self._hits, self._avoided_nano_usd, self._evictions)
+            counts = CacheCounts(self._hits, self._avoided_nano_usd, self._avoided_by_tenant, self._evictions)
             self._hits, self._avoided_nano_usd, self._evictions = Counter(), Counter(), 0
+            self._avoided_by_tenant = Counter()
             self._hits_told += counts.hits.total()
             self._evictions_told += counts.evictions
             return counts
@@ -199,6 +184,7 @@ class MemoryCache:
         with self._lock:
             self._hits.update(counts.hits)
             self._avoided_nano_usd.update(counts.avoided_nano_usd)
+            self._avoided_by_tenant.update(counts.avoided_by_tenant)
             self._evictions += counts.evictions
             self._hits_told -= counts.hits.total()
             self._evictions_told -= counts.evictions
@@ -253,15 +239,17 @@ class CoherentCache:
         """Return True while the invalidation channel is alive."""
         return time.monotonic() - self._heard_at < _TRUSTED_SECONDS
 
-    def get(self, input_hash: str, queue: str) -> CachedAnswer | None:
+    def get(self, input_hash: str, queue: str, tenant: str = "") -> CachedAnswer | None:
         """Return the cached answer, or None without one or while the invalidation channel is down.
 
         Args:
             input_hash: The question.
             queue: The queue of the requested variant, whose statistics count the hit.
+            tenant: The tenant of the call, whose savings count the hit; empty for none.
         """
         # As is_trusted has it, without a call.
-        return self.memory.get(input_hash, queue) if time.monotonic() - self._heard_at < _TRUSTED_SECONDS else None
+        is_trusted = time.monotonic() - self._heard_at < _TRUSTED_SECONDS
+        return self.memory.get(input_hash, queue, tenant) if is_trusted else None
 
     def put(self, input_hash: str, answer: FreshAnswer) -> None:
         """Keep an answer, as ``MemoryCache.put`` does, unless it is another question's or may be invalidated."""
@@ -336,22 +324,11 @@ class CoherentCache:
         counts = self.memory.take_counts()
         if not counts.hits and not counts.evictions:
             return
-        savings = savings_key(process_calendar().now().today)
         try:
-            pipeline = self._client.pipeline()
-            for queue, number in counts.hits.items():
-                pipeline.hincrby(statistics_key(queue), "hits_memory", number)
-            for queue, nano_usd in (+counts.avoided_nano_usd).items():
-                pipeline.hincrby(savings, f"{queue} avoided_nano_usd", nano_usd)
-                pipeline.expire(savings, SECONDS_OF_BOOKS)
-            pipeline.hincrby(key(CACHE_STATISTICS), "evictions", counts.evictions)
-            replies = pipeline.execute(raise_on_error=False)
+            store_counts(self._client, counts)
         except redis.RedisError:
             self.memory.give_back_counts(counts)
             raise
-        for reply in replies:
-            if isinstance(reply, Exception):  # a value that is no number is in its place; the others are counted
-                tolerate("snapshot", reply)
 
 
 class _NoCache:
@@ -363,7 +340,7 @@ class _NoCache:
         """Follow nothing: without a cache there is no connection that listens."""
         return FollowedChannel(channel, receive)
 
-    def get(self, input_hash: str, queue: str) -> None:
+    def get(self, input_hash: str, queue: str, tenant: str = "") -> None:
         """Return nothing."""
 
     def invalidate(self, input_hash: str) -> None:

@@ -98,11 +98,13 @@ def print_tenant_days(lines: list[TenantCosts], days: int) -> None:
             line.day,
             line.tenant,
             *(f"{count:,}" for count in (line.calls, line.prompt_tokens, line.completion_tokens)),
-            *map(exact_dollars, (line.billed_nano_usd, line.unknown_nano_usd)),
+            *map(exact_dollars, (line.billed_nano_usd, line.unknown_nano_usd, line.avoided_nano_usd)),
         ]
         for line in lines
     ]
-    print_table("Costs of tenants", ["day", "tenant", "calls", "tokens in", "out", "billed", "unknown"], rows)
+    print_table(
+        "Costs of tenants", ["day", "tenant", "calls", "tokens in", "out", "billed", "unknown", "avoided"], rows
+    )
 
 
 def _show_batch(batch_id: str, *, as_json: bool) -> None:

@@ -284,7 +284,7 @@ def _refuse_eager() -> None:
 def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | None:
     if request.refresh:
         return None
-    entry = process_cache().get(request.input_hash, request.queue)
+    entry = process_cache().get(request.input_hash, request.queue, request.tenant)
     if entry is None:
         return None
     if request.unit is not None and are_units_indexed():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,15 @@ from dspyq.prediction.request import Request
 from dspyq.prediction.stored import answers_question
 from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.content import decode_result
-from dspyq.store.keys import SECONDS_OF_BOOKS, alias_key, result_key, savings_key, statistics_key
+from dspyq.store.keys import (
+    SECONDS_OF_BOOKS,
+    alias_key,
+    month_of,
+    result_key,
+    savings_key,
+    statistics_key,
+    tenant_savings_key,
+)
 from dspyq.store.scripts import load_script
 from dspyq.store.unit_index import note_units
 
@@ -77,7 +86,7 @@ class Bulk:
         """Return cached answers, and count them as hits; None for each question without one, which counts nothing."""
         wanted = [request for request in requests if not request.refresh]
         found: list[Claim | None] = []
-        while chunk := wanted[len(found) : len(found) + CHUNK_ROWS]:
+        while chunk := _of_one_tenant(wanted[len(found) : len(found) + CHUNK_ROWS]):
             found += self._look_chunk(chunk)
         if len(wanted) == len(requests):
             return found
@@ -182,6 +191,7 @@ class Bulk:
             day=today,
             is_here="1" if self._is_one_redis else "",
             most_bytes=_MOST_RESULT_BYTES,
+            tenant=requests[0].tenant,
             queues=[request.variant.queue for request in requests],
         )
         found: list[Claim | None] = [
@@ -217,6 +227,10 @@ class Bulk:
         for queue, number in evicted.items():
             pipeline.hincrby(statistics_key(queue), "hits_redis", -number)
             pipeline.hincrby(savings_key(today), f"{queue} avoided_nano_usd", -not_saved_nano_usd[queue])
+            if tenant := requests[0].tenant:
+                own = tenant_savings_key(tenant, month_of(today))
+                pipeline.hincrby(own, today, -not_saved_nano_usd[queue])
+                pipeline.expire(own, SECONDS_OF_BOOKS)
         pipeline.expire(savings_key(today), SECONDS_OF_BOOKS)  # they may have been deleted since
         pipeline.execute()
 
@@ -325,6 +339,11 @@ def _new_questions(rows: Sequence[Outgoing], template: MessageTemplate) -> Itera
 
 def _hit(task_id: str, stored: bytes, milliseconds_left: int) -> Claim:
     return Claim("hit", task_id, stored and decode_result(task_id, stored), milliseconds_left)
+
+
+def _of_one_tenant(requests: Sequence[Request]) -> list[Request]:
+    """Return those before the first of another tenant."""
+    return list(itertools.takewhile(lambda each: each.tenant == requests[0].tenant, requests))
 
 
 def _chunks(rows: Sequence[Element]) -> Iterator[Sequence[Element]]:

@@ -14,10 +14,9 @@ from dspyq.config.periods import Calendar
 from dspyq.config.settings import Settings
 from dspyq.core.tolerated import read_text
 from dspyq.guards.limits import LIMITS, PERIOD_KINDS, tenant_scope
-from dspyq.store.keys import key, tenant_costs_key
+from dspyq.store.keys import key, month_of, tenant_costs_key, tenant_savings_key
 
-#: Length of a month's label, the start of each of its days' labels.
-_MONTH_CHARACTERS = 7
+_BOOKS = ("tenant-costs", "tenant-savings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class TenantCosts:
         billed_nano_usd: Total of known costs.
         unknown_calls: Calls of unknown cost.
         unknown_nano_usd: Total of their bounds, which were charged.
+        avoided_nano_usd: Cost saved by answers from the cache and from runs that the tenant's other calls began.
     """
 
     day: str
@@ -43,6 +43,7 @@ class TenantCosts:
     billed_nano_usd: int = 0
     unknown_calls: int = 0
     unknown_nano_usd: int = 0
+    avoided_nano_usd: int = 0
 
 
 class TenantRate(NamedTuple):
@@ -97,17 +98,19 @@ class Tenants:
     def costs(self, names: Sequence[str], *, days: int) -> list[TenantCosts]:
         """Return the costs of tenants in the last days, today included: the latest day first, then by tenant.
 
-        Days without any call are left out.
+        Days without any call are left out. Savings where callers of several tenants shared a run are of none.
         """
         today = date.fromisoformat(self._calendar.now().today)
         labels = {(today - timedelta(days=number)).isoformat() for number in range(days)}
-        months = sorted({label[:_MONTH_CHARACTERS] for label in labels})
+        months = sorted({month_of(label) for label in labels})
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             for month in months:
                 pipeline.hgetall(tenant_costs_key(name, month))
-        books = iter(pipeline.execute())
-        found = [costs for name in names for _ in months for costs in _days(name, next(books)) if costs.day in labels]
+                pipeline.hgetall(tenant_savings_key(name, month))
+        replies = iter(pipeline.execute())
+        read = [(name, next(replies), next(replies)) for name in names for _ in months]
+        found = [costs for of_month in read for costs in _days(*of_month) if costs.day in labels]
         found.sort(key=lambda costs: costs.tenant)
         return sorted(found, key=lambda costs: costs.day, reverse=True)
 
@@ -120,7 +123,7 @@ class Tenants:
         fields = [f"{tenant_scope(name)} {period}" for period in PERIOD_KINDS]
         pipeline.hdel(key(LIMITS), *fields, _rate_field(name))
         pipeline.srem(key("tenants"), name)
-        starts = [f"budget:{tenant_scope(name)}:", *([f"tenant-costs:{name}:"] if books else [])]
+        starts = [f"budget:{tenant_scope(name)}:", *(f"{kind}:{name}:" for kind in _BOOKS if books)]
         found = [each for start in starts for each in self._client.scan_iter(f"{key(start)}*", count=1000)]
         pipeline.delete(key("tenant-rate:") + name, *found)
         pipeline.execute()
@@ -133,12 +136,17 @@ class Tenants:
         return TenantRate(float(rate), int(burst), is_override=True)
 
 
-def _days(tenant: str, book: Any) -> Iterable[TenantCosts]:
-    """Read a tenant's books of a month, as scripts write them: ``<day> <program>.<variant> <model> <counter>``."""
+def _days(tenant: str, book: Any, savings: Any) -> Iterable[TenantCosts]:
+    """Read a tenant's books of a month, as scripts write them: ``<day> <program>.<variant> <model> <counter>``.
+
+    Its savings are one field for each day.
+    """
     totals: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for field, amount in book.items():
         day, *_, counter = field.decode().split(" ")
         totals[day][counter] += int(amount)
+    for day, amount in savings.items():
+        totals[day.decode()]["avoided_nano_usd"] += int(amount)
     return [TenantCosts(day, tenant, **counters) for day, counters in totals.items()]
 
 

@@ -30,7 +30,6 @@ _AMOUNTS = ("billed_nano_usd", "unknown_nano_usd", "avoided_nano_usd")
 
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _USD: Final = {"type": "number"}
-_USD_OR_NULL: Final = {"type": ["number", "null"]}
 _DATE: Final = {"type": "string", "format": "date"}
 
 
@@ -47,7 +46,7 @@ USAGE_SCHEMA: Final = _object(**{
         "type": "array",
         "items": _object(
             date=_DATE, calls=_COUNT, prompt_tokens=_COUNT, completion_tokens=_COUNT, billed_usd=_USD, unknown_usd=_USD,
-            avoided_usd=_USD_OR_NULL,
+            avoided_usd=_USD,
         ),
     },
     "limits": {
@@ -133,21 +132,19 @@ def _usage(tenant: str, days: _Days) -> dict[str, Any]:
 
 
 def _by_day(lines: Iterable[Costs | TenantCosts], days: _Days) -> list[dict[str, Any]]:
-    """Return the total of each day with any, the earliest first; what the cache saved is not booked by tenant."""
+    """Return the total of each day with any, the earliest first."""
     totals: dict[str, Counter[str]] = {}
-    is_saving_booked = False
     for line in lines:
-        is_saving_booked = isinstance(line, Costs)
         total = totals.setdefault(line.day, Counter())
         for name in (*_COUNTS, *_AMOUNTS):
-            total[name] += getattr(line, name, 0)
+            total[name] += getattr(line, name)
     return [
         {
             "date": day,
             **{name: total[name] for name in _COUNTS},
             "billed_usd": to_usd(total["billed_nano_usd"]),
             "unknown_usd": to_usd(total["unknown_nano_usd"]),
-            "avoided_usd": to_usd(total["avoided_nano_usd"]) if is_saving_booked else None,
+            "avoided_usd": to_usd(total["avoided_nano_usd"]),
         }
         for day, total in sorted(totals.items())
         if days.first.isoformat() <= day <= days.last.isoformat()

@@ -65,6 +65,7 @@ KEY_KINDS = (
     KeyKind("STATISTICS", "statistics:", "spine"),
     KeyKind("JUDGEMENTS", "judgements:", "spine"),
     KeyKind("SAVINGS", "savings:", "spine"),
+    KeyKind("TENANT_SAVINGS", "tenant-savings:", "spine"),
     KeyKind("INVALIDATIONS", "invalidations", "spine"),
     KeyKind("CACHE_SIZE", "cache-size", "spine"),
     KeyKind("CACHE_SIZE_FRESH", "cache-size-fresh", "spine"),
@@ -124,6 +125,7 @@ KEY_KINDS = (
 )
 
 _DAY = 86_400
+_MONTH_CHARACTERS = len("2026-11")
 #: How long the books and the savings of a day are kept, and what a batch has spent.
 SECONDS_OF_BOOKS = 400 * _DAY
 #: How long a batch stays in the list after its last sign of life, and its claims.
@@ -246,6 +248,16 @@ def costs_key(day: str) -> str:
 def savings_key(day: str) -> str:
     """Return the key of what answers from the cache and runs of others saved on a day."""
     return key("savings:") + day
+
+
+def month_of(day: str) -> str:
+    """Return the label of a day's month, with which the day's own begins."""
+    return day[:_MONTH_CHARACTERS]
+
+
+def tenant_savings_key(tenant: str, month: str) -> str:
+    """Return the key of what answers from the cache and runs of others saved a tenant in a month."""
+    return f"{key('tenant-savings:')}{tenant}:{month}"
 
 
 def tenant_costs_key(tenant: str, month: str) -> str:

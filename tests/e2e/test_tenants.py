@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from dspyq.cache.memory import process_cache
+from dspyq.client.bulk import process_bulk
 from dspyq.config.settings import get_settings
 from dspyq.errors import TenantLimitReached
+from dspyq.guards.costs import read_costs
 from dspyq.guards.limits import Limits
 from dspyq.guards.tenants import Tenants
 from dspyq.guards.waits import reason
+from dspyq.prediction.request import build_request
 from dspyq.store.clients import jobs_client
 from tests.support.processes import eventually, wait_until
 
@@ -239,3 +243,38 @@ def test_logs_and_metrics_name_tenants_only_where_that_is_set(
     ask(predict, "q", "secretive").get(timeout=30)
     wait_until(lambda: "budget_threshold" in its_worker.logs(), 20, "the limit to be crossed")
     assert ("secretive" in its_worker.logs()) is are_named
+
+
+@pytest.mark.usefixtures("shared_worker")
+def test_what_every_kind_of_hit_saved_is_booked_for_the_tenant_that_asked(predict: Any, endpoint: Any) -> None:
+    tenants = Tenants(jobs_client(), get_settings())
+
+    def saved(name: str) -> int:
+        return sum(line.avoided_nano_usd for line in tenants.costs([name], days=2))
+
+    ask(predict, "saved", "acme").get(timeout=30)
+    eventually(lambda: tenants.costs(["acme"], days=2)[0].billed_nano_usd > 0)
+    cost = tenants.costs(["acme"], days=2)[0].billed_nano_usd
+    ask(predict, "saved", "acme").get(timeout=30)  # from memory
+    eventually(lambda: saved("acme") == cost)
+    for number, from_redis in enumerate((
+        lambda: ask(predict, "saved", "acme").get(timeout=30),
+        lambda: predict.many([{"question": "saved"}], tenant="acme")[0].get(timeout=30),
+        lambda: process_bulk().peek([build_request({"question": "saved"}, tenant="acme")]),
+    ), start=2):  # fmt: skip
+        process_cache().memory.clear()
+        from_redis()
+        assert saved("acme") == number * cost
+    endpoint.hold()
+    joined = [ask(predict, "joins", "acme") for _ in range(3)]
+    endpoint.release()
+    for job in joined:
+        job.get(timeout=30)
+    eventually(lambda: saved("acme") > 4 * cost)
+    (acme,) = tenants.costs(["acme"], days=2)
+    assert acme.avoided_nano_usd == 4 * cost + 2 * (acme.billed_nano_usd - cost)
+    of_all = read_costs(jobs_client(), get_settings(), days=2)
+    assert acme.avoided_nano_usd == sum(line.avoided_nano_usd for line in of_all)
+    assert saved("other") == 0
+    tenants.forget("acme", books=True)
+    assert saved("acme") == 0

@@ -54,7 +54,7 @@ if result_key then
   redis.call('SET', result_key, result, 'EX', keep_seconds)
   publish()
 end
-local held = redis.call('HMGET', alias, 'pending', 'answered', 'joined')
+local held = redis.call('HMGET', alias, 'pending', 'answered', 'joined', 'tenant', 'others')
 local pending, answered, joined = held[1], held[2], held[3]
 if answered == id then -- delivered again: already counted and served
   return reply
@@ -74,7 +74,7 @@ if pending ~= id then -- invalidated or forgotten meanwhile: it must not come ba
   return reply
 end
 count(queue, { 'successes', joined })
-avoided(day, queue, cost * joined)
+avoided(day, queue, cost * joined, not held[5] and held[4] or '') -- of several tenants, to the account of none
 if serve_seconds == 0 then
   release(alias)
   return reply

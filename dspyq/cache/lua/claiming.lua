@@ -58,7 +58,7 @@ local function claim(put)
   if gone ~= '' and counts then
     count(queue, { 'hits_redis', -1 })
     if answered == gone then
-      avoided(day, queue, -cost)
+      avoided(day, queue, -cost, tenant)
     end
   end
 
@@ -70,7 +70,7 @@ local function claim(put)
     if result and till > time and answered ~= gone then
       if counts then
         count(queue, { 'hits_redis', 1 })
-        avoided(day, queue, cost)
+        avoided(day, queue, cost, tenant)
       end
       local known = not by_worker and exposure ~= '' and is_counted(answered, id)
       return { 'hit', answered, result, till - time, known and COUNTED or '' }

@@ -20,11 +20,17 @@ local function amount_of(counts, field)
   return 0
 end
 
--- Adds the nano-dollars saved by a stored answer to the savings of a day.
-local function avoided(day, queue, amount)
+-- Adds the nano-dollars saved by a stored answer to the savings of a day, and to those of a tenant; '' and - are none.
+local function avoided(day, queue, amount, tenant)
   local key = SAVINGS .. day
   if amount ~= 0 and redis.call('HINCRBY', key, queue .. ' avoided_nano_usd', whole(amount)) == amount then
     redis.call('EXPIRE', key, SECONDS_OF_BOOKS)
+  end
+  if amount ~= 0 and tenant ~= '' and tenant ~= '-' then
+    local own = TENANT_SAVINGS .. tenant .. ':' .. string.sub(day, 1, 7)
+    if redis.call('HINCRBY', own, day, whole(amount)) == amount then
+      redis.call('EXPIRE', own, SECONDS_OF_BOOKS)
+    end
   end
 end
 

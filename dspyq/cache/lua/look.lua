@@ -6,6 +6,7 @@
 --   day                label of the current day
 --   is_here            '1' where answers live in this Redis, else ''
 --   most_bytes:number  of results to return
+--   tenant?            of all callers, '' for none
 --   queues...          the queue of each
 -- Reply: {task ids, results, milliseconds each answer is good for, nano-dollars each cost}, in the order of the keys, up
 --   to where the bytes were enough. A task id is nil without an answer; a result is '' if answers live elsewhere.
@@ -34,6 +35,6 @@ for index, alias in ipairs(aliases) do
 end
 for queue, number in pairs(hits) do
   count(queue, { 'hits_redis', number })
-  avoided(day, queue, saved[queue])
+  avoided(day, queue, saved[queue], tenant)
 end
 return { ids, results, left, costs }
