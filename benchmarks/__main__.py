@@ -32,6 +32,7 @@ from benchmarks import (
     single_flight,
     streams,
     sweep,
+    tenants,
     throughput,
 )
 from benchmarks.plot import draw
@@ -66,6 +67,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "processes": processes.run,
     "sweep": sweep.run,
     "streams": streams.run,
+    "tenants": tenants.run,
     "many_programs": many_programs.run,
     "batch": batch.run,
     "experiment_counting": experiment_counting.run,

@@ -13,11 +13,11 @@ def questions(count: int, label: str) -> list[str]:
     return [f"What is {label} number {number}?" for number in range(count)]
 
 
-def dspyq(count: int, label: str) -> list[str]:
+def dspyq(count: int, label: str, tenant: str = "") -> list[str]:
     """Ask dspyq."""
     from dspyq import predict
 
-    handles = predict.many({"question": question} for question in questions(count, label))
+    handles = predict.many(({"question": question} for question in questions(count, label)), tenant=tenant or None)
     return [f"celery-task-meta-{handle.id}" for handle in handles]
 
 

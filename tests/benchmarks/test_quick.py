@@ -115,6 +115,7 @@ def test_each_benchmark_can_be_named():
         "processes",
         "sweep",
         "streams",
+        "tenants",
         "many_programs",
         "batch",
         "experiment_counting",
