@@ -52,9 +52,13 @@ coverage: $(DEV) ## Measure what the tests that need no worker cover, against a 
 	@$(PYTEST) --quiet --cov=dspyq --cov-report= $(IN_PROCESS)
 	@$(BIN)/coverage report --skip-covered --fail-under=$(COVERAGE_FLOOR)
 
-chaos: $(DEV) ## Kill, freeze and starve real servers and workers, and print what came of the jobs
-	@HYPOTHESIS_PROFILE=long $(PYTEST) -m 'long or property'
+chaos: $(DEV) ## Kill, freeze and starve real servers and workers, print what came of the jobs; BUDGET=15m bounds it
+ifdef BUDGET
+	@$(BIN)/python -m tests.chaos --budget $(BUDGET)
+else
+	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -m 'long or property'
 	@$(BIN)/python -m tests.chaos
+endif
 
 experiments: $(DEV) ## Simulate experiments, run the product's own, and hold their statistics against gbstats and others
 	@$(PYTEST) -n 0 -m installed tests/experiments

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.chaos import budget
 from tests.chaos.faults import FAULTS
 from tests.chaos.outcome import Outcome, build_table
 from tests.chaos.scale import Scale
@@ -34,9 +35,17 @@ def main() -> None:
     progress = Console(stderr=True)
     started = time.monotonic()
     outcomes = []
-    for name, outcome, seconds in run(options.only, options.seed, is_quick=options.quick, at_once=options.at_once):
-        progress.print(f"{name}: {seconds:.0f} s{'' if outcome.is_as_promised else ', NOT AS PROMISED'}")
-        outcomes.append((name, outcome))
+    are_parsers_good = True
+    if options.budget:
+        are_parsers_good = budget.fuzz_parsers(options.budget, options.seed)
+        until = started + options.budget
+        for ran in budget.rounds(run, options.only, options.seed, until=until, at_once=options.at_once):
+            _show(progress, ran.name, ran.outcome, ran.seconds)
+            outcomes.append((ran.fault, ran.outcome))
+    else:
+        for name, outcome, seconds in run(options.only, options.seed, is_quick=options.quick, at_once=options.at_once):
+            _show(progress, name, outcome, seconds)
+            outcomes.append((name, outcome))
     outcomes.sort(key=lambda one: list(FAULTS).index(one[0]))
     if options.json:
         print(json.dumps([{"name": name, **outcome.to_json()} for name, outcome in outcomes], indent=2))
@@ -50,7 +59,11 @@ def main() -> None:
             for remark in outcome.remarks:
                 console.print(f"{name}: {remark}", highlight=False, markup=False)
         console.print(f"seed {options.seed}; {time.monotonic() - started:.0f} s", highlight=False)
-    sys.exit(not all(outcome.is_as_promised for _, outcome in outcomes))
+    sys.exit(not (are_parsers_good and all(outcome.is_as_promised for _, outcome in outcomes)))
+
+
+def _show(progress: Console, name: str, outcome: Outcome, seconds: float) -> None:
+    progress.print(f"{name}: {seconds:.0f} s{'' if outcome.is_as_promised else ', NOT AS PROMISED'}")
 
 
 def run(names: Sequence[str], seed: int, *, is_quick: bool, at_once: int) -> Iterator[tuple[str, Outcome, float]]:
@@ -102,6 +115,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="decides every random choice")
     parser.add_argument("--quick", action="store_true", help="the short form, as in make test")
     parser.add_argument("--at-once", type=int, default=2, metavar="NUMBER", help="faults that run at the same time")
+    parser.add_argument(
+        "--budget", type=budget.duration, metavar="TIME", help="as much as fits in 15m, 1h or 8h, parsers too"
+    )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--one", choices=FAULTS, help=argparse.SUPPRESS)
     return parser.parse_args()
