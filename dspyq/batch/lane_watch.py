@@ -66,7 +66,7 @@ class LaneWatch:
         self._began_at = now
         self._finish_at = finish_at(journal, options.finish_by, now) if options.lane else None
         self._timetable: Timetable | None = None
-        self._estimate_at = self._look_at = self._wake_at = 0.0
+        self._estimate_at = self._look_at = 0.0
         self._shipments: dict[str, dict[str, Any]] = orjson.loads(journal.meta("shipments") or "{}")
         self._asleep = self._rounds = self._out = 0
         self._oldest_seconds = 0.0
@@ -89,6 +89,8 @@ class LaneWatch:
         """
         before = self.stage
         self._find_stage(rows_left)
+        if self.stage != before:
+            self._look_at = 0.0
         if before == "lane" != self.stage:
             self.cancel(batch_id)
         return self.stage != before

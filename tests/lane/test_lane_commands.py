@@ -135,6 +135,23 @@ def test_a_cancelled_batch_has_its_shipment_cancelled_and_holds_nothing(
 
 
 @pytest.mark.usefixtures("lane_worker")
+def test_shipments_of_a_paused_batch_go_on_and_are_collected(dspyq, tmp_path, lane_settings, endpoint, begin, listed):
+    endpoint.batches.script(is_manual=True)
+    out = tmp_path / "out.jsonl"
+    begin(out)
+    facts = listed(5, 1)
+    dspyq("batch", "pause", facts["id"], settings=lane_settings())
+
+    def state():
+        return json.loads(dspyq("batch", "status", facts["id"], "--json", settings=lane_settings()).stdout)["state"]
+
+    wait_until(lambda: state() == "paused", 30, "the pause")
+    endpoint.batches.finish()
+    wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 5, 60, "its rows")
+    assert endpoint.batches.counts().lines_billed == 5
+
+
+@pytest.mark.usefixtures("lane_worker")
 def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     dspyq, tmp_path, lane_settings, endpoint, begin, listed
 ):

@@ -72,6 +72,15 @@ def test_a_row_of_a_flex_batch_is_asked_and_billed_at_the_flex_tier(
     assert settled(client) == STANDARD_NANO_USD // 2
 
 
+@pytest.mark.parametrize(("lane", "tier"), [("provider,flex", "flex"), ("provider,live", None), ("provider", None)])
+def test_a_batch_that_leaves_the_providers_lane_goes_on_at_the_tier_that_its_account_states(
+    ask: Callable[..., Ledger], endpoint: Endpoint, client: redis.Redis, lane: str, tier: str | None
+) -> None:
+    BatchAccount(client, BATCH).open(lane=lane)
+    ask()
+    assert tiers(endpoint) == [tier]
+
+
 def test_callers_other_than_the_batch_are_not_asked_at_the_flex_tier(
     ask: Callable[..., Ledger], endpoint: Endpoint
 ) -> None:

@@ -170,7 +170,10 @@ def status(batch_id: IdArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def pause(batch_id: IdArgument, as_json: JsonOption = False) -> None:
-    """Pause a batch: jobs that have not begun are recalled, and nothing is sent until it is resumed."""
+    """Pause a batch: jobs that have not begun are recalled, and nothing is sent until it is resumed.
+
+    Shipments at a provider go on and are collected.
+    """
     _want(batch_id, "pause", as_json=as_json)
 
 
@@ -183,6 +186,8 @@ def resume(batch_id: IdArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def cancel(batch_id: IdArgument, as_json: JsonOption = False) -> None:
     """End a batch: jobs that have not begun are freed, unpaid. Other callers of the same questions get their answers.
+
+    Shipments in which it alone has calls are cancelled at the provider; what is finished there is paid.
 
     Finished rows are kept, and the same command as before resumes with the others.
     """
