@@ -100,10 +100,19 @@ def run_lane(
 ) -> Callable[..., LaneRun]:
     """Run a batch of questions in the provider's lane: ``run_lane("twice", 20)``."""
 
-    def run(program: str, rows: int, *arguments: str, settings: Path | None = None, ok: bool = True) -> LaneRun:
-        source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    def run(
+        program: str,
+        rows: int,
+        *arguments: str,
+        settings: Path | None = None,
+        ok: bool = True,
+        lane: str = "provider",
+        name: str = "rows",
+    ) -> LaneRun:
+        source, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out.jsonl"
         source.write_text("".join(json.dumps({"question": f"question {number}"}) + "\n" for number in range(rows)))
-        command = ["batch", "run", str(source), "--program", program, "--output", str(out), "--lane", "provider"]
+        command = ["batch", "run", str(source), "--program", program, "--output", str(out)]
+        command += ["--lane", lane] if lane else []
         done = dspyq(*command, *arguments, settings=settings or lane_settings(), ok=ok)
         accounts = [key for key in client.keys("dspy:v1:budget:batch:*") if key.count(b":") == 4]
         settled = sum(int(client.hget(key, "settled") or 0) for key in accounts)

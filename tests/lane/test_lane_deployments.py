@@ -39,3 +39,30 @@ def test_rows_that_sleep_over_a_deployment_and_its_return_are_answered_by_what_w
     assert len(done.answers) == 4
     assert (endpoint.calls(), endpoint.batches.counts().lines_billed) == (0, 4)
     assert (done.settled_nano_usd, done.held_nano_usd) == (endpoint.batches.bill().nano_usd, 0)
+
+
+def test_replies_of_a_provider_are_salvaged_after_redis_has_lost_its_data(
+    worker, begin_lane, run_lane, dspyq, configure, lane_settings, endpoint, client
+):
+    from dspyq.lane.providers.choice import provider_for
+    from dspyq.lane.salvaging import Salvage
+    from dspyq.programs.engine import Engine
+
+    endpoint.batches.script(times=1, is_manual=True)
+    first = worker(lane_settings())
+    running = begin_lane("qa", 4, name="lost", ok=False)
+    wait_until(lambda: asleep(client) == 4 and endpoint.batches.counts().batches == 1, 60, "no row sleeps")
+    first.kill()
+    (batch,) = {key.split(b":")[4].decode() for key in client.keys("dspy:v1:budget:batch:*")}
+    dspyq("batch", "cancel", batch)
+    running.result(60)
+    client.flushdb()
+    endpoint.batches.finish()
+    engine = Engine(configure(lane_settings()).models["control"])
+    provider = provider_for("openai", engine.batch_wire.access())
+    found = Salvage(client, "control", provider, engine.batch_wire).run(0)
+    assert (found.batches, found.replies, found.unreadable) == (1, 4, 0)
+    worker(lane_settings())
+    done = run_lane("qa", 4, name="again")
+    assert len(done.answers) == 4
+    assert (endpoint.batches.counts().lines_billed, endpoint.calls()) == (4, 0)
