@@ -10,8 +10,8 @@ from dspyq.store.scripts import load_script
 
 ROOMS = ("batch", "cache", "delivery", "guards", "lane", "serve.asking", "serve.streams", "store")
 LIBRARIES = {
-    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "lines", "putting", "schedule", "sleepers",
-    "turns", "withdrawing",
+    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "lines", "putting", "schedule",
+    "sleepers", "turns", "withdrawing",
 }  # fmt: skip
 
 
