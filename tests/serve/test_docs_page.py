@@ -335,3 +335,41 @@ def test_the_page_works_at_360_pixels_by_keyboard_and_in_the_dark(shared_door, e
     assert unnamed == 0
     assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     assert tab.run("getComputedStyle(document.body).color") == "rgb(230, 233, 237)"
+
+
+@pytest.mark.long
+@in_browser
+@pytest.mark.usefixtures("shared_worker")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_of_accessibility(shared_door, endpoint, page, tmp_path, scheme):
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm here")
+    command = [npm, "install", "--no-audit", "--no-fund", "axe-core@4"]
+    installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"npm cannot get the package: {installed.stderr[-200:]}")
+    endpoint.script(outputs={"answer": "yes"})
+    tab = page(f"{shared_door.url}/docs", features={"prefers-color-scheme": scheme})
+    tab.until("document.querySelector('nav a') !== null")
+    tab.run((tmp_path / "node_modules/axe-core/axe.min.js").read_text() + "; true")
+
+    def serious():
+        tab.run("window.found = null; axe.run().then((result) => { window.found = result; }); true")
+        tab.until("window.found !== null")
+        violations = json.loads(tab.run("JSON.stringify(window.found.violations)"))
+        assert tab.run("window.found.passes.length") > 5
+        return [
+            (each["id"], [(node["html"], node["failureSummary"]) for node in each["nodes"]])
+            for each in violations
+            if each["impact"] in {"serious", "critical"}
+        ]
+
+    assert serious() == []
+    click(tab, "qa")
+    fill(tab, "question", "by axe")
+    click(tab, "Ask")
+    assert "yes" in answered(tab)
+    # A button that fades in has less contrast for a tenth of a second.
+    tab.until("document.querySelector('[aria-disabled=true]') === null && document.getAnimations().length === 0")
+    assert serious() == []
