@@ -142,7 +142,8 @@ class TestSmuggling:
         assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"202", b"200"]
 
 
-def test_nothing_is_left_of_clients_that_leave_at_any_moment(door, settings_file):
+@pytest.mark.parametrize("clients_that_leave", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_nothing_is_left_of_clients_that_leave_at_any_moment(door, settings_file, clients_that_leave):
     """No worker runs, so that those that stay would wait."""
     server = door(settings_file({"serve": {"wait_seconds": 600}}))
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -157,7 +158,7 @@ def test_nothing_is_left_of_clients_that_leave_at_any_moment(door, settings_file
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
     with ThreadPoolExecutor(16) as clients:
-        list(clients.map(leave, range(1_000)))
+        list(clients.map(leave, range(clients_that_leave)))
     eventually(lambda: server.metric("dspyq_http_waiting") == 0, 30)
     eventually(lambda: server.metric("dspyq_http_connections") == 0, 30)
     assert server.api.get("/healthz").status_code == 200
