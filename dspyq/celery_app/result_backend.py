@@ -18,7 +18,7 @@ from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import process_cache
 from dspyq.cache.statistics import run_counts, untimed
 from dspyq.celery_app.groups import WaitHooks, arrivals
-from dspyq.celery_app.tenant_content import encode_for, storing_for, tenant_of
+from dspyq.celery_app.tenant_content import encode_for, group_in_store, storing_for, tenant_of
 from dspyq.celery_app.timeouts import members_timed_out, timed_out
 from dspyq.config.programs import Program
 from dspyq.config.secrets import scrub
@@ -217,10 +217,10 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
     def encode(self, data: Any) -> Any:
         """Write what Celery stores; a member's result on its way to the body of its chord as such."""
         written = super().encode(data)
-        return encode_for(Kind.PART, "", written) if _is_part(data) else written
+        return encode_for(Kind.PART, group_in_store(), written) if _is_part(data) else written
 
     def _unpack_chord_result(self, tup: bytes, decode: Any, *args: Any, **kwargs: Any) -> Any:
-        return super()._unpack_chord_result(content.decode(Kind.PART, "", tup), decode, *args, **kwargs)
+        return super()._unpack_chord_result(content.decode(Kind.PART, group_in_store(), tup), decode, *args, **kwargs)
 
     def _set_with_state(self, key: Any, value: Any, state: str) -> Any:
         task_id = self._task_id(key)

@@ -12,8 +12,8 @@ from kombu.utils.encoding import str_to_bytes
 from dspyq.core.names import HEADER
 from dspyq.store import content
 
-#: The tenant of the result that is stored now: the steps that Celery takes for it do not get its request.
-_stored_for: ContextVar[str] = ContextVar("dspyq_stored_for", default="")
+#: The tenant and the group of the result that is stored now: the steps that Celery takes for it do not get its request.
+_stored_for: ContextVar[tuple[str, str]] = ContextVar("dspyq_stored_for", default=("", ""))
 
 
 def tenant_of(request: Any) -> str:
@@ -24,8 +24,8 @@ def tenant_of(request: Any) -> str:
 
 @contextmanager
 def storing_for(request: Any) -> Iterator[None]:
-    """Have ``encode_for`` write for the tenant of a request within a block."""
-    token = _stored_for.set(tenant_of(request))
+    """Have ``encode_for`` and ``group_in_store`` take a request into account within a block."""
+    token = _stored_for.set((tenant_of(request), str((request and request.group) or "")))
     try:
         yield
     finally:
@@ -34,4 +34,9 @@ def storing_for(request: Any) -> Iterator[None]:
 
 def encode_for(kind: content.Kind, owner: str, written: str | bytes) -> bytes:
     """Return the stored form of what Celery wrote."""
-    return content.encode(kind, owner, str_to_bytes(written), tenant=_stored_for.get())
+    return content.encode(kind, owner, str_to_bytes(written), tenant=_stored_for.get()[0])
+
+
+def group_in_store() -> str:
+    """Return the group of the task whose result is stored now, to which a part of its chord belongs; empty for none."""
+    return _stored_for.get()[1]

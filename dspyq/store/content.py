@@ -29,13 +29,13 @@ class Kind(StrEnum):
     ``JOB`` is the body of a task's message: inputs, links, chain and chord; its owner is its headers, by ``job_owner``.
     ``RESULT`` is an answer or a failure; its owner is the task id. ``REPLY`` is a provider's reply; its owner is the
     task id and the key of the call. ``UNSCORED`` is an answer with its inputs that waits for an experiment's scores;
-    its owner is the task id. ``PART`` is a result on its way to a chord's body; it holds its task id itself.
-    ``REQUEST`` is a model call that waits for its provider's batch interface; its owner is its name there.
-    ``STREAM`` is a piece of an answer while it comes; its owner is the task id.
-    ``COMMENT`` is what a caller wrote on an answer; its owner is the call.
-    ``ROW`` is a question and its answer that an experiment keeps for exports; its owner is the task id.
-    ``LINE`` is a line of a batch's output that waits for its turn; its owner is the batch and the line's number.
-    ``SPOOL`` is a piece of a batch's input that is kept; its owner is the file and the piece's number.
+    its owner is the task id. ``PART`` is a result on its way to a chord's body; its owner is the chord, and it holds
+    its task id itself. ``REQUEST`` is a model call that waits for its provider's batch interface; its owner is its name
+    there. ``STREAM`` is a piece of an answer while it comes; its owner is the task id. ``COMMENT`` is what a caller
+    wrote on an answer; its owner is the call. ``ROW`` is a question and its answer that an experiment keeps for
+    exports; its owner is the task id. ``LINE`` is a line of a batch's output that waits for its turn; its owner is the
+    batch and the line's number. ``SPOOL`` is a piece of a batch's input that is kept; its owner is the file and the
+    piece's number.
     """
 
     JOB = "job"

@@ -13,11 +13,12 @@ from typing import NamedTuple, cast
 
 import redis
 
+from dspyq.errors import ConfigurationError
 from dspyq.sealing.codec import TENANT_MARK
 from dspyq.sealing.envelope import open_envelope, seal
 from dspyq.sealing.key_source import LiveKeys
 from dspyq.sealing.keyring import KEY_BYTES, key_id_of, new_id
-from dspyq.sealing.refusals import UnknownKey
+from dspyq.sealing.refusals import UnknownKey, UnreadableContent
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
 
@@ -50,12 +51,15 @@ class TenantKeys:
         """Return the id of a tenant's key and the key; make it where the tenant has none.
 
         Raises:
-            UnknownKey: If it is sealed under a key that is not here.
+            ConfigurationError: If it is sealed under a key that is not here.
             redis.RedisError: If Redis does not answer.
         """
         held = self._by_tenant.get(tenant)
         if held is None or time.monotonic() - held.read_at > SEALS_SECONDS:
-            held = self._by_tenant[tenant] = self._keep(self._read(tenant) or self._make(tenant))
+            try:
+                held = self._by_tenant[tenant] = self._keep(self._read(tenant) or self._make(tenant))
+            except UnreadableContent as error:
+                raise ConfigurationError(f"[encryption]: {error}; see `dspyq encryption status`") from None
         return held.key_id, held.key
 
     def find(self, key_id: bytes) -> bytes | None:
