@@ -2,11 +2,14 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from dspyq.store.keys import KEY_KINDS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dspyq"
@@ -257,3 +260,9 @@ def test_a_type_has_a_name_of_its_own():
 def test_no_module_outgrows_one_job():
     for path in modules():
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_every_kind_of_key_has_its_users_of_redis():
+    module = runpy.run_path(str(ROOT / "deploy" / "redis" / "users.py"))
+    missing = {kind.name for kind in KEY_KINDS} - module["WRITERS_AND_READERS"].keys()
+    assert not missing, "state who writes and reads it in deploy/redis/users.py, then run that file"

@@ -46,6 +46,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "PASSED_ON": ("worker", ""),
     "STATISTICS": (_ALL, "watcher"),
     "SAVINGS": (_ALL, "watcher"),
+    "TENANT_SAVINGS": (_ALL, "watcher"),
     "INVALIDATIONS": ("", ""),
     "CACHE_SIZE": ("worker", "watcher"),
     "CACHE_SIZE_FRESH": ("worker", "watcher"),

@@ -7,7 +7,6 @@ import re
 import pytest
 import redis
 
-from dspyq.store.keys import KEY_KINDS
 from tests.support.configuration import environment
 from tests.support.deployment import DEPLOY
 from tests.support.door import Door
@@ -71,10 +70,6 @@ def test_the_file_is_what_its_program_writes_and_a_server_loads_it(fresh_redis_s
     for line in found.splitlines()[1:]:
         _, name, *rules = line.split(maxsplit=2)
         assert server.cli("ACL", "SETUSER", name, "reset", *split(rules[0])) in {"OK", True}
-
-
-def test_every_kind_of_key_has_its_writers_and_readers():
-    assert {kind.name for kind in KEY_KINDS} <= written().WRITERS_AND_READERS.keys()
 
 
 def test_each_part_of_a_deployment_works_with_its_own_users_rights(
