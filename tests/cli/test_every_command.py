@@ -166,7 +166,7 @@ def test_a_value_that_an_option_cannot_have_is_one_line(name: str, option: str, 
     assert line_of(run(*command_line(name), option, "no-such-value"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few_of(NAMES, 12))
 def test_help_needs_no_configuration(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPYQ_CONFIG", "/nowhere.toml")
     done = CliRunner().invoke(app, [*name.split(), "--help"])

@@ -67,6 +67,7 @@ def test_the_loop_turns_while_redis_is_frozen(predict, frozen, way):
     asyncio.run(run())
 
 
+@pytest.mark.journey
 def test_an_ask_of_a_redis_that_stays_frozen_ends_in_an_error_that_names_the_setting(
     fresh_redis_server, settings_file, run_producer
 ):

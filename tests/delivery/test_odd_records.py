@@ -16,7 +16,7 @@ from kombu import Connection
 from dspyq.delivery.dead import DeadJobs
 from dspyq.delivery.leases import Leases
 from dspyq.delivery.records import Records
-from tests.delivery.test_transport import QUEUE, connect, consume, drain
+from tests.delivery.consuming import QUEUE, connect, consume, drain
 from tests.support.beats import beat_of
 from tests.support.redis_server import RedisServer
 

@@ -16,7 +16,7 @@ from dspyq.core.tolerated import tolerated
 from dspyq.delivery import quiet_queues
 from dspyq.delivery.pauses import Pauses
 from dspyq.delivery.quiet_queues import MOST_WITHOUT_QUIET, QuietQueues, process_quiet_queues
-from tests.delivery.test_transport import QUEUE, connect, consume, drain, drain_until
+from tests.delivery.consuming import QUEUE, connect, consume, drain, drain_until
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker

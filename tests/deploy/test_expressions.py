@@ -21,6 +21,8 @@ from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
 from tests.support.worker import START_TIMEOUT_SECONDS
 
+pytestmark = pytest.mark.journey
+
 SCRAPE_SECONDS = 0.5
 SERVED = "qa.control,qa.challenger,fragile.control,poor.control,dspyq"
 #: What Grafana puts in place of its variables: everything, and a window that holds the whole traffic.

@@ -156,6 +156,7 @@ def test_whichever_worker_ends_and_however_another_goes_on_with_the_night_and_no
     assert ticking.is_running
 
 
+@pytest.mark.journey
 def test_a_night_without_its_file_fails_alone_and_can_be_had_again(nights, worker, ticking, dspyq):
     missing, there = nights.miss(2, rows=1)
     rows = nights.folder / f"rows-{missing}.jsonl"

@@ -13,8 +13,6 @@ def few_of(cases: Iterable[Any], count: int) -> list[Any]:
     every = list(cases)
     kept = {place * len(every) // count for place in range(count)}
     return [
-        case
-        if number in kept
-        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.journey)
+        case if number in kept else pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.journey)
         for number, case in enumerate(every)
     ]
