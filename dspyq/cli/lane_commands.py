@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,6 +115,53 @@ def cancel(
         print_json({"model": model, "shipment": name})
     else:
         console.print(f"{name} of {model} is to be cancelled: see dspyq lane show {model}")
+
+
+@app.command()
+def salvage(
+    model: LaneModelArgument,
+    hours: Annotated[float, typer.Option(help="How long ago the oldest batch may have been created.", min=0)] = 48.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the replies of batches again that the provider still has, after Redis has lost its data.
+
+    Run it where a worker could run: it needs the model's key. The same calls take these replies for a day and cost
+    nothing; run the batches again after it.
+
+    Example: `dspyq lane salvage fast`
+    """
+    from dspyq.config.settings import get_settings
+    from dspyq.store.clients import jobs_client
+
+    with redis_errors("salvage the lane"):
+        jobs_client().ping()
+        _checked(model, _models())
+        try:
+            from dspyq.lane.providers.choice import provider_for
+            from dspyq.lane.providers.errors import BatchInterfaceError
+            from dspyq.lane.salvaging import Salvage
+            from dspyq.programs.engine import Engine
+        except ImportError:
+            raise DspyqError("salvage reads replies as a worker does: install dspyq[worker]") from None
+        stated = get_settings().models[model]
+        engine = Engine(stated)
+        try:
+            reader = engine.batch_wire
+            provider = provider_for(str(stated.batch_protocol), reader.access(), reader.access)
+            found = Salvage(jobs_client(), model, provider, reader).run(time.time() - 3600 * hours)
+        except BatchInterfaceError as error:
+            raise DspyqError(f"models.{model}: {error}") from None
+        finally:
+            engine.close()
+    if as_json:
+        print_json(asdict(found))
+        return
+    console.print(
+        f"{found.replies:,} replies of {found.batches:,} batches are kept for a day; {found.unreadable:,} lines could "
+        f"not be read; {found.running:,} batches still run"
+    )
+    if found.running:
+        console.print("Salvage again once they have ended.")
 
 
 def _admin() -> LaneAdmin:

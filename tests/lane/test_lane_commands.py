@@ -172,3 +172,24 @@ def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     report = tmp_path / "report.html"
     dspyq("batch", "report", str(out), "--html", str(report), settings=settings)
     assert "Shipments" in report.read_text()
+
+
+@pytest.mark.usefixtures("lane_worker")
+def test_replies_that_a_provider_still_has_are_salvaged_after_redis_was_lost(
+    dspyq, tmp_path, lane_settings, endpoint, redis_server, begin, listed
+):
+    settings, out = lane_settings(), tmp_path / "out.jsonl"
+    endpoint.batches.script(is_manual=True, times=1)
+    batch = begin(out)
+    listed(5, 1)
+    batch.kill()
+    redis_server.flush()
+    endpoint.batches.finish()
+    found = json.loads(dspyq("lane", "salvage", "control", "--json", settings=settings).stdout)
+    assert (found["batches"], found["replies"], found["running"], found["unreadable"]) == (1, 5, 0, 0)
+    out.unlink(missing_ok=True)
+    out.with_name("out.jsonl.journal").unlink()
+    again = begin(out)
+    wait_until(lambda: not again.is_running, 60, "its end")
+    assert len(out.read_text().splitlines()) == 5
+    assert (endpoint.batches.counts().lines_billed, endpoint.calls()) == (5, 0)
