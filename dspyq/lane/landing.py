@@ -150,14 +150,15 @@ class Landing:
                     return _LineResult(answered, bill, kept)
         if remote.outcome in {LineOutcome.ANSWERED, LineOutcome.UNREADABLE}:
             return _LineResult(record("unreadable", to_usd(line.bound), is_estimated=True), Bill(None))
-        if remote.outcome is LineOutcome.UNANSWERED or remote.status is None:
+        if remote.status is None or (remote.outcome is LineOutcome.UNANSWERED and not remote.usage):
             return _LineResult(record(remote.code or f"http_{remote.status}", 0.0), None)
-        return self._failed(record, remote.status, remote.body or {})
+        is_lasting = remote.outcome is not LineOutcome.UNANSWERED
+        return self._failed(record, remote.status, remote.body or {}, is_lasting=is_lasting)
 
-    def _failed(self, record: _Record, status: int, body: dict[str, Any]) -> _LineResult:
-        """Return the outcome of a line that failed for good."""
+    def _failed(self, record: _Record, status: int, body: dict[str, Any], *, is_lasting: bool) -> _LineResult:
+        """Return the outcome of a line with an error, which is billed where it states a usage."""
         failure = failure_of(self._reader, status, body)
-        kept = orjson.dumps({"status": status, "body": body})
+        kept = orjson.dumps({"status": status, "body": body}) if is_lasting else None
         if not failure.is_billed or failure.cost_usd is None:
             return _LineResult(record(failure.code, 0.0), None, failure=kept)
         tokens = failure.prompt_tokens, failure.completion_tokens

@@ -105,7 +105,7 @@ def run_lane(
         rows: int,
         *arguments: str,
         settings: Path | None = None,
-        ok: bool = True,
+        ok: bool | None = True,
         lane: str = "provider",
         name: str = "rows",
     ) -> LaneRun:

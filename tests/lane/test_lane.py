@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.support.processes import wait_until
@@ -80,21 +82,7 @@ def test_replies_that_never_parse_end_as_often_asked_as_live(run_lane, endpoint)
     assert is_exact(done, endpoint)
 
 
-@pytest.mark.parametrize(
-    "fate",
-    [
-        {"loses_reply": True},
-        {"loses_reply": True, "list_lag_seconds": 1.0},
-        {"status": 500},
-        {"status": 500, "creates": True},
-        {"status": 429, "retry_after": "1"},
-        {"missing_polls": 2},
-        {"fails_with": "token_limit_exceeded"},
-        {"cut_results": 1},
-    ],
-    ids="-".join,
-)
-def test_no_shipment_is_created_twice(run_lane, endpoint, fate):
+def create_once(run_lane, endpoint, fate):
     endpoint.batches.script(times=1, **fate)
     done = run_lane("qa", 4)
     assert len(done.answers) == 4
@@ -103,6 +91,29 @@ def test_no_shipment_is_created_twice(run_lane, endpoint, fate):
     assert is_exact(done, endpoint)
 
 
+@pytest.mark.parametrize("fate", [{"loses_reply": True}, {"missing_polls": 2, "cut_results": 1}], ids="-".join)
+def test_no_shipment_is_created_twice(run_lane, endpoint, fate):
+    create_once(run_lane, endpoint, fate)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "fate",
+    [
+        {"loses_reply": True, "list_lag_seconds": 1.0},
+        {"status": 500},
+        {"status": 500, "creates": True},
+        {"status": 429, "retry_after": "1"},
+        {"fails_with": "token_limit_exceeded"},
+        {"refused_results": 1},
+    ],
+    ids="-".join,
+)
+def test_no_shipment_is_created_twice_whatever_its_creation_answers(run_lane, endpoint, fate):
+    create_once(run_lane, endpoint, fate)
+
+
+@pytest.mark.long
 def test_a_double_that_its_listing_hid_is_found_cancelled_or_charged_and_named(run_lane, endpoint, lane_worker, client):
     endpoint.batches.script(times=1, loses_reply=True, list_lag_seconds=5.0)
     done = run_lane("qa", 4)
@@ -120,3 +131,26 @@ def test_a_line_that_its_provider_refuses_fails_alone(run_lane, endpoint):
     assert len(done.answers) == 3
     assert endpoint.calls() == 0
     assert is_exact(done, endpoint)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+def test_the_account_is_the_bill_whatever_comes_of_lines(run_lane, endpoint, seed):
+    """Each round has another fate; lines that are billed twice are on the account twice."""
+    chance = random.Random(seed)  # noqa: S311 - fates, no secrets
+    for _ in range(4):
+        endpoint.batches.script(
+            times=1,
+            expired_share=chance.choice([0, 0.3, 1]),
+            failed_share=chance.choice([0, 0.3]),
+            failed_status=chance.choice([400, 429, 503]),
+            failed_usage=chance.choice([False, True]),
+            unparseable_share=chance.choice([0, 0.3]),
+            doubled_share=chance.choice([0, 0.5]),
+            cut_results=chance.choice([0, 1]),
+        )
+    done = run_lane("twice", 12, ok=None)
+    assert len(done.rows) == 12
+    bill = endpoint.batches.bill()
+    assert (done.settled_nano_usd, done.held_nano_usd) == (bill.nano_usd, 0)
+    assert "= the ledger" in done.text
