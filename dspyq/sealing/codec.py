@@ -14,6 +14,8 @@ from dspyq.sealing.refusals import RefusalCause, UnreadableContent, refusals, re
 Sealing = Literal[False, "prefer", True]
 #: The part of an envelope that names its key.
 _ID = slice(len(MAGIC), len(MAGIC) + ID_BYTES)
+#: The kind of content that states its program wherever it is read.
+_MESSAGE = "job"
 _STRICTNESS: tuple[Sealing, ...] = (False, "prefer", True)
 
 
@@ -52,7 +54,7 @@ class SealingCodec:
 
     def encode(self, kind: str, owner: str, value: bytes, *, program: str = "", tenant: str = "") -> bytes:
         """Return a value's envelope; the value itself where its program is not sealed."""
-        if not self._programs.get(program, self._strictest):
+        if not self._mode(kind, program):
             return value
         key_id, key = self._tenants.sealing(tenant) if tenant and self._tenants else self.keys.ring.sealing
         return seal(key_id, key, f"\0{kind}\0{owner}".encode("utf-8", "surrogatepass"), value)
@@ -66,7 +68,7 @@ class SealingCodec:
         """
         # Written out: each hit passes here, with the processor's caches full of what came before.
         if not stored.startswith(MAGIC):
-            if self._programs.get(program, self._strictest) is not True:
+            if self._mode(kind, program) is not True:
                 return stored
             _note("plain_text", kind, b"")
             raise UnreadableContent("it is plain text where all is sealed")
@@ -79,6 +81,10 @@ class SealingCodec:
         except UnreadableContent:
             _note("altered", kind, key_id)
             raise
+
+    def _mode(self, kind: str, program: str) -> Sealing:
+        """Return how content is kept: a message as its program states, all else as the strictest one does."""
+        return self._programs.get(program, self._strictest) if kind == _MESSAGE else self._strictest
 
     def _find(self, kind: str, key_id: bytes) -> bytes:
         """Return the key of a tenant, or one that this process has not read yet."""
