@@ -32,7 +32,7 @@ def offences() -> Iterator[str]:
     """Yield the place of each offence, with the offending words."""
     yield from _in_code()
     yield from _in_tests()
-    for path in (*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *_pages()):
+    for path in (*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")), *_pages()):
         prose = _CODE.sub(lambda code: "\n" * code.group().count("\n"), path.read_text(encoding="utf-8"))
         yield from _found(path, 1, prose, SPEECH)
 
