@@ -20,6 +20,13 @@ from tests.support.worker import Worker
 VERSION_0_1 = "341e884"
 
 
+def readable_by_0_1(settings: Path) -> Path:
+    """Return a configuration without the keys of ``workers`` that 0.1 does not know."""
+    file = settings.with_name(f"{settings.stem}-0.1.toml")
+    file.write_text(settings.read_text().replace("remote_control = true\n", ""))
+    return file
+
+
 @pytest.fixture(scope="session")
 def old_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of 0.1."""
@@ -46,7 +53,7 @@ def old_environment(
     """The environment of a process of 0.1 with this process's configuration and Redis."""
     del endpoint  # started and reset
     paths = {"PYTHONPATH": str(old_repository), "PYTHONSAFEPATH": ""}
-    return environment(session_settings_file, redis_server.url, paths)
+    return environment(readable_by_0_1(session_settings_file), redis_server.url, paths)
 
 
 @pytest.fixture

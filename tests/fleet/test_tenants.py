@@ -15,7 +15,7 @@ from dspyq.guards.limits import Limits
 from dspyq.guards.tenants import Tenants
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
-from tests.fleet.conftest import files_of
+from tests.fleet.conftest import files_of, readable_by_0_1
 from tests.support.budgets import do
 from tests.support.configuration import environment
 from tests.support.processes import eventually, wait_until
@@ -34,7 +34,9 @@ def worker_without_tenants(
     del endpoint  # started and reset
     repository = files_of(WITHOUT_TENANTS, tmp_path_factory.mktemp("without-tenants"))
     paths = {"PYTHONPATH": str(repository), "PYTHONSAFEPATH": ""}
-    with Worker(environment(session_settings_file, redis_server.url, paths), repository=repository) as worker:
+    with Worker(
+        environment(readable_by_0_1(session_settings_file), redis_server.url, paths), repository=repository
+    ) as worker:
         worker.ready()
         yield worker
         worker.kill()

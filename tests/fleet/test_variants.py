@@ -18,7 +18,7 @@ from tests.support.worker import Worker
 def replacing(settings_file: Callable[..., Path]) -> Path:
     """The configuration of today: its control is sampled and worded otherwise than that of 0.1."""
     changed = {"temperature": 0.25, "instructions": "Answer in rhyme."}
-    return settings_file({"programs": {"qa": {"variants": {"control": changed}}}})
+    return settings_file({"programs": {"qa": {"variants": {"control": changed}}}, "workers": {"remote_control": None}})
 
 
 def test_a_worker_of_0_1_never_answers_a_variant_that_replaces_something(
