@@ -167,9 +167,9 @@ class LaneWatch:
             for shipment in lane.shipments():
                 self._note(lane.model, shipment)
                 out += shipment.state not in {"filling", "closing"}
-                oldest = min(oldest, shipment.sealed_at or oldest)
+                oldest = min(oldest, shipment.filled_at or oldest)
             for shipment in lane.past():
-                if shipment.name in self._shipments or shipment.sealed_at >= self._began_at:
+                if shipment.name in self._shipments or shipment.filled_at >= self._began_at:
                     self._note(lane.model, shipment)
         self._out, self._oldest_seconds = out, seconds - oldest
         for name in list(self._shipments)[:-_MOST_SHIPMENTS_KEPT]:
@@ -178,8 +178,8 @@ class LaneWatch:
             self._journal.set_meta(shipments=noted.decode())
 
     def _note(self, model: str, shipment: Shipment) -> None:
-        if shipment.sealed_at:
-            figures = ("lines", "sealed_at", "submitted_at", "ended_at", "answered", "failed", "unanswered")
+        if shipment.filled_at:
+            figures = ("lines", "filled_at", "submitted_at", "ended_at", "answered", "failed", "unanswered")
             self._shipments[shipment.name] = {
                 "model": model, "state": shipment.remote_state or shipment.state,
                 **{name: getattr(shipment, name) for name in figures},

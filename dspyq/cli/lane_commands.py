@@ -206,13 +206,13 @@ def _print(lane: LaneStatus, ended: Sequence[Shipment]) -> None:
     )
     rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]
     if rows:
-        columns = ["shipment", "state", "lines", "tokens", "answered", "failed", "again", "age", "sealed (UTC)", "id"]
+        columns = ["shipment", "state", "lines", "tokens", "answered", "failed", "again", "age", "filled (UTC)", "id"]
         print_table(f"Shipments of {lane.model}", columns, rows)
 
 
 def _row(shipment: Shipment, now: float) -> list[str]:
     end = shipment.ended_at or now
-    sealed = datetime.fromtimestamp(shipment.sealed_at, UTC).isoformat(timespec="seconds")[:19]
+    filled = datetime.fromtimestamp(shipment.filled_at, UTC).isoformat(timespec="seconds")[:19]
     return [
         shipment.name,
         shipment.remote_state or shipment.state,
@@ -221,7 +221,7 @@ def _row(shipment: Shipment, now: float) -> list[str]:
         f"{shipment.answered:,}",
         f"{shipment.failed:,}",
         f"{shipment.unanswered:,}",
-        seconds(max(0.0, end - shipment.sealed_at)) if shipment.sealed_at else "",
-        sealed if shipment.sealed_at else "",
+        seconds(max(0.0, end - shipment.filled_at)) if shipment.filled_at else "",
+        filled if shipment.filled_at else "",
         shipment.batch_id,
     ]

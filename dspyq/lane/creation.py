@@ -77,7 +77,7 @@ class Creation:
 
     def batches_of(self, shipment: Shipment) -> list[RemoteBatch]:
         """Return the batches of this shipment that its provider lists, without those known to be refused."""
-        listed = self._parts.provider.find(shipment.name, shipment.sealed_at, shipment.lines, shipment.file_id)
+        listed = self._parts.provider.find(shipment.name, shipment.filled_at, shipment.lines, shipment.file_id)
         listed = [one for one in listed if one.id not in shipment.dead_batches and one.id != shipment.batch_id]
         if self._parts.provider.has_names:
             return listed
@@ -146,7 +146,7 @@ class Creation:
         if shipment.file_id:
             self._parts.provider.delete_file(shipment.file_id)
         left = shipment.lines - landed.failed
-        changed = shipment.at("sealed", file_id="", lines=left, failed=landed.failed, depth=shipment.depth + 1)
+        changed = shipment.at("filled", file_id="", lines=left, failed=landed.failed, depth=shipment.depth + 1)
         if left:
             return self._parts.save(changed)
         self._parts.journal.close(shipment.name)
@@ -156,7 +156,7 @@ class Creation:
         half = shipment.lines // 2
         part = replace(
             shipment,
-            state="sealed",
+            state="filled",
             file_id="",
             lines=half,
             size_bytes=shipment.size_bytes // 2,

@@ -15,7 +15,7 @@ from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
 _SCRIPTS = (
-    "close", "deposit", "gone", "land", "lease", "look", "look_open", "save", "seal", "split", "take_back", "unseal",
+    "close", "deposit", "fill", "gone", "land", "lease", "look", "look_open", "save", "split", "take_back",
 )  # fmt: skip
 
 
@@ -63,8 +63,8 @@ class OpenLines(NamedTuple):
     all_lines: int
 
 
-class Sealed(NamedTuple):
-    """Result of sealing a part of a shipment.
+class Filled(NamedTuple):
+    """Result of moving a part of the open lines into a shipment.
 
     Attributes:
         is_done: Whether the shipment is full, or no line is left.
@@ -141,15 +141,15 @@ class LaneJournal:
     def shipments(self) -> list[Shipment]:
         """Return the shipments that are not closed, the oldest first."""
         stored = cast("dict[bytes, bytes]", self._client.hgetall(self._key("shipments")))
-        return sorted(map(Shipment.from_json, stored.values()), key=lambda one: (one.sealed_at or 9e18, one.name))
+        return sorted(map(Shipment.from_json, stored.values()), key=lambda one: (one.filled_at or 9e18, one.name))
 
-    def seal(self, name: str, most_lines: int, most_bytes: int, overhead_bytes: int) -> Sealed:
+    def fill(self, name: str, most_lines: int, most_bytes: int, overhead_bytes: int) -> Filled:
         """Move some hundred open lines into a shipment, which is begun where there is none.
 
         Raises:
             LaneLost: If another worker runs the lane.
         """
-        reply = self._script("seal")(
+        reply = self._script("fill")(
             model=self.model,
             token=self._token,
             name=name,
@@ -161,7 +161,7 @@ class LaneJournal:
         if not reply:
             raise LaneLost
         is_done, lines, size_bytes, *gone = reply
-        return Sealed(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
+        return Filled(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
 
     def open_batches(self) -> set[str]:
         """Return the batches of the first hundreds of open lines."""
@@ -232,17 +232,6 @@ class LaneJournal:
     def take_back(self, custom_id: str) -> bool:
         """Remove a line that is in no shipment; return False if it is in one, or has landed."""
         return bool(self._script("take_back")(model=self.model, id=custom_id))
-
-    def unseal(self, name: str) -> None:
-        """Return the lines of a shipment to those in none; their requests must be there.
-
-        Raises:
-            LaneLost: If another worker runs the lane.
-        """
-        arguments = {"model": self.model, "token": self._token, "name": name, "limit": _LINES_AT_ONCE}
-        while left := int(self._script("unseal")(**arguments)):
-            if left < 0:
-                raise LaneLost
 
     def split(self, first: Shipment, second: Shipment) -> None:
         """Split a shipment in two.

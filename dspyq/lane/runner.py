@@ -58,7 +58,7 @@ class LaneRunner:
         self._cancelled: frozenset[str] = frozenset()
         self._steps: dict[str, Callable[[Shipment], Shipment | None]] = {
             "filling": self._fill,
-            "sealed": self._upload,
+            "filled": self._upload,
             "uploaded": self._creation.create,
             "submitting": self._creation.look_for_batch,
             "submitted": self._poll,
@@ -145,17 +145,17 @@ class LaneRunner:
         if (room := self._room_bytes(self._journal.shipments())) > 0:
             most_bytes = min(most_bytes, room)
         while True:
-            sealed = self._journal.seal(shipment.name, self._most_lines, most_bytes, limits.line_overhead_bytes)
-            if sealed.gone:
-                self._collecting.landing.drop(sealed.gone)
-            if sealed.is_done:
+            moved = self._journal.fill(shipment.name, self._most_lines, most_bytes, limits.line_overhead_bytes)
+            if moved.gone:
+                self._collecting.landing.drop(moved.gone)
+            if moved.is_done:
                 break
-        if not sealed.lines:
+        if not moved.lines:
             return None
         self._journal.clear_flush()
         stored = next((one for one in self._journal.shipments() if one.name == shipment.name), shipment)
-        filled = replace(stored, lines=sealed.lines, size_bytes=sealed.size_bytes)
-        return self._parts.save(filled.at("sealed", sealed_at=self._parts.now), "lane_sealed")
+        filled = replace(stored, lines=moved.lines, size_bytes=moved.size_bytes)
+        return self._parts.save(filled.at("filled", filled_at=self._parts.now), "lane_filled")
 
     @property
     def _most_lines(self) -> int:

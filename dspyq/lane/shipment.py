@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import orjson
 
-#: ``filling``: lines are still added. ``sealed``: the file is to be uploaded. ``uploaded``: the batch is to be created.
+#: ``filling``: lines are still added. ``filled``: the file is to be uploaded. ``uploaded``: the batch is to be created.
 #: ``submitting``: the creation was begun, and its reply not seen. ``submitted``: the batch has an id. ``collecting``:
 #: it has ended, and its outcomes land. ``closing``: all have landed, and a second batch of this name is looked for.
-ShipmentState = Literal["filling", "sealed", "uploaded", "submitting", "submitted", "collecting", "closing"]
+ShipmentState = Literal["filling", "filled", "uploaded", "submitting", "submitted", "collecting", "closing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Shipment:
         state: The step that it waits for.
         lines: How many lines it has.
         size_bytes: Their size as they are sent.
-        sealed_at: When it was sealed, by Redis's clock, as all times.
+        filled_at: When its last line was added, by Redis's clock, as all times.
         file_id: The provider's file.
         batch_id: The provider's batch.
         tried_at: When the latest creation was begun.
@@ -45,7 +45,7 @@ class Shipment:
     state: ShipmentState = "filling"
     lines: int = 0
     size_bytes: int = 0
-    sealed_at: float = 0.0
+    filled_at: float = 0.0
     file_id: str = ""
     batch_id: str = ""
     tried_at: float = 0.0

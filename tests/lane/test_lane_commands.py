@@ -40,7 +40,7 @@ def test_a_quote_states_by_the_history_whether_an_hour_holds_and_what_it_costs_a
 
 
 def test_a_dry_run_quotes_all_lanes_and_asks_nothing(dspyq, rows, lane_settings, endpoint, client):
-    past = {"name": "s", "state": "closing", "lines": 5, "sealed_at": 1.0, "submitted_at": 10.0}
+    past = {"name": "s", "state": "closing", "lines": 5, "filled_at": 1.0, "submitted_at": 10.0}
     for number in range(1, 21):
         client.rpush("dspy:v1:lane:control:past", json.dumps({**past, "ended_at": 10.0 + 60 * number}))
     arguments = [

@@ -1,7 +1,7 @@
 """Ends a worker at a named step of a lane's shipment, as a host that dies exactly there.
 
 A worker loads it through ``workers.imports``. The Redis key ``lane-failpoint`` names a point; the first process that
-reaches it deletes the key and dies. The points, in their order: ``before-sleep``, ``after-seal``, ``after-upload``,
+reaches it deletes the key and dies. The points, in their order: ``before-sleep``, ``after-fill``, ``after-upload``,
 ``before-create``, ``after-create``, ``after-submit``, ``mid-land`` (the money is settled, the lines are not landed),
 ``after-land``, ``before-close``.
 """
@@ -21,7 +21,7 @@ from dspyq.store.clients import jobs_client
 
 KEY = "lane-failpoint"
 POINTS = (
-    "before-sleep", "after-seal", "after-upload", "before-create", "after-create", "after-submit", "mid-land",
+    "before-sleep", "after-fill", "after-upload", "before-create", "after-create", "after-submit", "mid-land",
     "after-land", "before-close",
 )  # fmt: skip
 
@@ -48,7 +48,7 @@ def _patch(owner: type, name: str, *, before: str = "", after: Callable[..., str
     setattr(owner, name, patched)
 
 
-_SAVED = {"sealed": "after-seal", "submitted": "after-submit"}
+_SAVED = {"filled": "after-fill", "submitted": "after-submit"}
 _patch(Leases, "sleep", before="before-sleep")
 _patch(LaneJournal, "save", after=lambda shipment: _SAVED.get(shipment.state, ""))
 _patch(LaneJournal, "sync", after=lambda: "before-create")

@@ -111,7 +111,7 @@ class ShipmentSpan(NamedTuple):
         name: Its name.
         model: The model's table.
         lines: Its calls.
-        sealed_at: When no further call was added, in seconds since 1970; as the others.
+        filled_at: When no further call was added, in seconds since 1970; as the others.
         submitted_at: When its provider had it; 0 before.
         ended_at: When its provider had ended it; 0 before.
         state: The provider's word for its end, or its state so far.
@@ -121,7 +121,7 @@ class ShipmentSpan(NamedTuple):
     name: str
     model: str
     lines: int
-    sealed_at: float
+    filled_at: float
     submitted_at: float
     ended_at: float
     state: str
@@ -291,7 +291,7 @@ def _read_journal(path: Path, summary: Summary) -> tuple[tuple[str, ...], Pairs 
     summary.batch_id = facts.get("batch_id", "")
     shipments = orjson.loads(facts.get("shipments", "{}"))
     spans = [ShipmentSpan(name, *(of[part] for part in ShipmentSpan._fields[1:])) for name, of in shipments.items()]
-    summary.shipments = sorted(spans, key=lambda span: span.sealed_at)
+    summary.shipments = sorted(spans, key=lambda span: span.filled_at)
     summary.program = identity.get("program", "")
     _, experiment = orjson.loads(identity.get("experiment", "[null, []]"))
     return tuple(name for name, *_ in experiment), pairs

@@ -41,17 +41,17 @@ def throughput(timeline: Timeline) -> str:
 def shipments(spans: Sequence[ShipmentSpan]) -> str:
     """Return a plot of shipments over time: a bar each, while it waited and while its provider had it."""
     shown = spans[-_MOST_SHIPMENTS:]
-    first = min(span.sealed_at for span in shown)
-    last = max(max(span.sealed_at, span.submitted_at, span.ended_at) for span in shown)
+    first = min(span.filled_at for span in shown)
+    last = max(max(span.filled_at, span.submitted_at, span.ended_at) for span in shown)
     seconds, step = max(1.0, last - first), HEIGHT / len(shown)
     shapes = []
     for number, span in enumerate(shown):
         top, high = number * step + step * _GAP_SHARE / 2, step * (1 - _GAP_SHARE)
         submitted = span.submitted_at or last
         ended = (span.ended_at or last) if span.submitted_at else submitted
-        title = f"{span.name} of {span.model}: {span.lines:,} calls, {span.state}, {ended - span.sealed_at:,.0f} s"
+        title = f"{span.name} of {span.model}: {span.lines:,} calls, {span.state}, {ended - span.filled_at:,.0f} s"
         kind = "failed" if span.unanswered else "computed"
-        for start, end, of in ((span.sealed_at, submitted, "shared"), (submitted, ended, kind)):
+        for start, end, of in ((span.filled_at, submitted, "shared"), (submitted, ended, kind)):
             left, width = (start - first) / seconds * WIDTH, max(2.0, (end - start) / seconds * WIDTH)
             if end > start:
                 shapes.append(rect(left, top, min(width, WIDTH - left), high, of, title))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Moves open lines into a shipment, the first that came first. Those whose job is gone stay, for the caller to drop.
+-- Moves open lines into a shipment, those first that came first. Those whose job is gone stay, for the caller to drop.
 -- Libraries: lane/lines.
 -- Arguments:
 --   model              the lane's
