@@ -67,7 +67,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "EXPERIMENT_FLUSH": (_ALL, ""),
     "EXPERIMENT_ROWS": (_ALL, ""),
     "EXPERIMENT_KEPT": (_ALL, ""),
-    # The door alone, and the operator: who could make keys, or sign ids, would be anybody.
+    # The door alone, and the operator: with the right to make keys or sign ids, a client could act as any other.
     "SERVE_SECRET": ("door", ""),
     "SERVE_CALL": ("door", ""),
     "SERVE_STREAM": ("door", ""),

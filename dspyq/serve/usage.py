@@ -71,7 +71,7 @@ class _Days(NamedTuple):
 
 
 class ShowUsage:
-    """The endpoint: a tenant's own usage, or that of the whole house where there are no keys."""
+    """The endpoint: a tenant's own usage, or that of all calls where there are no keys."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

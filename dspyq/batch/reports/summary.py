@@ -158,7 +158,7 @@ class Summary:
         retryable: Failed rows for which a retry can help.
         variants: Results of each variant's rows, the control first.
         timeline: Rows finished over time; None without a journal.
-        shipments: Shipments to providers, the first that was sealed first.
+        shipments: Shipments to providers, the one that was filled first at the front.
         failed_rows: Some of the failed rows.
         comparisons: With ``--paired``, each other variant compared with the control.
     """
