@@ -6,8 +6,9 @@ Queues' lists and Celery's own keys carry it too: kombu and the result backend a
 
 Each kind of key belongs to one side. ``spine`` keys are what one question touches: its alias, job, place, result,
 statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches. No
-script touches both, so that either side can have a server of its own. Which parts of a deployment may write a kind is
-stated in ``deploy/redis/users.py``.
+script touches both, so that either side can have a server of its own; but for ``experiments/change``, which kills an
+arm in the same moment for its calls and for its state. Which parts of a deployment may write a kind is stated in
+``deploy/redis/users.py``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.configuration import environment
+from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.processes import REPOSITORY
 from tests.support.producer_process import Producer
 from tests.support.worker import Worker
@@ -20,40 +20,27 @@ from tests.support.worker import Worker
 VERSION_0_1 = "341e884"
 
 
-def readable_by_0_1(settings: Path) -> Path:
-    """Return a configuration without the keys of ``workers`` that 0.1 does not know."""
-    file = settings.with_name(f"{settings.stem}-0.1.toml")
-    file.write_text(settings.read_text().replace("remote_control = true\n", ""))
-    return file
-
-
 @pytest.fixture(scope="session")
 def old_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of 0.1."""
-    return files_of(VERSION_0_1, tmp_path_factory.mktemp("version-0-1"))
-
-
-def files_of(commit: str, folder: Path) -> Path:
-    """Extract the files of an earlier version, below a folder; return theirs."""
+    folder = tmp_path_factory.mktemp("version-0-1")
     archive = folder / "files.tar"
     try:
-        command = ["git", "archive", "--output", str(archive), commit]
+        command = ["git", "archive", "--output", str(archive), VERSION_0_1]
         subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip(f"no git, or a clone without commit {commit}")
+        pytest.skip(f"no git, or a clone without commit {VERSION_0_1}")
     with tarfile.open(archive) as files:
         files.extractall(folder / "repository")  # noqa: S202 - of our own making
     return folder / "repository"
 
 
 @pytest.fixture
-def old_environment(
-    old_repository: Path, session_settings_file: Path, redis_server: Any, endpoint: Any
-) -> dict[str, str]:
-    """The environment of a process of 0.1 with this process's configuration and Redis."""
-    del endpoint  # started and reset
+def old_environment(old_repository: Path, redis_server: Any, endpoint: Any, tmp_path: Path) -> dict[str, str]:
+    """The environment of a process of 0.1 with this process's Redis, and its configuration but for what 0.1 lacks."""
+    document = merged(default_document(endpoint.url), {"workers": {"remote_control": None}})
     paths = {"PYTHONPATH": str(old_repository), "PYTHONSAFEPATH": ""}
-    return environment(readable_by_0_1(session_settings_file), redis_server.url, paths)
+    return environment(write_settings(tmp_path / "version-0-1.toml", document), redis_server.url, paths)
 
 
 @pytest.fixture

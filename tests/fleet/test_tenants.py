@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,31 +14,18 @@ from dspyq.guards.limits import Limits
 from dspyq.guards.tenants import Tenants
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
-from tests.fleet.conftest import files_of, readable_by_0_1
 from tests.support.budgets import do
-from tests.support.configuration import environment
 from tests.support.processes import eventually, wait_until
 from tests.support.worker import Worker
 
-#: The last commit whose workers have no tenants, and hand back what needs them.
-WITHOUT_TENANTS = "047e974"
 BOUND = 1_000_000
 
 
 @pytest.fixture
-def worker_without_tenants(
-    tmp_path_factory: pytest.TempPathFactory, session_settings_file: Path, redis_server: Any, endpoint: Any
-) -> Iterator[Worker]:
-    """A worker of the version before tenants, ready."""
-    del endpoint  # started and reset
-    repository = files_of(WITHOUT_TENANTS, tmp_path_factory.mktemp("without-tenants"))
-    paths = {"PYTHONPATH": str(repository), "PYTHONSAFEPATH": ""}
-    with Worker(
-        environment(readable_by_0_1(session_settings_file), redis_server.url, paths), repository=repository
-    ) as worker:
-        worker.ready()
-        yield worker
-        worker.kill()
+def worker_without_tenants(worker: Callable[..., Any], settings_file: Callable[..., Any]) -> Worker:
+    """A worker of a version that has no tenants, ready."""
+    started: Worker = worker(settings_file({"workers": {"imports": ["tests.support.worker_without_tenants"]}}))
+    return started
 
 
 def daily(tenant: str) -> tuple[int, int]:

@@ -2,16 +2,18 @@
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from dspyq.store.script_text import Argument, Arguments, read_script
 from dspyq.store.scripts import load_script
 
-ROOMS = ("batch", "cache", "delivery", "guards", "lane", "serve.asking", "serve.streams", "store")
+PACKAGE = Path(str(files("dspyq")))
+ROOMS = sorted(".".join(folder.parent.relative_to(PACKAGE).parts) for folder in PACKAGE.rglob("lua"))
 LIBRARIES = {
-    "accounts", "aliases", "call_limits", "claiming", "claims", "common", "jobs", "lines", "putting", "schedule",
-    "sleepers", "turns", "withdrawing",
+    "accounts", "aliases", "call_limits", "changes", "claiming", "claims", "common", "jobs", "lines", "putting", "rows",
+    "schedule", "shadows", "sleepers", "state", "sums", "turns", "withdrawing",
 }  # fmt: skip
 
 
