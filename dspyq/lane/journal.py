@@ -10,12 +10,13 @@ import redis
 from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
-from dspyq.store.keys import job_key, lane_key
+from dspyq.store.keys import lane_key
 from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
 _SCRIPTS = (
-    "close", "deposit", "fill", "gone", "land", "lease", "look", "look_open", "save", "split", "take_back",
+    "close", "deposit", "end_lease", "fill", "gone", "land", "lease", "look", "look_open", "rejoin", "save", "split",
+    "take_back",
 )  # fmt: skip
 
 
@@ -121,8 +122,7 @@ class LaneJournal:
 
     def rejoin(self, task_id: str) -> None:
         """Have a job that was put anew wait for a line that its earlier runs left."""
-        if self._client.exists(job_key(task_id)):
-            self._client.hsetnx(job_key(task_id), "lines", "1")
+        self._script("rejoin")(task=task_id)
 
     def lease(self, seconds: float) -> bool:
         """Become the worker that runs the lane, or stay it; return False if another one is."""
@@ -130,8 +130,7 @@ class LaneJournal:
 
     def release_lease(self) -> None:
         """Leave the lane to other workers at once."""
-        if self._client.get(self._key("runner")) == self._token.encode():
-            self._client.delete(self._key("runner"))
+        self._script("end_lease")(model=self.model, token=self._token)
 
     def open_lines(self) -> OpenLines:
         """Return the lines that are in no shipment, as numbers."""

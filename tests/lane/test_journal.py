@@ -1,0 +1,22 @@
+"""The lane's journal in Redis, of which each change is one script."""
+
+from dspyq.lane.journal import LaneJournal
+from dspyq.store.keys import job_key
+
+
+def test_a_worker_that_stops_ends_no_lease_but_its_own(client):
+    first, second = (LaneJournal(client, "fast", token) for token in ("first", "second"))
+    assert first.lease(60.0)
+    second.release_lease()
+    assert not second.lease(60.0)
+    first.release_lease()
+    assert second.lease(60.0)
+
+
+def test_a_job_that_is_gone_leaves_no_record_when_it_rejoins_its_lines(client):
+    journal = LaneJournal(client, "fast", "first")
+    journal.rejoin("gone")
+    assert not client.exists(job_key("gone"))
+    client.hset(job_key("there"), "fence", 1)
+    journal.rejoin("there")
+    assert client.hget(job_key("there"), "lines") == b"1"
