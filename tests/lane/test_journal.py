@@ -1,11 +1,12 @@
 """The lane's journal in Redis, of which each change is one script."""
 
 from dspyq.lane.journal import LaneJournal
-from dspyq.store.keys import job_key
+from dspyq.lane.shipment import Shipment
+from dspyq.store.keys import job_key, lane_key
 
 
 def test_a_worker_that_stops_ends_no_lease_but_its_own(client):
-    first, second = (LaneJournal(client, "fast", token) for token in ("first", "second"))
+    first, second = (LaneJournal(client, "unserved", token) for token in ("first", "second"))
     assert first.lease(60.0)
     second.release_lease()
     assert not second.lease(60.0)
@@ -14,9 +15,18 @@ def test_a_worker_that_stops_ends_no_lease_but_its_own(client):
 
 
 def test_a_job_that_is_gone_leaves_no_record_when_it_rejoins_its_lines(client):
-    journal = LaneJournal(client, "fast", "first")
+    journal = LaneJournal(client, "unserved", "first")
     journal.rejoin("gone")
     assert not client.exists(job_key("gone"))
     client.hset(job_key("there"), "fence", 1)
     journal.rejoin("there")
     assert client.hget(job_key("there"), "lines") == b"1"
+
+
+def test_a_cancellation_that_comes_too_late_ends_with_its_shipment(client):
+    journal = LaneJournal(client, "unserved", "first")
+    assert journal.lease(60.0)
+    client.hset(lane_key("unserved", "shipments"), "late", Shipment("late", "closing").to_json())
+    assert journal.cancel("late")
+    journal.close("late")
+    assert journal.cancelled() == frozenset()

@@ -17,10 +17,11 @@ if name ~= '' then
     redis.call('EXPIRE', past, SECONDS_OF_BOOKS)
   end
   redis.call('HDEL', part(model, 'shipments'), name)
+  redis.call('SREM', part(model, 'cancelled'), name)
   redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
 end
 if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments')) == 0 then
-  redis.call('DEL', part(model, 'bodies'), part(model, 'open'), part(model, 'runner'))
+  redis.call('DEL', part(model, 'bodies'), part(model, 'open'), part(model, 'runner'), part(model, 'cancelled'))
   redis.call('SREM', LANES, model)
 end
 return 1
