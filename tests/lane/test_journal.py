@@ -3,6 +3,7 @@
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.shipment import Shipment
 from dspyq.store.keys import job_key, lane_key
+from dspyq.store.scripts import load_script
 
 
 def test_a_worker_that_stops_ends_no_lease_but_its_own(client):
@@ -28,5 +29,5 @@ def test_a_cancellation_that_comes_too_late_ends_with_its_shipment(client):
     assert journal.lease(60.0)
     client.hset(lane_key("unserved", "shipments"), "late", Shipment("late", "closing").to_json())
     assert journal.cancel("late")
-    journal.close("late")
+    load_script(client, "dspyq.lane", "close")(model="unserved", token="first", name="late")
     assert journal.cancelled() == frozenset()
