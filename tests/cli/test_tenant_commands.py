@@ -72,7 +72,9 @@ def test_costs_by_tenant_are_a_line_for_each_day_and_tenant(dspyq, path, spend):
     told = json.loads(dspyq("costs", "--by", "tenant", "--json", settings=path).stdout)["costs"]
     assert [(each["tenant"], each["billed_usd"]) for each in told] == [("acme", 0.2), ("other", 0.05)]
     lines = dspyq("costs", "--by", "tenant", settings=path, env={"COLUMNS": "140"}).stdout.splitlines()
-    assert [line.split()[1:] for line in lines if " acme " in line] == [["acme", "1", "10", "5", "$0.2", "$0.00"]]
+    assert [line.split()[1:] for line in lines if " acme " in line] == [
+        ["acme", "1", "10", "5", "$0.2", "$0.00", "$0.00"]
+    ]
     assert json.loads(dspyq("costs", "--json", settings=path).stdout)["costs"][0]["billed_usd"] == 0.25
 
 

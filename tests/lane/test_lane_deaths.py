@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.lane_failpoints import KEY, POINTS
+from tests.support.lane_points import KEY, POINTS
 
 #: One within each kind of step: what the provider did, and what Redis did.
 SHORT = ("after-create", "mid-land")

@@ -7,7 +7,7 @@ from dspyq.guards import admission, budget, limits, model  # noqa: F401 - they m
 from dspyq.serve.problems import TABLE, Declined, problem_of
 
 #: No server loads them, or each is caught where it is raised.
-NEVER_AT_A_DOOR = ("dspyq.cli", "dspyq.stack", "dspyq.testing", "dspyq.experiments.fence")
+NEVER_AT_A_DOOR = ("dspyq.cli", "dspyq.stack", "dspyq.testing", "dspyq.experiments.fence", "dspyq.lane.providers")
 
 
 def every_error(above=errors.DspyqError):

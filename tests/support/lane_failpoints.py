@@ -1,9 +1,7 @@
 """Ends a worker at a named step of a lane's shipment, as a host that dies exactly there.
 
-A worker loads it through ``workers.imports``. The Redis key ``lane-failpoint`` names a point; the first process that
-reaches it deletes the key and dies. The points, in their order: ``before-sleep``, ``after-fill``, ``after-upload``,
-``before-create``, ``after-create``, ``after-submit``, ``mid-land`` (the money is settled, the lines are not landed),
-``after-land``, ``before-close``.
+A worker alone loads it, through ``workers.imports``: it changes classes for its whole process.
+``tests/support/lane_points.py`` has the points.
 """
 
 from __future__ import annotations
@@ -18,12 +16,7 @@ from dspyq.delivery.leases import Leases
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.store.clients import jobs_client
-
-KEY = "lane-failpoint"
-POINTS = (
-    "before-sleep", "after-fill", "after-upload", "before-create", "after-create", "after-submit", "mid-land",
-    "after-land", "before-close",
-)  # fmt: skip
+from tests.support.lane_points import KEY
 
 
 def reach(point: str) -> None:
