@@ -108,9 +108,10 @@ def run_lane(
         ok: bool | None = True,
         lane: str = "provider",
         name: str = "rows",
+        question: str = "question",
     ) -> LaneRun:
         source, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out.jsonl"
-        source.write_text("".join(json.dumps({"question": f"question {number}"}) + "\n" for number in range(rows)))
+        source.write_text("".join(json.dumps({"question": f"{question} {number}"}) + "\n" for number in range(rows)))
         command = ["batch", "run", str(source), "--program", program, "--output", str(out)]
         command += ["--lane", lane] if lane else []
         done = dspyq(*command, *arguments, settings=settings or lane_settings(), ok=ok)
