@@ -15,8 +15,8 @@ from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
 _SCRIPTS = (
-    "close", "deposit", "end_lease", "fill", "gone", "land", "lease", "look", "look_open", "rejoin", "save", "split",
-    "take_back",
+    "cancel", "close", "deposit", "end_lease", "fill", "gone", "land", "lease", "look", "look_open", "rejoin", "save",
+    "split", "take_back",
 )  # fmt: skip
 
 
@@ -276,10 +276,8 @@ class LaneJournal:
         return list(map(Shipment.from_json, cast("list[bytes]", self._client.lrange(self._key("past"), 0, -1))))
 
     def cancel(self, name: str) -> bool:
-        """Have the batch of a shipment cancelled at its provider; return False if there is no such shipment."""
-        if not self._client.hexists(self._key("shipments"), name):
-            return False
-        return bool(self._client.sadd(self._key("cancelled"), name))
+        """Have the batch of a shipment cancelled at its provider; return False if there is none, or it is."""
+        return bool(self._script("cancel")(model=self.model, name=name))
 
     def cancelled(self) -> frozenset[str]:
         """Return the names of shipments that are to be cancelled."""

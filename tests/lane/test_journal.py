@@ -31,3 +31,12 @@ def test_a_cancellation_that_comes_too_late_ends_with_its_shipment(client):
     assert journal.cancel("late")
     load_script(client, "dspyq.lane", "close")(model="unserved", token="first", name="late")
     assert journal.cancelled() == frozenset()
+
+
+def test_a_shipment_that_is_closed_cannot_be_cancelled_and_leaves_no_key(client):
+    journal = LaneJournal(client, "unserved", "first")
+    assert not journal.cancel("gone")
+    assert client.keys("dspy:v1:lane:unserved:*") == []
+    client.hset(lane_key("unserved", "shipments"), "there", Shipment("there", "submitted").to_json())
+    assert journal.cancel("there")
+    assert journal.cancelled() == {"there"}
