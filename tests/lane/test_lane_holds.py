@@ -16,7 +16,7 @@ def state_of(client, call_id):
     return client.hget(f"dspy:v1:budget:hold:{call_id}", "state")
 
 
-def test_holds_are_renewed_while_their_shipment_is_out_and_one_that_nobody_renews_is_charged(
+def test_holds_are_renewed_while_their_shipment_is_out_and_a_lapsed_one_is_charged(
     worker, begin_lane, lane_settings, endpoint, client
 ):
     path = lane_settings({"workers": {"imports": ["tests.support.frequent_renewals"]}})

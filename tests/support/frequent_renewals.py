@@ -10,4 +10,4 @@ from dspyq.lane import deferral, runner
 LEASE_SECONDS = 60.0
 
 deferral.LEASE_SECONDS = runner.LEASE_SECONDS = LEASE_SECONDS
-runner._RENEWALS_PER_LEASE = 240  # noqa: SLF001 - nobody else chooses it
+runner._RENEWALS_PER_LEASE = 240  # noqa: SLF001 - no setting states it
