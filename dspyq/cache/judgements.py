@@ -37,7 +37,9 @@ class Judgement(NamedTuple):
     comment: str | None = None
 
 
-def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept: int) -> JudgementOutcome:
+def count_judgement(
+    queue: str, call_id: str, judgement: Judgement, seconds_kept: int, tenant: str = ""
+) -> JudgementOutcome:
     """Count a judgement in a variant's statistics, and keep it with its call.
 
     Args:
@@ -45,6 +47,7 @@ def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept
         call_id: The call.
         judgement: The judgement.
         seconds_kept: How long it is remembered.
+        tenant: The caller's tenant, with whose key the comment is sealed; empty for none.
 
     Returns:
         ``new``; ``same`` or ``kept`` if the call has one of this name, of this value or of another; ``full`` if its
@@ -65,14 +68,14 @@ def count_judgement(queue: str, call_id: str, judgement: Judgement, seconds_kept
             queue=queue,
             name=name,
             value=round(value * _PARTS),
-            comment=_sealed(call_id, comment),
+            comment=_sealed(call_id, comment, tenant),
             seconds=seconds_kept,
             most_names=MOST_NAMES,
         )
     return cast("JudgementOutcome", outcome.decode())
 
 
-def keep_judgement(call_id: str, judgement: Judgement, seconds_kept: int) -> None:
+def keep_judgement(call_id: str, judgement: Judgement, seconds_kept: int, tenant: str = "") -> None:
     """Keep a judgement that an experiment has counted with its call, in place of an earlier one of its name.
 
     Raises:
@@ -84,7 +87,7 @@ def keep_judgement(call_id: str, judgement: Judgement, seconds_kept: int) -> Non
         pipeline.hset(key, _VALUE + name, round(judgement.value * _PARTS))
         pipeline.hdel(key, _COMMENT + name)
         if judgement.comment is not None:
-            pipeline.hset(key, _COMMENT + name, _sealed(call_id, judgement.comment))
+            pipeline.hset(key, _COMMENT + name, _sealed(call_id, judgement.comment, tenant))
         pipeline.expire(key, seconds_kept)
         pipeline.execute()
 
@@ -104,8 +107,8 @@ def read_judgements(call_id: str) -> list[Judgement]:
     ]
 
 
-def _sealed(call_id: str, comment: str | None) -> bytes:
-    return b"" if comment is None else encode(Kind.COMMENT, call_id, comment.encode())
+def _sealed(call_id: str, comment: str | None, tenant: str) -> bytes:
+    return b"" if comment is None else encode(Kind.COMMENT, call_id, comment.encode(), tenant=tenant)
 
 
 def _opened(call_id: str, stored: bytes | None) -> str | None:

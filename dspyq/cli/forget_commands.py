@@ -37,8 +37,8 @@ def forget(
     """Delete content of a tenant, of a unit, or from before a day; or guards' state of what is configured no more.
 
     With `--tenant`, `--unit` or `--before`: answers, failures, streams, dead-lettered jobs and rows of experiments in
-    Redis, and with `--files` journals of batches and what they keep of standard input. A tenant's own key is destroyed:
-    without it nothing of the tenant can be read. What could not be reached is printed.
+    Redis, and with `--files` journals of batches and what they keep of standard input. A tenant's own key is destroyed,
+    with its comments on answers: without it nothing of the tenant can be read. What could not be reached is printed.
 
     Without them: breakers, rates and set limits of models, programs and variants that are not configured. Run that
     with the newest configuration, once no worker has an older one. `dspyq queues forget` deletes statistics.
@@ -104,7 +104,7 @@ def _print(removal: Removal, *, as_json: bool) -> None:
         return
     print_text(
         f"removed: {removal.answers:,} cached answers, {removal.results:,} results, {removal.dead_jobs:,} dead jobs, "
-        f"{removal.rows:,} rows, {removal.files:,} files"
+        f"{removal.rows:,} rows, {removal.comments:,} comments, {removal.files:,} files"
     )
     if removal.key_id:
         print_text(f"destroyed: the key {removal.key_id}")

@@ -57,6 +57,10 @@ class Collecting:
         body = {"error": {"message": f"the batch was refused: {code}", "code": code, "type": "invalid_request_error"}}
         return self._land(RemoteLine(each, LineOutcome.FAILED, 400, body, code=code) for each in custom_ids)
 
+    def send_back(self, custom_ids: Iterable[str], code: str) -> LandedLines:
+        """Land lines that were not sent: their programs ask again."""
+        return self._land(RemoteLine(each, LineOutcome.UNANSWERED, code=code) for each in custom_ids)
+
     def charge_unknown(self, shipment: Shipment) -> LandedLines:
         """Land what is left of a shipment whose results cannot be had, each charged at its bound."""
         return self._land(

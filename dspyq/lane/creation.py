@@ -21,6 +21,7 @@ from dspyq.lane.providers.errors import (
 )
 from dspyq.lane.providers.protocol import RemoteBatch
 from dspyq.lane.shipment import Shipment
+from dspyq.store.content import UnreadableContent
 
 #: A provider is looked at at least so often.
 LONGEST_POLL_SECONDS = 600.0
@@ -55,7 +56,7 @@ class Creation:
             return None
         except EnqueuedLimitReached as error:
             return self.wait_for_quota(shipment, error.limit_tokens)
-        except (ProviderBusy, BatchInterfaceClosed):
+        except (ProviderBusy, BatchInterfaceClosed, UnreadableContent):  # the last before anything is sent
             self._parts.save(shipment.at("uploaded", tries=shipment.tries - 1))
             raise
         except ShipmentRefused as error:
@@ -151,6 +152,17 @@ class Creation:
             return self._parts.save(changed)
         self._parts.journal.close(shipment.name)
         return None
+
+    def without_unreadable(self, name: str) -> None:
+        """Ship a shipment again without the requests that nobody can read; their programs make them again."""
+        journal = self._parts.journal
+        shipment = next(one for one in journal.shipments() if one.name == name)
+        landed = self._parts.collecting.send_back(journal.unreadable_lines(name), "unreadable_request")
+        self._parts.log("lane_requests_unreadable", name, logging.ERROR, lines=landed.unanswered)
+        if left := shipment.lines - landed.unanswered:
+            self._parts.save(shipment.at("filled", lines=left))
+        else:
+            journal.close(name)
 
     def _split(self, shipment: Shipment) -> Shipment | None:
         half = shipment.lines // 2

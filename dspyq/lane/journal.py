@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
+from dspyq.core.tolerated import tolerate
 from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
@@ -104,7 +105,11 @@ class LaneJournal:
         reply = self._script("look")(model=self.model, task=task_id, id=custom_id, call_key=call_key)
         is_there, is_awaited, is_live, *counts, salvaged = reply
         if salvaged:
-            salvaged = content.decode(content.Kind.REPLY, call_key, salvaged)
+            try:
+                salvaged = content.decode(content.Kind.REPLY, call_key, salvaged)
+            except content.UnreadableContent as error:  # the call is paid anew, as of remembered replies
+                tolerate("reply", error)
+                salvaged = None
         rounds, strays, lines = map(int, counts)
         return LaneLook(bool(is_there), bool(is_awaited), bool(is_live), rounds, strays, lines, salvaged or None)
 
@@ -212,12 +217,31 @@ class LaneJournal:
         return {each: LaneLine.from_json(text) for each, text in zip(custom_ids, found, strict=True) if text}
 
     def bodies(self, name: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the lines of a shipment with their requests, some hundred in memory at a time."""
+        """Yield the lines of a shipment with their requests, some hundred in memory at a time.
+
+        Raises:
+            UnknownKey: If one is sealed with a key that this process lacks.
+            UnreadableContent: If one cannot be read.
+        """
+        for custom_id, stored in self._stored_bodies(name):
+            yield custom_id, content.decode(content.Kind.REQUEST, custom_id, stored)
+
+    def unreadable_lines(self, name: str) -> list[str]:
+        """Return the custom ids of a shipment whose requests nobody can read; those of an unknown key left out."""
+        found = []
+        for custom_id, stored in self._stored_bodies(name):
+            try:
+                content.decode(content.Kind.REQUEST, custom_id, stored)
+            except content.UnknownKey:
+                continue
+            except content.UnreadableContent:  # counted and logged where it was refused
+                found.append(custom_id)
+        return found
+
+    def _stored_bodies(self, name: str) -> Iterator[tuple[str, bytes]]:
         for ids in self.all_ids_of(name):
             found = cast("list[bytes | None]", self._client.hmget(self._key("bodies"), ids))
-            for custom_id, body in zip(ids, found, strict=True):
-                if body is not None:
-                    yield custom_id, content.decode(content.Kind.REQUEST, custom_id, body)
+            yield from ((custom_id, body) for custom_id, body in zip(ids, found, strict=True) if body is not None)
 
     def drop_bodies(self, name: str) -> None:
         """Drop the requests of a shipment: their provider has them, and their programs can make them again."""

@@ -20,6 +20,7 @@ from dspyq.lane.parts import LaneParts
 from dspyq.lane.providers.errors import BatchInterfaceError, RemoteMissing
 from dspyq.lane.providers.protocol import BatchState
 from dspyq.lane.shipment import Shipment
+from dspyq.store.content import UnknownKey, UnreadableContent
 from dspyq.store.scripts import run_together
 
 #: A steady trickle of lines does not put a shipment off for longer than this many times ``batch_linger_seconds``.
@@ -121,8 +122,10 @@ class LaneRunner:
                 if current is not None and current.state == state:
                     break
             self._failures.pop(shipment.name, None)
-        except (BatchInterfaceError, OSError) as error:
+        except (BatchInterfaceError, OSError, UnknownKey) as error:
             self._put_off(shipment.name, error)
+        except UnreadableContent:
+            self._creation.without_unreadable(shipment.name)
 
     def _put_off(self, name: str, error: Exception) -> None:
         """Have a step that failed taken again later; what was saved of it stays."""

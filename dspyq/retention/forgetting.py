@@ -12,6 +12,8 @@ from dspyq.config.settings import get_settings
 from dspyq.delivery.dead import DEAD
 from dspyq.errors import InvalidOption
 from dspyq.prediction.stored import parse_meta
+from dspyq.retention.comments import count_comments, remove_comments
+from dspyq.retention.lanes import state_lanes
 from dspyq.retention.removal import Removal, pages, remove_dead, remove_rows, remove_tasks, scan
 from dspyq.sealing.keyring import is_envelope, key_id_of
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
@@ -39,6 +41,8 @@ def forget_tenant(tenant: str) -> Removal:
         if removal.key_id:
             _remove_results_of(removal.key_id, removal)
             remove_rows(frozenset(), removal, removal.key_id)
+            remove_comments(removal.key_id, removal)
+        state_lanes(lambda line: line.get("tenant") == tenant, removal)
     _state_unfinished(unfinished, removal)
     if removal.key_id:
         removal.not_reached.append("streams that came in the last two minutes: they end by themselves")
@@ -48,8 +52,8 @@ def forget_tenant(tenant: str) -> Removal:
         )
     else:
         removal.not_reached.append(
-            "results whose answer the cache serves no longer, and rows of experiments: without [encryption] they name "
-            "no tenant; they end by themselves"
+            "results whose answer the cache serves no longer, rows of experiments, and comments on answers: without "
+            "[encryption] they name no tenant; they end by themselves"
         )
     removal.not_reached.append(_BEYOND_REDIS)
     return removal
@@ -111,7 +115,11 @@ def forget_before(moment: float) -> Removal:
                 int(jobs_client().xtrim(name, minid=f"{moment * 1000:.0f}", approximate=False)) for name in names
             )
         unfinished = sum(_count_older(names, moment) for names in scan(jobs_client(), job_key("")))
+        state_lanes(lambda line: float(line["at"]) < moment, removal)
+        comments = count_comments()
     _state_unfinished(unfinished, removal)
+    if comments:
+        removal.not_reached.append(f"comments on answers: {comments:,}; they state no time, and end by themselves")
     if unreadable:
         removal.not_reached.append(
             f"results that cannot be read, or state no time: {unreadable:,}; they end by themselves"

