@@ -154,7 +154,7 @@ class Creation:
         return None
 
     def without_unreadable(self, name: str) -> None:
-        """Ship a shipment again without the requests that nobody can read; their programs make them again."""
+        """Ship a shipment again without the unreadable requests; their programs make them again."""
         journal = self._parts.journal
         shipment = next(one for one in journal.shipments() if one.name == name)
         landed = self._parts.collecting.send_back(journal.unreadable_lines(name), "unreadable_request")

@@ -227,7 +227,7 @@ class LaneJournal:
             yield custom_id, content.decode(content.Kind.REQUEST, custom_id, stored)
 
     def unreadable_lines(self, name: str) -> list[str]:
-        """Return the custom ids of a shipment whose requests nobody can read; those of an unknown key left out."""
+        """Return the custom ids of a shipment whose requests are unreadable; those of an unknown key left out."""
         found = []
         for custom_id, stored in self._stored_bodies(name):
             try:

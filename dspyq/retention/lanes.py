@@ -14,14 +14,14 @@ from dspyq.store.keys import lane_key, lanes_key
 _WAITING = (
     "calls in lanes: {number:,}, of which {shipped:,} left for the provider or are about to; they end with their jobs"
 )
-_SALVAGED = "replies that were salvaged from a provider: they name nobody, and end by themselves within a day"
+_SALVAGED = "replies that were salvaged from a provider: they state no tenant, and end by themselves within a day"
 
 
 def state_lanes(is_wanted: Callable[[dict[str, Any]], bool], removal: Removal) -> None:
-    """State how many calls in lanes are of somebody, and salvaged replies.
+    """State how many calls in lanes are wanted, and salvaged replies.
 
     Args:
-        is_wanted: Returns True for a line that is theirs.
+        is_wanted: Returns True for a line that is counted.
         removal: States them as not reached.
 
     Raises:

@@ -89,7 +89,7 @@ def test_a_tenants_comments_go_and_its_calls_in_lanes_are_stated(configure, seal
 
 
 def in_lanes(removal: Removal) -> list[str]:
-    """What a removal states of lanes, to its numbers."""
+    """Return the statements of a removal on lanes, up to their numbers."""
     return [each.partition(" for the provider")[0] for each in removal.not_reached if each.startswith("calls in lanes")]
 
 
