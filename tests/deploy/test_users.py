@@ -7,9 +7,11 @@ import re
 import pytest
 import redis
 
-from tests.support.configuration import environment
+from dspyq.sealing.keyring import new_key_line
+from tests.support.configuration import environment, merged
 from tests.support.deployment import DEPLOY
 from tests.support.door import Door
+from tests.support.experiments import with_experiment
 
 PREFIX = "shop:"
 QUEUES = ("qa.*", "dspyq", "dspyq.batches")
@@ -137,6 +139,53 @@ OPERATED = (
 def test_an_operator_runs_every_command_of_operation(server, dspyq):
     for command in OPERATED:
         dspyq(*command, env=env_of(server, "operator"))
+    assert refusals(server) == []
+
+
+EXPERIMENTED = (
+    *(["experiment", "start", "qa"], ["experiment", "status", "qa"], ["experiment", "ramp", "qa", "0.5"]),
+    *(["experiment", "pause", "qa"], ["experiment", "resume", "qa"], ["experiment", "log", "qa"]),
+    *(["encryption", "status", "--json"], ["encryption", "rotate", "--json"]),
+)
+
+
+@pytest.fixture
+def judged_and_sealed(settings_file, tmp_path):
+    """A configuration with an experiment that takes feedback, and content sealed."""
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    keys.write_text(f"{new_key_line()}\n{new_key_line('index')}\n")
+    changes = with_experiment(feedback={"thumbs": {"low": 0, "high": 1}})
+    stated = {"encryption": {"keys_file": str(keys)}, "programs": {"qa": {"encrypt": True}}}
+    return settings_file(merged(changes, stated), challenger=0.5)
+
+
+@pytest.mark.journey
+def test_an_operator_runs_experiments_and_forgets_a_tenant_whose_content_is_sealed(
+    server, worker, dspyq, start_producer, judged_and_sealed
+):
+    def ask():
+        from dspyq import predict
+
+        jobs = [
+            predict.apply_async(kwargs={"question": f"question {unit}"}, unit=f"unit {unit}", tenant="acme")
+            for unit in range(4)
+        ]
+        return [job.get(timeout=40).metadata.exposure for job in jobs]
+
+    operator = {"env": env_of(server, "operator"), "settings": judged_and_sealed}
+    for command in EXPERIMENTED:
+        dspyq(*command, **operator)
+    worker(judged_and_sealed, env=env_of(server, "worker"))
+    tokens = start_producer(ask, judged_and_sealed, env=env_of(server, "producer")).result(60)
+    token = next(filter(None, tokens))
+    dspyq("feedback", token, "thumbs=1", **operator)
+    dspyq("feedback", token, "thumbs=1", env=env_of(server, "producer"), settings=judged_and_sealed)
+    dspyq("experiment", "status", "qa", **operator)
+    told = json.loads(dspyq("forget", "--tenant", "acme", "--yes", "--json", **operator).stdout)
+    assert (told["answers"], bool(told["key_id"])) == (4, True)
+    dspyq("forget", "--before", "2026-01-01", "--yes", **operator)
+    dspyq("experiment", "stop", "qa", **operator)
     assert refusals(server) == []
 
 

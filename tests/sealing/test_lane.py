@@ -7,6 +7,8 @@ import json
 import pytest
 
 from dspyq.cache.judgements import Judgement, keep_judgement, read_judgements
+from dspyq.guards.call_journal import CallJournal
+from dspyq.guards.call_records import CallRecord, JobRun
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.line import LaneLine
 from dspyq.retention.forgetting import forget_before, forget_tenant
@@ -38,15 +40,18 @@ def ship(journal):
     return journal.fill("one", 10, 10_000, 0)
 
 
-def test_requests_and_salvaged_replies_in_lanes_and_comments_are_sealed_and_counted(configure, sealed, client):
+def test_requests_failures_and_salvaged_replies_of_lanes_and_comments_are_sealed_and_counted(configure, sealed, client):
     configure(sealed(True, NO_MEMORY))
     journal = deposit(client, ID, "task")
     key = lane_key("unserved", "salvaged")
     client.hset(key, "digest:1", content.encode(content.Kind.REPLY, "digest:1", CANARY.encode()))
     keep_judgement("call", Judgement("thumbs", 1.0, CANARY), 60)
+    record = CallRecord("control", "http_400", 1.0, key="digest:1")
+    kept = CallJournal.fields_of(JobRun("task", "", "qa", "control"), "lane:control:1", record, failure=CANARY.encode())
+    client.hset("dspy:v1:calls:task", items=kept)
     assert legible_keys(client) == set()
     (number,) = count_envelopes([client], str).values()
-    assert number == 3
+    assert number == 4
     assert journal.look("task", OTHER, "digest:1").salvaged == CANARY.encode()
     assert read_judgements("call")[0].comment == CANARY
     client.hset(key, "digest:1", b"forged")
