@@ -119,5 +119,6 @@ def test_each_benchmark_can_be_named():
         "many_programs",
         "batch",
         "experiment_counting",
+        "sealing",
         "growth",
     ]

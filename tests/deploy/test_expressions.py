@@ -1,9 +1,9 @@
 """Every expression of dashboard, alerts and scaling, asked of a real Prometheus that scrapes a worker and a door.
 
-The worker has a parent, whose page shows what both count.
-The worker has answered questions of every fate twice before: computed, cached, joined, failed, refused by a breaker and
-by a budget, held back by a rate limit, and one waits in a queue that nobody serves. An experiment runs, and its cache
-has answered enough users for an interval.
+The worker has a parent, whose page shows what both count. It has answered questions of every fate twice before:
+computed, cached, joined, failed, refused by a breaker and by a budget, and held back by a rate limit. One waits in a
+queue that nobody serves, and one is sealed with a key that the worker lacks. An experiment runs, and its cache has
+answered enough users for an interval.
 """
 
 import math
@@ -13,6 +13,7 @@ import sys
 import httpx
 import pytest
 
+from dspyq.sealing.keyring import new_key_line
 from tests.support.configuration import default_document, environment, merged, with_challenger, write_settings
 from tests.support.deployment import DEPLOY, Prometheus, alerts, documents, panels
 from tests.support.experiments import TABLE
@@ -88,6 +89,13 @@ def ask_over_http(port, question):
     assert reply.status_code == 200, reply.text
 
 
+def ask_sealed():
+    """Queue a job whose content is sealed with a key that the worker does not have."""
+    from dspyq import predict
+
+    predict.apply_async(kwargs={"question": "sealed"}, program="qa")
+
+
 def run_an_experiment(users):
     """Start an experiment, and count calls of its users as a process whose cache answers them."""
     import time
@@ -138,6 +146,14 @@ def document_for(endpoint, port):
     )
 
 
+def sealed_settings(folder, endpoint):
+    keys = folder / "keys"
+    keys.touch(0o600)
+    keys.write_text(f"{new_key_line()}\n{new_key_line('index')}\n")
+    stated = {"encryption": {"keys_file": str(keys)}, "programs": {"qa": {"encrypt": True}}}
+    return write_settings(folder / "sealed.toml", merged(document_for(endpoint, 0), stated))
+
+
 def produce(function, arguments, variables):
     producer = Producer(function, arguments, variables)
     try:
@@ -176,6 +192,8 @@ def prometheus(session_endpoint, tmp_path_factory):
                 ask_over_http(door_ports, f"{number} over HTTP")
                 # The last of a round, so all of it has been scraped.
                 running.wait_for(f'dspy_guard_refusals_total{{error_type="BudgetExceeded"}} > {number}')
+            produce(ask_sealed, {}, environment(sealed_settings(folder, session_endpoint), redis.url))
+            running.wait_for("dspy_unknown_key")
             running.wait_for("dspy_experiment_high")  # the referee has looked
             yield running
             worker.kill()
