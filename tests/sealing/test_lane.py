@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,6 +18,7 @@ from dspyq.store import content
 from dspyq.store.envelope_counts import count_envelopes
 from dspyq.store.keys import job_key, judgements_key, lane_key
 from tests.lane.conftest import LANES
+from tests.lane.test_lane_protocols import document_of
 from tests.sealing.canary import CANARY, legible_commands, legible_keys
 from tests.sealing.test_rotation import NO_MEMORY
 from tests.support.configuration import merged
@@ -108,8 +110,6 @@ def test_a_lane_shows_no_canary_and_asks_a_request_again_that_was_altered(
     worker(path)
     source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"question": f"{CANARY} {number}"}) + "\n" for number in range(3)))
-    from concurrent.futures import ThreadPoolExecutor
-
     command = ("batch", "run", str(source), "--program", "qa", "--output", str(out), "--lane", "provider")
     endpoint.batches.script(times=1, failed_share=0.4, failed_status=400, failed_code="content_policy_violation")
     bodies = lane_key("control", "bodies")
@@ -132,3 +132,28 @@ def test_a_lane_shows_no_canary_and_asks_a_request_again_that_was_altered(
         return
     assert {lane_key("control", "bodies"), "celery-task-meta-ID"} <= found
     assert "EVALSHA" in legible_commands(commands)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", ["claude", "flash"])
+def test_altered_requests_are_made_again_whether_they_go_up_as_a_file_or_not(
+    program, worker, dspyq, sealed, tmp_path, client, endpoint
+):
+    document = document_of(endpoint.url)
+    document["models"][program]["batch_linger_seconds"] = 3
+    path = sealed(True, document)
+    runner = worker(path)
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"question": f"{CANARY} {number}"}) + "\n" for number in range(2)))
+    command = ("batch", "run", str(source), "--program", program, "--output", str(out), "--lane", "provider")
+    bodies = lane_key(program, "bodies")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(dspyq, *command, settings=path)
+        wait_until(lambda: client.hlen(bodies) == 2, 60, "two requests in the lane")
+        client.hset(bodies, mapping={name: stored[:-1] for name, stored in client.hgetall(bodies).items()})
+        running.result(90)
+    answers = [json.loads(line)["outputs"]["answer"] for line in out.read_text().splitlines()]
+    assert len(answers) == 2
+    assert "lane_requests_unreadable" in runner.logs()
+    counts = endpoint.batches.counts()
+    assert (counts.lines_billed, counts.billed_twice, endpoint.calls()) == (4, [], 0)
