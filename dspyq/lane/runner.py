@@ -179,8 +179,10 @@ class LaneRunner:
     def _upload(self, shipment: Shipment) -> Shipment:
         if not self._provider.has_files:
             return self._parts.save(shipment.at("uploaded"))
-        for orphan in self._provider.orphan_files(shipment.name) if shipment.refusals or shipment.depth else ():
+        may_have_file = shipment.uploads or shipment.refusals or shipment.depth
+        for orphan in self._provider.orphan_files(shipment.name) if may_have_file else ():
             self._provider.delete_file(orphan.id)
+        shipment = self._parts.save(replace(shipment, uploads=shipment.uploads + 1))
         file_id = self._provider.upload(shipment.name, self._journal.bodies(shipment.name))
         return self._parts.save(shipment.at("uploaded", file_id=file_id), "lane_uploaded")
 

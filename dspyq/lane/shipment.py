@@ -23,6 +23,7 @@ class Shipment:
         lines: How many lines it has.
         size_bytes: Their size as they are sent.
         filled_at: When its last line was added, by Redis's clock, as all times.
+        uploads: How many uploads of its file were begun.
         file_id: The provider's file.
         batch_id: The provider's batch.
         tried_at: When the latest creation was begun.
@@ -46,6 +47,7 @@ class Shipment:
     lines: int = 0
     size_bytes: int = 0
     filled_at: float = 0.0
+    uploads: int = 0
     file_id: str = ""
     batch_id: str = ""
     tried_at: float = 0.0

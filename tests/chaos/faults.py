@@ -13,6 +13,7 @@ from tests.chaos import (
     experiment_counts,
     gaps,
     guard_redis_faults,
+    lane_deaths,
     money,
     poison_faults,
     producers,
@@ -93,4 +94,6 @@ FAULTS.update(money.FAULTS)
 FAULTS.update(tight.FAULTS)
 # And what batches do; ``tests/faults/test_batch.py`` runs them.
 FAULTS.update(batches.FAULTS)
+# And the provider's lane; ``tests/faults/test_lane.py`` runs it.
+FAULTS.update(lane_deaths.FAULTS)
 FAULTS["soak"] = soak.soak

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.lane_points import KEY, POINTS
+from tests.support.processes import wait_until
 
 #: One within each kind of step: what the provider did, and what Redis did.
 SHORT = ("after-create", "mid-land")
@@ -23,6 +24,8 @@ def die_at(point, worker, lane_settings, run_lane, client, endpoint):
     assert len(done.answers) == 12
     assert (counts.double_names, counts.billed_twice, counts.lines_billed) == ([], [], 24)
     assert (done.settled_nano_usd, done.held_nano_usd, endpoint.calls()) == (bill.nano_usd, 0, 0)
+    wait_until(lambda: client.keys("dspy:v1:lane:*:shipments") == [], 60, "its shipments are not closed")
+    assert endpoint.batches.files() == []
 
 
 @pytest.mark.parametrize("point", SHORT)
