@@ -15,9 +15,11 @@ TOOLS := $(TOOLS_FOLDER)/.installed
 PINS := pyproject.toml constraints.txt
 # Tests that run most of the code in their own process, where it is measured; in percent, a little below what they cover.
 IN_PROCESS := $(addprefix tests/,core config store prediction cache client delivery guards programs experiments batch console testing streaming api_keys) \
-  $(addprefix tests/serve/test_,ids.py problems.py chat_requests.py)
+  $(addprefix tests/serve/test_,ids.py problems.py chat_requests.py) \
+  $(wildcard tests/lane/test_providers_*.py) tests/lane/test_journal.py \
+  $(addprefix tests/sealing/test_,envelopes.py key_sources.py kept_files.py plain.py)
 # The command line, workers, stacks and servers, two fifths of the code, are run by tests in processes of their own.
-COVERAGE_FLOOR := 58
+COVERAGE_FLOOR := 56
 
 # Empty is unset: bytecode is kept, or each of pytest's processes compiles all tests anew, which takes it five seconds.
 export PYTHONDONTWRITEBYTECODE :=

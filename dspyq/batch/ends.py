@@ -6,7 +6,7 @@ Its caller has the event ``finished``, which ``--json`` prints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from typing import Any
 
 import redis
 
@@ -14,6 +14,7 @@ from dspyq.batch.events import BatchOutcome
 from dspyq.core.events import Event
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
+from dspyq.store.scripts import read_hash
 
 logger = logging.getLogger("dspyq.batches")
 
@@ -46,10 +47,10 @@ def note_end(outcome: BatchOutcome, program: str, lane: str) -> None:
         logger.warning(Event("batch_end_not_counted", batch=outcome.batch_id, error=type(error).__name__))
 
 
-def read_ends(reply: Mapping[bytes, bytes]) -> dict[tuple[str, str], int]:
+def read_ends(reply: Any) -> dict[tuple[str, str], int]:
     """Return how many runs of batches ended, by program and state, from the reply to ``ends_command``."""
     ends = {}
-    for name, number in reply.items():
+    for name, number in read_hash(reply).items():
         program, _, state = name.decode(errors="replace").rpartition(":")
         if number.isdigit():
             ends[program, state] = int(number)
