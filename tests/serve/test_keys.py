@@ -198,7 +198,8 @@ def test_a_rate_is_kept_over_several_servers_and_stated(door, keys):
     good = [reply for reply in replies if reply.status_code == 200]
     refused = [reply for reply in replies if reply.status_code == 429]
     assert len(good) + len(refused) == len(replies)
-    assert 10 <= len(good) <= 10 + 20 * took
+    # The burst in Redis is smaller by the turns of a tenth of a second, and each server may lose as many.
+    assert 10 - 3 * 2 <= len(good) <= 10 + 20 * took
     if refused:  # all are let in where the machine is too busy to reach the rate
         reply = refused[0]
         assert reply.json()["type"].endswith("/too-many-requests")

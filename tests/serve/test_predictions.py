@@ -129,12 +129,12 @@ def test_an_unchanged_answer_is_not_sent_again(shared_door):
 
 
 def test_a_failed_prediction_is_a_problem_where_its_caller_waits_and_a_resource_where_it_looks(shared_door, endpoint):
-    endpoint.script(containing="patient 87", status=400)
-    reply = shared_door.ask("of patient 87")
+    endpoint.script(containing="patient zero", status=400)
+    reply = shared_door.ask("of patient zero")
     problem = reply.json()
     assert reply.headers["content-type"] == "application/problem+json"
     assert (reply.status_code, problem["type"].rpartition("/")[2]) == (500, "prediction-failed")
-    assert "87" not in reply.text
+    assert "zero" not in reply.text
     found = shared_door.look(problem["prediction"])
     assert (found["status"], found["error"]["status"]) == ("failed", 500)
 
