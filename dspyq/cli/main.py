@@ -176,4 +176,5 @@ def _explain(error: Any) -> None:
         return
     context = error.ctx
     hint = f"; see {context.command_path} --help" if context else ""
-    print_error(f"{' '.join(error.format_message().split()).rstrip('.')}{hint}")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")  # typer's own words
+    print_error(f"{message}{hint}")

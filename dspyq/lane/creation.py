@@ -19,7 +19,7 @@ from dspyq.lane.providers.errors import (
     ProviderBusy,
     ShipmentRefused,
 )
-from dspyq.lane.providers.protocol import RemoteBatch
+from dspyq.lane.providers.protocol import RemoteBatch, read_one_id
 from dspyq.lane.shipment import Shipment
 from dspyq.store.content import UnreadableContent
 
@@ -91,7 +91,7 @@ class Creation:
             raise ProviderBusy(
                 "a batch of as many lines, and without a name, runs at the provider: it is looked at later"
             )
-        custom_id = self._parts.provider.read_one_id(batch)
+        custom_id = read_one_id(self._parts.provider, batch)
         return custom_id is not None and any(custom_id in ids for ids in self._parts.journal.all_ids_of(shipment.name))
 
     def _adopt(self, shipment: Shipment, batches: list[RemoteBatch]) -> Shipment:

@@ -30,7 +30,7 @@ def test_a_batch_in_the_flex_lane_is_asked_at_the_flex_tier(dspyq, rows, tmp_pat
     [
         ({}, ["--lane", "provider"], "models.control.batch: this model has no batch interface"),
         (CLASS, ["--lane", "provider"], "programs.qa.class: its code runs again for each call that waited"),
-        ({}, ["--lane", "night"], "'night' is not one of"),
+        ({}, ["--lane", "night"], "Invalid value for '--lane': 'night' is not one of"),
         ({}, ["--finish-by", "07:00"], "--finish-by is for batches with a lane"),
         ({}, ["--lane", "flex", "--finish-by", "7 am"], "--finish-by: '7 am' is no hour of the day"),
         ({}, ["--lane", "flex", "--finish-by", "07:00", "--timezone", "Mars/Base"], "there is no timezone"),

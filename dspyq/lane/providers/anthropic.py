@@ -94,10 +94,6 @@ class AnthropicBatches:
         """
         yield from map(read_anthropic_line, self._http.lines(f"{_PATH}/{quoted(batch.id)}/results"))
 
-    def read_one_id(self, batch: RemoteBatch) -> str | None:
-        """Return a custom id of a batch's results; see ``BatchProvider.read_one_id``."""
-        return next((line.custom_id for line in self.read_lines(batch) if line.custom_id), None)
-
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch; see ``BatchProvider.cancel``."""
         self._http.cancel(f"{_PATH}/{quoted(batch_id)}/cancel")

@@ -133,10 +133,6 @@ class GeminiBatches:
             for line in self._http.lines(url, alt="media"):
                 yield read_gemini_line(read_json(line), line)
 
-    def read_one_id(self, batch: RemoteBatch) -> str | None:
-        """Return a custom id of a batch's results; see ``BatchProvider.read_one_id``."""
-        return next((line.custom_id for line in self.read_lines(batch) if line.custom_id), None)
-
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch; see ``BatchProvider.cancel``."""
         self._http.cancel(f"/{_resource(batch_id)}:cancel")

@@ -150,10 +150,6 @@ class OpenAIBatches:
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             yield from map(read_openai_line, self._http.lines(f"/files/{quoted(file_id)}/content"))
 
-    def read_one_id(self, batch: RemoteBatch) -> str | None:
-        """Return a custom id of a batch's results; see ``BatchProvider.read_one_id``."""
-        return next((line.custom_id for line in self.read_lines(batch) if line.custom_id), None)
-
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch; see ``BatchProvider.cancel``."""
         self._http.cancel(f"/batches/{quoted(batch_id)}/cancel")

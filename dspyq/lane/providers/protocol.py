@@ -250,9 +250,6 @@ class BatchProvider(Protocol):
             ReplyUnusable: In the middle, if a file is cut short; read all of it again.
         """
 
-    def read_one_id(self, batch: RemoteBatch) -> str | None:
-        """Return a custom id of a batch in a final state; None if it has no readable line."""
-
     def cancel(self, batch_id: str) -> None:
         """Ask for a cancellation. Finished lines are kept and paid; poll until the state is final.
 
@@ -267,3 +264,8 @@ class BatchProvider(Protocol):
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file; return False if it was not there."""
+
+
+def read_one_id(provider: BatchProvider, batch: RemoteBatch) -> str | None:
+    """Return a custom id of a batch in a final state; None if it has no readable line."""
+    return next((line.custom_id for line in provider.read_lines(batch) if line.custom_id), None)
