@@ -358,7 +358,7 @@ def _without(question: _Question, gone: str) -> _Question:
     return key, arguments | {"gone": gone}
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_claims() -> Claims:
     """Return this process's claims."""
     return Claims(get_settings(), jobs_client(), answers_client(), process_calendar())

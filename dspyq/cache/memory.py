@@ -32,6 +32,7 @@ from dspyq.store.keys import (
     EVERYTHING,
     invalidations_channel,
 )
+from dspyq.store.spines import jobs_url
 
 if TYPE_CHECKING:
     from dspyq.config.sections import CacheSection
@@ -363,12 +364,12 @@ def _close(cache: CoherentCache | _NoCache) -> None:
         cache.close()
 
 
-@per_runtime(close=_close)
+@per_runtime(is_of_part=True, close=_close)
 def process_cache() -> CoherentCache | _NoCache:
     """Return this process's memory cache, started at its first use; a forked child gets one of its own."""
     settings = get_settings()
     if settings.cache.memory_entries == 0:
         return _NoCache()
-    cache = CoherentCache(settings.jobs_url, settings.cache)
+    cache = CoherentCache(jobs_url(), settings.cache)
     atexit.register(cache.close)
     return cache

@@ -36,7 +36,6 @@ from dspyq.celery_app.heard_replies import HeardReplies
 from dspyq.celery_app.heard_streams import HeardStreams
 from dspyq.celery_app.lost_jobs import JobCheck, find_jobless
 from dspyq.celery_app.task_ids import process_task_ids
-from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, in_own_runtime, per_runtime
 from dspyq.core.tolerated import tolerate
@@ -44,6 +43,7 @@ from dspyq.prediction.stored import is_ready
 from dspyq.store.clients import connect, jobs_client
 from dspyq.store.content import decode_result
 from dspyq.store.keys import TASK_ID_LENGTH, cancellations_channel, replies_channel, result_key
+from dspyq.store.spines import answers_url
 
 logger = logging.getLogger("dspyq.waiting")
 
@@ -391,7 +391,7 @@ def _decoded(key: str, stored: bytes) -> bytes:
     return decode_result(_task_id(key), stored)
 
 
-@per_runtime(close=Waiter.close)
+@per_runtime(is_of_part=True, close=Waiter.close)
 def process_waiter() -> Waiter:
     """Return this process's waiter; a forked child gets one of its own."""
-    return Waiter(connect(get_settings().answers_url), jobs_client())
+    return Waiter(connect(answers_url()), jobs_client())

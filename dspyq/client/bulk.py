@@ -312,7 +312,7 @@ class Bulk:
         return claims
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_bulk() -> Bulk:
     """Return this process's bulk client."""
     return Bulk(get_settings(), process_claims(), jobs_client(), answers_client(), process_calendar())

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
         redis_url: The Redis for everything not stated otherwise.
         broker_url: The Redis of jobs and claims, where it is another one.
         result_url: The Redis of answers, where it is another one.
+        redis_urls: Several Redis servers in place of ``redis_url``, over which questions are spread.
+        money_url: The Redis of budgets, rates, breakers, books, batches and API keys, where it is another one.
         key_prefix: What every key, list and channel begins with, so that several deployments can share a Redis.
         sentinel_master: The name of the master, where the URLs are those of sentinels.
         sentinel_username: The user at the sentinels themselves.
@@ -83,6 +85,8 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
     broker_url: RedisUrl | None = None
     result_url: RedisUrl | None = None
+    redis_urls: tuple[RedisUrl, ...] = ()
+    money_url: RedisUrl | None = None
     key_prefix: KeyPrefix = ""
     sentinel_master: str | None = None
     sentinel_username: str | None = None
@@ -143,15 +147,30 @@ class Settings(BaseSettings):
             raise ValueError("encryption.index_units needs a program with encrypt: units are hashed with its key")
         return self
 
+    @model_validator(mode="after")
+    def _names_each_redis_once(self) -> Settings:
+        if not self.redis_urls:
+            return self
+        if {"redis_url", "broker_url", "result_url"} & {name for name in self.model_fields_set if getattr(self, name)}:
+            raise ValueError("redis_urls stands in place of redis_url, broker_url and result_url: leave those out")
+        if len({str(parse_address(url)) for url in self.redis_urls}) < len(self.redis_urls):
+            raise ValueError("redis_urls names a server twice: each spine is a Redis, or a database, of its own")
+        return self
+
+    @property
+    def home_url(self) -> str:
+        """URL of the Redis of all that the fleet has once."""
+        return self.money_url or self.jobs_url
+
     @property
     def jobs_url(self) -> str:
-        """URL of the Redis of jobs, claims and statistics."""
-        return self.broker_url or self.redis_url
+        """URL of the Redis of jobs, claims and statistics; of the first spine, where there are several."""
+        return self.redis_urls[0] if self.redis_urls else self.broker_url or self.redis_url
 
     @property
     def answers_url(self) -> str:
-        """URL of the Redis of results."""
-        return self.result_url or self.redis_url
+        """URL of the Redis of results; of the first spine, where there are several."""
+        return self.redis_urls[0] if self.redis_urls else self.result_url or self.redis_url
 
     @property
     def is_one_redis(self) -> bool:

@@ -8,6 +8,9 @@ configuration by decorating the function that makes it::
 
 Each runtime then makes that value once, at its first use. A forked child drops its parent's values, unless their
 function states otherwise.
+
+A runtime may have parts, such as one for each of several Redis servers. A part makes those values by itself that are
+stated to be of parts, and has all others from its whole.
 """
 
 from __future__ import annotations
@@ -32,9 +35,10 @@ _Hook = Callable[[Any], object]
 
 @dataclass(frozen=True)
 class _Fate:
-    """Rules for a value when its process forks, and when its runtime closes."""
+    """Rules for a value when its process forks and when its runtime closes, and for parts of a runtime."""
 
     is_kept: bool
+    is_of_part: bool
     renew: _Hook | None
     close: _Hook | None
 
@@ -49,13 +53,15 @@ class Runtime:
 
     Attributes:
         number: Its number in this process; the default's is 0.
+        whole: The runtime that it is a part of; itself for one that is no part.
         values: The values, by the names of the functions that make them. ``per_runtime`` alone writes here.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_set_aside", "number", "values")
+    __slots__ = ("__weakref__", "_lock", "_set_aside", "number", "values", "whole")
 
-    def __init__(self) -> None:
+    def __init__(self, part_of: Runtime | None = None) -> None:
         self.number = next(_numbers)
+        self.whole: Runtime = self if part_of is None else part_of.whole
         self.values: dict[str, Any] = {}
         self._set_aside: list[dict[str, Any]] = []
         self._lock = threading.RLock()
@@ -88,18 +94,20 @@ class Runtime:
 
     def put(self, accessor: Callable[[], Value], value: Value) -> None:
         """Have a function that is ``per_runtime`` return this value."""
-        with self._lock:
-            self.values[_name(accessor)] = value
+        owner = self._owner(_name(accessor))
+        with owner._lock:  # noqa: SLF001 - of this class
+            owner.values[_name(accessor)] = value
 
     def peek(self, accessor: Callable[[], Value]) -> Value | None:
         """Return the value of a function that is ``per_runtime``; None where it has not been made."""
-        value: Value | None = self.values.get(_name(accessor))
+        value: Value | None = self._owner(_name(accessor)).values.get(_name(accessor))
         return value
 
     def forget(self, accessor: Callable[[], object]) -> None:
         """Have the value made anew at its next use."""
-        with self._lock:
-            self.values.pop(_name(accessor), None)
+        owner = self._owner(_name(accessor))
+        with owner._lock:  # noqa: SLF001 - of this class
+            owner.values.pop(_name(accessor), None)
 
     @contextmanager
     def emptied(self) -> Iterator[None]:
@@ -125,12 +133,24 @@ class Runtime:
 
     def make(self, name: str, make: Callable[[], Value]) -> Value:
         """Return a value, made now unless another thread has just done so."""
+        owner = self._owner(name)
+        if owner is not self:
+            try:
+                found: Value = owner.values[name]
+            except KeyError:
+                with owner.active():
+                    found = owner.make(name, make)
+            return found
         with self._lock:
             values = self.values
             if name not in values:
                 values[name] = make()
             value: Value = values[name]
             return value
+
+    def _owner(self, name: str) -> Runtime:
+        """Return the runtime that has a value of this name: for a part, mostly its whole."""
+        return self if self.whole is self or _fates[name].is_of_part else self.whole
 
     def renew(self) -> None:
         """Drop in a forked child what is its parent's, and begin the rest anew."""
@@ -150,7 +170,7 @@ def per_runtime(make: Callable[[], Value], /) -> Callable[[], Value]: ...
 
 @overload
 def per_runtime(
-    *, is_kept: bool = False, renew: _Hook | None = None, close: _Hook | None = None
+    *, is_kept: bool = False, is_of_part: bool = False, renew: _Hook | None = None, close: _Hook | None = None
 ) -> Callable[[Callable[[], Value]], Callable[[], Value]]: ...
 
 
@@ -159,6 +179,7 @@ def per_runtime(
     /,
     *,
     is_kept: bool = False,
+    is_of_part: bool = False,
     renew: _Hook | None = None,
     close: _Hook | None = None,
 ) -> Any:
@@ -168,12 +189,13 @@ def per_runtime(
         make: The function, where the decorator stands without arguments.
         is_kept: Whether a value stays when its process forks and when its runtime is closed, as plain data does: locks,
             threads and connections must not.
+        is_of_part: Whether each part of a runtime has one of its own.
         renew: Makes it fit for use in a forked child, which then keeps it.
         close: Ends its threads and connections when its runtime is closed.
     """
     if make is None:
-        return functools.partial(_access, _Fate(is_kept, renew, close))
-    return _access(_Fate(is_kept, renew, close), make)
+        return functools.partial(_access, _Fate(is_kept, is_of_part, renew, close))
+    return _access(_Fate(is_kept, is_of_part, renew, close), make)
 
 
 def _access(fate: _Fate, make: Callable[[], Value]) -> Callable[[], Value]:

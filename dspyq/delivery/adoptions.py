@@ -49,7 +49,7 @@ def _store(job: QueuedJob, records: Records) -> None:
         tolerate("list_item", error)
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_adoptions() -> Adoptions:
     """Return this process's."""
     return Adoptions()

@@ -16,6 +16,7 @@ from dspyq.delivery.leases import RENEWALS_PER_LEASE, Leases, most_message_bytes
 from dspyq.delivery.records import Records
 from dspyq.delivery.sweeper import Sweeper, SweepPolicy
 from dspyq.store.clients import connect
+from dspyq.store.spines import jobs_url
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ class Beat:
             self.once()
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_beat() -> Beat:
     """Return this process's beat."""
     settings = get_settings()
-    records = Records(connect(settings.jobs_url), most_message_bytes(settings))
+    records = Records(connect(jobs_url()), most_message_bytes(settings))
     return Beat(process_leases(), records, SweepPolicy.of(settings))

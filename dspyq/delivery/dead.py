@@ -106,7 +106,7 @@ def _count(field: bytes | None) -> int:
     return int(field) if field and field.isdigit() else 0
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def dead_jobs() -> DeadJobs:
     """Return this process's view of dead-lettered jobs."""
     return DeadJobs(jobs_client())

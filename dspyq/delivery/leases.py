@@ -266,7 +266,7 @@ def most_message_bytes(settings: Settings) -> int:
     return max(settings.delivery.max_job_bytes, 2 * largest_inputs + _BESIDE_INPUTS_BYTES)
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_leases() -> Leases:
     """Return this process's leases."""
     settings = get_settings()

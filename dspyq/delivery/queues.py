@@ -177,7 +177,7 @@ def stray_queues() -> list[str]:
     ]
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_queues() -> Queues:
     """Return this process's view of the queues."""
     return Queues(get_settings(), jobs_client())

@@ -22,6 +22,7 @@ from dspyq.delivery.pauses import Pauses, process_pauses
 from dspyq.store.clients import connect
 from dspyq.store.keys import NAMESPACE, key
 from dspyq.store.scripts import load_script
+from dspyq.store.spines import jobs_url
 
 #: Where no more than these are consumed, none is quiet: one BRPOP over all of them is cheap.
 MOST_WITHOUT_QUIET = 16
@@ -114,9 +115,9 @@ class QuietQueues:
         self.queues = frozenset()
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_quiet_queues() -> QuietQueues:
     """Return this process's quiet queues."""
     settings = get_settings()
     seconds = _LISTEN_SECONDS + settings.redis_timeout_seconds
-    return QuietQueues(connect(settings.jobs_url, timeout_seconds=seconds, retries=0), process_pauses())
+    return QuietQueues(connect(jobs_url(), timeout_seconds=seconds, retries=0), process_pauses())

@@ -66,7 +66,7 @@ class Versions:
         return self._bases.get(queue, queue)
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def process_versions() -> Versions:
     """Return this process's versions."""
     return Versions()

@@ -18,6 +18,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import Address, parse_address
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import DamagedKey, RedisUnavailable
+from dspyq.store.spines import answers_url, jobs_url
 from dspyq.store.wire import line_of
 
 SOCKET_TIMEOUT_SECONDS = 10.0
@@ -108,20 +109,36 @@ def close_idle(client: redis.Redis) -> None:
     client.connection_pool.disconnect(inuse_connections=False)
 
 
-@per_runtime(close=close_idle)
+@per_runtime(is_of_part=True, close=close_idle)
 def jobs_client() -> redis.Redis:
-    """Return this process's client for jobs, claims and statistics."""
-    settings = get_settings()
-    return connect(settings.jobs_url, default_seconds=settings.redis_timeout_seconds)
+    """Return this process's client for jobs, claims and statistics of the active spine.
+
+    Raises:
+        NoSpine: If there are several spines and none is active.
+    """
+    return connect(jobs_url(), default_seconds=get_settings().redis_timeout_seconds)
 
 
-@per_runtime(close=close_idle)
+@per_runtime(is_of_part=True, close=close_idle)
 def answers_client() -> redis.Redis:
-    """Return this process's client for results: the same one where both live in one Redis."""
+    """Return this process's client for results of the active spine: the same one where both live in one Redis.
+
+    Raises:
+        NoSpine: If there are several spines and none is active.
+    """
     settings = get_settings()
     if settings.is_one_redis:
         return jobs_client()
-    return connect(settings.answers_url, default_seconds=settings.redis_timeout_seconds)
+    return connect(answers_url(), default_seconds=settings.redis_timeout_seconds)
+
+
+@per_runtime(close=close_idle)
+def money_client() -> redis.Redis:
+    """Return this process's client for what the fleet has once: budgets, rates, breakers, books, batches, API keys."""
+    settings = get_settings()
+    if settings.money_url is None and len(settings.redis_urls) <= 1:
+        return jobs_client()
+    return connect(settings.home_url, default_seconds=settings.redis_timeout_seconds)
 
 
 def which_exist(client: redis.Redis, prefix: str, names: Iterable[str]) -> set[str]:

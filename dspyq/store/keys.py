@@ -385,7 +385,7 @@ def invalidations_channel() -> str:
     return key("invalidations")
 
 
-@per_runtime(is_kept=True)
+@per_runtime(is_kept=True, is_of_part=True)
 def _base() -> str:
     """Return the deployment's prefix, read once: keys are built for each question."""
     return get_settings().key_prefix

@@ -127,7 +127,7 @@ def _text(stored: bytes | None) -> str:
     return (stored or b"").decode(errors="replace")
 
 
-@per_runtime(close=Flusher.close)
+@per_runtime(is_of_part=True, close=Flusher.close)
 def process_flusher() -> Flusher:
     """Return this process's flusher."""
     return Flusher(answers_client(), jobs_client(), is_one_redis=get_settings().is_one_redis)

@@ -19,6 +19,6 @@ def want_streams(task_ids: Iterable[str]) -> None:
         run_together(jobs_client(), steps)
 
 
-@per_runtime
+@per_runtime(is_of_part=True)
 def _script() -> Script:
     return load_script(jobs_client(), "dspyq.streaming", "want")

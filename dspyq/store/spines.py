@@ -1,0 +1,183 @@
+"""Spines: the Redis servers over which questions are spread, where ``redis_urls`` names several.
+
+All that one question touches is on one spine: its alias, job, turn, lease, result and statistics. The question's hash
+names the spine by its last two digits, its *bucket*; so does the task's id, which ends alike. Rendezvous hashing gives
+each bucket to a spine, so that another server takes over only what it now owns.
+
+Each spine is a part of the runtime, with clients, claims, leases and waiters of its own. Code that touches keys of a
+question runs within ``on_spine(input_hash)`` or ``on_spine(task_id)``; code that reads the whole fleet goes through
+``each_spine()``. What the fleet has once, such as budgets, is reached by ``money_client`` from anywhere. With one Redis
+there is one spine, which is always active.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, TypeVar, cast
+
+from dspyq.config.settings import get_settings
+from dspyq.core.redis_address import parse_address
+from dspyq.core.runtime import Runtime, current, per_runtime
+
+BUCKETS = 256
+#: Digits of a bucket, at the end of a hash or an id.
+BUCKET_DIGITS = 2
+_HERE: AbstractContextManager[None] = nullcontext()
+Item = TypeVar("Item")
+
+
+class NoSpine(RuntimeError):
+    """A question's keys were asked for outside of a spine: a fault of ours, found before anything was sent."""
+
+
+class Spine(NamedTuple):
+    """One of several spines.
+
+    Attributes:
+        number: Its place among the configured ones.
+        url: Its Redis.
+        runtime: The part of the runtime that leads there.
+    """
+
+    number: int
+    url: str
+    runtime: Runtime
+
+    @property
+    def name(self) -> str:
+        """Address without secrets, as people see it."""
+        return str(parse_address(self.url))
+
+
+class Spines:
+    """The spines of a configuration.
+
+    Args:
+        urls: Their servers. A server keeps its buckets as long as its address is written alike.
+
+    Attributes:
+        all: The spines, in the order of the configuration.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.all = tuple(Spine(number, url, Runtime(part_of=current())) for number, url in enumerate(urls))
+        for spine in self.all:
+            spine.runtime.put(current_spine, cast("Spine | None", spine))
+        names = [spine.name for spine in self.all]
+        self._owners = tuple(self.all[owner_of(bucket, names)] for bucket in range(BUCKETS))
+
+    def of(self, name: str) -> Spine:
+        """Return the spine of an input hash or of a task's id."""
+        return self._owners[bucket_of(name)]
+
+    def close(self) -> None:
+        """Close what the spines hold open."""
+        for spine in self.all:
+            spine.runtime.close()
+
+
+def bucket_of(name: str) -> int:
+    """Return the bucket of an input hash or of a task's id; one that users chose is hashed."""
+    try:
+        return int(name[-BUCKET_DIGITS:], 16)
+    except ValueError:
+        return zlib.crc32(name.encode()) % BUCKETS
+
+
+def owner_of(bucket: int, names: Sequence[str]) -> int:
+    """Return the place of the name that owns a bucket, by rendezvous hashing (Thaler and Ravishankar, 1998)."""
+    return max(range(len(names)), key=lambda place: hashlib.blake2b(f"{names[place]} {bucket}".encode()).digest())
+
+
+def id_beside(input_hash: str, task_id: str) -> str:
+    """Return a task's id as one that leads to the spine of its question; with one Redis, as it is."""
+    if process_spines() is None:
+        return task_id
+    return task_id[:-BUCKET_DIGITS] + input_hash[-BUCKET_DIGITS:]
+
+
+@per_runtime(close=lambda spines: spines.close())
+def process_spines() -> Spines | None:
+    """Return the spines of this configuration; None where one Redis holds all questions."""
+    urls = get_settings().redis_urls
+    return Spines(urls) if len(urls) > 1 else None
+
+
+@per_runtime(is_of_part=True)
+def current_spine() -> Spine | None:
+    """Return the spine that is active here; None where one Redis holds all questions.
+
+    Raises:
+        NoSpine: If there are several and none is active.
+    """
+    if process_spines() is None:
+        return None
+    raise NoSpine("several spines, and none is active: wrap this in on_spine(…) or each_spine()")
+
+
+def on_spine(name: str) -> AbstractContextManager[None]:
+    """Have a block use the spine of a question.
+
+    Args:
+        name: The question's input hash, or the id of a task.
+    """
+    spines = process_spines()
+    return _HERE if spines is None else spines.of(name).runtime.active()
+
+
+def each_spine() -> Iterator[Spine | None]:
+    """Yield each spine while it is active, for what concerns the whole fleet; with one Redis, None once.
+
+    The body of the loop runs on that spine. Break out of such a loop only by ``return`` or ``raise``, or close it.
+    """
+    spines = process_spines()
+    if spines is None:
+        yield None
+        return
+    for spine in spines.all:
+        with spine.runtime.active():
+            yield spine
+
+
+def by_spine(items: Iterable[Item], names: Iterable[str]) -> Iterator[tuple[list[int], list[Item]]]:
+    """Yield the items of each spine, and their places, while it is active.
+
+    Args:
+        items: What belongs to questions.
+        names: The input hash or the task id of each.
+    """
+    spines = process_spines()
+    ordered = list(items)
+    if spines is None:
+        if ordered:
+            yield list(range(len(ordered))), ordered
+        return
+    places: dict[int, list[int]] = {}
+    for place, name in zip(range(len(ordered)), names, strict=True):
+        places.setdefault(spines.of(name).number, []).append(place)
+    for number, own in places.items():
+        with spines.all[number].runtime.active():
+            yield own, [ordered[place] for place in own]
+
+
+def jobs_url() -> str:
+    """Return the URL of the Redis of jobs, claims and statistics: that of the active spine.
+
+    Raises:
+        NoSpine: If there are several spines and none is active.
+    """
+    spine = current_spine()
+    return get_settings().jobs_url if spine is None else spine.url
+
+
+def answers_url() -> str:
+    """Return the URL of the Redis of results: that of the active spine.
+
+    Raises:
+        NoSpine: If there are several spines and none is active.
+    """
+    spine = current_spine()
+    return get_settings().answers_url if spine is None else spine.url
