@@ -113,10 +113,8 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "BATCH_SCHEDULE_SEEN": ("worker batch", "watcher"),
     "BATCH_SCHEDULED": ("worker batch", "watcher"),
 }
-#: Keys that scripts of readers are given, which Redis takes as written: with EVALSHA alone; their commands are checked.
-_EXAMINED: Final[Mapping[User, tuple[str, ...]]] = {"watcher": ("BREAKER", "RATE", "BATCH_ACCOUNT")}
 _COMMANDS: Final = (
-    "-@all +@read +@write +@connection +@transaction +evalsha +script|load +script|exists +time "
+    "-@all +@read +@write +@connection +@transaction +evalsha +evalsha_ro +script|load +script|exists +time "
     "+subscribe +psubscribe +unsubscribe +punsubscribe -@dangerous"
 )
 #: No names of others' keys, which SCAN shows whatever the rights to them.
@@ -175,7 +173,6 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
             f"~{prefix}celeryev.* ~{prefix}_kombu.*",
             *(f"%R~{prefix}{name}" for name in queues),
             f"&{prefix}dspy:v1:* {events} {pidbox} {_COMMANDS} {'+publish' if remote_control else ''} +info",
-            f"(-@all +evalsha {' '.join(_examined('watcher', prefix))})",
             f"(-@all +strlen %R{results})",  # the cache's size, not its answers
         ),
         "operator": f"~{prefix}* &{prefix}* {_COMMANDS} +publish +info",
@@ -198,11 +195,6 @@ def _keys(user: User, prefix: str) -> list[str]:
 def _is_single(start: str) -> bool:
     """Return True for a kind of a single key."""
     return not start.endswith((":", "-"))
-
-
-def _examined(user: User, prefix: str) -> list[str]:
-    kinds = {kind.name: kind for kind in KEY_KINDS}
-    return [f"~{prefix}{kinds[name].namespace}{kinds[name].start}*" for name in _EXAMINED[user]]
 
 
 def queues_of(settings: Settings) -> list[str]:

@@ -118,7 +118,7 @@ def _described(model: Model) -> dict[str, Any]:
     from dspyq.guards.breaker_state import BreakerPolicy
     from dspyq.store.scripts import run_together
 
-    (state,) = run_together(jobs_client(), [_breaker(model).read()])
+    (state,) = run_together(jobs_client(), [_breaker(model).look()])
     gate = _gate(model).read()
     return {
         "model": model.name,

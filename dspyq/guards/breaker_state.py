@@ -185,7 +185,7 @@ class FleetBreaker:
         self._client = client
         self._model_name = model_name
         self._keys = (key(f"breaker:{model_name}"),)
-        self._script = load_script(client, "dspyq.guards", "breaker")
+        self._script, self._look = (load_script(client, "dspyq.guards", name) for name in ("breaker", "breaker_look"))
         self._policy = {
             "failure_threshold": policy.failure_threshold,
             "success_threshold": policy.success_threshold,
@@ -195,8 +195,12 @@ class FleetBreaker:
         }
 
     def read(self) -> Step[BreakerState]:
-        """Return a step that reads it."""
+        """Return a step that reads it for a worker; a damaged one begins anew, and that is logged."""
         return self._script.step(lambda reply: self._answer(reply).state, self._keys, what="read")
+
+    def look(self) -> Step[BreakerState]:
+        """Return a step that reads it with the right to read alone; a damaged one is read as a new one."""
+        return self._look.step(lambda reply: self._answer(reply).state, self._keys)
 
     def report(self, event: CallEvent, call_id: str, epoch: int, suspect: Suspect | None = None) -> EventEffect:
         """Report an event of a call in one round trip.

@@ -85,7 +85,7 @@ def _guard_of(queue: str, *, is_parked: bool) -> HoldingGuard | None:
         return None
     model = variant.model
     (breaker,) = run_together(
-        jobs_client(), [FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(settings, model)).read()]
+        jobs_client(), [FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(settings, model)).look()]
     )
     if breaker.name != "closed":
         return HoldingGuard("breaker", f"the circuit breaker of {model.name} is {breaker.name}: dspyq breaker show")

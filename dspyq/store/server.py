@@ -9,7 +9,7 @@ import redis
 
 from dspyq.config.settings import Settings
 from dspyq.store.keys import key
-from dspyq.store.scripts import load_script
+from dspyq.store.scripts import load_script, run_together
 
 FindingKind = Literal["version", "cluster", "role", "eviction", "scripts", "unseen"]
 
@@ -98,7 +98,8 @@ def judge(info: Mapping[str, Any], setting: str, *, holds_jobs: bool) -> Iterato
 
 def _try_script(client: redis.Redis, setting: str) -> Iterator[Finding]:
     try:
-        load_script(client, "dspyq.store", "probe")()
+        # Each is run by a command of its own, which a user may have or not.
+        run_together(client, [load_script(client, "dspyq.store", name).step(int) for name in ("probe", "probe_reads")])
     except redis.exceptions.NoPermissionError as error:
         yield Finding("scripts", f"{setting}: its user may not run our scripts on {key('*')}: {_line(error)}")
     except redis.ResponseError as error:

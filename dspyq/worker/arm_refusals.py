@@ -39,7 +39,7 @@ class ArmRefusals:
         arms = [] if program is None else [arm for arm in state.arms if arm in program.variants]
         models = {} if program is None else {arm: program.variants[arm].model for arm in arms}
         breakers: list[Step[BreakerState]] = [
-            FleetBreaker(self._client, model.name, BreakerPolicy.of(self._settings, model)).read()
+            FleetBreaker(self._client, model.name, BreakerPolicy.of(self._settings, model)).look()
             for model in models.values()
         ]
         steps: list[Step[Any]] = [*breakers, *self._limits.steps(of=[(state.program, arm) for arm in arms])]

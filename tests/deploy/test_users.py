@@ -1,6 +1,5 @@
 """The users of ``deploy/redis/users.acl``: each part of a deployment runs with its own rights, and has no others."""
 
-import importlib.util
 import json
 import re
 
@@ -8,59 +7,26 @@ import pytest
 import redis
 
 from dspyq.sealing.keyring import new_key_line
-from tests.support.configuration import environment, merged
+from tests.support.configuration import merged
 from tests.support.deployment import DEPLOY
-from tests.support.door import Door
 from tests.support.experiments import with_experiment
+from tests.support.redis_users import PREFIX, env_of, load_users, refusals, split, writer
 
-PREFIX = "shop:"
-QUEUES = ("qa.*", "dspyq", "dspyq.batches")
 FORGE = "redis.call('SET', ARGV[1], 'forged')"
 RAISE = "redis.call('HSET', ARGV[1], 'all:day', '999')"
-
-
-def written():
-    """``deploy/redis/users.py``, which writes the file."""
-    specification = importlib.util.spec_from_file_location("users", DEPLOY / "redis" / "users.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+OPEN = "redis.call('HSET', KEYS[1], 'state', 'open')"
+LOOK = "return redis.call('HGETALL', KEYS[1])"
 
 
 @pytest.fixture
 def server(fresh_redis_server):
-    """A server that has loaded such a file, for another prefix; its default user is the test's own."""
     server = fresh_redis_server()
-    for name, rules in written().users(PREFIX, QUEUES).items():
-        server.cli("ACL", "SETUSER", name, "reset", "on", f">change-me-{name}", *split(rules))
+    load_users(server)
     return server
 
 
-def split(rules):
-    return re.findall(r"\([^)]*\)|\S+", rules)
-
-
-def env_of(server, user):
-    url = f"redis://{user}:change-me-{user}@127.0.0.1:{server.port}/0"
-    return {
-        "DSPYQ_REDIS_URL": url,
-        "DSPYQ_KEY_PREFIX": PREFIX,
-        "DSPYQ_WORKERS__IMPORTS": '["tests.support.user_tasks"]',
-        "DSPYQ_WORKERS__REMOTE_CONTROL": "false",
-    }
-
-
-def refusals(server):
-    log = [_table(entry) for entry in server.cli("ACL", "LOG", 100)]
-    return [(each["username"], each["context"], each["reason"], each["object"]) for each in log]
-
-
-def _table(entry):
-    return entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
-
-
 def test_the_file_is_what_its_program_writes_and_a_server_loads_it(fresh_redis_server):
-    module = written()
+    module = writer()
     found = (DEPLOY / "redis" / "users.acl").read_text()
     queues = dict.fromkeys(
         queue
@@ -189,32 +155,6 @@ def test_an_operator_runs_experiments_and_forgets_a_tenant_whose_content_is_seal
     assert refusals(server) == []
 
 
-@pytest.fixture
-def guarded_door(server, session_settings_file, endpoint, nursery, dspyq):
-    """The door with its user's rights, and a key that the operator made."""
-    del endpoint, nursery
-    made = dspyq("keys", "create", "--tenant", "t", "--name", "n", "--json", env=env_of(server, "operator"))
-    with Door(environment(session_settings_file, None, env_of(server, "door"))) as door:
-        door.ready()
-        yield door, json.loads(made.stdout)["key"]
-
-
-def test_the_door_answers_streams_cancels_and_deletes_with_its_own_users_rights(server, guarded_door, worker, endpoint):
-    door, key = guarded_door
-    worker(env=env_of(server, "worker"))
-    door.api.headers["Authorization"] = f"Bearer {key}"
-    answered = door.ask("a", prefer="wait=20", headers={"Idempotency-Key": '"one"'})
-    assert answered.json()["outputs"] == {"answer": "echo:a"}
-    with door.api.stream("GET", answered.json()["urls"]["events"]) as events:
-        assert "completed" in events.read().decode()
-    assert door.api.delete(answered.json()["urls"]["self"]).status_code in {200, 204}
-    endpoint.hold(containing="held")
-    held = door.ask("held", prefer="respond-async").json()
-    assert door.api.post(held["urls"]["cancel"]).json()["status"] == "cancelled"
-    endpoint.release()
-    assert refusals(server) == []
-
-
 REFUSED = [
     *((user, "SET", f"{PREFIX}celery-task-meta-x", "forged") for user in ("producer", "batch", "door", "watcher")),
     *((user, "EVAL", FORGE, 0, f"{PREFIX}celery-task-meta-x") for user in ("producer", "batch", "door")),
@@ -229,7 +169,16 @@ REFUSED = [
     *((user, "GET", f"{PREFIX}dspy:v1:serve-secret") for user in ("producer", "batch", "worker", "watcher")),
     *((user, "GET", f"{PREFIX}celery-task-meta-x") for user in ("watcher",)),
     *((user, "HGETALL", f"{PREFIX}dspy:v1:job:x") for user in ("watcher",)),
-    *((user, "HSET", f"{PREFIX}dspy:v1:breaker:m", "state", "open") for user in ("watcher", "producer", "batch")),
+    *((user, "HSET", f"{PREFIX}dspy:v1:breaker:m", "state", 1) for user in ("producer", "batch", "door", "watcher")),
+    *(
+        (user, name, OPEN, 1, f"{PREFIX}dspy:v1:{kind}:m")
+        for user in ("producer", "batch", "door", "watcher")
+        for name in ("EVALSHA", "EVALSHA_RO")
+        for kind in ("breaker", "rate")
+    ),
+    *((user, "HSET", f"{PREFIX}dspy:v1:rate:m", "gate_until", 9) for user in ("producer", "batch", "door", "watcher")),
+    *((user, "EVALSHA_RO", LOOK, 1, f"{PREFIX}dspy:v1:key:abc") for user in ("producer", "batch", "worker", "watcher")),
+    *((user, "EVAL_RO", LOOK, 1, f"{PREFIX}dspy:v1:breaker:m") for user in ("producer", "batch", "door", "watcher")),
     *((user, "SCAN", 0) for user in ("producer", "door")),
     ("watcher", "SET", f"{PREFIX}dspy:v1:dead", "forged"),
     ("watcher", "DEL", f"{PREFIX}celery-task-meta-x"),
@@ -252,7 +201,7 @@ def test_no_part_of_a_deployment_has_the_rights_of_another(server):
     }
     for user, name, first, *rest in [(*each, "")[:3] + tuple(each[3:]) for each in REFUSED]:
         command = [name, *([first] if first != "" else []), *rest]
-        if name == "EVALSHA":
+        if name.startswith("EVALSHA"):
             command[1] = server.cli("SCRIPT", "LOAD", first)
         with pytest.raises(redis.exceptions.ResponseError) as refused:
             clients[user].execute_command(*command)
@@ -260,7 +209,7 @@ def test_no_part_of_a_deployment_has_the_rights_of_another(server):
     for client in clients.values():
         client.close()
     assert server.cli("GET", f"{PREFIX}celery-task-meta-x") == "an answer"
-    assert not server.keys(f"{PREFIX}dspy:v1:budget*")
+    assert not server.keys(f"{PREFIX}dspy:v1:*")
 
 
 def test_the_door_may_delete_an_answer_but_not_write_one(server):

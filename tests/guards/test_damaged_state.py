@@ -102,6 +102,27 @@ def test_a_breaker_that_begins_anew_is_one_warning(redis_server: RedisServer, ca
 
 @pytest.mark.property
 @odd_state
+@given(odd=fields(BREAKER), was_open=st.booleans())
+def test_a_look_finds_what_a_worker_reads_and_changes_nothing(
+    redis_server: RedisServer, odd: dict[str, bytes] | None, *, was_open: bool
+) -> None:
+    with redis_server.client(decode_responses=False) as client:
+        client.flushdb()
+        breaker = FleetBreaker(client, "m", POLICY)
+        if was_open:
+            breaker.command("open")
+        damage(client, f"{PREFIX}breaker:m", odd)
+        before = client.dump(f"{PREFIX}breaker:m")
+        (seen,) = run_together(client, [breaker.look()])
+        assert client.dump(f"{PREFIX}breaker:m") == before
+        (read,) = run_together(client, [breaker.read()])
+        assert (seen.name, seen.failures, seen.is_forced, seen.openings, seen.outage_rows) == (
+            read.name, read.failures, read.is_forced, read.openings, read.outage_rows
+        )  # fmt: skip
+
+
+@pytest.mark.property
+@odd_state
 @given(odd=fields(RATE))
 def test_a_damaged_rate_begins_anew_and_keeps_no_call_waiting(
     redis_server: RedisServer, odd: dict[str, bytes] | None

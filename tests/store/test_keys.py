@@ -36,7 +36,7 @@ def touched_by(scripts, commands):
     for command in commands:
         words = command.text.split(" ")
         if not command.is_in_script:
-            running = words[1] if command.name == "EVALSHA" else None
+            running = words[1] if command.name in {"EVALSHA", "EVALSHA_RO"} else None
         elif running in scripts and len(words) > 1 and command.name != "TIME":
             names = words[1:] if command.name in OF_KEYS_ALONE else words[1:2]
             touched[running] |= {kind_of(name) for name in names}

@@ -12,8 +12,8 @@ from dspyq.store.scripts import load_script
 PACKAGE = Path(str(files("dspyq")))
 ROOMS = sorted(".".join(folder.parent.relative_to(PACKAGE).parts) for folder in PACKAGE.rglob("lua"))
 LIBRARIES = {
-    "accounts", "aliases", "call_limits", "changes", "claiming", "claims", "common", "jobs", "lines", "putting", "rows",
-    "schedule", "shadows", "sleepers", "state", "sums", "turns", "withdrawing",
+    "accounts", "aliases", "breaker_hash", "call_limits", "changes", "claiming", "claims", "common", "jobs", "lines",
+    "putting", "rows", "schedule", "shadows", "sleepers", "state", "sums", "turns", "withdrawing",
 }  # fmt: skip
 
 

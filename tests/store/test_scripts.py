@@ -69,6 +69,32 @@ def test_scripts_that_redis_has_forgotten_run_together_once_all_of_them_are_load
     assert usage.round_trips == 3  # asked, loaded, asked again
 
 
+def test_a_script_that_states_that_it_writes_nothing_needs_the_right_to_read_its_keys_alone(client, redis_server):
+    client.set("n", 1)
+    rights = (
+        "on",
+        ">reader",
+        "%R~n",
+        "+evalsha",
+        "+evalsha_ro",
+        "+script|load",
+        "+get",
+        "+incrby",
+        "+client",
+        "+hello",
+    )
+    client.execute_command("ACL", "SETUSER", "reader", "reset", *rights)
+    try:
+        with redis.Redis(port=redis_server.port, username="reader", password="reader") as reader:
+            assert Script(reader, "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])")(["n"]) == b"1"
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                Script(reader, "return redis.call('GET', KEYS[1])")(["n"])
+            with pytest.raises(redis.ResponseError, match="No permissions to access a key"):
+                Script(reader, "#!lua flags=no-writes\nreturn redis.call('INCRBY', KEYS[1], 1)")(["n"])
+    finally:
+        client.execute_command("ACL", "DELUSER", "reader")
+
+
 def test_an_error_of_one_script_is_raised_and_the_others_ran(client):
     script = add(client)
     with pytest.raises(redis.ResponseError):

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Reads a model's gate; for a call that has waited for its turn, also if its variant was killed meanwhile.
 -- Keys:
 --   rate  RATE: of the model (its fields are described in rate_reserve.lua)
