@@ -32,6 +32,7 @@ from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
 from dspyq.programs import dspy_memo, dspy_shortcuts
 from dspyq.programs.class_signature import derive_signature, forward_of, signature_notes
+from dspyq.programs.dspy_bars import share_bars
 from dspyq.programs.foreign_models import REFUSING_SETTING, refuse_foreign_models
 from dspyq.programs.language_models import build_lm
 from dspyq.programs.own_models import find_unmatched, model_paths
@@ -190,6 +191,7 @@ def build_programs(
     dspy_memo.cache_type_adapters()
     dspy_memo.cache_fields()
     dspy_shortcuts.take_shortcuts()
+    share_bars()
     refuse_foreign_models()
     # The keys of DSPy's cache omit the endpoint, and it would replay a reply that did not parse.
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)

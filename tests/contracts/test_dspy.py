@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from weakref import WeakSet
 
 import dspy
 import pytest
@@ -19,7 +20,9 @@ from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.predict import best_of_n, predict, refine
 from dspy.signatures.signature import SignatureMeta
 from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.parallelizer import ParallelExecutor
 from pydantic import TypeAdapter
+from tqdm import tqdm
 
 from tests.support.contracts import parameters
 
@@ -97,6 +100,16 @@ def test_modules_print_by_the_name_that_is_replaced_and_adapters_build_types_by_
         assert "print" in function.__code__.co_names
         assert function.__globals__.get("print", builtins.print)
     assert utils.TypeAdapter is TypeAdapter or callable(utils.TypeAdapter)
+
+
+def test_parallel_runs_clear_the_one_registry_of_bars() -> None:
+    assert isinstance(tqdm._instances, WeakSet)
+    assert "_instances" in ParallelExecutor.execute.__code__.co_names
+    bar = tqdm(disable=False, total=1)
+    assert bar in tqdm._instances
+    ParallelExecutor(num_threads=1, disable_progress_bar=True).execute(str, [])
+    assert bar not in tqdm._instances
+    bar.close()
 
 
 def test_a_response_is_read_from_the_chunks_that_it_holds() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dspy
 import psutil
 import pytest
+from tqdm import tqdm
 
 from dspyq.errors import PredictionFailed
 from tests.programs.runner_support import QUESTION, Build, BuildAll, billed, own, tokens
@@ -45,13 +47,18 @@ def test_threads_share_a_program_without_mixing_answers_or_usage(build_all: Buil
             with lock:
                 totals[:] = [total + part for total, part in zip(totals, tokens(answer), strict=True)]
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(ask, range(20)))
     assert mixed == []
     assert tuple(totals) == billed(endpoint)
+
+
+def test_a_run_in_parallel_breaks_no_bar_that_another_thread_is_making(build: Build) -> None:
+    runner = build(**own("Fan"))
+    bar = tqdm.__new__(tqdm)  # as far as another thread has come
+    assert runner.run(QUESTION).outputs["answer"].startswith("echo:hi.0 ")
+    bar.__init__(range(3), disable=True)
+    assert list(bar) == [0, 1, 2]
 
 
 @pytest.mark.long
