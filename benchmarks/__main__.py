@@ -34,9 +34,11 @@ from benchmarks import (
     sweep,
     tenants,
     throughput,
+    unit_costs,
 )
 from benchmarks.plot import draw
 from benchmarks.rows import Row, Skipped, build_table
+from benchmarks.simulation import tables as simulation
 
 _WIDTH_OF_A_FILE = 160
 
@@ -72,6 +74,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "batch": batch.run,
     "experiment_counting": experiment_counting.run,
     "sealing": sealing.run,
+    "unit_costs": unit_costs.run,
+    "simulation": simulation.run,
     "growth": growth.run,
 }
 

@@ -34,10 +34,16 @@ _POLL_SECONDS = 0.05
 class Servers:
     """A Redis and a model endpoint, each a process, for one benchmark; they end with the context.
 
+    Args:
+        settings: Settings of every process, as ``DSPYQ_…`` variables.
+
     Attributes:
         redis: The Redis that dspyq and everybody else works on.
         endpoint: The model. It answers at once until it is given a latency.
     """
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = dict(settings or {})
 
     def __enter__(self) -> Self:
         """Start both."""
@@ -69,7 +75,7 @@ class Servers:
             # Or the first priced call of a process would wait for a download.
             "LITELLM_LOCAL_MODEL_COST_MAP": "true",
         }
-        return environment(self._settings_path, self.redis.url, others | dict(settings or {}))
+        return environment(self._settings_path, self.redis.url, others | self._settings | dict(settings or {}))
 
     @contextmanager
     def worker(self, contender: Contender) -> Iterator[LocalProcess]:

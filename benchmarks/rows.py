@@ -21,30 +21,35 @@ class Target:
 
     Attributes:
         of: Whether the limit is for the ratio or for our own value.
-        bound: Which side of the limit is good.
+        bound: Which side of the limit is good; ``within``: between it and its reciprocal.
         limit: The limit.
         round_trips: The Redis round trips a call may cost; not counted where left out.
     """
 
     of: Literal["ratio", "value"]
-    bound: Literal["at most", "at least"]
+    bound: Literal["at most", "at least", "within"]
     limit: float
     round_trips: int | None = None
 
     def __str__(self) -> str:
         """Return it as the table says it."""
-        sign = "≤" if self.bound == "at most" else "≥"
+        sign = {"at most": "≤", "at least": "≥", "within": "within"}[self.bound]
         limit = f"{sign} {self.limit:.2f} ×" if self.of == "ratio" else f"{sign} {self.limit:g}"
         return limit if self.round_trips is None else f"{limit}, {self.round_trips} rt"
 
     def is_met_by(self, row: Row) -> bool:
         """Return True if a row reaches it."""
         value = row.ratio if self.of == "ratio" else row.ours
-        if value is None or (value > self.limit if self.bound == "at most" else value < self.limit):
+        if value is None or not self._has(value):
             return False
         if self.round_trips is None:
             return True
         return row.round_trips is not None and row.round_trips <= self.round_trips + _ROUND_TRIP_TOLERANCE
+
+    def _has(self, value: float) -> bool:
+        if self.bound == "at most":
+            return value <= self.limit
+        return value >= self.limit if self.bound == "at least" else 1 / self.limit <= value <= self.limit
 
 
 @dataclass(frozen=True)

@@ -120,5 +120,7 @@ def test_each_benchmark_can_be_named():
         "batch",
         "experiment_counting",
         "sealing",
+        "unit_costs",
+        "simulation",
         "growth",
     ]

@@ -1,0 +1,1 @@
+"""Simulation of a fleet: spines, the Redis of money, workers and outages, from measured costs."""
