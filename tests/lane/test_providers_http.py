@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from dspyq.lane.providers.protocol import BatchProvider, ShipmentLine
 from tests.lane.body_forms import KEY
 from tests.lane.provider_support import access_to, client, ended, lines_of, results, submit
 from tests.support.endpoint import Endpoint
+from tests.support.processes import wait_until
 
 _MOST_REQUEST_BYTES = 65_536
 
@@ -45,27 +46,36 @@ class OneReply:
         self._reply = reply
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self._is_closing = False
         self.port: int = self._listener.getsockname()[1]
         self.heads: list[str] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
+        """Stop; the thread closes what it opened, so that it uses no descriptor that is another's by then."""
+        self._is_closing = True
+        for each in (self._listener, *self._open):
+            with suppress(OSError):  # the client has gone
+                each.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
 
     def _serve(self) -> None:
-        while True:
-            try:
+        with ExitStack() as opened, suppress(OSError):  # the listener was shut
+            opened.enter_context(self._listener)
+            while True:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(connection)
-            self.heads.append(connection.recv(_MOST_REQUEST_BYTES).decode("latin-1"))
-            if self._reply is not None:
-                connection.sendall(self._reply)
-                connection.shutdown(socket.SHUT_WR)
+                self._open.append(opened.enter_context(connection))
+                if self._is_closing:
+                    return
+                with suppress(OSError):  # the client has gone
+                    self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        self.heads.append(connection.recv(_MOST_REQUEST_BYTES).decode("latin-1"))
+        if self._reply is not None:
+            connection.sendall(self._reply)
+            connection.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
@@ -111,6 +121,7 @@ def test_a_creation_that_is_cut_short_or_never_answered_is_unknown_and_sent_once
         server = serve(reply)
         with pytest.raises(CreationUnknown):
             at(server, timeout_seconds=0.3).create("dspyq-1", file_id="file-1")
+        wait_until(lambda server=server: server.heads, 60, "the server to read the request")
         assert len(server.heads) == 1
 
 
