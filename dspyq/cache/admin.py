@@ -14,7 +14,7 @@ from dspyq.prediction.enrolment import scopes
 from dspyq.prediction.request import find_program, find_variant, hash_inputs
 from dspyq.prediction.tenants import check_tenant, owner_of_answer
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
-from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key
+from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key, stream_key
 
 _PAGE_KEYS = 1000
 
@@ -113,9 +113,9 @@ def forget_tenant(tenant: str) -> int:
             own = [(alias, held["answered"]) for alias, held in page if held["tenant"] == tenant]
             if not own:
                 continue
-            results = [result_key(answered) for _, answered in own if answered]
-            if results:
-                answers_client().unlink(*results)
+            answered = [task_id for _, task_id in own if task_id]
+            if answered:
+                answers_client().unlink(*map(result_key, answered), *map(stream_key, answered))
             start = len(alias_key(""))
             forgotten += process_claims().invalidate(alias.decode()[start:] for alias, _ in own)
     return forgotten

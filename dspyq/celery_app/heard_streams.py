@@ -14,8 +14,10 @@ import redis
 from redis.client import PubSub
 
 from dspyq.core.tolerated import tolerate
+from dspyq.store.content import UnreadableContent
 from dspyq.store.keys import stream_key
 from dspyq.store.scripts import command_step, run_together
+from dspyq.streaming.frames import Frame, read_entries
 
 #: A message is lost with a connection alone, after which all is read. This is for what no one foresees.
 _READ_AGAIN_SECONDS = 5.0
@@ -29,14 +31,19 @@ class HeardLog:
     Attributes:
         name: Its key, and its channel.
         content: Its bytes, from its start on; only ever longer.
+        frames: What could be read of it, each frame with its offset; opened once for all listeners, in the waiter's
+            thread, since that may have to read the key of a tenant.
         is_read: Whether what was there before the subscription was read.
     """
 
-    __slots__ = ("content", "is_read", "name", "wakes")
+    __slots__ = ("_read_to", "_task_id", "content", "frames", "is_read", "name", "wakes")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self.name = stream_key(task_id)
         self.content = b""
+        self.frames: list[tuple[Frame, int]] = []
+        self._read_to = 0
         self.is_read = False
         self.wakes: list[Wake] = []
 
@@ -47,6 +54,7 @@ class HeardLog:
             return False
         if start + len(entries) > length:
             self.content += entries[length - start :]
+            self._read_frames()
             self._wake_all()
         return True
 
@@ -55,6 +63,15 @@ class HeardLog:
         if not self.is_read:
             self.is_read = True
             self._wake_all()
+
+    def _read_frames(self) -> None:
+        try:
+            for frame, end in read_entries(self._task_id, self.content, self._read_to):
+                self._read_to = end
+                self.frames.append((frame, end))
+        except (UnreadableContent, ValueError, TypeError, LookupError) as error:
+            tolerate("stream", error)  # its texts come with the answer
+            self._read_to = len(self.content)
 
     def _wake_all(self) -> None:
         for wake in list(self.wakes):
@@ -87,11 +104,11 @@ class HeardStreams:
 
     def follow(self, task_id: str, wake: Wake) -> HeardLog:
         """Return the log of a task's stream, and call ``wake`` whenever it has grown."""
-        name = stream_key(task_id)
+        new = HeardLog(task_id)
         with self._lock:
-            log = self._logs.setdefault(name, HeardLog(name))
+            log = self._logs.setdefault(new.name, new)
             log.wakes.append(wake)
-            self._added.add(name)
+            self._added.add(new.name)
         return log
 
     def leave(self, log: HeardLog, wake: Wake) -> None:

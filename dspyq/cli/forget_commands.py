@@ -103,8 +103,9 @@ def _print(removal: Removal, *, as_json: bool) -> None:
         print_json(vars(removal))
         return
     print_text(
-        f"removed: {removal.answers:,} cached answers, {removal.results:,} results, {removal.dead_jobs:,} dead jobs, "
-        f"{removal.rows:,} rows, {removal.comments:,} comments, {removal.files:,} files"
+        f"removed: {removal.answers:,} cached answers, {removal.results:,} results, {removal.streams:,} streams, "
+        f"{removal.dead_jobs:,} dead jobs, {removal.rows:,} rows, {removal.comments:,} comments, "
+        f"{removal.files:,} files"
     )
     if removal.key_id:
         print_text(f"destroyed: the key {removal.key_id}")

@@ -14,11 +14,8 @@ from dspyq.celery_app.timeouts import timed_out
 from dspyq.celery_app.waiting import process_waiter
 from dspyq.client.off_loop import off_loop
 from dspyq.config.settings import get_settings
-from dspyq.core.tolerated import tolerate
 from dspyq.prediction.prediction import Prediction
-from dspyq.store.content import UnreadableContent
 from dspyq.streaming.chunks import Chunk, ListenerView
-from dspyq.streaming.frames import read_entries
 
 #: A handle; its own module imports this one.
 _Job = Any
@@ -111,7 +108,7 @@ class Listener:
     """
 
     __slots__ = (
-        "_is_answered", "_job", "_log", "_payload", "_view", "_waiter", "_wake", "_was_known", "position",
+        "_is_answered", "_job", "_log", "_payload", "_taken", "_view", "_waiter", "_wake", "_was_known", "position",
     )  # fmt: skip
 
     def __init__(self, job: _Job, wake: Callable[[], object], *, is_sent: bool | None = None) -> None:
@@ -119,6 +116,7 @@ class Listener:
         self._wake = wake
         self._view = ListenerView()
         self.position = 0
+        self._taken = 0
         self._payload: bytes | None = None
         self._was_known: bool = job.is_known
         self._is_answered: bool = self._was_known
@@ -143,13 +141,10 @@ class Listener:
             return []
         has_answer = self._payload is not None and self._log.is_read  # looked at first: the log is whole by then
         chunks: list[Chunk] = []
-        try:
-            for frame, end in read_entries(self._job.id, self._log.content, self.position):
-                self.position = end
-                chunks += self._view.chunks_of(frame, end)
-        except (UnreadableContent, ValueError, TypeError, LookupError) as error:
-            tolerate("stream", error)  # its texts come with the answer
-            self.position = len(self._log.content)
+        while self._taken < len(self._log.frames):
+            frame, self.position = self._log.frames[self._taken]
+            self._taken += 1
+            chunks += self._view.chunks_of(frame, self.position)
         self._is_answered = has_answer
         return chunks
 

@@ -18,9 +18,11 @@ from dspyq.retention.removal import Removal, pages, remove_dead, remove_rows, re
 from dspyq.sealing.keyring import is_envelope, key_id_of
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.content import decode_result
-from dspyq.store.keys import EVERYTHING, invalidations_channel, job_key, key, result_key
+from dspyq.store.keys import EVERYTHING, invalidations_channel, job_key, key, result_key, stream_key
 from dspyq.store.unit_index import are_units_indexed, drop_unit, read_unit
 
+#: Bytes of a result, or of the first entry of a stream, that hold the id of their key.
+_HEAD_BYTES = 40
 _UNFINISHED = "unfinished jobs: {number:,}, and what they will store; forget again once they have ended"
 _BEYOND_REDIS = "what left Redis: logs and traces, OUT of batches, answers that callers hold, backups"
 
@@ -39,21 +41,21 @@ def forget_tenant(tenant: str) -> Removal:
         for task_ids in _jobs_of(tenant):
             unfinished += remove_dead(task_ids, removal)
         if removal.key_id:
-            _remove_results_of(removal.key_id, removal)
+            removal.results += _remove_sealed(result_key(""), removal.key_id)
+            removal.streams += _remove_sealed(stream_key(""), removal.key_id)
             remove_rows(frozenset(), removal, removal.key_id)
             remove_comments(removal.key_id, removal)
         state_lanes(lambda line: line.get("tenant") == tenant, removal)
     _state_unfinished(unfinished, removal)
     if removal.key_id:
-        removal.not_reached.append("streams that came in the last two minutes: they end by themselves")
         removal.not_reached.append(
             f"copies of Redis from before hold its key {removal.key_id} too, sealed: they can be read until the keys "
             "that sealed it are gone"
         )
     else:
         removal.not_reached.append(
-            "results whose answer the cache serves no longer, rows of experiments, and comments on answers: without "
-            "[encryption] they name no tenant; they end by themselves"
+            "results whose answer the cache serves no longer and their streams, rows of experiments, and comments on "
+            "answers: without [encryption] they name no tenant; they end by themselves"
         )
     removal.not_reached.append(_BEYOND_REDIS)
     return removal
@@ -151,19 +153,23 @@ def _jobs_of(tenant: str) -> Iterator[list[str]]:
             yield own
 
 
-def _remove_results_of(key_id: str, removal: Removal) -> None:
-    """Delete the results that are sealed with a key; results of jobs that have failed among them."""
-    for names in scan(answers_client(), result_key("")):
+def _remove_sealed(start: str, key_id: str) -> int:
+    """Delete the results or streams that are sealed with a key, those of failed jobs too; return their number."""
+    removed = 0
+    for names in scan(answers_client(), start):
         pipeline = answers_client().pipeline(transaction=False)
         for name in names:
-            pipeline.getrange(name, 0, 10)
+            pipeline.getrange(name, 0, _HEAD_BYTES)
         found = zip(names, pipeline.execute(raise_on_error=False), strict=True)
         own = [name for name, head in found if isinstance(head, bytes) and _is_of(key_id, head)]
-        removal.results += int(answers_client().unlink(*own)) if own else 0
+        removed += int(answers_client().unlink(*own)) if own else 0
+    return removed
 
 
 def _is_of(key_id: str, head: bytes) -> bool:
-    return is_envelope(head) and key_id_of(head) == key_id.encode()
+    """Return True for an envelope of a key; an entry of a stream has its length before it."""
+    envelope = head.partition(b"\n")[2] if head[:1].isdigit() else head
+    return is_envelope(envelope) and key_id_of(envelope) == key_id.encode()
 
 
 def _stored_at(task_id: str, stored: bytes) -> float | None:

@@ -25,6 +25,7 @@ class Removal:
     Attributes:
         answers: Answers that the cache serves no longer.
         results: Results under task ids.
+        streams: Streams of answers.
         dead_jobs: Dead-lettered jobs.
         rows: Rows that experiments kept for exports.
         comments: Comments of callers on answers.
@@ -35,6 +36,7 @@ class Removal:
 
     answers: int = 0
     results: int = 0
+    streams: int = 0
     dead_jobs: int = 0
     rows: int = 0
     comments: int = 0
@@ -79,7 +81,7 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal) -> int:
     task_ids = list(dict.fromkeys([*(task_id for _, task_id in asked), *held]))
     removal.answers += process_claims().invalidate(hashes)
     removal.results += int(answers_client().unlink(*map(result_key, task_ids)))
-    answers_client().unlink(*map(stream_key, task_ids))
+    removal.streams += int(answers_client().unlink(*map(stream_key, task_ids)))
     return remove_dead(task_ids, removal)
 
 

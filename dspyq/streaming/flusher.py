@@ -16,6 +16,7 @@ import redis
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import current, per_runtime
 from dspyq.core.tolerated import survived, tolerate
+from dspyq.errors import ConfigurationError
 from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.keys import job_key
 from dspyq.store.scripts import Step, command_step, load_script, run_each
@@ -49,9 +50,9 @@ class Flusher:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    def begin(self, task_id: str, fence: str) -> RunLog:
-        """Begin to send the text of a run."""
-        run = RunLog(task_id, fence, self._wake.set)
+    def begin(self, task_id: str, fence: str, tenant: str = "") -> RunLog:
+        """Begin to send the text of a run, for a tenant or for none."""
+        run = RunLog(task_id, fence, self._wake.set, tenant)
         with self._changing:
             self._runs.add(run)
             if self._thread is None:
@@ -113,7 +114,14 @@ class Flusher:
 
     def _step(self, run: RunLog, *, is_last: bool, looks: bool) -> Step[Any] | None:
         fence = run.fence if self._is_one_redis else ""
-        return run.step(self._push, fence, is_last=is_last, looks=looks)
+        try:
+            return run.step(self._push, fence, is_last=is_last, looks=looks)
+        except redis.RedisError as error:  # the key of its tenant cannot be read: other runs go on
+            tolerate("stream", error)
+        except ConfigurationError as error:  # or not be opened here
+            tolerate("stream", error)
+            run.mute()
+        return None
 
     def _look_for_losses(self, runs: list[RunLog]) -> None:
         """Look in the Redis of jobs for runs that have lost theirs."""

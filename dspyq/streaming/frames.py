@@ -33,9 +33,19 @@ class Frame(NamedTuple):
     text: str
 
 
-def write_entry(task_id: str, frame: Frame) -> bytes:
-    """Return the entry of a frame."""
-    stored = content.encode(content.Kind.STREAM, task_id, orjson.dumps(list(frame)))
+def write_entry(task_id: str, frame: Frame, tenant: str = "") -> bytes:
+    """Return the entry of a frame.
+
+    Args:
+        task_id: The task.
+        frame: The frame.
+        tenant: The tenant whose question it is, with whose key the entry is sealed; empty for none.
+
+    Raises:
+        ConfigurationError: If the tenant's key is sealed under a key that is not here.
+        redis.RedisError: If the tenant's key cannot be read.
+    """
+    stored = content.encode(content.Kind.STREAM, task_id, orjson.dumps(list(frame)), tenant=tenant)
     return b"%d\n%b" % (len(stored), stored)
 
 

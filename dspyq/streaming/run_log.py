@@ -27,16 +27,19 @@ class RunLog:
         task_id: The task.
         fence: The run's number.
         wake: Called when a frame was added that is to be sent at once.
+        tenant: The tenant whose question it is; empty for none.
 
     Attributes:
         is_lost: Whether the run has lost its job: it was cancelled, or another run has it.
     """
 
-    def __init__(self, task_id: str, fence: str, wake: Callable[[], object]) -> None:
+    def __init__(self, task_id: str, fence: str, wake: Callable[[], object], tenant: str = "") -> None:
         self.task_id = task_id
         self.fence = fence
         self.is_lost = False
         self._wake = wake
+        self._tenant = tenant
+        self._unwritten: deque[Frame] = deque()
         self._added: deque[Frame] = deque([Frame("run", "", fence)])
         self._has_spoken = False
         self._held = _NOTHING  # a delta whose text may begin a secret
@@ -62,6 +65,10 @@ class RunLog:
             fence: The fence to check in the log's Redis; empty where jobs live elsewhere.
             is_last: Whether nothing follows.
             looks: Whether to look for a loss where nothing was added.
+
+        Raises:
+            ConfigurationError: If the key of the run's tenant is sealed under a key that is not here.
+            redis.RedisError: If that key cannot be read: then the same is sent by a later step.
         """
         if self.is_lost:
             return None
@@ -75,6 +82,10 @@ class RunLog:
         return push.step(
             self._sent, (stream_key(self.task_id),), id=self.task_id, fence=fence, offset=offset, entries=entries
         )
+
+    def mute(self) -> None:
+        """Send no more text: it comes with the answer."""
+        self._is_mute = True
 
     def lose(self) -> None:
         """Take note that the run has lost its job, and end what waits for the provider."""
@@ -110,13 +121,15 @@ class RunLog:
 
     def _write_added(self, *, is_last: bool) -> None:
         """Write what was added since as entries, up to the most bytes of a log."""
-        for frame in self._scrubbed(is_last=is_last):
+        self._unwritten.extend(self._scrubbed(is_last=is_last))
+        while self._unwritten:
+            entry = b"" if self._is_mute else write_entry(self.task_id, self._unwritten[0], self._tenant)
+            self._unwritten.popleft()  # once it is written: the key of its tenant may have to be read
             if self._is_mute:
                 continue
-            entry = write_entry(self.task_id, frame)
             if max(self._offset, 0) + len(self._sending) + len(self._unsent) + len(entry) > MOST_BYTES:
                 self._is_mute = True
-                entry = write_entry(self.task_id, Frame("status", "stream", "truncated"))
+                entry = write_entry(self.task_id, Frame("status", "stream", "truncated"), self._tenant)
             self._unsent += entry
 
     def _scrubbed(self, *, is_last: bool) -> Iterator[Frame]:

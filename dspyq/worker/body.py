@@ -112,7 +112,8 @@ class Body:
         run = PredictionRun(context, inputs, request, claim, request.variant, ledger)
         if request.is_shadow:
             return self._run_unseen(run, report)
-        with streamed(ledger, claim, is_wanted=(header.stream or delivery.is_streamed) and not batch):
+        is_streamed = (header.stream or delivery.is_streamed) and not batch
+        with streamed(ledger, claim, request.tenant, is_wanted=is_streamed):
             return self._run(run, report)
 
     def _run(self, run: PredictionRun, report: RunReport) -> dict[str, Any]:
