@@ -30,7 +30,7 @@ def texts(log):
     return "".join(frame.text for frame, _ in read_entries("task", log, 0) if frame.kind == "delta")
 
 
-def test_a_tenants_stream_is_heard_while_its_key_is_there_and_forgotten_with_it(
+def test_a_tenants_stream_is_read_while_its_key_is_there_and_forgotten_with_it(
     configure, sealed, worker, client, redis_server
 ):
     path = sealed(True, NO_MEMORY)
