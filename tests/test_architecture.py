@@ -33,7 +33,7 @@ FLOORS = {
     "client": 8,
     "lane": 8,
     "programs": 8,
-    "retention": 8,
+    "retention": 9,
     "batch": 9,
     "worker": 10,
     "testing": 10,

@@ -105,7 +105,7 @@ def _print(removal: Removal, *, as_json: bool) -> None:
     print_text(
         f"removed: {removal.answers:,} cached answers, {removal.results:,} results, {removal.streams:,} streams, "
         f"{removal.dead_jobs:,} dead jobs, {removal.rows:,} rows, {removal.comments:,} comments, "
-        f"{removal.files:,} files"
+        f"{removal.calls:,} calls in lanes, {removal.files:,} files"
     )
     if removal.key_id:
         print_text(f"destroyed: the key {removal.key_id}")

@@ -252,9 +252,24 @@ class LaneJournal:
         """Return the step that lands a line: 1 if it does, 0 if it had landed, -1 if another worker runs the lane."""
         return self._script("land").step(int, model=self.model, token=self._token, id=custom_id, fields=fields)
 
+    def open_among(self, custom_ids: Sequence[str]) -> list[str]:
+        """Return those of these lines that are in no shipment."""
+        found: list[str] = []
+        for start in range(0, len(custom_ids), _LINES_AT_ONCE):
+            some = custom_ids[start : start + _LINES_AT_ONCE]
+            came_at = self._client.zmscore(self._key("open"), list(some))
+            found += [each for each, at in zip(some, came_at, strict=True) if at is not None]
+        return found
+
     def take_back(self, custom_id: str) -> bool:
         """Remove a line that is in no shipment; return False if it is in one, or has landed."""
         return bool(self._script("take_back")(model=self.model, id=custom_id))
+
+    def take_back_all(self, custom_ids: Sequence[str]) -> list[str]:
+        """Remove those of these lines that are in no shipment, in one round trip; return them."""
+        steps = [self._script("take_back").step(int, model=self.model, id=custom_id) for custom_id in custom_ids]
+        replies = run_together(self._client, steps) if steps else []
+        return [custom_id for custom_id, is_removed in zip(custom_ids, replies, strict=True) if is_removed]
 
     def split(self, first: Shipment, second: Shipment) -> None:
         """Split a shipment in two.

@@ -13,7 +13,7 @@ from dspyq.delivery.dead import DEAD
 from dspyq.errors import InvalidOption
 from dspyq.prediction.stored import parse_meta
 from dspyq.retention.comments import count_comments, remove_comments
-from dspyq.retention.lanes import state_lanes
+from dspyq.retention.lanes import remove_open_lines, state_lanes
 from dspyq.retention.removal import Removal, pages, remove_dead, remove_rows, remove_tasks, scan
 from dspyq.sealing.keyring import is_envelope, key_id_of
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
@@ -36,6 +36,7 @@ def forget_tenant(tenant: str) -> Removal:
     removal = Removal()
     with redis_errors("forget the tenant"):
         removal.key_id = _destroy_key(tenant)
+        remove_open_lines(tenant, removal)
         removal.answers = forget_cached(tenant)
         unfinished = 0
         for task_ids in _jobs_of(tenant):
@@ -45,7 +46,7 @@ def forget_tenant(tenant: str) -> Removal:
             removal.streams += _remove_sealed(stream_key(""), removal.key_id)
             remove_rows(frozenset(), removal, removal.key_id)
             remove_comments(removal.key_id, removal)
-        state_lanes(lambda line: line.get("tenant") == tenant, removal)
+        state_lanes(lambda line: line.tenant == tenant, removal)
     _state_unfinished(unfinished, removal)
     if removal.key_id:
         removal.not_reached.append(
@@ -76,9 +77,9 @@ def forget_unit(unit: str) -> Removal:
     tasks: set[str] = set()
     with redis_errors("forget the unit"):
         for asked in pages(read_unit(unit)):
-            tasks.update(task_id for _, task_id in asked)
-            unfinished += remove_tasks(asked, removal)
+            unfinished += remove_tasks(asked, removal, tasks)
         remove_rows(frozenset(tasks), removal)
+        state_lanes(lambda line: line.task in tasks, removal)
         drop_unit(unit)
     _state_unfinished(unfinished, removal)
     removal.not_reached.append(
@@ -117,7 +118,7 @@ def forget_before(moment: float) -> Removal:
                 int(jobs_client().xtrim(name, minid=f"{moment * 1000:.0f}", approximate=False)) for name in names
             )
         unfinished = sum(_count_older(names, moment) for names in scan(jobs_client(), job_key("")))
-        state_lanes(lambda line: float(line["at"]) < moment, removal)
+        state_lanes(lambda line: line.at < moment, removal)
         comments = count_comments()
     _state_unfinished(unfinished, removal)
     if comments:

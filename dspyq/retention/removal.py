@@ -29,6 +29,7 @@ class Removal:
         dead_jobs: Dead-lettered jobs.
         rows: Rows that experiments kept for exports.
         comments: Comments of callers on answers.
+        calls: Calls that waited in lanes, in no shipment; their jobs were ended.
         files: Files of batches.
         key_id: The id of the tenant's key that was destroyed; empty for none.
         not_reached: What is still there, each in a sentence.
@@ -40,6 +41,7 @@ class Removal:
     dead_jobs: int = 0
     rows: int = 0
     comments: int = 0
+    calls: int = 0
     files: int = 0
     key_id: str = ""
     not_reached: list[str] = field(default_factory=list)
@@ -57,12 +59,13 @@ def scan(client: redis.Redis, start: str) -> Iterator[list[bytes]]:
     yield from pages(client.scan_iter(f"{start}*", count=1000))
 
 
-def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal) -> int:
+def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[str]) -> int:
     """Remove the answers and results of questions and tasks; return how many jobs of theirs are unfinished.
 
     Args:
         asked: Hashes of questions, each with a task that was to answer it.
         removal: Counts what is removed.
+        tasks: Gets these tasks, and those that answer or answered the questions.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -79,6 +82,7 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal) -> int:
         if task
     ]
     task_ids = list(dict.fromkeys([*(task_id for _, task_id in asked), *held]))
+    tasks.update(task_ids)
     removal.answers += process_claims().invalidate(hashes)
     removal.results += int(answers_client().unlink(*map(result_key, task_ids)))
     removal.streams += int(answers_client().unlink(*map(stream_key, task_ids)))
