@@ -23,7 +23,7 @@ from dspyq.client.off_loop import off_loop
 from dspyq.config.key_grants import KeyGrant
 from dspyq.config.settings import get_settings
 from dspyq.errors import RedisUnavailable
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.keys import key_changes_channel
 
 _KNOWN_SECONDS, _UNKNOWN_SECONDS = 60.0, 5.0
@@ -142,7 +142,7 @@ class KnownKeys:
 
 def _read(key_ids: list[str]) -> list[KeyRecord | None]:
     with redis_errors("verify the key"):
-        return read_records(jobs_client(), key_ids)
+        return read_records(money_client(), key_ids)
 
 
 def _fail(waiting: asyncio.Future[KeyRecord | None], error: Exception) -> None:

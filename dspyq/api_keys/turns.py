@@ -16,7 +16,7 @@ from dspyq.client.off_loop import off_loop
 from dspyq.config.key_grants import KeyGrant
 from dspyq.config.settings import get_settings
 from dspyq.errors import RedisUnavailable
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.scripts import load_script
 
 _LEASE_SECONDS = 0.1
@@ -170,7 +170,7 @@ class Turnstiles:
 
 def _take(key_id: str, pace: _Pace, wanted: int) -> _Taken:
     with redis_errors("take the key's turn"):
-        turns, left, wait, full = load_script(jobs_client(), "dspyq.api_keys", "take_turns")(
+        turns, left, wait, full = load_script(money_client(), "dspyq.api_keys", "take_turns")(
             id=key_id, interval=repr(pace.interval_microseconds), burst=repr(pace.burst), wanted=wanted
         )
     return _Taken(int(turns), int(left), wait / _MICROSECONDS, full / _MICROSECONDS)

@@ -10,7 +10,7 @@ import redis
 
 from dspyq.config.periods import process_calendar
 from dspyq.core.runtime import per_runtime
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.scripts import load_script, run_together
 
 RequestKind = Literal["requests", "refused"]
@@ -38,7 +38,7 @@ class KeyUsage:
             counts, self._counts = self._counts, Counter()
         if not counts:
             return
-        client, today = jobs_client(), process_calendar().now()
+        client, today = money_client(), process_calendar().now()
         day, month = today.days[0].label, today.months[0].label
         script = load_script(client, "dspyq.api_keys", "use")
         steps = [

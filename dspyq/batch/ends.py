@@ -12,7 +12,7 @@ import redis
 
 from dspyq.batch.events import BatchOutcome
 from dspyq.core.events import Event
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import key
 from dspyq.store.scripts import read_hash
 
@@ -42,7 +42,7 @@ def note_end(outcome: BatchOutcome, program: str, lane: str) -> None:
     }
     logger.info(Event("batch_ended", **fields))
     try:
-        jobs_client().hincrby(key(_ENDS), f"{program}:{outcome.state}", 1)
+        money_client().hincrby(key(_ENDS), f"{program}:{outcome.state}", 1)
     except redis.RedisError as error:
         logger.warning(Event("batch_end_not_counted", batch=outcome.batch_id, error=type(error).__name__))
 

@@ -16,7 +16,7 @@ from dspyq.client.bulk import Bulk
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import read_number, read_text
 from dspyq.errors import BatchRefused
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import SECONDS_OF_BATCH, key
 from dspyq.store.scripts import load_script
 
@@ -178,7 +178,7 @@ class Registry:
 @per_runtime
 def process_registry() -> Registry:
     """Return this process's registry."""
-    return Registry(jobs_client())
+    return Registry(money_client())
 
 
 def _key(batch_id: str) -> str:

@@ -54,7 +54,8 @@ from dspyq.config.programs import Program
 from dspyq.core.money import to_usd
 from dspyq.errors import BatchRefused, RedisUnavailable
 from dspyq.prediction.request import find_program
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import jobs_client, money_client, redis_errors
+from dspyq.store.spines import each_spine
 
 _BEAT_SECONDS = 1.0
 _COMMIT_SECONDS = 0.5
@@ -106,7 +107,9 @@ def _open(options: BatchOptions, report: ReportEvent, stop: threading.Event, ope
     if holds_something and not journal_path(output).exists():
         raise BatchRefused(f"{output} is there and has no journal: choose another --output, or move it away")
     with redis_errors("run the batch"):
-        jobs_client().ping()
+        money_client().ping()
+        for _ in each_spine():
+            jobs_client().ping()
     journal = Journal(output)
     opened.callback(journal.close)
     spool = output.with_name(f"{output.name}.input")
@@ -155,7 +158,7 @@ class _Batch:
         variants = tuple(program.variants)
         batch = BatchContext(program.name, variants, self._id, options.tenant)
         self._servers = Servers(
-            process_bulk(), BatchAccount(jobs_client(), self._id), process_registry(), jobs_client()
+            process_bulk(), BatchAccount(money_client(), self._id), process_registry(), jobs_client()
         )
         self._retry = RetryUntilStopped(stop, lambda message: report(RedisAway(self._id, message)))
         self._counts = EntryCounts.of(journal.totals())

@@ -17,7 +17,7 @@ from dspyq.config.batches import ScheduledBatch
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import read_number, read_text
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 
@@ -142,7 +142,7 @@ def process_schedule() -> Schedule:
     """Return this process's view of the schedule."""
     delivery = get_settings().delivery
     return Schedule(
-        jobs_client(), lease_seconds=delivery.visibility_timeout_seconds, max_losses=delivery.max_deliveries
+        money_client(), lease_seconds=delivery.visibility_timeout_seconds, max_losses=delivery.max_deliveries
     )
 
 

@@ -18,7 +18,7 @@ from dspyq.errors import BatchRefused, ConfigurationError
 from dspyq.prediction.hooks import import_hook
 from dspyq.prediction.prediction import is_prediction
 from dspyq.prediction.request import Request
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 
 if TYPE_CHECKING:
     from dspyq.programs.judges import Judges
@@ -90,6 +90,6 @@ def _judges_of(program: Program) -> Judges | None:
 
     settings, queues = get_settings(), {variant.queue for variant in program.variants.values()}
     try:
-        return Judges(settings, queues, Guards(settings, jobs_client()))
+        return Judges(settings, queues, Guards(settings, money_client()))
     except ConfigurationError as error:
         raise BatchRefused(f"--score: {error}") from None

@@ -10,7 +10,7 @@ from dspyq.config.models import Model
 from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.errors import DspyqError
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.guards.breaker_state import Command
@@ -105,20 +105,20 @@ def _chosen(name: str | None, *, everything: bool) -> list[Model]:
 def _breaker(model: Model) -> Any:
     from dspyq.guards.breaker_state import BreakerPolicy, FleetBreaker
 
-    return FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(get_settings(), model))
+    return FleetBreaker(money_client(), model.name, BreakerPolicy.of(get_settings(), model))
 
 
 def _gate(model: Model) -> Any:
     from dspyq.guards.provider_gate import GatePolicy, ProviderGate
 
-    return ProviderGate(jobs_client(), model.name, GatePolicy.of(get_settings()))
+    return ProviderGate(money_client(), model.name, GatePolicy.of(get_settings()))
 
 
 def _described(model: Model) -> dict[str, Any]:
     from dspyq.guards.breaker_state import BreakerPolicy
     from dspyq.store.scripts import run_together
 
-    (state,) = run_together(jobs_client(), [_breaker(model).look()])
+    (state,) = run_together(money_client(), [_breaker(model).look()])
     gate = _gate(model).read()
     return {
         "model": model.name,

@@ -13,7 +13,7 @@ from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.core.money import exact_dollars, to_nano_usd
 from dspyq.errors import InvalidOption
 from dspyq.prediction.tenants import check_tenant
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.guards.billing import Payer
@@ -144,7 +144,7 @@ def print_limits(changed: list[Account]) -> None:
 def _limits() -> Limits:
     from dspyq.guards.limits import Limits
 
-    return Limits(jobs_client(), get_settings())
+    return Limits(money_client(), get_settings())
 
 
 def _payer(*, shadow: bool, judge: bool) -> Payer:

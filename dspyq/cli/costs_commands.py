@@ -15,7 +15,7 @@ from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.core.money import exact_dollars, to_usd
 from dspyq.errors import InvalidOption
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.guards.costs import Costs
@@ -61,8 +61,8 @@ def costs(
         return
     settings = get_settings()
     with redis_errors("read the costs"):
-        lines = read_costs(jobs_client(), settings, days=days)
-        accounts = Limits(jobs_client(), settings).accounts()
+        lines = read_costs(money_client(), settings, days=days)
+        accounts = Limits(money_client(), settings).accounts()
     limited = [account for account in accounts if account.is_limited]
     if as_json:
         limits = [account_in_usd(account) for account in limited]
@@ -80,7 +80,7 @@ def _show_tenants(days: int, *, as_json: bool) -> None:
     from dspyq.guards.tenants import Tenants
 
     with redis_errors("read the costs of tenants"):
-        tenants = Tenants(jobs_client(), get_settings())
+        tenants = Tenants(money_client(), get_settings())
         lines = tenants.costs(tenants.names(), days=days)
     if as_json:
         print_json({"costs": [in_usd(asdict(line)) for line in lines]})
@@ -108,7 +108,7 @@ def print_tenant_days(lines: list[TenantCosts], days: int) -> None:
 
 
 def _show_batch(batch_id: str, *, as_json: bool) -> None:
-    account = BatchAccount(jobs_client(), batch_id)
+    account = BatchAccount(money_client(), batch_id)
     with redis_errors("read the costs of the batch"):
         if not account.exists():
             raise InvalidOption(f"there is no batch {batch_id}, or none that spent anything in the last 400 days")

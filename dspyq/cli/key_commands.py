@@ -41,7 +41,7 @@ from dspyq.console.periods import read_period
 from dspyq.core.private import open_private
 from dspyq.errors import DspyqError, InvalidOption
 from dspyq.prediction.tenants import check_tenant
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.api_keys.record import KeyRecord
@@ -377,4 +377,4 @@ def _day(at: float | None) -> str:
 def _keys() -> ApiKeys:
     from dspyq.api_keys.store import ApiKeys
 
-    return ApiKeys(jobs_client())
+    return ApiKeys(money_client())

@@ -14,7 +14,7 @@ from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json, print_table
 from dspyq.errors import DspyqError, InvalidOption
 from dspyq.prediction.tenants import check_tenant
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.guards.limits import Account, Limits
@@ -144,7 +144,7 @@ def forget(
             abort=True,
         )
     with redis_errors("revoke the tenant's keys"):
-        revoked = ApiKeys(jobs_client()).revoke_all(name)
+        revoked = ApiKeys(money_client()).revoke_all(name)
     answers = forget_tenant(name).answers
     with redis_errors("forget the tenant"):
         _tenants().forget(name, books=books)
@@ -187,10 +187,10 @@ def _per_second(text: str) -> float | None:
 def _tenants() -> Tenants:
     from dspyq.guards.tenants import Tenants
 
-    return Tenants(jobs_client(), get_settings())
+    return Tenants(money_client(), get_settings())
 
 
 def _limits() -> Limits:
     from dspyq.guards.limits import Limits
 
-    return Limits(jobs_client(), get_settings())
+    return Limits(money_client(), get_settings())

@@ -15,7 +15,7 @@ from dspyq.experiments.look import Look, UnreadableLook
 from dspyq.experiments.looks import ChallengerTracks, LookedAt, Tracks
 from dspyq.experiments.sequential import Track
 from dspyq.experiments.state import ExperimentState
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.keys import experiment_look_key, experiment_looks_key
 from dspyq.store.scripts import load_script, read_hash
 
@@ -62,7 +62,7 @@ def read_looks(state: ExperimentState) -> StoredLooks:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the experiment's looks"):
-        found = read_hash(jobs_client().hgetall(experiment_look_key(state.program)))
+        found = read_hash(money_client().hgetall(experiment_look_key(state.program)))
     if found.get(b"epoch") != state.epoch.encode():
         return StoredLooks(None, Tracks(), Notes())
     try:
@@ -82,7 +82,7 @@ def read_points(state: ExperimentState) -> list[Look]:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the experiment's looks"):
-        read = jobs_client().pipeline(transaction=True)
+        read = money_client().pipeline(transaction=True)
         read.hget(experiment_look_key(state.program), "epoch")
         read.lrange(experiment_looks_key(state.program), 0, -1)
         epoch, stored = cast("tuple[bytes | None, list[bytes]]", tuple(read.execute()))
@@ -102,7 +102,7 @@ def write_look(state: ExperimentState, looked: LookedAt, notes: Notes) -> bool:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("write the experiment's look"):
-        reply = load_script(jobs_client(), "dspyq.experiments", "look")(
+        reply = load_script(money_client(), "dspyq.experiments", "look")(
             [experiment_look_key(state.program), experiment_looks_key(state.program)],
             epoch=state.epoch,
             number=looked.look.number,

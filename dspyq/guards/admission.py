@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import redis
 from dspyq.config.models import Model
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
+from dspyq.core.tolerated import read_number
 from dspyq.errors import AccountRefused, BreakerOpen, RateLimited, Unavailable, UnboundedCall, VariantKilled
 from dspyq.guards import metrics
 from dspyq.guards.billing import BilledCall
@@ -53,19 +55,21 @@ class CombinedGuards:
         rate_limiter: Its rate limit.
         budget: The budget of all models.
         outbox: Outbox of writes about calls.
+        jobs: Returns the Redis of the active spine's jobs.
     """
 
     breaker: Breaker
     rate_limiter: RateLimiter
     budget: Budget
     outbox: Outbox
+    jobs: Callable[[], redis.Redis]
 
 
 class Admission:
     """The guards of one model, checked together.
 
     Args:
-        client: The Redis of jobs.
+        client: The Redis of money.
         settings: The configuration.
         model: The model's table.
         guards: The guards that it combines.
@@ -82,6 +86,7 @@ class Admission:
         self._rate_limiter = guards.rate_limiter
         self._budget = guards.budget
         self._outbox = guards.outbox
+        self._jobs = guards.jobs
         self._lines: dict[tuple[str, str, str], WaitingLine] = {}
         self._longest_wait_seconds = settings.rate_limit.longest_wait_seconds
 
@@ -180,13 +185,10 @@ class Admission:
         try:
             is_held_first = bool(billed.batch or billed.tenant) and self._rate_limiter.has_limit
             if is_held_first:
-                if alias:
-                    steps.append(command_step(_number, "HGET", alias, "joined"))
-                hold, *joined = run_together(self._client, steps)
+                hold, *joined = self._hold_and_look(steps, alias)
                 if not hold.is_held:
                     return NO_TURN, hold
-                share = Share(billed.batch, joined[0]) if alias else None
-                steps = []
+                share, steps = (Share(billed.batch, int(joined[0])) if alias else None), []
             reservation = TURN_AT_ONCE if self._rate_limiter.lets_pass else None
             if reservation is None:
                 steps.append(self._rate_limiter.reserve(tokens, share))
@@ -202,6 +204,15 @@ class Admission:
         except Unavailable as error:  # a clock is wrong
             self._refuse(error, _WITHOUT_AN_ANSWER_SECONDS)
         return reservation, hold
+
+    def _hold_and_look(self, steps: list[Step[Any]], alias: str) -> list[Any]:
+        """Hold the cost, and look how many callers wait for the question."""
+        if not alias:
+            return run_together(self._client, steps)
+        look, jobs = command_step(read_number, "HGET", alias, "joined"), self._jobs()
+        if jobs is not self._client:
+            return run_together(self._client, steps) + run_together(jobs, [look])
+        return run_together(self._client, [*steps, look])
 
     def money_came_free(self) -> None:
         """Wake the threads that wait for other calls' holds: a call of this process was settled."""
@@ -385,7 +396,3 @@ def _refuse_long(line: WaitingLine) -> None:
     """
     if len(line) >= _LONGEST_LINE:
         raise RetryLater(0.0, seconds_left=lambda: 0.0 if len(line) <= _LONGEST_LINE // 2 else 1.0)
-
-
-def _number(field: bytes | None) -> int:
-    return int(field) if field and field.isdigit() else 0

@@ -80,17 +80,21 @@ _KILLED = HoldVerdict("killed")
 
 
 class Budget:
-    """Every budget of the configuration, shared by all workers through Redis."""
+    """Every budget of the configuration, shared by all workers through Redis.
+
+    Attributes:
+        client: Of the Redis of money.
+    """
 
     def __init__(self, client: redis.Redis, settings: Settings, calendar: Calendar | None = None) -> None:
         """Load the scripts, without a call of Redis.
 
         Args:
-            client: Of the jobs' Redis.
+            client: Of the Redis of money.
             settings: The limits, which an operator may have replaced in Redis, and the timezone.
             calendar: The days and months to choose from; those of ``budget.timezone`` where left out.
         """
-        self._client = client
+        self.client = client
         self._settings = settings
         self._calendar = calendar or Calendar(settings.budget.timezone)
         self._hold, self._settle, self._release, self._charge_expired = (

@@ -13,9 +13,11 @@ from typing import cast
 import orjson
 import redis
 
+from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.guards.call_records import CallRecord, EarlierRuns, JobRun
 from dspyq.store import content
+from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, load_script
 
@@ -34,10 +36,13 @@ class CallJournal:
 
     Args:
         client: The Redis of jobs.
+
+    Attributes:
+        client: The Redis of jobs.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self.client = client
         self._remember = load_script(client, "dspyq.guards", "remember")
 
     def of(self, task_id: str, variant: str) -> EarlierRuns:
@@ -46,7 +51,7 @@ class CallJournal:
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        stored = cast("dict[bytes, bytes]", self._client.hgetall(key(f"calls:{task_id}")))
+        stored = cast("dict[bytes, bytes]", self.client.hgetall(key(f"calls:{task_id}")))
         fields = {name.decode(): value for name, value in stored.items()}
         calls = [
             _read_call(value, fields.get(_MORE + name.removeprefix(_CALL), b"{}"))
@@ -99,6 +104,12 @@ class CallJournal:
     def remember_running_time(self, job: JobRun, seconds: float) -> None:
         """Store the total running time of a job, for its deadline."""
         self._remember(id=job.task_id, fence=job.fence, fields=(_RUNNING, f"{seconds:.3f}"))
+
+
+@per_runtime(is_of_part=True)
+def process_call_journal() -> CallJournal:
+    """Return this process's journal, of the active spine."""
+    return CallJournal(jobs_client())
 
 
 def _replies(task_id: str, fields: Mapping[str, bytes], start: str) -> Iterator[tuple[str, bytes]]:

@@ -6,11 +6,12 @@ guards, one settles the call and records its reply.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -60,43 +61,16 @@ class Guard(Protocol):
         """Return the provider's response to a call."""
 
 
-class Unguarded:
-    """Guard of a model outside of a worker: makes and records each call."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def answer(self, ledger: Ledger, call: Call) -> Any:
-        """Return the provider's response to a call."""
-        key, began_at, started = ledger.key_of(call.digest), time.time(), time.monotonic()
-        kept = ledger.reply_to(key)
-        if kept is not None:
-            return call.load(kept)
-        try:
-            reply = call.attempt(min(self._model.timeout_seconds, ledger.seconds_left()))
-        except Exception as error:
-            seconds = time.monotonic() - started
-            code = call.classify(error).code
-            ledger.add(CallRecord(self._model.name, code, seconds, key=key, began_at=began_at))
-            raise
-        seconds = time.monotonic() - started
-        tokens = reply.prompt_tokens, reply.completion_tokens
-        ledger.add(CallRecord(self._model.name, ANSWERED, seconds, *tokens, reply.cost_usd, key=key, began_at=began_at))
-        if (dumped := call.dump(reply.response)) is not None:
-            ledger.keep(key, dumped)
-        return reply.response
-
-
 class Guards:
-    """Every guard of a worker, over one Redis.
+    """Every guard of a worker.
 
     Args:
         settings: The configuration.
-        client: The Redis of jobs.
+        client: The Redis of money.
+        journal: Returns the journal of the active spine; left out where one Redis holds jobs and money.
 
     Attributes:
         budget: The budget of all models together.
-        journal: Journal of the jobs' paid calls.
         outbox: Outbox of writes about calls.
         old_books: The books of past days.
         batch_lanes: The lane that each batch states.
@@ -105,11 +79,13 @@ class Guards:
         lanes: Lanes for the calls of batches that ask for one; None where no lane is served.
     """
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+    def __init__(
+        self, settings: Settings, client: redis.Redis, journal: Callable[[], CallJournal] | None = None
+    ) -> None:
         self.settings = settings
         self.client = client
         self.budget = Budget(client, settings)
-        self.journal = CallJournal(client)
+        self._journal = journal or functools.partial(_itself, CallJournal(client))
         self.outbox = Outbox(client)
         self.old_books = OldBooks(client, settings)
         self.batch_lanes = BatchLanes(client)
@@ -117,6 +93,15 @@ class Guards:
         self.line_readers: dict[str, LineReader] = {}
         self.lanes: Lanes | None = None
         self._of_models: dict[str, ModelGuard] = {}
+
+    @property
+    def journal(self) -> CallJournal:
+        """Journal of the paid calls of the active spine's jobs."""
+        return self._journal()
+
+    def jobs(self) -> redis.Redis:
+        """Return the Redis of the active spine's jobs."""
+        return self.journal.client
 
     def of_model(self, model: Model) -> ModelGuard:
         """Return the guard of one model's table, which all variants on it share, whatever they replace of it."""
@@ -137,6 +122,10 @@ class Guards:
         self.old_books.fold()
 
 
+def _itself(journal: CallJournal) -> CallJournal:
+    return journal
+
+
 class ModelGuard:
     """Guard of one model in a worker.
 
@@ -152,7 +141,7 @@ class ModelGuard:
         self._retry = settings.retry
         self._breaker = Breaker(client, model.name, BreakerPolicy.of(settings, model))
         self._rate_limiter = RateLimiter(client, model.name, RateLimitPolicy.of(settings, model))
-        combined = CombinedGuards(self._breaker, self._rate_limiter, guards.budget, guards.outbox)
+        combined = CombinedGuards(self._breaker, self._rate_limiter, guards.budget, guards.outbox, guards.jobs)
         self._admission = Admission(client, settings, model, combined)
         self._mean_completion_tokens = float(model.max_tokens)
         self._counters = metrics.CallCounters(model.name)

@@ -14,17 +14,20 @@ from dspyq.guards.killed import KilledArms
 from dspyq.guards.limits import Account, Limits
 from dspyq.guards.provider_gate import ProviderGate
 from dspyq.guards.rate_limit import RateLimitPolicy
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.keys import job_key
 from dspyq.store.scripts import run_together
+from dspyq.store.spines import on_spine
 
 
 def reason(task_id: str) -> str:
     """Return the reason for a job's wait, in words. Callers need it when an error has occurred, so it never raises."""
     try:
-        queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
+        with on_spine(task_id):
+            queue, why = why_it_waits(jobs_client(), get_settings(), task_id)
         if why in {"", PARKED}:
-            tenant = read_text(cast("bytes | None", jobs_client().hget(job_key(task_id), "tenant")) or b"")
+            with on_spine(task_id):
+                tenant = read_text(cast("bytes | None", jobs_client().hget(job_key(task_id), "tenant")) or b"")
             guard = guard_that_holds(queue, is_parked=why == PARKED, tenant=tenant)
             why = _killed_arm(queue) or (guard and guard.text) or why
     except redis.RedisError as error:
@@ -34,7 +37,7 @@ def reason(task_id: str) -> str:
 
 def _limit_of(tenant: str) -> HoldingGuard | None:
     """Return the limit of a tenant that is used up; None if none is."""
-    accounts = Limits(jobs_client(), get_settings()).of_tenants([tenant])
+    accounts = Limits(money_client(), get_settings()).of_tenants([tenant])
     used_up = ", ".join(account.period for account in accounts if _is_used_up(account))
     text = f"a limit of tenant {tenant} is used up ({used_up}): dspyq tenants show {tenant}"
     return HoldingGuard("budget", text) if used_up else None
@@ -45,7 +48,7 @@ def _is_used_up(account: Account) -> bool:
 
 
 def _killed_arm(queue: str) -> str:
-    if queue not in KilledArms(jobs_client()):
+    if queue not in KilledArms(money_client()):
         return ""
     return f"the arm {queue} was killed; a worker that serves its control too answers: dspyq experiment log"
 
@@ -85,17 +88,17 @@ def _guard_of(queue: str, *, is_parked: bool) -> HoldingGuard | None:
         return None
     model = variant.model
     (breaker,) = run_together(
-        jobs_client(), [FleetBreaker(jobs_client(), model.name, BreakerPolicy.of(settings, model)).look()]
+        money_client(), [FleetBreaker(money_client(), model.name, BreakerPolicy.of(settings, model)).look()]
     )
     if breaker.name != "closed":
         return HoldingGuard("breaker", f"the circuit breaker of {model.name} is {breaker.name}: dspyq breaker show")
     policy = RateLimitPolicy.of(settings, model)
-    gate = ProviderGate(jobs_client(), model.name, policy.gate).read()
+    gate = ProviderGate(money_client(), model.name, policy.gate).read()
     if gate.reason:
         text = f"the gate of {model.name} is closed for {gate.closed_seconds:.0f} s ({gate.reason}): dspyq breaker show"
         return HoldingGuard("rate_limit", text)
     scopes = {"all", f"program:{program_name}", f"variant:{queue}"}
-    accounts = Limits(jobs_client(), settings).accounts()
+    accounts = Limits(money_client(), settings).accounts()
     used_up = [f"{each.scope} {each.period}" for each in accounts if each.scope in scopes and _is_used_up(each)]
     if used_up:
         return HoldingGuard("budget", f"a budget is used up ({', '.join(used_up)}): dspyq budget show")

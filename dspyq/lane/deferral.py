@@ -49,7 +49,7 @@ class DeferredCalls:
         self._settings = settings
         self._guards = guards
         self._readers: Mapping[str, LineReader] = guards.line_readers
-        self._holds = LaneHolds(client, guards.budget, settings.lane.hold_share)
+        self._holds = LaneHolds(guards.client, guards.budget, settings.lane.hold_share)
         self._depths = Depths()
         self._journals = {
             model.name: LaneJournal(client, model.name)

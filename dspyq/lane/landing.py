@@ -61,14 +61,14 @@ class Landing:
     """Lands the lines of a model's lane.
 
     Args:
-        client: The Redis of jobs.
+        money: The Redis of money.
         journal: The lane's journal.
         budget: The budget.
         reader: The model's engine.
     """
 
-    def __init__(self, client: redis.Redis, journal: LaneJournal, budget: Budget, reader: LineReader) -> None:
-        self._client = client
+    def __init__(self, money: redis.Redis, journal: LaneJournal, budget: Budget, reader: LineReader) -> None:
+        self._money = money
         self._journal = journal
         self._budget = budget
         self._reader = reader
@@ -97,14 +97,14 @@ class Landing:
                 line.job, attempt_id_of(line.variant, custom_id), outcome.record, outcome.reply, outcome.failure
             )
             steps.append(self._journal.land(custom_id, fields))
-        run_together(self._client, money)
+        run_together(self._money, money)
         has_landed = self._journal.run(steps)
         return self._counted([outcome for outcome, done in zip(outcomes.values(), has_landed, strict=True) if done])
 
     def drop(self, custom_ids: Iterable[str]) -> int:
         """Drop lines that nothing waits for, and free their holds; return their number."""
         lines = self._journal.lines(list(custom_ids))
-        run_together(self._client, [self._budget.release(one.billed(self._model, of)) for of, one in lines.items()])
+        run_together(self._money, [self._budget.release(one.billed(self._model, of)) for of, one in lines.items()])
         return sum(self._journal.run([self._journal.land(custom_id, ()) for custom_id in lines]))
 
     def charge_double(self, lines: dict[str, LaneLine], remote: Sequence[RemoteLine], batch_id: str) -> int:
@@ -121,7 +121,7 @@ class Landing:
             steps.append(
                 self._budget.settle(double, bill if bill.nano_usd is not None else bill._replace(nano_usd=line.bound))
             )
-        run_together(self._client, steps)
+        run_together(self._money, steps)
         return len(steps)
 
     def _outcome(self, line: LaneLine, remote: RemoteLine) -> _LineResult:

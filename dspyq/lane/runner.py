@@ -263,7 +263,7 @@ class LaneRunner:
         """Renew the leases of the money that is held for lines, open or shipped, however long their provider takes."""
         for lines in self._journal.every_line():
             ids = [f"{line.task}:{attempt_id_of(line.variant, custom_id)}" for custom_id, line in lines.items()]
-            run_together(self._client, [self._parts.budget.renew(ids, LEASE_SECONDS)])
+            run_together(self._parts.budget.client, [self._parts.budget.renew(ids, LEASE_SECONDS)])
         self._renew_at = self._parts.now + LEASE_SECONDS / _RENEWALS_PER_LEASE
 
     def _publish(self, opened: OpenLines, shipments: list[Shipment]) -> None:

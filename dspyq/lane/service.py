@@ -109,7 +109,7 @@ class LaneService:
         reader = self._guards.line_readers[model.name]
         journal = LaneJournal(self._client, model.name, self._token)
         provider = provider_for(str(model.batch_protocol), reader.access(), reader.access)
-        landing = Landing(self._client, journal, self._guards.budget, reader)
+        landing = Landing(self._guards.client, journal, self._guards.budget, reader)
         times = LaneTimes(self._settings.lane.first_poll_seconds, self._settings.lane.settle_seconds)
         collecting = Collecting(journal, provider, landing)
         return LaneRunner(LaneParts(model, journal, provider, collecting, self._guards.budget, times))

@@ -19,7 +19,8 @@ from dspyq.core.events import Event
 from dspyq.errors import ConfigurationError
 from dspyq.guards import metrics
 from dspyq.guards.ledger import Ledger
-from dspyq.guards.model import Guard, Guards, Unguarded
+from dspyq.guards.model import Guard, Guards
+from dspyq.guards.unguarded import Unguarded
 from dspyq.programs import dspy_memo
 from dspyq.programs.batch_wire import BatchWire
 from dspyq.programs.deadline import TOLERANCE_SECONDS, deadline

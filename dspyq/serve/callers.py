@@ -12,7 +12,7 @@ from dspyq.api_keys.store import ApiKeys
 from dspyq.config.key_grants import ALL_RIGHTS, Right
 from dspyq.errors import ConfigurationError
 from dspyq.serve.problems import FORBIDDEN, UNAUTHENTICATED, Declined
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.api_keys.record import KeyRecord
@@ -101,7 +101,7 @@ def _has_keys(settings: Settings) -> bool:
     if settings.serve.keys:
         return True
     with redis_errors("look for keys"):
-        return ApiKeys(jobs_client()).has_any()
+        return ApiKeys(money_client()).has_any()
 
 
 def check_newcomer(headers: Mapping[bytes, bytes]) -> None:

@@ -21,7 +21,7 @@ from dspyq.guards.limits import Account, Limits
 from dspyq.guards.tenants import TenantCosts, Tenants
 from dspyq.serve.edge import recognized
 from dspyq.serve.exchange import exchange_of
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 #: Days that the books are kept, and those that are shown where the request names no first one.
 _MOST_DAYS, _USUAL_DAYS = 400, 31
@@ -111,7 +111,7 @@ def _usage(tenant: str, days: _Days) -> dict[str, Any]:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    settings, client = get_settings(), jobs_client()
+    settings, client = get_settings(), money_client()
     lines: list[Costs] | list[TenantCosts]
     with redis_errors("read the usage"):
         limits = Limits(client, settings)

@@ -9,7 +9,7 @@ from typing import cast
 from blake3 import blake3
 
 from dspyq.errors import RedisUnavailable
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.keys import key
 
 _SECRET_BYTES = 32
@@ -54,7 +54,7 @@ class FleetSecret:
         return self.signing_key
 
     def _read(self) -> bytes:
-        client, name = jobs_client(), key(self._name)
+        client, name = money_client(), key(self._name)
         with redis_errors("read the fleet's secret"):
             client.set(name, self._own, nx=True)
             found = cast("bytes | None", client.get(name))

@@ -5,10 +5,10 @@ Queues' lists and Celery's own keys carry it too: kombu and the result backend a
 (``dspyq.store.script_text``).
 
 Each kind of key belongs to one side. ``spine`` keys are what one question touches: its alias, job, place, result,
-statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches. No
-script touches both, so that either side can have a server of its own; but for ``experiments/change``, which kills an
-arm in the same moment for its calls and for its state. Which parts of a deployment may write a kind is stated in
-``deploy/redis/users.py``.
+statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches,
+API keys, secrets. No script touches both, so that either side can have a server of its own; but for
+``experiments/change``, which kills an arm in the same moment for its calls and for its state. Which parts of a
+deployment may write a kind is stated in ``deploy/redis/users.py``.
 """
 
 from __future__ import annotations
@@ -74,26 +74,26 @@ KEY_KINDS = (
     KeyKind("CACHE_STATISTICS", "cache-statistics", "spine"),
     KeyKind("EXPERIMENT_STATE", "experiment-state:", "spine"),
     KeyKind("EXPERIMENT_LOG", "experiment-log:", "spine"),
-    KeyKind("EXPERIMENT_LOOK", "experiment-look:", "spine"),
-    KeyKind("EXPERIMENT_LOOKS", "experiment-looks:", "spine"),
-    KeyKind("EXPERIMENT_REFEREE", "experiment-referee", "spine"),
+    KeyKind("EXPERIMENT_LOOK", "experiment-look:", "money"),
+    KeyKind("EXPERIMENT_LOOKS", "experiment-looks:", "money"),
+    KeyKind("EXPERIMENT_REFEREE", "experiment-referee", "money"),
     KeyKind("EXPERIMENT_SUMS", "experiment-sums:", "spine"),
     KeyKind("EXPERIMENT_OPEN", "experiment-open:", "spine"),
     KeyKind("EXPERIMENT_ANSWER", "experiment-answer:", "spine"),
     KeyKind("EXPERIMENT_UNSCORED", "experiment-unscored:", "spine"),
     KeyKind("EXPERIMENT_SAID", "experiment-said:", "spine"),
-    KeyKind("EXPERIMENT_SECRET", "experiment-secret", "spine"),
+    KeyKind("EXPERIMENT_SECRET", "experiment-secret", "money"),
     KeyKind("EXPERIMENT_REFUSED", "experiment-refused:", "spine"),
     KeyKind("EXPERIMENT_FLUSH", "experiment-flush:", "spine"),
     KeyKind("EXPERIMENT_ROWS", "experiment-rows:", "spine"),
     KeyKind("EXPERIMENT_KEPT", "experiment-kept:", "spine"),
-    KeyKind("TENANT_KEYS", "tenant-keys", "spine"),
-    KeyKind("UNIT_TASKS", "unit-tasks:", "spine"),
-    KeyKind("SERVE_SECRET", "serve-secret", "spine"),
+    KeyKind("TENANT_KEYS", "tenant-keys", "money"),
+    KeyKind("UNIT_TASKS", "unit-tasks:", "money"),
+    KeyKind("SERVE_SECRET", "serve-secret", "money"),
     KeyKind("SERVE_CALL", "serve-call:", "spine"),
     KeyKind("SERVE_WITHDRAWN", "serve-withdrawn", "spine"),
-    KeyKind("SERVE_STREAM", "serve-stream:", "spine"),
-    KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "spine"),
+    KeyKind("SERVE_STREAM", "serve-stream:", "money"),
+    KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "money"),
     KeyKind("RESULT", "celery-task-meta-", "spine", ""),
     KeyKind("CHORD", "celery-taskset-meta-", "spine", ""),
     # A queue's list of bells is named as the queue, by kombu.

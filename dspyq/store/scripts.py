@@ -34,6 +34,7 @@ class Script:
         arguments: Its arguments, which callers give by name.
 
     Attributes:
+        client: The client that runs it.
         script: Its text; redis-py's pipelines read it.
         sha: Its SHA-1 hash, as Redis computes it.
     """
@@ -42,13 +43,13 @@ class Script:
         self.script = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._command = "EVALSHA_RO" if _READS_ALONE.match(text) else "EVALSHA"
-        self._client = client
+        self.client = client
         self._line = line_of(client)
         self._arguments = arguments
 
     def __call__(self, keys: Sequence[str] = (), /, **arguments: Any) -> Any:
         """Run it and return its reply."""
-        return run_together(self._client, [self.step(_as_it_is, keys, **arguments)])[0]
+        return run_together(self.client, [self.step(_as_it_is, keys, **arguments)])[0]
 
     def step(self, read: Callable[[Any], Result], keys: Sequence[str] = (), /, **arguments: Any) -> Step[Result]:
         """Return a run of it as a step, to be run later.
@@ -81,10 +82,10 @@ class Script:
         try:
             (reply,) = self._line.exchange(packed, 1)
         except redis.ConnectionError:
-            self._client.ping()  # as in run_each
+            self.client.ping()  # as in run_each
             (reply,) = self._line.exchange(packed, 1)
         if isinstance(reply, NoScriptError):
-            (reply,) = exchange(self._client, [("SCRIPT", "LOAD", self.script)])
+            (reply,) = exchange(self.client, [("SCRIPT", "LOAD", self.script)])
             if not isinstance(reply, Exception):
                 (reply,) = self._line.exchange(packed, 1)
         if isinstance(reply, redis.RedisError):
@@ -130,6 +131,20 @@ def run_together(client: redis.Redis, steps: Iterable[Step[Any]]) -> list[Any]:
         if isinstance(result, redis.RedisError):
             raise result
     return results
+
+
+def at_their_servers(steps: Iterable[Step[Any]], default: redis.Redis) -> Iterator[tuple[redis.Redis, list[Step[Any]]]]:
+    """Yield each server's steps, in order; the first step's server comes first.
+
+    Args:
+        steps: The steps; each runs at the server of its script.
+        default: The server of plain commands.
+    """
+    apart: dict[int, tuple[redis.Redis, list[Step[Any]]]] = {}
+    for step in steps:
+        client = default if step.script is None else step.script.client
+        apart.setdefault(id(client), (client, []))[1].append(step)
+    yield from apart.values()
 
 
 def run_each(client: redis.Redis, steps: Iterable[Step[Any]]) -> list[Any]:

@@ -19,7 +19,7 @@ from dspyq.sealing.envelope import open_envelope, seal
 from dspyq.sealing.key_source import LiveKeys
 from dspyq.sealing.keyring import KEY_BYTES, key_id_of, new_id
 from dspyq.sealing.refusals import UnknownKey, UnreadableContent
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import key
 
 _FIRST = TENANT_MARK.decode()
@@ -72,7 +72,7 @@ class TenantKeys:
         if held is not None and time.monotonic() - held.read_at <= _OPENS_SECONDS:
             return held.key
         try:
-            tenant = cast("bytes | None", jobs_client().hget(_name(), _ID + key_id.decode("ascii", "replace")))
+            tenant = cast("bytes | None", money_client().hget(_name(), _ID + key_id.decode("ascii", "replace")))
             held = self._read(tenant.decode()) if tenant is not None else None
         except redis.RedisError:
             raise UnknownKey("the keys of tenants cannot be read: Redis does not answer") from None
@@ -86,7 +86,7 @@ class TenantKeys:
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        client = jobs_client()
+        client = money_client()
         stored = cast("bytes | None", client.hget(_name(), _OF + tenant))
         if stored is None:
             return ""
@@ -110,17 +110,17 @@ class TenantKeys:
                 continue
             opened = self._open(tenant, key_id, envelope)
             again = seal(sealing_id, sealing_key, _belongs_to(tenant, key_id), opened)
-            jobs_client().hset(_name(), _OF + tenant, key_id + b" " + again)
+            money_client().hset(_name(), _OF + tenant, key_id + b" " + again)
             changed += 1
         return changed
 
     def _all(self) -> Iterator[tuple[str, bytes, bytes]]:
-        for name, stored in jobs_client().hscan_iter(_name(), match=f"{_OF}*", count=1000):
+        for name, stored in money_client().hscan_iter(_name(), match=f"{_OF}*", count=1000):
             key_id, _, envelope = stored.partition(b" ")
             yield name.decode().removeprefix(_OF), key_id, envelope
 
     def _read(self, tenant: str) -> _Held | None:
-        stored = cast("bytes | None", jobs_client().hget(_name(), _OF + tenant))
+        stored = cast("bytes | None", money_client().hget(_name(), _OF + tenant))
         if stored is None:
             return None
         key_id, _, envelope = stored.partition(b" ")
@@ -134,7 +134,7 @@ class TenantKeys:
 
     def _make(self, tenant: str) -> _Held:
         """Make a tenant's key, unless another process has just done so."""
-        client = jobs_client()
+        client = money_client()
         key_id = new_id(_FIRST)
         while not client.hsetnx(_name(), _ID + key_id, tenant):  # another tenant's
             key_id = new_id(_FIRST)

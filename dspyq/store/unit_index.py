@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import key
 from dspyq.store.seal_keys import hash_of, process_question_keys
 
@@ -45,7 +45,7 @@ def note_units(asked: Iterable[tuple[_OfUnit, str]]) -> None:
     named = [(request.unit, request.input_hash, task_id) for request, task_id in asked if request.unit is not None]
     if not named or not are_units_indexed():
         return
-    pipeline, seconds = jobs_client().pipeline(transaction=False), _seconds_kept()
+    pipeline, seconds = money_client().pipeline(transaction=False), _seconds_kept()
     for unit, input_hash, task_id in named:
         pipeline.sadd(_name(unit), f"{input_hash} {task_id}")
         pipeline.expire(_name(unit), seconds)
@@ -58,7 +58,7 @@ def read_unit(unit: str) -> Iterator[tuple[str, str]]:
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    for member in cast("Iterable[bytes]", jobs_client().sscan_iter(_name(unit), count=1000)):
+    for member in cast("Iterable[bytes]", money_client().sscan_iter(_name(unit), count=1000)):
         input_hash, _, task_id = member.decode().partition(" ")
         yield input_hash, task_id
 
@@ -69,7 +69,7 @@ def drop_unit(unit: str) -> None:
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    jobs_client().unlink(_name(unit))
+    money_client().unlink(_name(unit))
 
 
 def _name(unit: str) -> str:

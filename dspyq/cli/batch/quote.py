@@ -19,7 +19,7 @@ from dspyq.console.output import console, dollars, print_json, print_table
 from dspyq.core.money import to_usd
 from dspyq.core.scratch import scratch_folder
 from dspyq.prediction.request import find_program, find_variant
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 _LANE_COLUMNS = ["lane", "cost", "rounds", "shipments", "tokens waiting", "a shipment takes, p50, p95", ""]
 _VERDICTS = {
@@ -152,7 +152,7 @@ def _allowances(program: str, tenant: str | None) -> list[Allowance]:
     from dspyq.guards.limits import Limits  # noqa: PLC0415 - as the other commands import what they need
 
     with redis_errors("read the budgets"):
-        limits = Limits(jobs_client(), get_settings())
+        limits = Limits(money_client(), get_settings())
         accounts = [*limits.accounts(), *(limits.of_tenants([tenant]) if tenant else [])]
     scopes = ("all", f"program:{program}", f"tenant:{tenant}")
     return [

@@ -18,7 +18,7 @@ from dspyq.experiments.looks_store import read_points
 from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.status import status
 from dspyq.guards.limits import Limits
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 _MOST_LOG_ENTRIES = 500
 #: The log's times are of milliseconds.
@@ -59,7 +59,7 @@ def _accounts(state: ExperimentState) -> Iterator[AccountSpent]:
     """Return what the arms' accounts have spent, and accounts of the program beside its own: shadow runs, judges."""
     arms = {f"{state.program}.{arm}" for arm in state.arms}
     with redis_errors("read the budgets"):
-        accounts = Limits(jobs_client(), get_settings()).accounts()
+        accounts = Limits(money_client(), get_settings()).accounts()
     for account in accounts:
         kind, _, name = account.scope.partition(":")
         is_own = name in arms if kind == "variant" else name == state.program and kind != "program"

@@ -14,7 +14,7 @@ from dspyq.errors import InvalidOption
 from dspyq.serve.callers import Caller
 from dspyq.serve.exchange import Exchange
 from dspyq.serve.problems import IDEMPOTENCY_MISMATCH, Declined
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 from dspyq.store.seal_keys import hash_of, process_question_keys
@@ -71,7 +71,7 @@ def remember(exchange: Exchange, caller: Caller, stated: bytes, body: bytes, cal
     request = f"{exchange.scope['method']} {exchange.scope['path']}\0".encode()
     fingerprint = hash_of(request + body, process_question_keys().common).hexdigest()
     name = key("serve-idempotency:") + blake3(caller.tenant.encode() + b"\0" + stated).hexdigest()
-    client = jobs_client()
+    client = money_client()
     with redis_errors("remember the Idempotency-Key"):
         first, known, public_id, is_first = load_script(client, "dspyq.serve.asking", "remember")(
             (name,), fingerprint=fingerprint, call=call_id, seconds=_SECONDS_REMEMBERED
@@ -88,4 +88,4 @@ def note_prediction(remembered: RememberedCall, public_id: str) -> None:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("remember the prediction"):
-        jobs_client().hsetnx(remembered.name, "prediction", public_id)
+        money_client().hsetnx(remembered.name, "prediction", public_id)

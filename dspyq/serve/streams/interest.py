@@ -11,7 +11,7 @@ from typing import Final
 from dspyq.core.ids import new_id
 from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.serve.predictions.withdrawal import withdraw
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 
@@ -27,7 +27,7 @@ def begin_interest(call: CallOfPrediction) -> str:
     """
     owner = new_id()
     with redis_errors("stream the prediction"):
-        jobs_client().set(_key(call), owner, ex=_KEPT_SECONDS)
+        money_client().set(_key(call), owner, ex=_KEPT_SECONDS)
     return owner
 
 
@@ -39,7 +39,7 @@ def take_over(call: CallOfPrediction) -> str:
     """
     owner = new_id()
     with redis_errors("stream the prediction"):
-        is_taken = jobs_client().set(_key(call), owner, ex=_KEPT_SECONDS, xx=True)
+        is_taken = money_client().set(_key(call), owner, ex=_KEPT_SECONDS, xx=True)
     return owner if is_taken else ""
 
 
@@ -50,7 +50,7 @@ def end_interest(call: CallOfPrediction, owner: str) -> bool:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("stream the prediction"):
-        return bool(load_script(jobs_client(), "dspyq.serve.streams", "end_interest")((_key(call),), owner=owner))
+        return bool(load_script(money_client(), "dspyq.serve.streams", "end_interest")((_key(call),), owner=owner))
 
 
 def withdraw_interest(call: CallOfPrediction, owner: str) -> None:
