@@ -1,6 +1,7 @@
 """The Kubernetes manifests, against Kubernetes's own schemas, and as kustomize puts them together."""
 
 import re
+import shutil
 import tomllib
 
 import kubernetes_validate
@@ -18,6 +19,8 @@ VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
 VERSIONS = ("1.31", "1.37")
 #: Resources of operators, whose schemas Kubernetes does not have.
 OF_OPERATORS = {"ScaledObject", "PodMonitor"}
+#: Where there is no KEDA: two that scale the same workers would fight.
+IN_PLACE_OF_KEDA = {"HorizontalPodAutoscaler"}
 
 
 def manifests():
@@ -47,10 +50,14 @@ def test_every_field_is_in_kubernetes_schema(version):
         kubernetes_validate.validate(document, version, strict=True)
 
 
+def kustomized(folder):
+    return list(yaml.safe_load_all(run(tool("kubectl", "Kubernetes"), "kustomize", str(folder)).stdout))
+
+
 def test_kustomize_puts_it_together():
-    built = list(yaml.safe_load_all(run(tool("kubectl", "Kubernetes"), "kustomize", str(KUBERNETES)).stdout))
+    built = kustomized(KUBERNETES)
     kinds = sorted(document["kind"] for document in built)
-    assert kinds == sorted(document["kind"] for document in manifests())
+    assert kinds == sorted(document["kind"] for document in manifests() if document["kind"] not in IN_PLACE_OF_KEDA)
     assert not [document for document in built if "namespace" in document["metadata"]]
     for document in built:
         if document["kind"] == "Deployment":
@@ -136,6 +143,36 @@ def test_scaling_goes_by_the_true_backlog_and_by_what_a_worker_can_do():
     processes = int(worker["args"][-1].removeprefix("--processes="))
     assert int(trigger["metadata"]["threshold"]) == processes * settings.workers.concurrency
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
+
+
+def scaling_without_keda():
+    (scaling,) = documents(KUBERNETES / "hpa" / "worker-scaling.yaml")
+    return scaling["spec"]
+
+
+def test_scaling_without_keda_has_the_same_bounds_the_same_backlog_and_the_same_slow_end():
+    (keda,) = documents(KUBERNETES / "keda" / "worker-scaling.yaml")
+    theirs, ours = keda["spec"], scaling_without_keda()
+    assert ours["scaleTargetRef"]["name"] == theirs["scaleTargetRef"]["name"]
+    assert (ours["minReplicas"], ours["maxReplicas"]) == (theirs["minReplicaCount"], theirs["maxReplicaCount"])
+    assert ours["behavior"] == theirs["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    (trigger,), (metric,) = theirs["triggers"], ours["metrics"]
+    assert metric["external"]["target"]["type"] == trigger["metricType"]
+    assert metric["external"]["target"]["averageValue"] == trigger["metadata"]["threshold"]
+    (rules,) = documents(DEPLOY / "prometheus" / "scaling.yml")
+    (recorded,) = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert recorded["record"].replace(":", "_") == metric["external"]["metric"]["name"]
+    assert recorded["expr"] == trigger["metadata"]["query"]
+
+
+def test_kustomize_takes_the_other_scaling_in_place_of_keda(tmp_path):
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, copy)
+    whole = copy / "kustomization.yaml"
+    whole.write_text(whole.read_text().replace("  - keda\n", "  - hpa\n"))
+    kinds = {document["kind"] for document in kustomized(copy)}
+    assert kinds >= IN_PLACE_OF_KEDA
+    assert "ScaledObject" not in kinds
 
 
 def policies():

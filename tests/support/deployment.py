@@ -91,7 +91,8 @@ class Prometheus:
         configuration["global"] = dict.fromkeys(
             ("scrape_interval", "evaluation_interval"), f"{scrape_seconds * 1000:g}ms"
         )
-        configuration["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]
+        rule_files = configuration["rule_files"]
+        configuration["rule_files"] = [str(DEPLOY / "prometheus" / name) for name in rule_files]
         configuration["scrape_configs"] = [
             {"job_name": job["job_name"], "static_configs": [{"targets": targets[job["job_name"]]}]}
             for job in configuration["scrape_configs"]
