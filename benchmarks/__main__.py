@@ -41,6 +41,8 @@ from benchmarks.rows import Row, Skipped, build_table
 from benchmarks.simulation import tables as simulation
 
 _WIDTH_OF_A_FILE = 160
+#: Benchmarks with a plot, and how its title begins.
+_PLOTTED = {"growth": "Processor time by", "simulation": "A fleet's"}
 
 
 class Benchmark(Protocol):
@@ -103,8 +105,9 @@ def main() -> int:
             progress.print_exception()
             continue
         progress.print(f"{name}: {time.monotonic() - benchmark_started:.0f} s", highlight=False)
-    if options.plot and "growth" in rows:
-        options.plot.write_text(draw(rows["growth"]), encoding="utf-8")
+    plotted = next((name for name in _PLOTTED if name in rows), None)
+    if options.plot and plotted:
+        options.plot.write_text(draw(rows[plotted], _PLOTTED[plotted]), encoding="utf-8")
     if options.json:
         print(json.dumps([{"benchmark": name, **row.to_json()} for name in rows for row in rows[name]], indent=2))
     else:
@@ -128,7 +131,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(BENCHMARKS), metavar="NAME,…", help="these only")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that all runs")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what growth finds, as SVG")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what growth finds, or the simulation, as SVG")
     parser.add_argument("--list", action="store_true", help="print the names")
     return parser.parse_args()
 

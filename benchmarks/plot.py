@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.rows import Row
 from dspyq.cli.report.plots import line
@@ -18,7 +18,7 @@ _MARK = 30.0
 #: A tick's text beside the axis sits a little lower than the tick.
 _HALF_A_LETTER = 4.5
 _UNITS = ((1e6, "s"), (1e3, "ms"), (1.0, "µs"))
-_MILLION, _THOUSANDS = 1_000_000, 100_000
+_MILLION, _THOUSANDS, _HUNDRED = 1_000_000, 100_000, 100
 _STYLE = """
 svg { color-scheme: light dark; font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; }
 .paper { fill: #fbfaf8; } text { fill: #1d1f23; } .quiet { fill: #5b606a; } .grid { stroke: #e4e2dd; }
@@ -31,11 +31,16 @@ path { fill: none; stroke-width: 2; } .s0 { stroke: #2f62c9; } .s1 { stroke: #c2
 }"""
 
 
-def draw(rows: Sequence[Row]) -> str:
-    """Return a panel for each path of rows with points in microseconds, on logarithmic axes."""
+def draw(rows: Sequence[Row], title: str = "Processor time by") -> str:
+    """Return a panel for each path of rows with points, on logarithmic axes; those in bytes are left out.
+
+    Args:
+        rows: The rows; those of a path have one unit.
+        title: The beginning of its name for those who do not see it.
+    """
     panels: dict[str, list[Row]] = {}
     for row in rows:
-        if row.points and row.unit == "µs":
+        if row.points and row.unit in _TEXTS:
             panels.setdefault(row.path, []).append(row)
     wide = len(panels) * (_LEFT + _WIDTH) + (len(panels) - 1) * (_GAP - _LEFT) + _RIGHT
     high = _TOP + _HEIGHT + _LEGEND + max(map(len, panels.values())) * _LINE_HEIGHT
@@ -45,13 +50,13 @@ def draw(rows: Sequence[Row]) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" role="img">'
-        f"<title>Processor time by {escape('; by '.join(panels))}</title><style>{_STYLE}</style>"
+        f"<title>{title} {escape('; by '.join(panels))}</title><style>{_STYLE}</style>"
         f'<rect class="paper" width="100%" height="100%"/>{shapes}</svg>\n'
     )
 
 
 def _panel(path: str, rows: Sequence[Row]) -> str:
-    sizes = [size for size, _ in rows[0].points]
+    sizes, written = [size for size, _ in rows[0].points], _TEXTS[rows[0].unit]
     values = [value for row in rows for _, value in row.points]
     lowest, highest = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     left, right = math.log10(sizes[0]), math.log10(sizes[-1])
@@ -67,7 +72,7 @@ def _panel(path: str, rows: Sequence[Row]) -> str:
         at = y(10.0**power)
         shapes += [
             line(0, at, _WIDTH, at, "grid"),
-            _text(-_Y_TEXT, at + _HALF_A_LETTER, _time(10.0**power), "quiet end"),
+            _text(-_Y_TEXT, at + _HALF_A_LETTER, written(10.0**power), "quiet end"),
         ]
     for size in sizes:
         shapes += [
@@ -81,7 +86,7 @@ def _panel(path: str, rows: Sequence[Row]) -> str:
         first, last = row.points[0][1], row.points[-1][1]
         shapes += [
             f'<path class="s{number}" d="M0 {at - _HALF_A_LETTER:.1f} h{_MARK:.0f}"/>',
-            _text(_MARK + 8, at, f"{row.measured}: {_time(first)} to {_time(last)}", ""),
+            _text(_MARK + 8, at, f"{row.measured}: {written(first)} to {written(last)}", ""),
         ]
     return "".join(shapes)
 
@@ -97,8 +102,17 @@ def _time(microseconds: float) -> str:
     return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
 
 
+def _number(value: float) -> str:
+    """Return a number with two digits or three."""
+    return f"{value:,.0f}" if value >= _HUNDRED else f"{value:.3g}"
+
+
 def _count(size: int) -> str:
     """Return a size as short as an axis needs it."""
     if size >= _MILLION:
         return f"{size / _MILLION:g} M"
     return f"{size // 1_000} k" if size >= _THOUSANDS else f"{size:,}"
+
+
+#: How values of a unit are written.
+_TEXTS: dict[str, Callable[[float], str]] = {"µs": _time, "cores": _number, "GB": _number, "connections": _number}

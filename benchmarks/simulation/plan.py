@@ -19,6 +19,7 @@ _PER_LISTENER = 50.0
 #: Assumed prices, in dollars.
 VCPU_HOUR_USD, GIGABYTE_HOUR_USD = 0.04, 0.005
 _GIGABYTE = 1e9
+_LARGE_BYTES = 64 * _GIGABYTE
 _MARK_SECONDS = 900
 _HOUR = 3_600
 _MILLION = 1e6
@@ -154,20 +155,27 @@ def answer_gigabytes(per_second: float, costs: Costs, kept_seconds: float) -> fl
     return per_second * (kept_seconds * costs.answer_bytes + _MARK_SECONDS * costs.mark_bytes) / _GIGABYTE
 
 
-def one_redis_per_second(costs: Costs) -> dict[str, float]:
-    """Return, for each part of a deployment without spines, the rate at which it is full.
+def full_at(costs: Costs) -> dict[str, float]:
+    """Return, for each part of which a deployment without spines has one, the rate that fills it, the lowest first.
 
-    Connections are full where workers enough for the rate have as many as ``maxclients`` allows.
+    Each is taken alone; workers are as many as the rate needs.
     """
     assumed = Assumptions()
     each = worker_per_second(costs, assumed)
-    return {
-        "Redis, all in one": 1 / costs.redis_seconds,
-        "a spine without money": 1 / costs.spine_seconds,
-        "money": 1 / costs.money_seconds,
-        "a worker's interpreter": 1 / costs.worker_seconds,
-        "connections of one Redis": MOST_CLIENTS / costs.worker_connections * each,
+    rates = {
+        "one worker": each,
+        "one Redis for all": 1 / costs.redis_seconds,
+        "a spine, money elsewhere": 1 / costs.spine_seconds,
+        "the Redis of money": 1 / costs.money_seconds,
+        "one Redis: 10,000 connections": MOST_CLIENTS
+        * each
+        / (costs.worker_connections + _LISTENER_CONNECTIONS * each / _PER_LISTENER),
+        "one Redis: 64 GB of answers kept an hour": _LARGE_BYTES
+        / (_HOUR * costs.answer_bytes + _MARK_SECONDS * costs.mark_bytes),
+        "one Redis: beats and sweeps of its workers": each / costs.idle_redis_seconds,
+        "one Redis: pings of the processes that listen": _PER_LISTENER / costs.listening_seconds,
     }
+    return dict(sorted(rates.items(), key=lambda part: part[1]))
 
 
 def _share(spines: int, assumed: Assumptions) -> float:

@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 
+from benchmarks.simulation.__main__ import markdown
 from benchmarks.simulation.cases import CASES, outage
 from benchmarks.simulation.measured import COSTS
-from benchmarks.simulation.plan import MOST_LOAD, Assumptions, deployments, one_redis_per_second, plan
+from benchmarks.simulation.plan import MOST_LOAD, Assumptions, deployments, full_at, plan
 from benchmarks.simulation.scenario import Scenario, SpineAway, WorkersKilled, run
 from benchmarks.simulation.tables import RATES, scenario_of
+from tests.support.processes import REPOSITORY
 
 LEASE_SECONDS = 3.0
 #: A small fleet of three spines, each worker at two of them.
@@ -98,6 +100,13 @@ def test_more_spines_for_each_worker_are_more_connections_to_each_spine():
     assert few < many
 
 
-def test_one_redis_is_full_before_any_part_of_it_would_be_alone():
-    full = one_redis_per_second(COSTS)
-    assert full["Redis, all in one"] < min(full["a spine without money"], full["money"])
+def test_of_the_servers_one_for_all_is_full_first_and_money_before_connections():
+    parts = [part for part in full_at(COSTS) if "Redis" in part or "spine" in part]
+    assert parts[0] == "one Redis for all"
+    assert parts.index("the Redis of money") < parts.index("one Redis: 10,000 connections")
+
+
+def test_the_page_has_the_tables_that_the_plan_prints():
+    page = (REPOSITORY / "docs" / "scale.md").read_text()
+    for table in markdown():
+        assert table in page, f"python -m benchmarks.simulation prints it:\n{table}"
