@@ -13,7 +13,13 @@ from dspyq.guards.budget import Budget
 from dspyq.guards.rate_limit import RateLimiter, Reservation
 from dspyq.store.scripts import run_together
 from tests.support.budgets import NANO, Calendar, settings
-from tests.support.rates import POLICY
+from tests.support.rates import POLICY, begin_waits
+
+
+@pytest.fixture(autouse=True)
+def waits_begin() -> None:
+    """Note when the test began."""
+    begin_waits()
 
 
 @pytest.fixture

@@ -9,22 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dspyq.guards import provider_gate
-from dspyq.guards.provider_gate import GateState
+from dspyq.guards.provider_gate import GatePolicy, GateState
 from dspyq.store.scripts import run_together
 from tests.support.rates import KEY, about
 
+#: Pauses that no machine is so slow as to outlast.
+LONG = GatePolicy(max_retry_after_seconds=200, account_pause_seconds=300, max_account_pause_seconds=1000)
+
 
 def test_a_429_closes_the_gate_for_everyone_also_for_those_whose_turn_is_reserved(limiter, reserve, client):
-    one, other = limiter(requests_per_second=2, longest_wait_seconds=1), limiter(requests_per_second=2)
+    slow = {"requests_per_second": 0.02, "gate": LONG}
+    one, other = limiter(longest_wait_seconds=10, **slow), limiter(longest_wait_seconds=400, **slow)
     reserve(other)
     assert reserve(other).is_reserved
-    assert one.gate.close("retry_after", 1.5).seconds == pytest.approx(1.5)
-    assert run_together(client, [other.gate.read_seconds()])[0] == about(1.5)
-    assert other.gate.read() == GateState(about(1.5), "retry_after")
+    assert one.gate.close("retry_after", 150).seconds == pytest.approx(150)
+    assert run_together(client, [other.gate.read_seconds()])[0] == about(150)
+    assert other.gate.read() == GateState(about(150), "retry_after")
     refused = reserve(one)
-    assert (refused.is_reserved, refused.wait_seconds, refused.reason) == (False, about(1.5), "retry_after")
+    assert (refused.is_reserved, refused.wait_seconds, refused.reason) == (False, about(150), "retry_after")
     turns = [reserve(other) for _ in range(2)]
-    assert [turn.wait_seconds for turn in turns] == [about(1.5), about(2)]
+    assert [turn.wait_seconds for turn in turns] == [about(150), about(201.5)]
 
 
 def test_the_gate_opens_by_itself(limiter, reserve, client):
@@ -38,11 +42,11 @@ def test_the_gate_opens_by_itself(limiter, reserve, client):
 
 
 def test_a_providers_wait_is_capped_and_a_shorter_one_does_not_open_the_gate(limiter):
-    one = limiter()
-    assert one.gate.close("retry_after", 1e6).seconds == pytest.approx(3)
-    assert one.gate.close("retry_after", 0).seconds == about(3)
-    assert one.gate.close("account").seconds == pytest.approx(60)
-    assert one.gate.close("retry_after", 1).seconds == about(60)
+    one = limiter(gate=LONG)
+    assert one.gate.close("retry_after", 1e6).seconds == pytest.approx(200)
+    assert one.gate.close("retry_after", 0).seconds == about(200)
+    assert one.gate.close("account").seconds == pytest.approx(300)
+    assert one.gate.close("retry_after", 1).seconds == about(300)
     assert one.gate.read().reason == "account"
 
 
@@ -131,7 +135,8 @@ def test_a_gate_that_closes_lets_no_call_pass_without_a_reservation_until_a_call
     limiter, reserve, client, monkeypatch, reason
 ):
     monkeypatch.setattr(provider_gate, "_FRESH_SECONDS", 3600.0)
-    one, other = limiter(), limiter()
+    monkeypatch.setattr(provider_gate, "_RETRY_AFTER_SECONDS", 150.0)
+    one, other = limiter(gate=LONG), limiter(gate=LONG)
     reserve(one)
     one.gate.close(reason)
     assert not one.lets_pass
