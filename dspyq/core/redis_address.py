@@ -6,17 +6,23 @@ Redis clients, kombu and Celery parse URLs differently: they disagree on options
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from dspyq.core.slots import tag_of
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 _HIGHEST_PORT = 65_535
 #: Each scheme, and whether it means TLS.
 _ONE_SERVER = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _SENTINELS = {"sentinel": False, "sentinels": True}
+_CLUSTERS = {"cluster": False, "clusters": True}
+#: A question's spine is chosen by one byte of its hash.
+_MOST_SPINES = 256
 _SOCKETS = ("unix", "redis+socket", "redis+unix")
 _ENCODE = (
     "percent-encode every character of a user's name or password that is no letter or digit: "
@@ -26,10 +32,10 @@ _ENCODE = (
 
 @dataclass(frozen=True)
 class Address:
-    """A Redis, or the sentinels that lead to it.
+    """A Redis, or the sentinels that lead to it, or a cluster, or one slot of it.
 
     Attributes:
-        hosts: Host and port of the server or of each sentinel; none for a socket.
+        hosts: Host and port of the server, of each sentinel, or of some of a cluster's nodes; none for a socket.
         path: The Unix socket's path.
         is_sentinel: Whether the hosts are those of sentinels.
         is_tls: Whether to speak TLS, to sentinels too.
@@ -37,6 +43,8 @@ class Address:
         password: The password, which no text shows.
         database: The database's number.
         options: Further options of connections, by redis-py's names.
+        spines: How many slots of a cluster hold data; 0 for what is no cluster.
+        spine: The number of the one that this address means, from 0; None for all of them.
     """
 
     hosts: tuple[tuple[str, int], ...] = ()
@@ -47,9 +55,15 @@ class Address:
     password: str | None = field(default=None, repr=False)
     database: int = 0
     options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    spines: int = 0
+    spine: int | None = None
 
     def __str__(self) -> str:
         """Return the address for people, without its password."""
+        if self.spines:
+            scheme = "clusters" if self.is_tls else "cluster"
+            one = "" if self.spine is None else f"?spine={self.spine}"
+            return f"{scheme}://{','.join(_shown(*host) for host in self.hosts)}/{self.spines}{one}"
         if self.path:
             return f"unix://{self.path}?db={self.database}"
         scheme = ("sentinel" if self.is_sentinel else "redis") + ("s" if self.is_tls else "")
@@ -59,7 +73,17 @@ class Address:
     def celery_url(self) -> str:
         """URL for Celery and kombu: without secrets, and not used to connect."""
         host = _shown(*self.hosts[0]) if self.hosts else f"localhost:{_PORT}"
-        return f"redis://{host}/{self.database}"
+        # Kombu gives applications of one URL one pool, and each slot needs its own.
+        return f"redis://{host}/{self.spine or self.database}"
+
+    @property
+    def tag(self) -> str:
+        """What every key of a cluster's spine begins with, so that all are in one slot; empty for what is no spine."""
+        return "" if self.spine is None else tag_of(self.spine, self.spines)
+
+    def of_spine(self, number: int) -> Address:
+        """Return the address of one spine of this cluster."""
+        return replace(self, spine=number)
 
 
 @functools.cache
@@ -67,7 +91,8 @@ def parse_address(url: str) -> Address:
     """Read a URL.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://``, or the sentinels' ``sentinel://`` joined by ``;``.
+        url: ``redis://``, ``rediss://``, ``unix://``, the sentinels' ``sentinel://`` joined by ``;``, or
+            ``cluster://host:port,host:port/64`` with the number of spines; ``?spine=7`` means one of these.
 
     Raises:
         ValueError: If it does not name one Redis. The message shows only the names of options.
@@ -79,8 +104,10 @@ def parse_address(url: str) -> Address:
         raise ValueError(f"it holds a blank or a control character; {_ENCODE}")
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()
-    if not separator or scheme not in (*_ONE_SERVER, *_SENTINELS, *_SOCKETS):
-        raise ValueError("it must begin with redis://, rediss://, unix:// or sentinel://")
+    if not separator or scheme not in (*_ONE_SERVER, *_SENTINELS, *_CLUSTERS, *_SOCKETS):
+        raise ValueError("it must begin with redis://, rediss://, unix://, sentinel:// or cluster://")
+    if scheme in _CLUSTERS:
+        return _cluster(scheme, url)
     if scheme in _SENTINELS:
         return _sentinels(scheme, [part for part in url.split(";") if part])
     parts = _split(url)
@@ -130,6 +157,35 @@ def _sentinels(scheme: str, urls: list[str]) -> Address:
     )
 
 
+def _cluster(scheme: str, url: str) -> Address:
+    """Parse the URL of a cluster, whose nodes stand between commas behind one user and password."""
+    start, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    login, at, nodes = authority.rpartition("@")
+    first, *others = nodes.split(",")
+    parts = _split(f"{start}://{login}{at}{first}{rest.removeprefix(authority)}")
+    hosts = [_host(parts, _PORT), *(_host(_split(f"{start}://{node}"), _PORT) for node in others)]
+    username, password = _login(parts)
+    options = _options(parts, is_tls=_CLUSTERS[scheme], further=_OF_A_CLUSTER)
+    if options.get("db"):
+        raise ValueError("a cluster has one database; leave db out")
+    named = parts.path.strip("/")
+    if not (named.isascii() and named.isdigit() and 0 < int(named) <= _MOST_SPINES):
+        raise ValueError(f"behind a cluster's hosts stands the number of its spines, 1 to {_MOST_SPINES}, as /64")
+    spines, spine = int(named), options.pop("spine", None)
+    if spine is not None and spine >= spines:
+        raise ValueError(f"spine must be less than {spines}, the number of spines")
+    return Address(
+        hosts=tuple(hosts),
+        is_tls=_CLUSTERS[scheme],
+        username=username,
+        password=password,
+        options=_kept(options),
+        spines=spines,
+        spine=spine,
+    )
+
+
 def _split(url: str) -> SplitResult:
     if "#" in url:
         raise ValueError(f"it holds a # that is not percent-encoded; {_ENCODE}")
@@ -152,7 +208,9 @@ def _host(parts: SplitResult, default_port: int) -> tuple[str, int]:
     if not host:
         raise ValueError("it names no host: 127.0.0.1 is this machine")
     if "," in host or ";" in parts.netloc + parts.path:
-        raise ValueError(f"it names several servers: name one, or the sentinels with sentinel://; {_ENCODE}")
+        raise ValueError(
+            f"it names several servers: name one, the sentinels with sentinel://, or a cluster with cluster://; {_ENCODE}"
+        )
     if port is not None and not 0 < port <= _HIGHEST_PORT:
         raise ValueError(f"its port is not between 1 and {_HIGHEST_PORT}")
     return unquote(host), port or default_port
@@ -171,16 +229,19 @@ def _kept(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((name, value) for name, value in options.items() if name != "db"))
 
 
-def _options(parts: SplitResult, *, is_tls: bool) -> dict[str, Any]:
+def _options(
+    parts: SplitResult, *, is_tls: bool, further: Mapping[str, Callable[[str], Any]] | None = None
+) -> dict[str, Any]:
+    known = {**_ANYWHERE, **_OF_TLS, **(further or {})}
     found: dict[str, Any] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         name = _ALIASES.get(name, name)  # noqa: PLW2901 - under the name that redis-py has
-        read = {**_ANYWHERE, **_OF_TLS}.get(name)
+        read = known.get(name)
         if read is None:
             shown = f" {name}" if name.isidentifier() else ""
-            raise ValueError(f"unknown option{shown}; there are {', '.join([*_ANYWHERE, *_OF_TLS])}")
+            raise ValueError(f"unknown option{shown}; there are {', '.join(known)}")
         if name in _OF_TLS and not is_tls:
-            raise ValueError(f"{name} has no meaning without TLS: begin with rediss:// or sentinels://")
+            raise ValueError(f"{name} has no meaning without TLS: begin with rediss://, sentinels:// or clusters://")
         if name in found:
             raise ValueError(f"it states {name} twice")
         try:
@@ -245,6 +306,7 @@ _ANYWHERE: dict[str, Callable[[str], Any]] = {
     "socket_keepalive": _flag,
     "health_check_interval": _seconds,
 }
+_OF_A_CLUSTER: dict[str, Callable[[str], Any]] = {"spine": _number}
 _OF_TLS: dict[str, Callable[[str], Any]] = {
     "ssl_cert_reqs": _certificates,
     "ssl_ca_certs": _file,

@@ -1,8 +1,10 @@
 """URLs of Redis: each means one server for every client, or is refused in a line without its password."""
 
 import pytest
+from redis.crc import key_slot
 
 from dspyq.core.redis_address import parse_address
+from dspyq.core.slots import SLOTS, slot_of
 
 SECRET = "s3cr3t"
 
@@ -29,6 +31,7 @@ def test_a_url_names_host_port_database_user_and_password():
         ("unix://:p@/run/redis.sock", "unix://:%70@/run/redis.sock?db=0"),
         ("rediss://h?ssl_cert_reqs=CERT_REQUIRED", "rediss://h?ssl_cert_reqs=required"),
         ("sentinel://a;sentinel://b:26379/1;", "sentinel://a:26379/1;sentinel://b/1"),
+        ("CLUSTER://a,[::1],b:7000/64", "cluster://a:6379,[::1]:6379,b:7000/64/"),
     ],
 )
 def test_two_ways_of_writing_one_redis_mean_the_same(url, other):
@@ -43,6 +46,8 @@ def test_two_ways_of_writing_one_redis_mean_the_same(url, other):
         (f"rediss://:{SECRET}@[::1]/0", "rediss://[::1]:6379/0"),
         (f"unix://:{SECRET}@/run/r.sock?db=1", "unix:///run/r.sock?db=1"),
         (f"sentinel://:{SECRET}@a;sentinel://b/1", "sentinel://a:26379;sentinel://b:26379/1"),
+        (f"cluster://app:{SECRET}@a:1,[::1]/64", "cluster://a:1,[::1]:6379/64"),
+        (f"clusters://:{SECRET}@a/64?spine=7", "clusters://a:6379/64?spine=7"),
     ],
 )
 def test_what_people_see_of_an_address_is_where_it_leads(url, shown):
@@ -108,6 +113,16 @@ def test_options_of_one_sentinel_hold_for_all():
         (f"sentinel://:{SECRET}@a;redis://b", "each sentinel must begin"),
         (f"sentinel://:{SECRET}@a/1;sentinel://b/2", "differ in the database"),
         (f"sentinel://:{SECRET}@a;sentinel://:other@b", "differ in the password"),
+        (f"cluster://:{SECRET}@a,b", "number of its spines, 1 to 256, as /64"),
+        (f"cluster://:{SECRET}@a/0", "number of its spines"),
+        (f"cluster://:{SECRET}@a/257", "number of its spines"),
+        (f"cluster://:{SECRET}@a,,b/64", "names no host"),
+        (f"cluster://:{SECRET}@a,b:port/64", "port"),
+        (f"cluster://a,:{SECRET}#x@b/64", "percent"),
+        (f"cluster://:{SECRET}@a/64?db=1", "one database"),
+        (f"cluster://:{SECRET}@a/64?spine=64", "spine must be less than 64"),
+        (f"cluster://:{SECRET}@a/64?ssl_cert_reqs=none", "clusters://"),
+        (f"redis://:{SECRET}@a/0?spine=1", "unknown option spine"),
     ],
 )
 def test_a_url_that_cannot_mean_one_redis_is_refused_without_a_word_of_its_password(url, reason):
@@ -115,3 +130,24 @@ def test_a_url_that_cannot_mean_one_redis_is_refused_without_a_word_of_its_passw
         parse_address(url)
     assert SECRET not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_url_of_a_cluster_names_its_nodes_and_the_number_of_its_spines():
+    address = parse_address(f"cluster://app:{SECRET}@a:1,b/64?socket_timeout=2")
+    assert address.hosts == (("a", 1), ("b", 6379))
+    assert (address.spines, address.spine, address.tag) == (64, None, "")
+    assert (address.username, address.password, dict(address.options)) == ("app", SECRET, {"socket_timeout": 2.0})
+    assert address.of_spine(7) == parse_address(f"cluster://app:{SECRET}@a:1,b/64?socket_timeout=2&spine=7")
+
+
+@pytest.mark.parametrize("spines", [1, 3, 64, 256])
+def test_spines_of_a_cluster_have_slots_of_their_own_in_equal_parts(spines):
+    address = parse_address(f"cluster://a/{spines}")
+    slots = [slot_of(address.of_spine(number).tag) for number in range(spines)]
+    assert [slot * spines // SLOTS for slot in slots] == list(range(spines))
+    assert slots == [key_slot(f"{address.of_spine(number).tag}dspy:v1:job:1".encode()) for number in range(spines)]
+
+
+def test_each_spine_has_a_url_of_its_own_for_celery_which_shares_what_has_one_url():
+    address = parse_address("cluster://a/64")
+    assert len({address.of_spine(number).celery_url for number in range(64)}) == 64
