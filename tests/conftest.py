@@ -32,6 +32,7 @@ from dspyq.celery_app.application import process_app
 from dspyq.config.secrets import process_secrets
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.runtime import DEFAULT
+from tests.support.cluster import RedisCluster
 from tests.support.configuration import (
     API_KEY,
     API_KEY_VARIABLE,
@@ -112,6 +113,21 @@ def session_redis_server() -> Iterator[RedisServer]:
         yield running
         # This process's producer still listens to it, and would report its end on the terminal.
         logging.getLogger("dspyq").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(scope="session")
+def session_redis_cluster() -> Iterator[RedisCluster]:
+    """The cluster's processes; tests ask for ``redis_cluster``."""
+    with RedisCluster(node_timeout_seconds=2.0) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_cluster(session_redis_cluster: RedisCluster) -> RedisCluster:
+    """Three masters with a replica each, empty; a test may move slots and end nodes."""
+    session_redis_cluster.heal()
+    session_redis_cluster.flush()
+    return session_redis_cluster
 
 
 @pytest.fixture(scope="session")

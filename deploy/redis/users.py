@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 from dspyq.config.settings import Settings, load_settings
 from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE
+from dspyq.core.redis_address import parse_address
+from dspyq.core.slots import HOME_TAG
 from dspyq.store.keys import KEY_KINDS
 
 User = Literal["worker", "producer", "batch", "door", "watcher", "operator"]
@@ -87,6 +89,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "RESULT": ("worker", "producer batch door"),
     "CHORD": ("worker producer", "batch door"),
     "BELLS": ("", ""),  # one for each queue, below
+    "SLOT": (f"{_ALL} watcher", ""),  # in a cluster alone: it holds nothing, and scripts without keys declare it
     # Money: limits are the operator's, spending the workers'.
     "BUDGET": ("worker", "producer batch door watcher"),
     "BUDGET_HOLD": ("worker", "watcher"),
@@ -117,6 +120,10 @@ _COMMANDS: Final = (
     "-@all +@read +@write +@connection +@transaction +evalsha +evalsha_ro +script|load +script|exists +time "
     "+subscribe +psubscribe +unsubscribe +punsubscribe -@dangerous"
 )
+#: Of a cluster's slots besides: who owns them, and channels within one.
+_OF_CLUSTERS: Final = "+cluster|slots +ssubscribe +sunsubscribe"
+#: Tags of slots, as patterns take them; and the tag of what the fleet has once, where Celery's own channels are.
+ANY_TAG: Final = "{*}"
 #: No names of others' keys, which SCAN shows whatever the rights to them.
 _BLIND: Final = "-scan -randomkey -dbsize"
 #: Channels that everyone listens to, and those that a user may publish on besides.
@@ -128,7 +135,7 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
     """Return the rules of each user, without a password.
 
     Args:
-        prefix: The deployment's ``key_prefix``.
+        prefix: The deployment's ``key_prefix``; behind ``ANY_TAG`` where its Redis is a cluster.
         queues: The names of the configured queues, or patterns of them.
         database: The number of the database, which is part of the names of Celery's channels.
         remote_control: Whether workers obey remote control, as ``workers.remote_control`` has it.
@@ -136,16 +143,21 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
     bells = [f"~{prefix}{name}" for name in queues]
     kombu = [f"~{prefix}_kombu.*"]
     # As they are subscribed to: a pattern that is allowed allows no narrower one.
-    events = f"&{prefix}/{database}.celeryev/worker.* &{prefix}/{database}.celeryev/*"
+    is_cluster = prefix.startswith(ANY_TAG)
+    of_celery = prefix.replace(ANY_TAG, HOME_TAG)
+    events = f"&{of_celery}/{database}.celeryev/worker.* &{of_celery}/{database}.celeryev/*"
     heard = " ".join(f"&{prefix}{name}" for name in _HEARD)
     published = " ".join(f"&{prefix}{name}" for name in _PUBLISHED)
-    pidbox = f"&{prefix}/{database}.celery.pidbox" if remote_control else ""
+    pidbox = f"&{of_celery}/{database}.celery.pidbox" if remote_control else ""
     replies = [f"~{prefix}*.reply.celery.pidbox"] if remote_control else []
     commands = f"{_COMMANDS} (+publish {published} {pidbox})".replace(" )", ")")
     of_callers = commands.replace(_COMMANDS, f"{_COMMANDS} {_BLIND}")
 
     def rules(user: User, *more: str) -> str:
-        return " ".join(each for each in (*_keys(user, prefix), *more) if each)
+        text = " ".join(each for each in (*_keys(user, prefix), *more) if each)
+        if is_cluster:
+            text = text.replace(_COMMANDS, f"{_COMMANDS} {_OF_CLUSTERS}").replace("+publish", "+publish +spublish")
+        return text
 
     of_kombu = [*bells, *kombu, *replies]
     results = f"~{prefix}celery-task-meta-*"
@@ -184,7 +196,7 @@ def _keys(user: User, prefix: str) -> list[str]:
     patterns = []
     for kind in KEY_KINDS:
         writers, readers = (names.split() for names in WRITERS_AND_READERS[kind.name])
-        if user not in {*writers, *readers}:
+        if user not in {*writers, *readers} or (kind.name == "SLOT" and not prefix.startswith(ANY_TAG)):
             continue
         start = f"{prefix}{kind.namespace}{kind.start}"
         several = "" if _is_single(start) else "*"
@@ -216,7 +228,8 @@ def main() -> None:
     if options.config:
         settings = load_settings(options.config)
         remote_control = settings.workers.remote_control
-        sys.stdout.write(file_of(users(settings.key_prefix, queues_of(settings), remote_control=remote_control)))
+        tag = ANY_TAG if parse_address(settings.jobs_url).spines else ""
+        sys.stdout.write(file_of(users(tag + settings.key_prefix, queues_of(settings), remote_control=remote_control)))
         return
     found = [load_settings(_REPOSITORY / "config" / name) for name in ("dspyq.toml", "demo.toml")]
     queues = dict.fromkeys(name for settings in found for name in queues_of(settings))

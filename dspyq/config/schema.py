@@ -20,7 +20,7 @@ from dspyq.config.links import link_tables
 from dspyq.config.models import Model, Name
 from dspyq.config.programs import DEFAULT_DSPY_VERSION, DspyVersion, Program
 from dspyq.config.setting_faults import describe_fault, is_reported_elsewhere, nearest_hint
-from dspyq.core.redis_address import parse_address
+from dspyq.core.redis_address import HOME, parse_address, spine_urls, url_of_spine
 from dspyq.errors import ConfigurationError
 
 _ENV_PREFIX = "DSPYQ_"
@@ -36,6 +36,8 @@ def _redis_url(url: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 #: Safe inside patterns, Lua strings and ACLs. Celery would put an underscore behind any other end.
+#: Settings that name one Redis.
+_REDIS_SETTINGS = ("redis_url", "broker_url", "result_url")
 KeyPrefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9._:-]{0,63}[._:-])?$")]
 
 
@@ -43,7 +45,8 @@ class Settings(BaseSettings):
     """The whole configuration.
 
     Attributes:
-        redis_url: The Redis for everything not stated otherwise.
+        redis_url: The Redis for everything not stated otherwise; or a cluster, with the number of its slots over which
+            questions are spread.
         broker_url: The Redis of jobs and claims, where it is another one.
         result_url: The Redis of answers, where it is another one.
         redis_urls: Several Redis servers in place of ``redis_url``, over which questions are spread.
@@ -148,6 +151,19 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _names_a_cluster_alone(self) -> Settings:
+        clusters = [name for name in _REDIS_SETTINGS if (url := getattr(self, name)) and parse_address(url).spines]
+        if {"broker_url", "result_url"} & set(clusters):
+            raise ValueError("a cluster holds jobs and answers: name it in redis_url")
+        if "redis_url" in clusters and (self.broker_url or self.result_url):
+            raise ValueError(
+                "redis_url is a cluster, which holds jobs and answers: leave out broker_url and result_url"
+            )
+        if len(self.redis_urls) > 1 and any(parse_address(url).spines for url in self.redis_urls):
+            raise ValueError("redis_urls names a cluster among others: name it alone, in redis_url")
+        return self
+
+    @model_validator(mode="after")
     def _names_each_redis_once(self) -> Settings:
         if not self.redis_urls:
             return self
@@ -158,19 +174,29 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def spine_urls(self) -> tuple[str, ...]:
+        """URLs of the servers over which questions are spread; of a cluster, those of its spines."""
+        urls = self.redis_urls or (self.broker_url or self.redis_url,)
+        return tuple(spine_urls(urls[0])) if len(urls) == 1 else urls
+
+    @property
     def home_url(self) -> str:
         """URL of the Redis of all that the fleet has once."""
-        return self.money_url or self.jobs_url
+        if self.money_url is None and len(self.spine_urls) == 1:
+            return self.jobs_url
+        url = self.money_url or (self.redis_urls or (self.redis_url,))[0]
+        address = parse_address(url)
+        return url_of_spine(url, HOME) if address.spines and not address.spine else url
 
     @property
     def jobs_url(self) -> str:
         """URL of the Redis of jobs, claims and statistics; of the first spine, where there are several."""
-        return self.redis_urls[0] if self.redis_urls else self.broker_url or self.redis_url
+        return self.spine_urls[0]
 
     @property
     def answers_url(self) -> str:
         """URL of the Redis of results; of the first spine, where there are several."""
-        return self.redis_urls[0] if self.redis_urls else self.result_url or self.redis_url
+        return self.result_url or (self.redis_url if self.broker_url else self.spine_urls[0])
 
     @property
     def is_one_redis(self) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from dspyq.core.slots import tag_of
+from dspyq.core.slots import HOME_TAG, tag_of
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 _HIGHEST_PORT = 65_535
@@ -21,6 +21,8 @@ _HIGHEST_PORT = 65_535
 _ONE_SERVER = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _SENTINELS = {"sentinel": False, "sentinels": True}
 _CLUSTERS = {"cluster": False, "clusters": True}
+#: The spine of what the fleet has once.
+HOME = "home"
 #: A question's spine is chosen by one byte of its hash.
 _MOST_SPINES = 256
 _SOCKETS = ("unix", "redis+socket", "redis+unix")
@@ -43,8 +45,9 @@ class Address:
         password: The password, which no text shows.
         database: The database's number.
         options: Further options of connections, by redis-py's names.
-        spines: How many slots of a cluster hold data; 0 for what is no cluster.
-        spine: The number of the one that this address means, from 0; None for all of them.
+        spines: How many slots of a cluster hold questions; 0 for what is no cluster.
+        spine: The one slot that this address means: a spine's number from 0, or ``home`` for the slot of what the fleet
+            has once; empty for the whole cluster.
     """
 
     hosts: tuple[tuple[str, int], ...] = ()
@@ -56,13 +59,13 @@ class Address:
     database: int = 0
     options: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
     spines: int = 0
-    spine: int | None = None
+    spine: str = ""
 
     def __str__(self) -> str:
         """Return the address for people, without its password."""
         if self.spines:
             scheme = "clusters" if self.is_tls else "cluster"
-            one = "" if self.spine is None else f"?spine={self.spine}"
+            one = f"?spine={self.spine}" if self.spine else ""
             return f"{scheme}://{','.join(_shown(*host) for host in self.hosts)}/{self.spines}{one}"
         if self.path:
             return f"unix://{self.path}?db={self.database}"
@@ -73,17 +76,27 @@ class Address:
     def celery_url(self) -> str:
         """URL for Celery and kombu: without secrets, and not used to connect."""
         host = _shown(*self.hosts[0]) if self.hosts else f"localhost:{_PORT}"
-        # Kombu gives applications of one URL one pool, and each slot needs its own.
-        return f"redis://{host}/{self.spine or self.database}"
+        return f"redis://{host}/{self.database}"
 
     @property
     def tag(self) -> str:
-        """What every key of a cluster's spine begins with, so that all are in one slot; empty for what is no spine."""
-        return "" if self.spine is None else tag_of(self.spine, self.spines)
+        """Start of every key of a cluster's slot; empty for what is no slot."""
+        if not self.spine:
+            return ""
+        return HOME_TAG if self.spine == HOME else tag_of(int(self.spine), self.spines)
 
-    def of_spine(self, number: int) -> Address:
-        """Return the address of one spine of this cluster."""
-        return replace(self, spine=number)
+
+def spine_urls(url: str) -> list[str]:
+    """Return the URL of each spine of a cluster; of another Redis its own."""
+    address = parse_address(url)
+    if not address.spines or address.spine:
+        return [url]
+    return [url_of_spine(url, str(number)) for number in range(address.spines)]
+
+
+def url_of_spine(url: str, spine: str) -> str:
+    """Return the URL of one spine of a cluster."""
+    return f"{url.strip()}{'&' if '?' in url else '?'}spine={spine}"
 
 
 @functools.cache
@@ -92,7 +105,7 @@ def parse_address(url: str) -> Address:
 
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, the sentinels' ``sentinel://`` joined by ``;``, or
-            ``cluster://host:port,host:port/64`` with the number of spines; ``?spine=7`` means one of these.
+            ``cluster://host:port,host:port/64`` with the number of spines, of which ``?spine=7`` means one.
 
     Raises:
         ValueError: If it does not name one Redis. The message shows only the names of options.
@@ -172,8 +185,8 @@ def _cluster(scheme: str, url: str) -> Address:
     named = parts.path.strip("/")
     if not (named.isascii() and named.isdigit() and 0 < int(named) <= _MOST_SPINES):
         raise ValueError(f"behind a cluster's hosts stands the number of its spines, 1 to {_MOST_SPINES}, as /64")
-    spines, spine = int(named), options.pop("spine", None)
-    if spine is not None and spine >= spines:
+    spines, spine = int(named), options.pop("spine", "")
+    if spine.isdigit() and int(spine) >= spines:
         raise ValueError(f"spine must be less than {spines}, the number of spines")
     return Address(
         hosts=tuple(hosts),
@@ -209,7 +222,7 @@ def _host(parts: SplitResult, default_port: int) -> tuple[str, int]:
         raise ValueError("it names no host: 127.0.0.1 is this machine")
     if "," in host or ";" in parts.netloc + parts.path:
         raise ValueError(
-            f"it names several servers: name one, the sentinels with sentinel://, or a cluster with cluster://; {_ENCODE}"
+            f"it names several servers: name one, sentinels by sentinel://, or a cluster by cluster://; {_ENCODE}"
         )
     if port is not None and not 0 < port <= _HIGHEST_PORT:
         raise ValueError(f"its port is not between 1 and {_HIGHEST_PORT}")
@@ -255,6 +268,12 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError("a number from 0")
     return int(text)
+
+
+def _spine(text: str) -> str:
+    if text != HOME and not (text.isascii() and text.isdigit()):
+        raise ValueError(f"a number from 0, or {HOME}")
+    return text if text == HOME else str(int(text))
 
 
 def _seconds(text: str) -> float:
@@ -306,7 +325,7 @@ _ANYWHERE: dict[str, Callable[[str], Any]] = {
     "socket_keepalive": _flag,
     "health_check_interval": _seconds,
 }
-_OF_A_CLUSTER: dict[str, Callable[[str], Any]] = {"spine": _number}
+_OF_A_CLUSTER: dict[str, Callable[[str], Any]] = {"spine": _spine}
 _OF_TLS: dict[str, Callable[[str], Any]] = {
     "ssl_cert_reqs": _certificates,
     "ssl_ca_certs": _file,

@@ -7,6 +7,8 @@ import itertools
 from binascii import crc_hqx
 
 SLOTS = 16_384
+#: The tag of what the fleet has once.
+HOME_TAG = "{home}"
 
 
 def slot_of(tag: str) -> int:

@@ -13,6 +13,7 @@ from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE
 from dspyq.core.runtime import per_runtime
 from dspyq.delivery.versions import base_queue, version_queue
 from dspyq.store.clients import jobs_client
+from dspyq.store.key_bases import key_base
 from dspyq.store.keys import binding_keys, job_key, key, statistics_key
 
 #: Separator in kombu's record of a binding: routing key, pattern and queue.
@@ -119,7 +120,7 @@ class Queues:
                 for bound in binding_keys(DEFAULT_QUEUE):
                     pipeline.srem(bound, member)
             number += 1
-            pipeline.delete(statistics_key(name), get_settings().key_prefix + name)
+            pipeline.delete(statistics_key(name), key_base() + name)
             pipeline.srem(key("queues"), name)
             pipeline.hdel(key("unserved"), name)
         pipeline.execute()

@@ -20,7 +20,8 @@ from dspyq.core.runtime import bound, per_runtime
 from dspyq.core.tolerated import survived
 from dspyq.delivery.pauses import Pauses, process_pauses
 from dspyq.store.clients import connect
-from dspyq.store.keys import NAMESPACE, key
+from dspyq.store.key_bases import NAMESPACE, key_base
+from dspyq.store.keys import key
 from dspyq.store.scripts import load_script
 from dspyq.store.spines import jobs_url
 
@@ -86,7 +87,7 @@ class QuietQueues:
             self.queues = quiet
         if not quiet:
             return False
-        prefix = get_settings().key_prefix
+        prefix = key_base()
         names = [prefix + queue for queue in quiet]
         found = cast("list[bytes] | None", self._client.brpop(names, timeout=_LISTEN_SECONDS))
         if found:

@@ -170,11 +170,12 @@ class Channel(redis.Channel):
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        self._in_poll = connection = self.client.connection
+        connection = self.client.connection
         self._brpop_sent_at = time.monotonic()  # type: ignore[assignment]  # kombu's annotation is that of its first value
         names = b"".join([self._packed_names.get(queue) or self._pack_name(queue) for queue in queues])
         wait = _bulk_string(str(timeout or self.brpop_timeout or 0).encode())
         connection.send_packed_command([b"*%d\r\n%s%s%s" % (len(queues) + 2, _BRPOP, names, wait)])
+        self._in_poll = connection  # only now: an attempt to connect that fails ends what is under way
 
     def _pack_name(self, queue: str) -> bytes:
         """Return the list's name in Redis's protocol; cached."""

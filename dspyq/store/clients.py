@@ -18,6 +18,8 @@ from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import Address, parse_address
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import DamagedKey, RedisUnavailable
+from dspyq.store.cluster import Slot, SlotClient, SlotConnection, SlotSSLConnection
+from dspyq.store.key_bases import slot_key
 from dspyq.store.spines import answers_url, jobs_url
 from dspyq.store.wire import line_of
 
@@ -60,13 +62,16 @@ def connect(
     address = parse_address(url)
     if timeout_seconds is not None:
         address = replace(address, options=tuple(each for each in address.options if each[0] not in _TIMEOUTS))
-    return redis.Redis.from_pool(connection_pool(address, **options))
+    kind = SlotClient if address.spine else redis.Redis
+    return kind.from_pool(connection_pool(address, **options))
 
 
 def connection_pool(
     address: Address, *, derive: Callable[[type[Any]], type[Any]] = lambda base: base, **options: Any
 ) -> redis.ConnectionPool:
-    """Return a pool of connections to a Redis; one of sentinels leads to the master, wherever that is after a failover.
+    """Return a pool of connections to a Redis, wherever a failover has put it.
+
+    One of sentinels leads to their master, one of a cluster's spine to the node that owns its slot.
 
     Args:
         address: The Redis. Its own options come before those given here.
@@ -80,6 +85,10 @@ def connection_pool(
         return redis.ConnectionPool(
             connection_class=derive(redis.UnixDomainSocketConnection), path=address.path, **kept
         )
+    if address.spines:
+        of_slot = SlotSSLConnection if address.is_tls else SlotConnection
+        slot = Slot(address, slot_key(address), options)
+        return redis.ConnectionPool(connection_class=derive(of_slot), slot=slot, **options)
     if not address.is_sentinel:
         host, port = address.hosts[0]
         base = redis.SSLConnection if address.is_tls else redis.Connection
@@ -136,7 +145,7 @@ def answers_client() -> redis.Redis:
 def money_client() -> redis.Redis:
     """Return this process's client for what the fleet has once: budgets, rates, breakers, books, batches, API keys."""
     settings = get_settings()
-    if settings.money_url is None and len(settings.redis_urls) <= 1:
+    if settings.money_url is None and len(settings.spine_urls) == 1:
         return jobs_client()
     return connect(settings.home_url, default_seconds=settings.redis_timeout_seconds)
 

@@ -12,7 +12,8 @@ import redis
 
 from dspyq.sealing.keyring import ID_BYTES, MAGIC, is_envelope, key_id_of
 from dspyq.sealing.refusals import shown_id
-from dspyq.store.keys import NAMESPACE, key, key_starts
+from dspyq.store.key_bases import NAMESPACE
+from dspyq.store.keys import key, key_starts
 
 #: Stands for content that is not sealed.
 PLAIN = "plain"

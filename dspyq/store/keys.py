@@ -1,5 +1,8 @@
 """Names of keys and channels in Redis, which all begin with the setting ``key_prefix``: empty, unless it is set.
 
+In a cluster, the tag of a slot comes before that: every key of a spine is in its slot, and every key of what the fleet
+has once in the slot of that.
+
 Queues' lists and Celery's own keys carry it too: kombu and the result backend are given it as their
 ``global_keyprefix``. A script finds each kind of key under its name here, and each lifetime, as a local: ``JOB .. id``
 (``dspyq.store.script_text``).
@@ -13,32 +16,11 @@ deployment may write a kind is stated in ``deploy/redis/users.py``.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import functools
+from contextlib import suppress
 
-from dspyq.config.settings import get_settings
-from dspyq.core.runtime import per_runtime
-
-#: Every key of ours begins with it, behind the deployment's own prefix; results keep Celery's.
-NAMESPACE = "dspy:v1:"
-
-Side = Literal["spine", "money"]
-
-
-class KeyKind(NamedTuple):
-    """Keys of one kind.
-
-    Attributes:
-        name: Their name in Lua.
-        start: The start of each, and all of it where there is one; behind the prefix and the namespace.
-        side: ``spine`` or ``money``.
-        namespace: The namespace; empty for keys that Celery and kombu name.
-    """
-
-    name: str
-    start: str
-    side: Side
-    namespace: str = NAMESPACE
-
+from dspyq.store.key_bases import NAMESPACE, KeyKind, Side, bases
+from dspyq.store.spines import NoSpine
 
 #: Where several begin alike, the longest start is a key's kind.
 KEY_KINDS = (
@@ -96,6 +78,7 @@ KEY_KINDS = (
     KeyKind("SERVE_IDEMPOTENCY", "serve-idempotency:", "money"),
     KeyKind("RESULT", "celery-task-meta-", "spine", ""),
     KeyKind("CHORD", "celery-taskset-meta-", "spine", ""),
+    KeyKind("SLOT", "slot", "spine"),
     # A queue's list of bells is named as the queue, by kombu.
     KeyKind("BELLS", "", "spine", ""),
     KeyKind("BUDGET", "budget:", "money"),
@@ -126,6 +109,7 @@ KEY_KINDS = (
     KeyKind("BATCH_SCHEDULED", "batch-scheduled:", "money"),
 )
 
+_BELLS = next(kind for kind in KEY_KINDS if kind.name == "BELLS")
 _DAY = 86_400
 _MONTH_CHARACTERS = len("2026-11")
 #: How long the books and the savings of a day are kept, and what a batch has spent.
@@ -198,13 +182,25 @@ LIFETIMES = {
 
 
 def key(name: str) -> str:
-    """Return the key of this name: ``key("dead")`` is ``dspy:v1:dead`` where no ``key_prefix`` is set."""
-    return f"{_base()}{NAMESPACE}{name}"
+    """Return the key of this name: ``key("dead")`` is ``dspy:v1:dead`` where no ``key_prefix`` is set.
+
+    Raises:
+        NoSpine: If it is one of a cluster's spines and none is active.
+    """
+    found = bases()
+    return f"{found.money if found.is_one or _side(name) == 'money' else found.spine}{NAMESPACE}{name}"
 
 
 def key_starts() -> dict[str, str]:
-    """Return the whole start of each kind of key, by its name in Lua."""
-    return {kind.name: f"{_base()}{kind.namespace}{kind.start}" for kind in KEY_KINDS}
+    """Return the whole start of each kind of key that can be used here, by its name in Lua.
+
+    Where no spine of a cluster is active, those are the keys of what the fleet has once.
+    """
+    found = bases()
+    starts = {"money": found.money}
+    with suppress(NoSpine):
+        starts["spine"] = found.spine
+    return {kind.name: f"{starts[kind.side]}{kind.namespace}{kind.start}" for kind in KEY_KINDS if kind.side in starts}
 
 
 def job_key(task_id: str) -> str:
@@ -229,7 +225,7 @@ def stream_key(task_id: str) -> str:
 
 def alias_key(input_hash: str) -> str:
     """Return the key of a question's alias."""
-    return f"{_base()}{NAMESPACE}prediction:{input_hash}"
+    return f"{bases().spine}{NAMESPACE}prediction:{input_hash}"
 
 
 def statistics_key(queue: str) -> str:
@@ -349,7 +345,7 @@ def killed_arms_key() -> str:
 
 def result_key(task_id: str) -> str:
     """Return the key of a task's result, which is also the channel on which it is published."""
-    return f"{_base()}celery-task-meta-{task_id}"
+    return f"{bases().spine}celery-task-meta-{task_id}"
 
 
 def replies_channel(task_id: str) -> str:
@@ -359,12 +355,13 @@ def replies_channel(task_id: str) -> str:
     """
     if len(task_id) != TASK_ID_LENGTH:
         return ""
-    return f"{_base()}celery-task-meta-{task_id[:REPLY_START_LENGTH]}"
+    return f"{bases().spine}celery-task-meta-{task_id[:REPLY_START_LENGTH]}"
 
 
 def binding_keys(exchange: str) -> tuple[str, str]:
     """Return the keys of kombu's bindings of an exchange: of all its queues, and of those that do not expire."""
-    return f"{_base()}_kombu.binding.{exchange}", f"{_base()}_kombu.binding_permanent.{exchange}"
+    base = bases().money  # kombu's own connection leads there
+    return f"{base}_kombu.binding.{exchange}", f"{base}_kombu.binding_permanent.{exchange}"
 
 
 #: Length of a task id that names a process's channel, and of its start that does; other ids are users' own.
@@ -385,7 +382,8 @@ def invalidations_channel() -> str:
     return key("invalidations")
 
 
-@per_runtime(is_kept=True, is_of_part=True)
-def _base() -> str:
-    """Return the deployment's prefix, read once: keys are built for each question."""
-    return get_settings().key_prefix
+@functools.lru_cache(1024)
+def _side(name: str) -> Side:
+    """Return the side of a name of ours: that of the longest start that fits."""
+    fitting = (kind for kind in KEY_KINDS if kind.namespace and name.startswith(kind.start))
+    return max(fitting, key=lambda kind: len(kind.start), default=_BELLS).side

@@ -18,7 +18,7 @@ then, or nil where it is a number. ``...`` is the list of all that follow. A lib
 behind the script's own.
 
 ``store/common.lua`` is before every script. Of libraries, only the functions that a script calls are sent; of
-``dspyq.store.keys``, only the names that it mentions.
+``dspyq.store.keys``, only the names that it mentions. ``PUBLISH`` is the command by which it publishes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ from typing import Any, NamedTuple
 
 from redis.typing import EncodableT
 
-from dspyq.store.keys import LIFETIMES, key_starts
+from dspyq.store.key_bases import key_base, money_base
+from dspyq.store.keys import KEY_KINDS, LIFETIMES, key_starts
+from dspyq.store.spines import NoSpine
 
 _COMMON = "store/common"
+_PUBLISH = "PUBLISH"
+_OF_MONEY = frozenset(kind.name for kind in KEY_KINDS if kind.side == "money")
 #: The most values that Lua puts on its stack here at once; it takes 8,000.
 _MOST_UNPACKED = 1_000
 _LIBRARIES = re.compile(r"^-- Libraries: (.+)\.$", re.MULTILINE)
@@ -116,11 +120,13 @@ class ScriptText(NamedTuple):
         text: Its text.
         arguments: Its arguments.
         key_kinds: The kinds of keys that it is given or names, as in ``dspyq.store.keys``.
+        is_given_keys: Whether callers declare any.
     """
 
     text: str
     arguments: Arguments
     key_kinds: frozenset[str]
+    is_given_keys: bool
 
 
 def read_script(package: str, name: str) -> ScriptText:
@@ -133,17 +139,26 @@ def read_script(package: str, name: str) -> ScriptText:
     declared: list[Argument] = []
     own, libraries = _body(script, declared), _libraries_of(script)
     body = _without_unused("".join(_body(text, declared) for text in libraries), own)
-    starts = key_starts()
     words = _words(body)
-    mentioned = [each for each in (*starts, *LIFETIMES) if each in words]
-    values = [f"'{starts[each]}'" if each in starts else str(LIFETIMES[each]) for each in mentioned]
-    constants = f"local {', '.join(mentioned)} = {', '.join(values)}\n" if mentioned else ""
     given = {kind for text in (*libraries, script) for _, _, kind in _stated(_KEYS, _KEY, text)}
-    return ScriptText(
-        f"{first}\n{constants}{body}".lstrip("\n"),
-        Arguments(tuple(declared)),
-        frozenset(given | (starts.keys() & set(mentioned))),
-    )
+    kinds = given | {kind.name for kind in KEY_KINDS if kind.name in words}
+    constants = _constants(words, kinds)
+    locals_ = f"local {', '.join(constants)} = {', '.join(constants.values())}\n" if constants else ""
+    text = f"{first}\n{locals_}{body}".lstrip("\n")
+    return ScriptText(text, Arguments(tuple(declared)), frozenset(kinds), is_given_keys=bool(given))
+
+
+def _constants(words: set[str], kinds: set[str]) -> dict[str, str]:
+    """Return the locals that code mentions, each with its value in Lua."""
+    starts = key_starts()
+    if missing := words & {kind.name for kind in KEY_KINDS} - starts.keys():
+        raise NoSpine(f"the script names keys of one spine ({', '.join(sorted(missing))}), and none is active")
+    found = {name: f"'{start}'" for name, start in starts.items() if name in words}
+    found |= {name: str(value) for name, value in LIFETIMES.items() if name in words}
+    if _PUBLISH in words:
+        base = money_base() if kinds <= _OF_MONEY else key_base()
+        found[_PUBLISH] = "'SPUBLISH'" if base.startswith("{") else "'PUBLISH'"  # of a slot of a cluster
+    return found
 
 
 def _libraries_of(script: str) -> list[str]:

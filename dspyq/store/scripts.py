@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -11,11 +12,14 @@ import redis
 from redis.exceptions import NoScriptError
 from redis.typing import EncodableT
 
+from dspyq.store.cluster import SlotMoved, slot_keys
 from dspyq.store.script_text import Arguments, read_script
 from dspyq.store.wire import RedisCommand, exchange, line_of, pack
 
 Result = TypeVar("Result")
 _NO_ARGUMENTS = Arguments()
+#: Connections that may still lead to where a slot was: other threads give theirs back after it has moved.
+_MOST_MOVES = 8
 _PLACE = re.compile(rb"\0+")
 _READS_ALONE = re.compile(r"#!lua flags=\S*no-writes")
 
@@ -32,6 +36,7 @@ class Script:
         client: The client that runs it.
         text: Its text.
         arguments: Its arguments, which callers give by name.
+        is_given_keys: Whether callers declare keys.
 
     Attributes:
         client: The client that runs it.
@@ -39,13 +44,16 @@ class Script:
         sha: Its SHA-1 hash, as Redis computes it.
     """
 
-    def __init__(self, client: redis.Redis, text: str, arguments: Arguments = _NO_ARGUMENTS) -> None:
+    def __init__(
+        self, client: redis.Redis, text: str, arguments: Arguments = _NO_ARGUMENTS, *, is_given_keys: bool = True
+    ) -> None:
         self.script = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._command = "EVALSHA_RO" if _READS_ALONE.match(text) else "EVALSHA"
         self.client = client
         self._line = line_of(client)
         self._arguments = arguments
+        self._own_keys = () if is_given_keys else slot_keys(client)
 
     def __call__(self, keys: Sequence[str] = (), /, **arguments: Any) -> Any:
         """Run it and return its reply."""
@@ -63,6 +71,7 @@ class Script:
             TypeError: If one is missing or unknown.
         """
         ordered = self._arguments.put_in_order(arguments)
+        keys = keys or self._own_keys
         return Step(self, (self._command, self.sha, len(keys), *keys, *ordered), read)
 
     def template(self, keys: Sequence[str] = (), /, **arguments: Any) -> bytes:
@@ -79,11 +88,7 @@ class Script:
         Raises:
             redis.RedisError: If Redis does not answer, or the error of the script.
         """
-        try:
-            (reply,) = self._line.exchange(packed, 1)
-        except redis.ConnectionError:
-            self.client.ping()  # as in run_each
-            (reply,) = self._line.exchange(packed, 1)
+        (reply,) = _again(self.client, lambda: self._line.exchange(packed, 1))
         if isinstance(reply, NoScriptError):
             (reply,) = exchange(self.client, [("SCRIPT", "LOAD", self.script)])
             if not isinstance(reply, Exception):
@@ -157,23 +162,35 @@ def run_each(client: redis.Redis, steps: Iterable[Step[Any]]) -> list[Any]:
     """
     made = steps if isinstance(steps, list) else []
     coming = iter(() if isinstance(steps, list) else steps)
-    commands = [step.command for step in made] if made else _commands(coming, made)
-    try:
-        replies = _run_all(client, commands, made)
-    except redis.ConnectionError:
-        made += coming
-        client.ping()  # redis-py's own path, which reconnects
-        replies = _run_all(client, [step.command for step in made], made)
+
+    def run() -> list[Any]:
+        if made:  # as a list, or by an attempt before
+            made.extend(coming)
+        return _run_all(client, [step.command for step in made] if made else _commands(coming, made), made)
+
+    replies = _again(client, run)
     results: list[Any] = []  # no comprehension, which is a call of its own: this runs some times in each prediction
     for step, reply in zip(made, replies, strict=True):
         results.append(reply if isinstance(reply, Exception) else step.read(reply))
     return results
 
 
+def _again(client: redis.Redis, run: Callable[[], Result]) -> Result:
+    """Run what may run twice, and once more after a lost connection; further times while a cluster's slot moves."""
+    for attempt in itertools.count(1):
+        try:
+            return run()
+        except redis.ConnectionError as error:
+            if attempt > 1 and not (isinstance(error, SlotMoved) and attempt <= _MOST_MOVES):
+                raise
+        client.ping()  # redis-py's own path, which reconnects
+    raise AssertionError("unreachable")
+
+
 def load_script(client: redis.Redis, package: str, name: str) -> Script:
     """Return a Lua script of a package, ``<package>/lua/<name>.lua``; see ``dspyq.store.script_text``."""
-    text, arguments, _ = read_script(package, name)
-    return Script(client, text, arguments)
+    script = read_script(package, name)
+    return Script(client, script.text, script.arguments, is_given_keys=script.is_given_keys)
 
 
 def _commands(coming: Iterable[Step[Any]], made: list[Step[Any]]) -> Iterator[RedisCommand]:

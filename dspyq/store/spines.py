@@ -1,8 +1,9 @@
-"""Spines: the Redis servers over which questions are spread, where ``redis_urls`` names several.
+"""Spines: the Redis servers over which questions are spread, where ``redis_urls`` names several, or slots of a cluster.
 
 All that one question touches is on one spine: its alias, job, turn, lease, result and statistics. The question's hash
 names the spine by its last two digits, its *bucket*; so does the task's id, which ends alike. Rendezvous hashing gives
-each bucket to a spine, so that another server takes over only what it now owns.
+each bucket to a spine, so that another server takes over only what it now owns. A cluster's spines are slots of it, and
+have equal parts of the buckets.
 
 Each spine is a part of the runtime, with clients, claims, leases and waiters of its own. Code that touches keys of a
 question runs within ``on_spine(input_hash)`` or ``on_spine(task_id)``; code that reads the whole fleet goes through
@@ -66,8 +67,12 @@ class Spines:
         self.all = tuple(Spine(number, url, Runtime(part_of=current())) for number, url in enumerate(urls))
         for spine in self.all:
             spine.runtime.put(current_spine, cast("Spine | None", spine))
-        names = [spine.name for spine in self.all]
-        self._owners = tuple(self.all[owner_of(bucket, names)] for bucket in range(BUCKETS))
+        if parse_address(urls[0]).spines:  # whose slots are alike, whatever nodes lead to them
+            owners = [bucket * len(urls) // BUCKETS for bucket in range(BUCKETS)]
+        else:
+            names = [spine.name for spine in self.all]
+            owners = [owner_of(bucket, names) for bucket in range(BUCKETS)]
+        self._owners = tuple(self.all[owner] for owner in owners)
 
     def of(self, name: str) -> Spine:
         """Return the spine of an input hash or of a task's id."""
@@ -102,7 +107,7 @@ def id_beside(input_hash: str, task_id: str) -> str:
 @per_runtime(close=lambda spines: spines.close())
 def process_spines() -> Spines | None:
     """Return the spines of this configuration; None where one Redis holds all questions."""
-    urls = get_settings().redis_urls
+    urls = get_settings().spine_urls
     return Spines(urls) if len(urls) > 1 else None
 
 

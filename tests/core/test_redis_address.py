@@ -3,7 +3,7 @@
 import pytest
 from redis.crc import key_slot
 
-from dspyq.core.redis_address import parse_address
+from dspyq.core.redis_address import parse_address, spine_urls
 from dspyq.core.slots import SLOTS, slot_of
 
 SECRET = "s3cr3t"
@@ -121,6 +121,7 @@ def test_options_of_one_sentinel_hold_for_all():
         (f"cluster://a,:{SECRET}#x@b/64", "percent"),
         (f"cluster://:{SECRET}@a/64?db=1", "one database"),
         (f"cluster://:{SECRET}@a/64?spine=64", "spine must be less than 64"),
+        (f"cluster://:{SECRET}@a/64?spine=-1", "a number from 0, or home"),
         (f"cluster://:{SECRET}@a/64?ssl_cert_reqs=none", "clusters://"),
         (f"redis://:{SECRET}@a/0?spine=1", "unknown option spine"),
     ],
@@ -135,19 +136,15 @@ def test_a_url_that_cannot_mean_one_redis_is_refused_without_a_word_of_its_passw
 def test_a_url_of_a_cluster_names_its_nodes_and_the_number_of_its_spines():
     address = parse_address(f"cluster://app:{SECRET}@a:1,b/64?socket_timeout=2")
     assert address.hosts == (("a", 1), ("b", 6379))
-    assert (address.spines, address.spine, address.tag) == (64, None, "")
+    assert (address.spines, address.spine, address.tag) == (64, "", "")
     assert (address.username, address.password, dict(address.options)) == ("app", SECRET, {"socket_timeout": 2.0})
-    assert address.of_spine(7) == parse_address(f"cluster://app:{SECRET}@a:1,b/64?socket_timeout=2&spine=7")
+    assert [parse_address(url).spine for url in spine_urls("cluster://a/3?socket_timeout=2")] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("spines", [1, 3, 64, 256])
 def test_spines_of_a_cluster_have_slots_of_their_own_in_equal_parts(spines):
-    address = parse_address(f"cluster://a/{spines}")
-    slots = [slot_of(address.of_spine(number).tag) for number in range(spines)]
+    tags = [parse_address(url).tag for url in spine_urls(f"cluster://a/{spines}")]
+    slots = [slot_of(tag) for tag in tags]
     assert [slot * spines // SLOTS for slot in slots] == list(range(spines))
-    assert slots == [key_slot(f"{address.of_spine(number).tag}dspy:v1:job:1".encode()) for number in range(spines)]
-
-
-def test_each_spine_has_a_url_of_its_own_for_celery_which_shares_what_has_one_url():
-    address = parse_address("cluster://a/64")
-    assert len({address.of_spine(number).celery_url for number in range(64)}) == 64
+    assert slots == [key_slot(f"{tag}dspy:v1:job:1".encode()) for tag in tags]
+    assert slot_of(parse_address(f"cluster://a/{spines}?spine=home").tag) not in slots

@@ -89,7 +89,12 @@ class RedisCluster:
     """
 
     def __init__(
-        self, *, masters: int = 3, has_replicas: bool = True, node_timeout_seconds: float = 3.0, password: str | None = None
+        self,
+        *,
+        masters: int = 3,
+        has_replicas: bool = True,
+        node_timeout_seconds: float = 3.0,
+        password: str | None = None,
     ) -> None:
         """Start it and wait until every node serves.
 
@@ -163,7 +168,7 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def migrating(self, slot: int, target: Node) -> Iterator[None]:
-        """Move a slot key by key, as before Valkey 9; within the block it is under way, and none of its keys has moved."""
+        """Move a slot key by key, as before Valkey 9; in the block it is under way, and no key has moved."""
         source = self.owner(slot)
         target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
@@ -199,6 +204,15 @@ class RedisCluster:
                 sums[name] += int(errors.get(f"errorstat_{name}", {"count": 0})["count"])
         return Redirects(**{name.lower(): count for name, count in sums.items()})
 
+    def heal(self) -> None:
+        """Start dead nodes again, thaw frozen ones, and wait until all serve, each master with a replica."""
+        for node in self.nodes:
+            node.process.cont()
+            if not node.process.is_running:
+                node.process.start()
+                node.process.ready()
+        self._wait_until_whole()
+
     def flush(self) -> None:
         """Delete every key."""
         for node in self.masters():
@@ -229,14 +243,12 @@ class RedisCluster:
         self._wait(lambda node: "handshake" not in str(node.cli("CLUSTER NODES")), "the end of hand shakes")
         for node, master in zip(self.nodes[masters:], leading, strict=False):
             node.cli("CLUSTER", "REPLICATE", master.id)
+        self._wait_until_whole()
+
+    def _wait_until_whole(self) -> None:
         self._wait(lambda node: node.cluster_info()["cluster_state"] == "ok", "a cluster that serves")
-        for node in self.nodes[masters:]:
-            wait_until(
-                lambda node=node: node.client.info("replication").get("master_link_status") == "up",  # type: ignore[misc]
-                _FORMED_SECONDS,
-                "a replica that follows",
-            )
-        self._wait(lambda node: len(_shown_nodes(node)) == count, "a node that shows all")
+        self._wait(lambda node: node.is_master or _follows(node), "a replica that follows")
+        self._wait(lambda node: len(_shown_nodes(node)) == len(self.nodes), "a node that shows all")
 
     def _wait(self, condition: Any, waiting_for: str) -> None:
         for node in self.nodes:
@@ -267,6 +279,10 @@ def _owner_port(node: Node, slot: int) -> int:
 
 def _shown_nodes(node: Node) -> set[int]:
     return {int(each[1]) for _, _, *nodes in _slots(node) for each in nodes}
+
+
+def _follows(node: Node) -> bool:
+    return bool(node.client.info("replication").get("master_link_status") == "up")
 
 
 def _start(options: list[str]) -> tuple[LocalProcess, int, int]:

@@ -2,7 +2,7 @@
 
 local function note_change(id, entry)
   redis.call('XADD', API_KEY_LOG, 'MAXLEN', '~', MOST_LOGGED_KEY_CHANGES, '*', 'key', id, 'entry', entry)
-  redis.call('PUBLISH', API_KEY_CHANGES, id)
+  redis.call(PUBLISH, API_KEY_CHANGES, id)
 end
 
 local function present()

@@ -40,9 +40,9 @@ end
 -- Publishes the result for callers that wait for this task, and, behind its id, for the process that sent it, whose ids
 -- begin alike (dspyq/store/keys.py).
 local function publish()
-  redis.call('PUBLISH', result_key, result)
+  redis.call(PUBLISH, result_key, result)
   if #id == 36 then
-    redis.call('PUBLISH', string.sub(result_key, 1, -24), id .. result)
+    redis.call(PUBLISH, string.sub(result_key, 1, -24), id .. result)
   end
 end
 
@@ -84,6 +84,6 @@ redis.call('HDEL', alias, 'pending', 'since', 'priority', 'joined', 'uncounted',
 redis.call('HSET', alias, 'answered', id, 'until', till, 'cost', cost)
 redis.call('PEXPIREAT', alias, till)
 if answered then
-  redis.call('PUBLISH', INVALIDATIONS, input_hash)
+  redis.call(PUBLISH, INVALIDATIONS, input_hash)
 end
 return reply

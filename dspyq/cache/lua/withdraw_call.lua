@@ -20,5 +20,5 @@ end
 if before then
   return 0
 end
-redis.call('PUBLISH', SERVE_WITHDRAWN, caller)
+redis.call(PUBLISH, SERVE_WITHDRAWN, caller)
 return withdraw(alias, id, caller, false, '')

@@ -29,5 +29,5 @@ for index = 1, #arms, 2 do
   redis.call(arms[index + 1] == '1' and 'SADD' or 'SREM', KILLED_ARMS, arms[index])
 end
 redis.call('XADD', log, 'MAXLEN', most, '*', 'entry', entry)
-redis.call('PUBLISH', INVALIDATIONS, announcement)
+redis.call(PUBLISH, INVALIDATIONS, announcement)
 return 1

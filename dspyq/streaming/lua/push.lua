@@ -28,7 +28,7 @@ if length ~= offset then
 end
 if entries ~= '' then
   redis.call('APPEND', log, entries)
-  redis.call('PUBLISH', log, whole(length) .. '\n' .. entries)
+  redis.call(PUBLISH, log, whole(length) .. '\n' .. entries)
 end
 redis.call('EXPIRE', log, SECONDS_OF_STREAM)
 return length + #entries
