@@ -69,6 +69,7 @@ def count_judgement(
             name=name,
             value=round(value * _PARTS),
             comment=_sealed(call_id, comment, tenant),
+            tenant=tenant,
             seconds=seconds_kept,
             most_names=MOST_NAMES,
         )
@@ -81,15 +82,15 @@ def keep_judgement(call_id: str, judgement: Judgement, seconds_kept: int, tenant
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    key, name = judgements_key(call_id), judgement.name.encode()
     with redis_errors("keep the judgement"):
-        pipeline = jobs_client().pipeline()
-        pipeline.hset(key, _VALUE + name, round(judgement.value * _PARTS))
-        pipeline.hdel(key, _COMMENT + name)
-        if judgement.comment is not None:
-            pipeline.hset(key, _COMMENT + name, _sealed(call_id, judgement.comment, tenant))
-        pipeline.expire(key, seconds_kept)
-        pipeline.execute()
+        load_script(jobs_client(), "dspyq.cache", "keep_judgement")(
+            (judgements_key(call_id),),
+            name=judgement.name,
+            value=round(judgement.value * _PARTS),
+            comment=_sealed(call_id, judgement.comment, tenant),
+            tenant=tenant,
+            seconds=seconds_kept,
+        )
 
 
 def read_judgements(call_id: str) -> list[Judgement]:

@@ -12,7 +12,7 @@ from dspyq.config.settings import get_settings
 from dspyq.delivery.dead import DEAD
 from dspyq.errors import InvalidOption
 from dspyq.prediction.stored import parse_meta
-from dspyq.retention.comments import count_comments, remove_comments
+from dspyq.retention.comments import remove_comments_before, remove_comments_of
 from dspyq.retention.lanes import remove_open_lines, state_lanes
 from dspyq.retention.removal import Removal, pages, remove_dead, remove_rows, remove_tasks, scan
 from dspyq.sealing.keyring import is_envelope, key_id_of
@@ -45,7 +45,7 @@ def forget_tenant(tenant: str) -> Removal:
             removal.results += _remove_sealed(result_key(""), removal.key_id)
             removal.streams += _remove_sealed(stream_key(""), removal.key_id)
             remove_rows(frozenset(), removal, removal.key_id)
-            remove_comments(removal.key_id, removal)
+        remove_comments_of(tenant, removal.key_id, removal)
         state_lanes(lambda line: line.tenant == tenant, removal)
     _state_unfinished(unfinished, removal)
     if removal.key_id:
@@ -55,8 +55,8 @@ def forget_tenant(tenant: str) -> Removal:
         )
     else:
         removal.not_reached.append(
-            "results whose answer the cache serves no longer and their streams, rows of experiments, and comments on "
-            "answers: without [encryption] they name no tenant; they end by themselves"
+            "results whose answer the cache serves no longer and their streams, and rows of experiments: without "
+            "[encryption] they name no tenant; they end by themselves"
         )
     removal.not_reached.append(_BEYOND_REDIS)
     return removal
@@ -119,10 +119,8 @@ def forget_before(moment: float) -> Removal:
             )
         unfinished = sum(_count_older(names, moment) for names in scan(jobs_client(), job_key("")))
         state_lanes(lambda line: line.at < moment, removal)
-        comments = count_comments()
+        remove_comments_before(moment, removal)
     _state_unfinished(unfinished, removal)
-    if comments:
-        removal.not_reached.append(f"comments on answers: {comments:,}; they state no time, and end by themselves")
     if unreadable:
         removal.not_reached.append(
             f"results that cannot be read, or state no time: {unreadable:,}; they end by themselves"

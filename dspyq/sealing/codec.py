@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from dspyq.sealing.envelope import open_envelope, seal
 from dspyq.sealing.key_source import LiveKeys
-from dspyq.sealing.keyring import ID_BYTES, MAGIC
+from dspyq.sealing.keyring import ID_BYTES, MAGIC, TENANT_MARK
 from dspyq.sealing.refusals import RefusalCause, UnreadableContent, refusals, refuse_unknown_key
 
 #: How a program's content is kept: in plain text; sealed, while plain text is read too; or sealed alone.
@@ -27,10 +27,6 @@ class KeysOfTenants(Protocol):
 
     def find(self, key_id: bytes) -> bytes | None:
         """Return the key of an id; None for one that was destroyed."""
-
-
-#: Ids of tenants' keys begin with it, and no others.
-TENANT_MARK = b"t"
 
 
 class SealingCodec:

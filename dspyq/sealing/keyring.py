@@ -22,6 +22,8 @@ from dspyq.errors import ConfigurationError
 #: Every envelope begins with it.
 MAGIC = b"dq1"
 ID_BYTES = 8
+#: Ids of tenants' keys begin with it, and no others.
+TENANT_MARK = b"t"
 KEY_BYTES = 32
 #: How much longer an envelope is than its text: mark, id, salt, nonce and tag.
 OVERHEAD_BYTES = len(MAGIC) + ID_BYTES + 12 + 12 + 16

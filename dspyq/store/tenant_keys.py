@@ -14,10 +14,9 @@ from typing import NamedTuple, cast
 import redis
 
 from dspyq.errors import ConfigurationError
-from dspyq.sealing.codec import TENANT_MARK
 from dspyq.sealing.envelope import open_envelope, seal
 from dspyq.sealing.key_source import LiveKeys
-from dspyq.sealing.keyring import KEY_BYTES, key_id_of, new_id
+from dspyq.sealing.keyring import KEY_BYTES, TENANT_MARK, key_id_of, new_id
 from dspyq.sealing.refusals import UnknownKey, UnreadableContent
 from dspyq.store.clients import money_client
 from dspyq.store.keys import key

@@ -6,6 +6,7 @@
 --   name              of the judgement
 --   value:number      in whole millionths
 --   comment           as it is stored, or ''
+--   tenant            of the caller, '' for none; as of keep_judgement
 --   seconds:number    for which a judgement is remembered
 --   most_names:number of judgements that a variant's statistics hold
 -- Reply: new; same or kept where one was given before, of this value or of another; full where the variant has as many names.
@@ -24,7 +25,8 @@ redis.call('HINCRBY', statistics, counter, 1)
 redis.call('HINCRBY', statistics, 'feedback_sum:' .. name, whole(value))
 redis.call('HSET', judgements, 'value:' .. name, whole(value))
 if comment ~= '' then
-  redis.call('HSET', judgements, 'comment:' .. name, comment)
+  local given = string.format('%d', math.floor(now_seconds() / 3600)) .. ' ' .. tenant
+  redis.call('HSET', judgements, 'comment:' .. name, comment, 'given:' .. name, given)
 end
 redis.call('EXPIRE', judgements, seconds)
 return 'new'
