@@ -1,4 +1,4 @@
-"""``dspyq forget``: deletes content of a tenant, a unit or from before a day, and guards' state of what is gone."""
+"""``dspyq forget``: deletes content of a tenant, of a unit or from before a day."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dspyq.config.settings import get_settings
-from dspyq.console.output import JsonOption, console, print_json, print_text
-from dspyq.errors import DspyqError, InvalidOption
+from dspyq.cli.guard_commands import forget_removed
+from dspyq.console.output import JsonOption, print_error, print_json, print_text
+from dspyq.errors import InvalidOption
 from dspyq.prediction.tenants import check_tenant
-from dspyq.store.clients import jobs_client, redis_errors
 
 if TYPE_CHECKING:
     from dspyq.batch.journal import Journal
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def forget(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A model, PROGRAM or PROGRAM.VARIANT; all that can be, if left out."),
+        typer.Argument(metavar="NAME", help="As of `dspyq guards forget`.", hidden=True),
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Delete what a tenant's questions left.")] = None,
     unit: Annotated[str | None, typer.Option(help="Delete what a unit's questions left.")] = None,
@@ -34,22 +33,22 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete content of a tenant, of a unit, or from before a day; or guards' state of what is configured no more.
+    """Delete content of a tenant, of a unit, or from before a day.
 
-    With `--tenant`, `--unit` or `--before`: answers, failures, streams, dead-lettered jobs and rows of experiments in
-    Redis, and with `--files` journals of batches and what they keep of standard input. A tenant's own key is destroyed,
-    with its comments on answers: without it nothing of the tenant can be read. What could not be reached is printed.
+    That is answers, failures, streams, dead-lettered jobs, rows of experiments and comments in Redis, and with
+    `--files` journals of batches and what they keep of standard input. A tenant's own key is destroyed: without it
+    nothing of the tenant can be read. What could not be reached is printed.
 
-    Without them: breakers, rates and set limits of models, programs and variants that are not configured. Run that
-    with the newest configuration, once no worker has an older one. `dspyq queues forget` deletes statistics.
+    `dspyq guards forget` deletes what breakers, rates and limits left of removed models, programs and variants.
 
-    Example: `dspyq forget --tenant acme --files out/ --yes`, `dspyq forget --before 2026-11-01` or `dspyq forget`
+    Example: `dspyq forget --tenant acme --files out/ --yes` or `dspyq forget --before 2026-11-01`
     """
     whose = [each for each in (tenant, unit, before) if each is not None]
     if name is not None or not whose:
         if whose or files is not None:
-            raise InvalidOption("state NAME alone, or one of --tenant, --unit and --before; --files goes with those")
-        _forget_removed(name, as_json=as_json)
+            raise InvalidOption("state one of --tenant, --unit and --before alone; --files goes with those")
+        print_error("`dspyq forget [NAME]` is `dspyq guards forget [NAME]` now; version 0.3 refuses it")
+        forget_removed(name, as_json=as_json)
         return
     if len(whose) > 1:
         raise InvalidOption("state one of --tenant, --unit and --before")
@@ -111,25 +110,3 @@ def _print(removal: Removal, *, as_json: bool) -> None:
         print_text(f"destroyed: the key {removal.key_id}")
     for each in removal.not_reached:
         print_text(f"not reached: {each}")
-
-
-def _forget_removed(name: str | None, *, as_json: bool) -> None:
-    from dspyq.guards import removed
-    from dspyq.guards.limits import configured_scopes
-
-    settings, client = get_settings(), jobs_client()
-    with redis_errors("forget what was removed"):
-        found = removed.find_leftovers(client, settings)
-        if name is not None:
-            found = found.of(name)
-            if not found.models and not found.limits:
-                scopes = {f"program:{name}", f"variant:{name}"} & configured_scopes(settings)
-                is_configured = bool(scopes) or name in settings.models
-                why = "it is configured" if is_configured else "nothing is kept of such a model, program or variant"
-                raise DspyqError(f"{name!r} cannot be forgotten: {why}")
-        removed.forget(client, found)
-    if as_json:
-        print_json({"models": list(found.models), "limits": list(found.limits)})
-    else:
-        names = [*(f"model:{model}" for model in found.models), *found.limits]
-        console.print(f"forgotten: {', '.join(names) or 'nothing'}", markup=False)

@@ -21,6 +21,7 @@ from dspyq.cli import (
     experiment_commands,
     feedback_commands,
     forget_commands,
+    guard_commands,
     health_commands,
     init_commands,
     key_commands,
@@ -65,6 +66,7 @@ app.add_typer(cache_commands.app, name="cache")
 app.add_typer(dead_commands.app, name="dead")
 app.add_typer(encryption_commands.app, name="encryption")
 app.add_typer(experiment_commands.app, name="experiment")
+app.add_typer(guard_commands.app, name="guards")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(lane_commands.app, name="lane")
 app.add_typer(queue_commands.app, name="queues")

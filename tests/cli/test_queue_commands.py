@@ -79,16 +79,21 @@ def test_guards_of_what_was_removed_are_forgotten_and_of_what_is_configured_are_
     removed = ["program:gone daily", "program:gone monthly", "variant:gone.a daily", "variant:qa.gone daily"]
     client.hset("dspy:v1:budget-limits", mapping=dict.fromkeys([*limits, *removed], "1"))
 
-    assert json.loads(dspyq("forget", "old", "--json").stdout) == {"models": ["old"], "limits": []}
+    assert json.loads(dspyq("guards", "forget", "old", "--json").stdout) == {"models": ["old"], "limits": []}
     assert client.exists("dspy:v1:rate:older")
-    forgotten = json.loads(dspyq("forget", "gone", "--json").stdout)
+    forgotten = json.loads(dspyq("guards", "forget", "gone", "--json").stdout)
     assert forgotten == {"models": [], "limits": ["program:gone", "variant:gone.a"]}
-    assert "model:older, variant:qa.gone" in dspyq("forget").stdout
+    assert "model:older, variant:qa.gone" in dspyq("guards", "forget").stdout
     assert set(client.keys("dspy:v1:[br][ra][et]*")) == {f"dspy:v1:{name}" for name in kept}
     assert set(client.hkeys("dspy:v1:budget-limits")) == set(limits)
     for name in ("control", "qa", "qa.control"):
-        assert "it is configured" in dspyq("forget", name, ok=False).stderr
-    assert "nothing is kept" in dspyq("forget", "old", ok=False).stderr
+        assert "it is configured" in dspyq("guards", "forget", name, ok=False).stderr
+    assert "nothing is kept" in dspyq("guards", "forget", "old", ok=False).stderr
+    old_form = dspyq("forget", "--json")
+    assert ("is `dspyq guards forget" in old_form.stderr, json.loads(old_form.stdout)) == (
+        True,
+        {"models": [], "limits": []},
+    )
 
 
 def test_a_configured_queue_is_not_forgotten(dspyq: Any) -> None:

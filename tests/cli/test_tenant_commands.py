@@ -112,7 +112,7 @@ def test_the_commands_on_budgets_take_a_tenant(dspyq, path, spend):
 
 def test_limits_of_tenants_stay_where_what_was_removed_is_forgotten(dspyq, path):
     dspyq("tenants", "limit", "acme", "--daily", "1", "--rate", "3", settings=path)
-    assert json.loads(dspyq("forget", "--json", settings=path).stdout)["limits"] == []
+    assert json.loads(dspyq("guards", "forget", "--json", settings=path).stdout)["limits"] == []
     assert json.loads(dspyq("tenants", "list", "--json", settings=path).stdout)[0]["rate"]["is_override"]
 
 

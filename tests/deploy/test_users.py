@@ -98,7 +98,7 @@ OPERATED = (
     *(["tenants", "limit", "t", "--daily", "5"], ["tenants", "show", "t"], ["tenants", "forget", "t", "--yes"]),
     *(["breaker", "open", "control"], ["breaker", "close", "control"], ["breaker", "reset", "control"]),
     *(["queues", "list"], ["queues", "forget"], ["dead", "list"]),
-    *(["cache", "stats"], ["cache", "clear", "--program", "qa"], ["forget"], ["check"], ["batch", "list"]),
+    *(["cache", "stats"], ["cache", "clear", "--program", "qa"], ["guards", "forget"], ["check"], ["batch", "list"]),
 )
 
 

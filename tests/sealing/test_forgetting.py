@@ -105,7 +105,7 @@ def test_mistakes_are_one_line(sealed, dspyq, tmp_path):
         (("--before", "tomorrow"), "--before is a day"),
         (("--before", "2999-01-01"), "in the future"),
         (("--tenant", "acme", "--unit", "ann"), "state one of"),
-        (("qa", "--tenant", "acme"), "state NAME alone"),
+        (("qa", "--tenant", "acme"), "state one of"),
         (("--unit", "ann", "--files", str(tmp_path)), "journals name no units"),
     ):
         done = dspyq("forget", *arguments, "--yes", settings=path, ok=False)
