@@ -55,15 +55,28 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
         begin_task_run(request)
         delivery = delivery_of(request)
         # A task that acknowledges early has given up its job before its body begins, as its author chose.
-        if request.called_directly or not self.acks_late or delivery is NOT_DELIVERED:
-            return self.run(*args, **kwargs)
-        if not process_leases().begin(delivery.tag):
+        is_leased = not request.called_directly and self.acks_late and delivery is not NOT_DELIVERED
+        if is_leased and not process_leases().begin(delivery.tag):
             raise Ignore
-        return self.run(*args, **kwargs)
+        try:
+            return self.run(*args, **kwargs)
+        except Ignore as ending:
+            left = ending
+        _end_as_left(left)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the task in this process, with predictions among its arguments in the form that a message carries."""
         return super().apply(carried(args), carried(kwargs), **options)
+
+
+def _end_as_left(ending: Ignore) -> NoReturn:
+    """Raise what ended a body that left its job, without the way there.
+
+    Celery formats its traceback twice, with that of each exception before it, and drops both. Of a body that stops deep
+    in a program this takes as long as the body.
+    """
+    ending.__context__ = None
+    raise ending.with_traceback(None)
 
 
 def carried(value: Any) -> Any:

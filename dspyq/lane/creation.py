@@ -11,6 +11,7 @@ import uuid
 from dataclasses import replace
 
 from dspyq.lane import metrics
+from dspyq.lane.journal import LaneLost
 from dspyq.lane.parts import LaneParts
 from dspyq.lane.providers.errors import (
     BatchInterfaceClosed,
@@ -62,7 +63,23 @@ class Creation:
         except ShipmentRefused as error:
             self._parts.save(shipment.at("uploaded", tries=shipment.tries - 1))
             return self.refused(shipment, error.code or f"http_{error.status}")
-        return self._adopt(shipment, [batch])
+        try:
+            return self._adopt(shipment, [batch])
+        except LaneLost:
+            self._leave(shipment, batch)
+            raise
+
+    def _leave(self, shipment: Shipment, batch: RemoteBatch) -> None:
+        """Cancel a batch that this worker created too late, unless the one that has the lane now will find it."""
+        current = next((one for one in self._parts.journal.shipments() if one.name == shipment.name), None)
+        if current is not None and current.batch_id in {"", batch.id}:
+            return
+        self._cancel_double(shipment, batch)
+
+    def _cancel_double(self, shipment: Shipment, batch: RemoteBatch) -> None:
+        self._parts.log("lane_double_cancelled", shipment.name, logging.ERROR, batch=batch.id)
+        metrics.DOUBLES.labels(self._parts.model.name).inc()
+        self._parts.provider.cancel(batch.id)
 
     def look_for_batch(self, shipment: Shipment) -> Shipment | None:
         """Look for a batch whose creation was begun and not seen to end; begin it once more if none turns up."""
@@ -102,9 +119,7 @@ class Creation:
             "lane_submitted",
         )
         for double in others:
-            self._parts.log("lane_double_cancelled", shipment.name, logging.ERROR, batch=double.id)
-            metrics.DOUBLES.labels(self._parts.model.name).inc()
-            self._parts.provider.cancel(double.id)
+            self._cancel_double(shipment, double)
         return adopted
 
     def wait_for_quota(self, shipment: Shipment, limit_tokens: int | None) -> Shipment | None:

@@ -31,6 +31,8 @@ _RETRY_SECONDS = (2.0, 600.0)
 _POLL_PART = 0.05
 #: A batch that its provider does not find any more is gone after so long.
 _MISSING_SECONDS = 3600.0
+#: Results that it does not find are gone after so long, and those that it does not give for another reason.
+_RESULTS_MISSING_SECONDS, _RESULTS_LATE_SECONDS = 24 * 3600.0, 29 * 24 * 3600.0
 _RENEWALS_PER_LEASE = 8
 #: A shipment has at least this part of the lines that its batches have at the provider.
 _LEAST_PART = 0.05
@@ -222,8 +224,15 @@ class LaneRunner:
     def _collect(self, shipment: Shipment) -> Shipment | None:
         if shipment.was_uncertain:
             self._journal.keep_copies(shipment.name)
-        batch = self._provider.poll(shipment.batch_id)
-        landed = self._collecting.collect(shipment, batch)
+        try:
+            landed = self._collecting.collect(shipment, self._provider.poll(shipment.batch_id))
+        except BatchInterfaceError as error:
+            is_missing = isinstance(error, RemoteMissing)
+            patience = _RESULTS_MISSING_SECONDS if is_missing else _RESULTS_LATE_SECONDS
+            if self._parts.now - shipment.ended_at < patience:
+                raise
+            self._parts.log("lane_results_gone", shipment.name, logging.ERROR, batch=shipment.batch_id)
+            landed = self._collecting.charge_unknown(shipment)
         counted = replace(shipment, answered=landed.answered, failed=landed.failed, unanswered=landed.unanswered)
         return self._parts.save(counted.at("closing"), "lane_landed")
 
@@ -245,6 +254,7 @@ class LaneRunner:
             self._provider.delete_files(double)
             shipment = self._parts.save(replace(shipment, dead_batches=(*shipment.dead_batches, double.id)))
         if shipment.remote_state != "gone" and shipment.batch_id:
+            self._journal.sync()  # or a Redis that restarts would have its lines land again, from files that are gone
             with suppress(RemoteMissing):  # and so have its files
                 self._provider.delete_files(self._provider.poll(shipment.batch_id))
         self._journal.close(shipment.name)

@@ -23,6 +23,8 @@ from tests.support.nursery import SOCKET_VARIABLE, running_nursery
 from tests.support.processes import REPOSITORY, LocalProcess
 
 _LONGEST_SECONDS = 400
+#: Of those that take longer.
+_LONGER = {"lane-large": 1800}
 _WIDTH = 150
 
 
@@ -90,7 +92,7 @@ def _run_apart(name: str, seed: int, nursery: Path, folder: Path, *, is_quick: b
     env = inherited | {SOCKET_VARIABLE: str(nursery), "TEST_CHAOS_RESULT": str(result), "PYTHONPATH": str(REPOSITORY)}
     with LocalProcess(name, command, ready_line="", env=env, module="tests.chaos") as process:
         try:
-            process.wait(_LONGEST_SECONDS)
+            process.wait(_LONGER.get(name, _LONGEST_SECONDS))
         except TimeoutError:
             process.kill()
         if not result.exists():

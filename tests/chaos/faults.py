@@ -14,6 +14,8 @@ from tests.chaos import (
     gaps,
     guard_redis_faults,
     lane_deaths,
+    lane_large,
+    lane_redis,
     money,
     poison_faults,
     producers,
@@ -94,6 +96,8 @@ FAULTS.update(money.FAULTS)
 FAULTS.update(tight.FAULTS)
 # And what batches do; ``tests/faults/test_batch.py`` runs them.
 FAULTS.update(batches.FAULTS)
-# And the provider's lane; ``tests/faults/test_lane.py`` runs it.
+# And the provider's lane; ``tests/faults/test_lane.py`` runs some.
 FAULTS.update(lane_deaths.FAULTS)
+FAULTS.update(lane_redis.FAULTS)
+FAULTS.update(lane_large.FAULTS)
 FAULTS["soak"] = soak.soak

@@ -1,90 +1,90 @@
-"""Kills one of two workers at random moments of a batch in the provider's lane."""
+"""Kills one of two workers of a lane: at each step of a shipment again and again, and at random moments."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import functools
+import statistics
 import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import redis
+
+from tests.chaos.lane_batch import LaneBatch, RowCounts, money_faults, settings_with
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage
-from tests.chaos.stored import what_is_left
-from tests.support.processes import REPOSITORY, wait_until
+from tests.support.lane_points import DEATHS_KEY, KEY, POINTS, RUNNER_LEASE_SECONDS
+from tests.support.processes import wait_until
+from tests.support.worker import Worker
 
-_CALLS_PER_ROW = 2
 _LINES_PER_SHIPMENT = 25
+#: So few that a batch has a shipment for each death.
+_LINES_PER_DEATH = 4
 #: A kill follows the last one's new worker so soon, or so late.
 _SECONDS_BETWEEN_KILLS = (0.2, 3.0)
-_LONGEST_SECONDS = 300.0
-_SETTINGS: dict[str, Any] = {
-    "models": {
-        "control": {
-            "batch": "openai",
-            "batch_discount": 0.5,
-            "batch_linger_seconds": 0.5,
-            "batch_max_requests": _LINES_PER_SHIPMENT,
-        }
-    },
-    "lane": {"first_poll_seconds": 0.2, "settle_seconds": 2},
-    "programs": {
-        "twice": {
-            "signature": "question -> answer",
-            "class": "tests.support.dspy_programs:TwoSteps",
-            "lanes": ["provider"],
-            "variants": {"control": {"model": "control"}},
-        }
-    },
-}
+_LONGEST_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+_FAILPOINTS = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.lane_failpoints"]'}
 
 
 def lane_killed(scale: Scale) -> Outcome:
     """Kill workers while rows of two calls are in the lane; another worker goes on with what each one left."""
     rows, kills = scale.pick(quick=30, full=200), scale.pick(quick=3, full=15)
-    with Stage(settings=_SETTINGS) as stage:
+    with Stage(settings=settings_with(batch_max_requests=_LINES_PER_SHIPMENT)) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(times=1, is_manual=True)  # so that the batch outlives the kills
         stage.endpoint.batches.script(delay_seconds=1.0)
-        batch = _start(stage, rows)
-        try:
+        with LaneBatch(stage, rows) as batch:
             _kill_workers(stage, scale, kills)
             stage.endpoint.batches.finish()
-            text, _ = batch.communicate(timeout=_LONGEST_SECONDS)
-        finally:
-            batch.kill()
-        outcome = json.loads(text.splitlines()[-1])["outcome"]
-        lines = [json.loads(line) for line in (stage.folder / "out.jsonl").read_text().splitlines()]
-        remarks = _money_faults(stage) + what_is_left(stage.redis, 10.0)
-        if (outcome["state"], outcome["reconciliation"]["difference_nano_usd"]) != ("finished", 0):
-            remarks.append(f"it ended so: {outcome}")
-        answers = Counter(line["outputs"]["answer"] for line in lines if line["status"] == "ok")
-        counts = stage.endpoint.batches.counts()
-        return Outcome(
-            fault=f"a worker of a lane killed {kills}×",
-            jobs=rows,
-            lost=len({_answer(number) for number in range(rows)} - answers.keys()),
-            doubled_answers=len(lines) - len(answers),
-            extra_model_calls=counts.lines_billed + stage.endpoint.calls() - _CALLS_PER_ROW * rows,
-            explained_model_calls=0,
-            recovery_seconds=(),
-            recovery_bound_seconds=0,
-            remarks=tuple(remarks),
-            figures={"kills": kills, "shipments": counts.batches, "live calls": stage.endpoint.calls()},
-        )
+            counted = batch.end()
+        figures = {"kills": kills, "shipments": stage.endpoint.batches.counts().batches}
+        return outcome_of(stage, f"a worker of a lane killed {kills}×", [batch], [counted], figures)
 
 
-def _start(stage: Stage, rows: int) -> subprocess.Popen[str]:
-    source = stage.folder / "in.jsonl"
-    source.write_text("".join(json.dumps({"question": f"row {number}"}) + "\n" for number in range(rows)))
-    command = [sys.executable, "-m", "dspyq", "batch", "run", str(source), "--program", "twice", "--json"]
-    command += ["--lane", "provider", "--output", str(stage.folder / "out.jsonl")]
-    environment = stage.environment() | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def killed_at(point: str, scale: Scale) -> Outcome:
+    """Kill the worker that reaches one step of a shipment, again and again, beside another one."""
+    rows, kills = scale.pick(quick=12, full=100), scale.pick(quick=2, full=20)
+    with Stage(settings=settings_with(batch_max_requests=_LINES_PER_DEATH)) as stage:
+        stage.endpoint.clear()
+        stage.endpoint.batches.script(delay_seconds=0.2)
+        workers = [stage.worker(_FAILPOINTS, waits=False) for _ in range(2)]
+        for worker in workers:
+            worker.ready()
+        batches, counted, resumed = [], [], []
+        while len(resumed) < kills:
+            with LaneBatch(stage, rows, name=f"batch {len(batches)} row") as batch:
+                resumed += list(_deaths(stage, scale, batch, workers, point, kills - len(resumed)))
+                batches.append(batch)
+                counted.append(batch.end())
+        taken_over = [seconds for seconds in resumed if seconds is not None]
+        figures = {"kills": len(resumed), "shipments": stage.endpoint.batches.counts().batches}
+        if taken_over:
+            worst, median = max(taken_over), statistics.median(taken_over)
+            figures |= {"resumed after, median": f"{median:.1f} s", "worst": f"{worst:.1f} s"}
+            figures |= {"of a lease of": f"{RUNNER_LEASE_SECONDS:g} s"}
+        return outcome_of(stage, f"killed {point} of a shipment {len(resumed)}×", batches, counted, figures)
+
+
+def outcome_of(
+    stage: Stage, fault: str, batches: list[LaneBatch], counted: list[RowCounts], figures: dict[str, Any]
+) -> Outcome:
+    """Return the outcome of batches in a lane, with their money."""
+    counts, live = stage.endpoint.batches.counts(), stage.endpoint.calls()
+    needed = sum(batch.calls for batch in batches)
+    return Outcome(
+        fault=fault,
+        jobs=sum(batch.rows for batch in batches),
+        lost=sum(each.lost for each in counted),
+        doubled_answers=sum(each.doubled for each in counted),
+        extra_model_calls=counts.lines_billed + live - needed,
+        explained_model_calls=0,
+        recovery_seconds=(),
+        recovery_bound_seconds=0,
+        remarks=(*(remark for each in counted for remark in each.remarks), *money_faults(stage)),
+        figures=figures | {"lines billed": f"{counts.lines_billed} of {needed}", "live calls": live},
+    )
 
 
 def _kill_workers(stage: Stage, scale: Scale, kills: int) -> None:
@@ -101,32 +101,52 @@ def _kill_workers(stage: Stage, scale: Scale, kills: int) -> None:
         worker.ready()
 
 
-def _money_faults(stage: Stage) -> list[str]:
-    """Return remarks on a lane that does not end, calls billed twice, and an account that is not the bill."""
-    remarks = []
+def _deaths(
+    stage: Stage, scale: Scale, batch: LaneBatch, workers: list[Worker], point: str, most: int
+) -> Iterator[float | None]:
+    """Have workers die at a point while a batch runs; yield how long the lane stood, None where its runner lived."""
     with stage.redis.client() as client:
-
-        def is_empty() -> bool:
-            return not [key for key in client.keys("dspy:v1:lane*") if not key.endswith(":past")]
-
-        with suppress(TimeoutError):
-            wait_until(is_empty, 60, "the lane's end")
-        if not is_empty():
-            remarks.append(f"left of the lane: {client.keys('dspy:v1:lane*')}")
-        (account,) = [key for key in client.keys("dspy:v1:budget:batch:*") if key.count(":") == 4]
-        settled, held = (int(amount or 0) for amount in client.hmget(account, "settled", "held"))
-    counts, bill = stage.endpoint.batches.counts(), stage.endpoint.batches.bill().nano_usd
-    if (settled, held) != (bill, 0):
-        remarks.append(f"the account has {settled} settled and {held} held, and the bill is {bill}")
-    if counts.billed_twice or counts.double_names:
-        remarks.append(f"billed twice: {counts.billed_twice}; batches of one name: {counts.double_names}")
-    if counts.files_left:
-        remarks.append(f"{counts.files_left} files left at the provider: {stage.endpoint.batches.files()}")
-    return remarks
+        for _ in range(most):
+            time.sleep(scale.random.uniform(0.0, 0.3))
+            client.set(KEY, point)
+            wait_until(lambda: not (client.exists(KEY) and batch.is_running), _LONGEST_SECONDS, f"a death {point}")
+            if client.delete(KEY):
+                return
+            before = _state(client)
+            wait_until(lambda: not all(each.is_running for each in workers), _LONGEST_SECONDS, "a worker's end")
+            dead = next(each for each in workers if not each.is_running)
+            dead.kill()
+            dead.start()
+            yield _seconds_until_resumed(client, before)
+            dead.ready()
 
 
-def _answer(number: int) -> str:
-    return f"echo:row {number} first echo:row {number} second"
+def _seconds_until_resumed(client: redis.Redis, before: tuple[Any, ...]) -> float | None:
+    """Return the seconds from the last death to the next step of another runner; None if its runner lives."""
+    died_at = float(client.lindex(DEATHS_KEY, -1))
+    runner, *steps = before
+    until = time.monotonic() + _LONGEST_SECONDS
+    milliseconds = client.pttl("dspy:v1:lane:control:runner")
+    while time.monotonic() < until:
+        now, *changed = _state(client)
+        if now and now != runner and changed != steps:
+            return time.time() - died_at
+        left = client.pttl("dspy:v1:lane:control:runner")
+        if now == runner and left > milliseconds:
+            return None
+        milliseconds = left
+        time.sleep(_POLL_SECONDS)
+    raise TimeoutError("no worker went on with the lane")
 
 
-FAULTS: dict[str, Callable[[Scale], Outcome]] = {"lane-killed": lane_killed}
+def _state(client: redis.Redis) -> tuple[Any, ...]:
+    """Return the lane's runner, its shipments, and how many lines it has."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.get("dspy:v1:lane:control:runner").hgetall("dspy:v1:lane:control:shipments")
+        return tuple(pipe.hlen("dspy:v1:lane:control:lines").execute())
+
+
+FAULTS: dict[str, Callable[[Scale], Outcome]] = {
+    "lane-killed": lane_killed,
+    **{f"lane-killed-{point}": functools.partial(killed_at, point) for point in POINTS},
+}

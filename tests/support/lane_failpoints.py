@@ -1,4 +1,4 @@
-"""Ends a worker at a named step of a lane's shipment, as a host that dies exactly there.
+"""Ends or freezes a worker at a named step of a lane's shipment, as a host that dies or stands still exactly there.
 
 A worker alone loads it, through ``workers.imports``: it changes classes for its whole process.
 ``tests/support/lane_points.py`` has the points.
@@ -9,21 +9,25 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
+import dspyq.lane.service
 from dspyq.delivery.leases import Leases
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.store.clients import jobs_client
-from tests.support.lane_points import KEY
+from tests.support.lane_points import DEATHS_KEY, FROZEN, KEY, RUNNER_LEASE_SECONDS
 
 
 def reach(point: str) -> None:
-    """Die here, if this is the point."""
+    """Die or freeze here, if this is the point."""
     client = jobs_client()
-    if client.get(KEY) == point.encode() and client.delete(KEY):
-        os.kill(os.getpid(), signal.SIGKILL)
+    named = (client.get(KEY) or b"").decode()
+    if named.removeprefix(FROZEN) == point and client.delete(KEY):
+        client.rpush(DEATHS_KEY, time.time())
+        os.kill(os.getpid(), signal.SIGSTOP if named.startswith(FROZEN) else signal.SIGKILL)
 
 
 def _patch(owner: type, name: str, *, before: str = "", after: Callable[..., str] = lambda *_: "") -> None:
@@ -41,6 +45,7 @@ def _patch(owner: type, name: str, *, before: str = "", after: Callable[..., str
     setattr(owner, name, patched)
 
 
+dspyq.lane.service.RUNNER_LEASE_SECONDS = RUNNER_LEASE_SECONDS
 _SAVED = {"filled": "after-fill", "submitted": "after-submit"}
 _patch(Leases, "sleep", before="before-sleep")
 _patch(LaneJournal, "save", after=lambda shipment: _SAVED.get(shipment.state, ""))
