@@ -62,7 +62,7 @@ class DeliveredTask(Task):  # type: ignore[misc]  # celery ships no types
             return self.run(*args, **kwargs)
         except Ignore as ending:
             left = ending
-        _end_as_left(left)
+        return _end_as_left(left)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the task in this process, with predictions among its arguments in the form that a message carries."""

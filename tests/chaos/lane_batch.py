@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.chaos.stage import Stage
 from tests.chaos.stored import what_is_left
@@ -81,7 +81,7 @@ class LaneBatch:
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def __enter__(self) -> LaneBatch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,8 +122,13 @@ class LaneBatch:
         return f"echo:{question}" if self._program == "qa" else f"echo:{question} first echo:{question} second"
 
 
-def money_faults(stage: Stage, late_seconds: float = _LATE_SECONDS) -> list[str]:
-    """Return remarks on a lane that does not end, calls billed twice, and accounts that are not the bill."""
+def money_faults(stage: Stage, *, has_others: bool = False) -> list[str]:
+    """Return remarks on a lane that does not end, calls billed twice, and accounts that are not the bill.
+
+    Args:
+        stage: The stage.
+        has_others: Whether others than batches made live calls: then the bill is that of the lane alone.
+    """
     remarks = []
     with stage.redis.client() as client:
 
@@ -131,13 +136,14 @@ def money_faults(stage: Stage, late_seconds: float = _LATE_SECONDS) -> list[str]
             return [key for key in client.keys("dspy:v1:lane*") if not key.endswith(":past")]
 
         with suppress(TimeoutError):
-            wait_until(lambda: not left(), late_seconds, "the lane's end")
+            wait_until(lambda: not left(), _LATE_SECONDS, "the lane's end")
         if left():
             remarks.append(f"left of the lane: {left()}")
         accounts = [key for key in client.keys("dspy:v1:budget:batch:*") if key.count(":") == 4]
         amounts = [client.hmget(account, "settled", "held") for account in accounts]
     settled, held = (sum(int(each or 0) for each in column) for column in zip(*amounts, strict=True))
-    counts, bill = stage.endpoint.batches.counts(), stage.endpoint.batches.bill().nano_usd
+    counts, billed = stage.endpoint.batches.counts(), stage.endpoint.batches.bill()
+    bill = billed.batch_nano_usd if has_others else billed.nano_usd
     if (settled, held) != (bill, 0):
         remarks.append(f"the accounts have {settled} settled and {held} held, and the bill is {bill}")
     if counts.billed_twice or counts.double_names:

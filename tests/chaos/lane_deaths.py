@@ -68,10 +68,16 @@ def killed_at(point: str, scale: Scale) -> Outcome:
 
 
 def outcome_of(
-    stage: Stage, fault: str, batches: list[LaneBatch], counted: list[RowCounts], figures: dict[str, Any]
+    stage: Stage,
+    fault: str,
+    batches: list[LaneBatch],
+    counted: list[RowCounts],
+    figures: dict[str, Any],
+    *,
+    asked: int = 0,
 ) -> Outcome:
-    """Return the outcome of batches in a lane, with their money."""
-    counts, live = stage.endpoint.batches.counts(), stage.endpoint.calls()
+    """Return the outcome of batches in a lane, with their money; ``asked`` is how many live calls others needed."""
+    counts, live = stage.endpoint.batches.counts(), stage.endpoint.calls() - asked
     needed = sum(batch.calls for batch in batches)
     return Outcome(
         fault=fault,
@@ -82,7 +88,7 @@ def outcome_of(
         explained_model_calls=0,
         recovery_seconds=(),
         recovery_bound_seconds=0,
-        remarks=(*(remark for each in counted for remark in each.remarks), *money_faults(stage)),
+        remarks=(*(remark for each in counted for remark in each.remarks), *money_faults(stage, has_others=asked > 0)),
         figures=figures | {"lines billed": f"{counts.lines_billed} of {needed}", "live calls": live},
     )
 

@@ -4,80 +4,75 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-from tests.chaos.lane_batch import LaneBatch, money_faults, settings_with
+from dspyq.lane.journal import LaneJournal
+from tests.chaos.lane_batch import LaneBatch, settings_with
+from tests.chaos.lane_callers import WARM_QUESTIONS, callers_of_two, compare
+from tests.chaos.lane_deaths import outcome_of
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage
 from tests.support.processes import wait_until
 
-_LINGER_SECONDS = 10.0
+#: By default: all rows have come before a shipment goes, which an operator's flush then sends at once.
+_LINGER_SECONDS = 120.0
+_MODEL_SECONDS = 0.05
+#: More than all holds, so that each call passes by it.
+_DAILY_USD = 100_000.0
 _LONGEST_SECONDS = 1_500.0
-_MOST_RUNNER_BYTES = 200_000_000
+_MOST_WORKER_BYTES = 200_000_000
 _MOST_ROW_BYTES = 4_500
 _KIBI = 1024
 
 
 def lane_large(scale: Scale) -> Outcome:
-    """Ship 50,000 rows of one call each; all go in one shipment, and neither the worker nor Redis grows beyond bounds."""
-    rows = scale.pick(quick=2_000, full=50_000)
-    settings = settings_with(batch_linger_seconds=scale.pick(quick=3.0, full=_LINGER_SECONDS))
-    with Stage(settings=settings, concurrency=8) as stage:
+    """Ship 50,000 rows of one call each, and ask other questions while their money is held.
+
+    All go in one shipment, and neither the worker nor Redis grows beyond bounds.
+    """
+    rows, questions = scale.pick(quick=2_000, full=50_000), scale.pick(quick=30, full=400)
+    settings = settings_with(batch_linger_seconds=_LINGER_SECONDS) | {"budget": {"daily_usd": _DAILY_USD}}
+    with Stage(settings=settings, concurrency=8) as stage, stage.redis.client() as client:
         stage.endpoint.clear()
+        stage.endpoint.script(latency_seconds=_MODEL_SECONDS, lane="live")
         stage.endpoint.batches.script(is_manual=True)
         worker = stage.worker()
-        began_at = time.monotonic()
-        figures: dict[str, Any] = {}
-        with stage.redis.client() as client:
-            before = client.info("memory")["used_memory"]
-            resting = peak_bytes(worker.pid, starts_over=True)
+        with callers_of_two(stage) as pair:
+            before, at_rest = client.info("memory")["used_memory"], peak_bytes(worker.pid, starts_over=True)
+            began_at = time.monotonic()
             with LaneBatch(stage, rows, "qa") as batch:
                 wait_until(lambda: client.zcard("dspy:v1:delayed") >= rows, _LONGEST_SECONDS, "all rows asleep")
                 asleep_at = time.monotonic()
+                LaneJournal(client, "control").flush()
+                stage.endpoint.batches.wait_for_batches(1)
                 wait_until(lambda: client.hlen("dspy:v1:lane:control:bodies") == 0, _LONGEST_SECONDS, "a batch")
-                each = (client.info("memory")["used_memory"] - before) / rows
-                shipped_peak = peak_bytes(worker.pid, starts_over=True)
                 shipped_at = time.monotonic()
+                each = (client.info("memory")["used_memory"] - before) / rows
+                compared = compare(pair, questions)
                 stage.endpoint.batches.finish()
-                wait_until(
-                    lambda: client.exists("dspy:v1:lane:control:shipments") == 0, _LONGEST_SECONDS, "all landed"
-                )
+                ended_at = time.monotonic()
+                wait_until(lambda: client.hlen("dspy:v1:lane:control:lines") == 0, _LONGEST_SECONDS, "all landed")
                 landed_at = time.monotonic()
                 counted = batch.end(_LONGEST_SECONDS)
-        ended_at = time.monotonic()
-        peak = max(shipped_peak, peak_bytes(worker.pid))
-        counts = stage.endpoint.batches.counts()
-        remarks = counted.remarks + money_faults(stage)
-        if counts.batches != 1:
-            remarks.append(f"{counts.batches} shipments")
-        if peak >= _MOST_RUNNER_BYTES:
-            remarks.append(f"the worker took {peak} bytes")
+                done_at = time.monotonic()
+        peak, shipments = peak_bytes(worker.pid), stage.endpoint.batches.counts().batches
+        if shipments != 1:
+            counted.remarks.append(f"{shipments} shipments")
+        if peak >= _MOST_WORKER_BYTES:
+            counted.remarks.append(f"the worker took {peak} bytes")
         if each > _MOST_ROW_BYTES:
-            remarks.append(f"a sleeping row takes {each:.0f} bytes of Redis")
-        return Outcome(
-            fault=f"one shipment of {rows:,} rows",
-            jobs=rows,
-            lost=counted.lost,
-            doubled_answers=counted.doubled,
-            extra_model_calls=counts.lines_billed + stage.endpoint.calls() - batch.calls,
-            explained_model_calls=0,
-            recovery_seconds=(),
-            recovery_bound_seconds=0,
-            remarks=tuple(remarks),
-            figures=figures
-            | {
-                "shipments": counts.batches,
-                "asleep after": f"{asleep_at - began_at:.0f} s",
-                "shipped after": f"{shipped_at - began_at:.0f} s",
-                "landed": f"{landed_at - shipped_at:.0f} s after its end",
-                "all rows": f"{ended_at - shipped_at:.0f} s after it",
-                "in all": f"{ended_at - began_at:.0f} s",
-                "a sleeping row": f"{each / 1000:.2f} kB of Redis",
-                "the worker at rest": f"{resting / 1e6:.0f} MB",
-                "at most": f"{peak / 1e6:.0f} MB",
-            },
-        )
+            counted.remarks.append(f"a sleeping row takes {each:.0f} bytes of Redis")
+        figures = {
+            "shipments": shipments,
+            "asleep after": f"{asleep_at - began_at:.0f} s",
+            "shipped in": f"{shipped_at - asleep_at:.0f} s",
+            "landed in": f"{landed_at - ended_at:.0f} s",
+            "all rows in OUT after": f"{done_at - ended_at:.0f} s",
+            "a sleeping row": f"{each / 1000:.2f} kB of Redis",
+            "the worker": f"{at_rest / 1e6:.0f} MB at rest, {peak / 1e6:.0f} MB at most",
+        }
+        asked = 2 * (questions + WARM_QUESTIONS)
+        return outcome_of(stage, f"one shipment of {rows:,} rows", [batch], [counted], figures | compared, asked=asked)
 
 
 def peak_bytes(pid: int, *, starts_over: bool = False) -> int:
