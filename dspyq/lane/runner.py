@@ -185,7 +185,7 @@ class LaneRunner:
         for orphan in self._provider.orphan_files(shipment.name) if may_have_file else ():
             self._provider.delete_file(orphan.id)
         shipment = self._parts.save(replace(shipment, uploads=shipment.uploads + 1))
-        self._journal.sync()  # or a Redis that restarts would leave a file that nobody looks for
+        self._journal.sync()  # or after a restart of Redis the file would stay at the provider
         file_id = self._provider.upload(shipment.name, self._journal.bodies(shipment.name))
         return self._parts.save(shipment.at("uploaded", file_id=file_id), "lane_uploaded")
 

@@ -1,7 +1,7 @@
-"""Interactive callers beside a lane that holds money: they ask two workers by turns, one with a lane and one without.
+"""Interactive callers beside a lane that holds money: they ask two workers by turns, one with a lane, one without.
 
-``python -m tests.chaos.lane_callers`` is one such caller: it asks each line of its input, and prints the seconds of each
-answer.
+``python -m tests.chaos.lane_callers`` is one such caller: it asks each line of its input, and prints how many seconds
+each answer took.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Caller:
 
 @contextmanager
 def callers_of_two(stage: Stage) -> Iterator[tuple[Caller, Caller]]:
-    """Start a Redis and a worker of their own beside those of a stage; yield a caller of that, and one of the stage's."""
+    """Start another Redis and worker beside a stage's; yield a caller of those, and one of the stage."""
     with ExitStack() as started:
         other = started.enter_context(RedisServer())
         alone = environment(stage.settings_path, other.url)
@@ -82,9 +82,8 @@ def compare(pair: tuple[Caller, Caller], questions: int) -> dict[str, str]:
             seconds[which].append((alone, beside)[which].ask(f"interactive {number}"))
     figures = {}
     for name, of in (("without a lane", seconds[0]), ("beside held lines", seconds[1])):
-        figures[f"a caller {name}"] = (
-            f"{_percentile(of, 50) * 1000:.0f} ms, p95 {_percentile(of, _PERCENTILE) * 1000:.0f} ms"
-        )
+        median, late = (1000 * _percentile(of, percent) for percent in (50, _PERCENTILE))
+        figures[f"a caller {name}"] = f"{median:.0f} ms, p95 {late:.0f} ms"
     ratio = _percentile(seconds[1], _PERCENTILE) / _percentile(seconds[0], _PERCENTILE)
     return figures | {"ratio of the p95": f"{ratio:.2f} ({questions} questions each)"}
 

@@ -7,14 +7,15 @@ A worker alone loads it, through ``workers.imports``: it changes classes for its
 from __future__ import annotations
 
 import functools
-import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import dspyq.lane.service
 from dspyq.delivery.leases import Leases
+from dspyq.lane.creation import Creation
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.store.clients import jobs_client
@@ -27,7 +28,8 @@ def reach(point: str) -> None:
     named = (client.get(KEY) or b"").decode()
     if named.removeprefix(FROZEN) == point and client.delete(KEY):
         client.rpush(DEATHS_KEY, time.time())
-        os.kill(os.getpid(), signal.SIGSTOP if named.startswith(FROZEN) else signal.SIGKILL)
+        # To this thread: one to the process may be taken by another thread, while this one goes on for a moment.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if named.startswith(FROZEN) else signal.SIGKILL)
 
 
 def _patch(owner: type, name: str, *, before: str = "", after: Callable[..., str] = lambda *_: "") -> None:
@@ -49,7 +51,7 @@ dspyq.lane.service.RUNNER_LEASE_SECONDS = RUNNER_LEASE_SECONDS
 _SAVED = {"filled": "after-fill", "submitted": "after-submit"}
 _patch(Leases, "sleep", before="before-sleep")
 _patch(LaneJournal, "save", after=lambda shipment: _SAVED.get(shipment.state, ""))
-_patch(LaneJournal, "sync", after=lambda: "before-create")
+_patch(Creation, "_submit", before="before-create")
 _patch(LaneJournal, "run", before="mid-land", after=lambda _: "after-land")
 _patch(LaneJournal, "close", before="before-close")
 _patch(OpenAIBatches, "upload", after=lambda *_: "after-upload")
