@@ -25,6 +25,8 @@ _TICK_EXPIRES_SECONDS = 55
 #: What Celery makes once of an application's configuration.
 _OF_CONFIGURATION = {"amqp", "annotations", "control", "events", "timezone"}
 _BACKEND = "dspyq.celery_app.result_backend"
+_TRANSPORT = "dspyq.delivery.transport:Transport"
+_SPINE_TRANSPORT = "dspyq.delivery.spine_transport:SpineTransport"
 
 
 class CelerySettings(utils.Settings):  # type: ignore[misc]  # celery ships no types
@@ -108,9 +110,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
     connections = 4 * settings.workers.concurrency + 100
     return {
         "broker_url": parse_address(
-            settings.jobs_url
+            settings.control_url
         ).celery_url,  # without secrets: our channels make their own connections
-        "broker_transport": "dspyq.delivery.transport:Transport",
+        "broker_transport": _SPINE_TRANSPORT if len(settings.redis_urls) > 1 else _TRANSPORT,
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,
             "max_connections": connections,

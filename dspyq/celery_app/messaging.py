@@ -26,7 +26,7 @@ class Connection(connection.Connection):
 
     def as_uri(self, *_: Any, **__: Any) -> str:
         """Return the address, without user and password."""
-        return str(parse_address(get_settings().jobs_url))
+        return str(parse_address(get_settings().control_url))
 
 
 class AMQP(amqp.AMQP):  # type: ignore[misc]  # celery ships no types

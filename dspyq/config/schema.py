@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         return url_of_spine(url, HOME) if address.spines and not address.spine else url
 
     @property
+    def control_url(self) -> str:
+        """URL of the Redis of Celery's own messages: remote control, events, and tasks that other applications send."""
+        return self.home_url if len(self.redis_urls) > 1 else self.jobs_url
+
+    @property
     def jobs_url(self) -> str:
         """URL of the Redis of jobs, claims and statistics; of the first spine, where there are several."""
         return self.spine_urls[0]

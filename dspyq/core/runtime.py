@@ -220,12 +220,15 @@ def bound(call: Callable[Given, Value]) -> Callable[Given, Value]:
 
 
 def in_own_runtime(method: Method) -> Method:
-    """Have a method, ``async`` or not, use the attribute ``runtime`` of its object, wherever it is called."""
+    """Have a method, ``async`` or not, use the attribute ``runtime`` of its object, wherever it is called.
+
+    Where a part of that runtime is active, it stays so.
+    """
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def wait_inside(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if owner.runtime is _current.get():
+            if owner.runtime is _current.get().whole:
                 return await method(owner, *args, **kwargs)
             with owner.runtime.active():
                 return await method(owner, *args, **kwargs)
@@ -234,7 +237,7 @@ def in_own_runtime(method: Method) -> Method:
 
     @functools.wraps(method)
     def inside(owner: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if owner.runtime is _current.get():  # as nearly always, and entering it takes a microsecond
+        if owner.runtime is _current.get().whole:  # as nearly always, and entering it takes a microsecond
             return method(owner, *args, **kwargs)
         with owner.runtime.active():
             return method(owner, *args, **kwargs)

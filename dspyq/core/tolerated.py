@@ -21,6 +21,7 @@ ToleratedKind = Literal[
     "invalidations_thread", "lane_thread", "list_item", "log_thread", "loki_thread", "progress_thread",
     "quiet_queues_thread",
     "referee_thread", "reply", "result", "results_thread", "shutdown_thread", "snapshot",
+    "spine_away",
     "stream", "streams_thread",
 ]  # fmt: skip
 KINDS: Final[tuple[ToleratedKind, ...]] = ToleratedKind.__args__  # type: ignore[attr-defined]  # typing has no public way to list them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 
 import redis
 
@@ -36,11 +37,13 @@ class Beat:
     Attributes:
         sweeper: Its sweeper.
         failures: Number of beats cut short by Redis or a fault of ours.
+        answered_at: The monotonic second at which Redis had answered the last whole beat; 0 before the first.
     """
 
     def __init__(self, leases: Leases, records: Records, policy: SweepPolicy) -> None:
         self.sweeper = Sweeper(records, policy)
         self.failures = 0
+        self.answered_at = 0.0
         self._leases = leases
         self._records = records
         self._stopping = threading.Event()
@@ -66,6 +69,7 @@ class Beat:
             self._leases.keep(self._records)
             process_adoptions().store_waiting(self._records)
             self.sweeper.sweep()
+            self.answered_at = time.monotonic()
         except Exception as error:  # a fault of ours must not cost the other leases
             self.failures += 1
             is_ours = not isinstance(error, redis.RedisError)

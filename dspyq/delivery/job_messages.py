@@ -23,6 +23,7 @@ from dspyq.delivery.records import Delivery, QueuedJob
 from dspyq.delivery.task_run import DeliveryProperties
 from dspyq.experiments.fence import ANY_STATE, state_to_send_under
 from dspyq.store.keys import result_key
+from dspyq.store.spines import current_spine, process_spines
 
 #: kombu's marker of a type that JSON lacks.
 _KOMBU_TYPE = b'"__type__"'
@@ -45,7 +46,7 @@ def job_of(message: dict[str, Any], queue: str, priority: int) -> QueuedJob:
         is_child=bool(headers.get("parent_id")),
         input_hash=question,
         is_own_id=is_own_id,
-        result_key=result_key(headers["id"]) if is_own_id and get_settings().is_one_redis else "",
+        result_key=result_key(headers["id"]) if is_own_id and _is_result_beside(headers["id"], question) else "",
         seen=state_to_send_under() if is_own_id else ANY_STATE,
         tenant=str(header.get("tenant") or "") if isinstance(header, dict) else "",
     )
@@ -60,6 +61,7 @@ def message_of(delivery: Delivery) -> dict[str, Any]:
     message = _read(delivery.message)
     if message["headers"]["id"] != delivery.id:
         raise ValueError("it is another job's")
+    spine = current_spine()
     DeliveryProperties(
         delivery.tag,
         delivery.run_count,
@@ -67,6 +69,7 @@ def message_of(delivery: Delivery) -> dict[str, Any]:
         claim_seen_at=time.monotonic() if delivery.is_claimed else None,
         disowned_by=delivery.disowned_by,
         is_streamed=delivery.is_streamed,
+        runtime=None if spine is None else spine.runtime,
     ).write(message)
     return message
 
@@ -104,6 +107,12 @@ def _question(header: object) -> tuple[str, bool]:
         return "", False
     input_hash = str(header.get("input_hash") or "")
     return input_hash, bool(input_hash) and not header.get("is_claimed")
+
+
+def _is_result_beside(task_id: str, input_hash: str) -> bool:
+    """Return True if a prediction's result is in the same Redis as its job, so that one script can look at both."""
+    spines = process_spines()
+    return get_settings().is_one_redis and (spines is None or spines.of(task_id) is spines.of(input_hash))
 
 
 def _seconds_until(eta: str | None) -> float:

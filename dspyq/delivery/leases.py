@@ -18,6 +18,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.delivery.records import Delivery, Records
 from dspyq.delivery.versions import process_versions
 from dspyq.store.clients import jobs_client
+from dspyq.store.spines import process_spines
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -180,6 +181,10 @@ class Leases:
         if self.let_go(tag):
             self.records.set_aside(tag, reason)
 
+    def holds(self, tag: str) -> bool:
+        """Return True if this process holds a run."""
+        return tag in self._held
+
     def is_begun(self, tag: str) -> bool:
         """Return True if the body of this run has begun."""
         lease = self._held.get(tag)
@@ -272,3 +277,17 @@ def process_leases() -> Leases:
     settings = get_settings()
     records = Records(jobs_client(), most_message_bytes(settings))
     return Leases(records, settings.delivery.visibility_timeout_seconds)
+
+
+def leases_of(tag: str) -> Leases:
+    """Return the leases of the spine whose job a run has; where none holds it any more, those of its id's spine."""
+    spines = process_spines()
+    if spines is None:
+        return process_leases()
+    likely = spines.of(tag.rpartition(":")[0])  # not the one of a task whose id is its caller's own
+    for spine in (likely, *spines.all):
+        leases = spine.runtime.peek(process_leases)
+        if leases is not None and leases.holds(tag):
+            return leases
+    with likely.runtime.active():
+        return process_leases()

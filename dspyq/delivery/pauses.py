@@ -25,7 +25,7 @@ class Pauses:
         self._queues.discard(queue)
 
 
-@per_runtime(is_of_part=True)
+@per_runtime
 def process_pauses() -> Pauses:
     """Return this process's pauses."""
     return Pauses()

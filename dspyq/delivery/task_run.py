@@ -8,7 +8,10 @@ from typing import Any, TypedDict, TypeVar
 
 from celery.app.task import Context
 
-_PROPERTY = "dspyq_delivery"
+from dspyq.core.runtime import Runtime
+
+#: The delivery among the properties of a message.
+DELIVERY_PROPERTY = "dspyq_delivery"
 _ATTRIBUTE = "dspyq_run"
 
 Part = TypeVar("Part")
@@ -25,6 +28,7 @@ class DeliveryProperties:
         claim_seen_at: The monotonic second at which its question was claimed for it and not answered; None otherwise.
         disowned_by: The batch that its message names and that does not pay for it any more; empty for none.
         is_streamed: Whether a caller who joined it has it streamed.
+        runtime: The part of the runtime that is its spine's; None where one Redis holds all jobs.
     """
 
     tag: str = ""
@@ -33,12 +37,13 @@ class DeliveryProperties:
     claim_seen_at: float | None = None
     disowned_by: str = ""
     is_streamed: bool = False
+    runtime: Runtime | None = None
 
     def write(self, message: dict[str, Any]) -> None:
         """Make a message the one of this run."""
         properties = message["properties"]
         properties["delivery_tag"] = self.tag
-        properties[_PROPERTY] = self
+        properties[DELIVERY_PROPERTY] = self
         properties["delivery_info"]["redelivered"] = self.run_count > 1
 
 
@@ -48,7 +53,7 @@ NOT_DELIVERED = DeliveryProperties()
 def delivery_of(request: Context | None) -> DeliveryProperties:
     """Return the delivery of a task's request; ``NOT_DELIVERED`` for one that no worker took from a queue."""
     properties = getattr(request, "properties", None) or {}
-    found = properties.get(_PROPERTY)
+    found = properties.get(DELIVERY_PROPERTY)
     return found if isinstance(found, DeliveryProperties) else NOT_DELIVERED
 
 

@@ -30,14 +30,14 @@ from dspyq.core.tolerated import tolerate
 from dspyq.delivery.adoptions import process_adoptions
 from dspyq.delivery.job_messages import job_of, message_of
 from dspyq.delivery.kept_jobs import jobs_kept, kept_jobs
-from dspyq.delivery.leases import process_leases
+from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.loop import Loop
 from dspyq.delivery.message import Message
 from dspyq.delivery.message_body import encode_body, is_of_task
 from dspyq.delivery.pauses import process_pauses
 from dspyq.delivery.publish_batch import PublishBatch
 from dspyq.delivery.quiet_queues import process_quiet_queues
-from dspyq.delivery.records import Delivery
+from dspyq.delivery.records import Delivery, QueuedJob
 from dspyq.delivery.versions import process_versions
 from dspyq.store.clients import connection_pool
 from dspyq.store.content import UnknownKey
@@ -74,12 +74,12 @@ class QoS(virtual.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Count a message until its run ends, is lost or is let go."""
-        process_leases().return_slot_with(delivery_tag, functools.partial(self._quick_ack, delivery_tag))
+        self._leases(delivery_tag).return_slot_with(delivery_tag, functools.partial(self._quick_ack, delivery_tag))
         super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """End the job."""
-        process_leases().finish(delivery_tag)
+        self._leases(delivery_tag).finish(delivery_tag)
         super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
@@ -90,12 +90,17 @@ class QoS(virtual.QoS):
         if ":" not in delivery_tag:
             super().reject(delivery_tag, requeue=requeue)
             return
-        leases = process_leases()
+        leases = self._leases(delivery_tag)
         if requeue or leases.is_begun(delivery_tag):
             leases.let_go(delivery_tag)
         else:
             leases.set_aside(delivery_tag, "its task is unknown or its message is not one of a task")
         super().ack(delivery_tag)
+
+    def _leases(self, delivery_tag: str) -> Leases:
+        """Return the leases that hold a run."""
+        del delivery_tag
+        return process_leases()
 
 
 class Channel(redis.Channel):
@@ -114,12 +119,16 @@ class Channel(redis.Channel):
 
     def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Return connections to the Redis of jobs, made as all others are, with kombu's options."""
-        address = parse_address(get_settings().jobs_url)
+        address = parse_address(self._url())
         if not self._leads_to(address):  # an app with a broker of its own
             return super()._get_pool(asynchronous)
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=address.database)
         options = {name: getattr(self, name) for name in _CONNECTION_OPTIONS}
         return connection_pool(address, derive=self._watched if asynchronous else lambda base: base, **options)
+
+    def _url(self) -> str:
+        """Return the URL that this channel's connections lead to."""
+        return get_settings().control_url
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """Return a batch of messages for one pipeline."""
@@ -145,7 +154,7 @@ class Channel(redis.Channel):
     @property
     def active_queues(self) -> list[str]:
         """Queues to take from now; cached until a change, because each turn of the loop reads them."""
-        changing = _changing_queues()
+        changing = self._changing_queues()
         if self._active[0] != changing:
             paused, _, quiet = changing
             queues: list[str] = super().active_queues
@@ -156,6 +165,10 @@ class Channel(redis.Channel):
             self._active = changing, [*with_jobs, *active]
         return self._active[1]
 
+    def _changing_queues(self) -> tuple[frozenset[str], ...]:
+        """Return what changes the queues to take from: those paused, versions' with jobs, and the quiet ones."""
+        return process_pauses().queues, process_versions().waiting, process_quiet_queues().queues
+
     def _update_queue_cycle(self) -> None:
         """Begin the turns of the queues anew; kombu calls it when it consumes others than before."""
         self._active = (), []
@@ -163,7 +176,7 @@ class Channel(redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Wait for a bell, as kombu does, at a cost almost independent of the number of queues."""
-        seen = _changing_queues()
+        seen = self._changing_queues()
         if self._seen != seen:
             self._seen = seen
             self._update_queue_cycle()  # not each time: it restarts the rotation of queues
@@ -186,7 +199,7 @@ class Channel(redis.Channel):
         try:
             return super()._brpop_read(**options)
         except _UNREADABLE:
-            return _drop_strange_item()  # no JSON
+            return drop_strange_item()  # no JSON
 
     def _receive_one(self, c: Any) -> bool:
         """Receive from a broadcast channel, such as remote control's, to which any client may publish."""
@@ -195,7 +208,7 @@ class Channel(redis.Channel):
         except Empty:  # no JSON, which kombu has logged; further messages may have been read with it
             return False
         except _UNREADABLE:
-            _drop_strange_item()
+            drop_strange_item()
             return False
 
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> Any:
@@ -220,7 +233,7 @@ class Channel(redis.Channel):
     def _get(self, queue: str) -> Any:  # type: ignore[override]  # kombu's own differs from its base
         message = super()._get(queue)
         if message == BELL:
-            message = _take(queue)
+            message = take_first(queue)
         if message is None:
             raise Empty
         return message
@@ -259,11 +272,6 @@ def _bulk_string(value: bytes) -> bytes:
 _BRPOP = _bulk_string(b"BRPOP")
 
 
-def _changing_queues() -> tuple[frozenset[str], ...]:
-    """Return what changes the queues to take from: those paused, versions' queues with jobs, and the quiet ones."""
-    return process_pauses().queues, process_versions().waiting, process_quiet_queues().queues
-
-
 class Transport(redis.Transport):
     """Transport that takes a job when a bell arrives."""
 
@@ -277,13 +285,13 @@ class Transport(redis.Transport):
         quiet = process_quiet_queues()
         if queue == quiet.passed_on and isinstance(message, str):
             message, queue = BELL, message
-        if isinstance(message, dict) and message.keys() >= _ENVELOPE:
+        if is_envelope(message):
             if is_of_task(message.get("headers")):
                 self._adopt(message, queue)
             else:
                 self._deliver_envelope(message, queue)
         elif message != BELL:
-            _drop_strange_item()
+            drop_strange_item()
         elif (base := process_versions().base(queue)) in self._callbacks and base not in process_pauses().queues:
             # Otherwise it was cancelled or paused meanwhile: a sweep rings again, for others.
             quiet.note_bell(base)
@@ -321,10 +329,14 @@ class Transport(redis.Transport):
             with jobs_kept() as jobs:
                 channel._put(process_versions().base(queue), message)  # noqa: SLF001 - our own channel's
         except _UNREADABLE:
-            _drop_strange_item()
+            drop_strange_item()
             return
-        for job in jobs:  # popped already: Redis may refuse it, but must not lose it
-            process_adoptions().store(job, process_leases().records)
+        for job in jobs:
+            self._store_adopted(job)
+
+    def _store_adopted(self, job: QueuedJob) -> None:
+        """Store a job that is popped already: Redis may refuse it, but must not lose it."""
+        process_adoptions().store(job, process_leases().records)
 
     def _deliver_envelope(self, message: dict[str, Any], queue: str) -> None:
         """Deliver a message that is no job; if it cannot be read, it does not count as prefetched."""
@@ -333,19 +345,24 @@ class Transport(redis.Transport):
             message["properties"]["delivery_tag"] = tag
             super()._deliver(message, queue)
         except _UNREADABLE:
-            _drop_strange_item()
+            drop_strange_item()
             for channel in self.channels:
                 if tag in channel.qos._delivered:  # noqa: SLF001 - kombu has no public way
                     channel.qos.ack(tag)
 
 
-def _drop_strange_item() -> None:
+def is_envelope(item: object) -> bool:
+    """Return True for a list's item that has the form of kombu's messages."""
+    return isinstance(item, dict) and item.keys() >= _ENVELOPE
+
+
+def drop_strange_item() -> None:
     """Drop an item that is neither a bell nor an envelope of kombu: Celery would end the worker over it."""
     logger.error(Event("strange_item_dropped", reason="a queue's list held neither a bell nor a message"))
     tolerate("list_item", "strange")
 
 
-def _take(queue: str) -> dict[str, Any] | None:
+def take_first(queue: str) -> dict[str, Any] | None:
     """Take the first job of a queue and make its message the one of this run."""
     delivery = process_leases().take(queue)
     if delivery is None:

@@ -13,8 +13,10 @@ from typing import Any, Literal, NamedTuple
 import orjson
 import redis
 
+from dspyq.core.runtime import per_runtime
 from dspyq.experiments.placement import is_in_share
 from dspyq.store import content
+from dspyq.store.clients import jobs_client
 from dspyq.store.scripts import load_script
 
 #: Reasons for which a counted answer lacks a score: ``refused`` by the judge's account, ``no_control`` where the other
@@ -116,3 +118,9 @@ def _read(task_id: bytes, exposure: bytes, stored: bytes) -> UnscoredAnswer:
     except (ValueError, TypeError):  # no JSON, or content of another codec
         return UnscoredAnswer(own_id, arm, None, {})
     return UnscoredAnswer(own_id, arm, inputs, outputs)
+
+
+@per_runtime(is_of_part=True)
+def process_experiment_scores() -> ExperimentScores:
+    """Return the scores on the active spine."""
+    return ExperimentScores(jobs_client())

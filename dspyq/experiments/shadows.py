@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
+from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import read_number
 from dspyq.experiments.burn_in import LEAST_EFFECTIVE_CLUSTERS, LEAST_ROWS
 from dspyq.experiments.effects import paired_effect
@@ -232,3 +233,9 @@ def _paired(packed: bytes, unit: float, most: float, alpha: float) -> PairedScor
     radius = paired_radius(effect.variance, len(clusters), alpha)
     low, high = max(-most, effect.value - radius), min(most, effect.value + radius)
     return PairedScore(pairs, effect.value, *((low, high) if math.isfinite(high - low) else (None, None)))
+
+
+@per_runtime(is_of_part=True)
+def process_shadow_log() -> ShadowLog:
+    """Return the shadow runs of the active spine, which is that of the controls' questions."""
+    return ShadowLog(jobs_client())

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from dspyq.core.events import NO_CONTEXT
+from dspyq.core.runtime import current
 from dspyq.errors import DeadlineExceeded
 from dspyq.guards.call_records import NO_EARLIER_RUNS, CallRecord, EarlierRuns, JobRun
 from dspyq.guards.interruptions import Deferral, FailPrediction, Interruption, RetryLater
@@ -37,6 +38,7 @@ class Ledger:
     Attributes:
         log_context: Additional fields of log lines of its threads.
         finish_reason: Finish reason of its model's replies: ``length`` if one was cut off, else that of the latest.
+        runtime: The runtime of the run, for the threads of its program, which inherit none.
         trace_context: Parent of its model calls' spans, with tracing on.
         tap: The run's stream, as the programs' room has it; None for a run that is not streamed.
     """
@@ -47,6 +49,7 @@ class Ledger:
         self.job = job
         self.earlier = earlier
         self.log_context: Mapping[str, Any] = NO_CONTEXT
+        self.runtime = current()
         self.trace_context: Any = None
         self.tap: Any = None
         self._started_at = time.monotonic()

@@ -21,6 +21,7 @@ from dspyq.config.models import Model
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 from dspyq.core.money import to_nano_usd, to_usd
+from dspyq.core.runtime import current
 from dspyq.errors import Unavailable
 from dspyq.guards import metrics
 from dspyq.guards.admission import Admission, CombinedGuards
@@ -154,6 +155,9 @@ class ModelGuard:
             Interruption: If it may not be made now, or not at all any more; the run is marked with it.
             Exception: The error of the provider's engine, if no further attempt is made.
         """
+        if ledger.runtime is not current():
+            with ledger.runtime.active():
+                return self.answer(ledger, call)
         if ledger.job is None:
             raise UnaccountedCall("a guarded model was called outside of any job")
         key = ledger.key_of(call.digest)

@@ -24,7 +24,9 @@ from dspyq.lane.landing import Landing
 from dspyq.lane.parts import LaneParts, LaneTimes
 from dspyq.lane.providers.choice import provider_for
 from dspyq.lane.runner import LaneRunner
+from dspyq.lane.spine_lanes import LanesOfSpines
 from dspyq.store.keys import lanes_key
+from dspyq.store.spines import Spine
 
 logger = logging.getLogger("dspyq.lane")
 
@@ -41,9 +43,10 @@ class LaneService:
         settings: The configuration.
         client: The Redis of jobs.
         guards: The guards of the models that the worker serves, with their engines.
+        spine: The spine whose lanes these are; None where one Redis holds all questions.
     """
 
-    def __init__(self, settings: Settings, client: redis.Redis, guards: Guards) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis, guards: Guards, spine: Spine | None = None) -> None:
         self._settings = settings
         self._client = client
         self._guards = guards
@@ -52,7 +55,13 @@ class LaneService:
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=bound(self._run), name="dspyq-lanes", daemon=True)
-        guards.lanes = DeferredCalls(settings, client, guards)
+        deferred = DeferredCalls(settings, client, guards)
+        if spine is None:
+            guards.lanes = deferred
+        else:
+            lanes = guards.lanes if isinstance(guards.lanes, LanesOfSpines) else LanesOfSpines()
+            lanes.of[spine.number] = deferred
+            guards.lanes = lanes
 
     def start(self) -> None:
         """Start the thread."""

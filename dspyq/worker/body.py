@@ -24,7 +24,7 @@ from dspyq.core.events import Event
 from dspyq.delivery.task import park, sleep
 from dspyq.delivery.task_run import DeliveryProperties, delivery_of
 from dspyq.errors import BudgetExceeded, ExperimentRefused, PredictionFailed, RedisUnavailable
-from dspyq.experiments.shadows import ShadowLog, is_under_way
+from dspyq.experiments.shadows import is_under_way, process_shadow_log
 from dspyq.guards.call_records import ANSWERED, NO_EARLIER_RUNS, EarlierRuns
 from dspyq.guards.interruptions import (
     ArmKilled,
@@ -75,7 +75,6 @@ class Body:
         self._guards = guards
         self._pauser = pauser
         self._killed = KilledArms(guards.client)
-        self._shadows = ShadowLog(guards.client)
 
     def __call__(self, task: Task, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the task's question, and report the run."""
@@ -181,7 +180,7 @@ class Body:
     def _end_unseen(self, run: PredictionRun, error: Exception) -> None:
         reason: Literal["refused", "failed"] = "refused" if isinstance(error, BudgetExceeded) else "failed"
         with suppress(redis.RedisError):  # it is given up after a day
-            self._shadows.end(run.request.program.name, run.claim.task_id, reason)
+            process_shadow_log().end(run.request.program.name, run.claim.task_id, reason)
 
     def _compute(self, run: PredictionRun, report: RunReport) -> dict[str, Any]:
         """Run the program and return its answer.

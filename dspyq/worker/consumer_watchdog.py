@@ -16,9 +16,11 @@ import redis
 
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
+from dspyq.core.runtime import bound
 from dspyq.core.tolerated import survived
 from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.pauses import process_pauses
+from dspyq.delivery.served_spines import process_held_runs, process_served_spines
 
 logger = logging.getLogger("dspyq.progress")
 
@@ -32,7 +34,6 @@ class ConsumerWatchdog:
 
     Args:
         consumer: Celery's consumer.
-        leases: The process's leases.
 
     Attributes:
         restarts: Number of restarts of the consumer.
@@ -40,12 +41,11 @@ class ConsumerWatchdog:
             restart.
     """
 
-    def __init__(self, consumer: Any, leases: Leases) -> None:
+    def __init__(self, consumer: Any) -> None:
         self.restarts = 0
         self.stalled_seconds = 0.0
         self._consumer = consumer
-        self._leases = leases
-        self._could_since: float | None = None
+        self._could_since: dict[Leases, float] = {}
         self._restart_after_seconds = self._lease_seconds = get_settings().delivery.visibility_timeout_seconds
 
     @property
@@ -66,11 +66,10 @@ class ConsumerWatchdog:
     def check(self) -> None:
         """Restart the consumer if it has not polled for a lease's time, although jobs waited and there was room."""
         now = time.monotonic()
-        if not self._could_take():
-            self._could_since = None
-        else:
-            self._could_since = max(self._could_since or now, self._leases.asked_at)
-        self.stalled_seconds = now - (self._could_since or now)
+        has_room = process_held_runs().held_count < self._room()
+        for _ in process_served_spines().each():
+            self._look(process_leases(), now, has_room=has_room)
+        self.stalled_seconds = now - min(self._could_since.values(), default=now)
         if not self.is_stalled:
             self._restart_after_seconds = self._lease_seconds
         if self.stalled_seconds < self._restart_after_seconds:
@@ -80,25 +79,37 @@ class ConsumerWatchdog:
         logger.error(Event("consumer_restarted", reason="jobs wait and there is room, but the consumer does not poll"))
         _cut(self._consumer)
 
-    def _could_take(self) -> bool:
-        room = get_settings().workers.concurrency * get_settings().workers.prefetch_multiplier
-        if self._leases.held_count >= room:
-            return False
+    def _look(self, leases: Leases, now: float, *, has_room: bool) -> None:
+        """Note since when jobs of the active spine could be taken and none is asked for."""
+        could_take = False
+        with suppress(redis.RedisError):  # the beat logs it, and nothing can be taken
+            could_take = has_room and self._has_jobs(leases)
+        if could_take:
+            self._could_since[leases] = max(self._could_since.get(leases, now), leases.asked_at)
+        else:
+            self._could_since.pop(leases, None)
+
+    @staticmethod
+    def _room() -> int:
+        workers = get_settings().workers
+        return workers.concurrency * workers.prefetch_multiplier
+
+    def _has_jobs(self, leases: Leases) -> bool:
         wanted = self.queues - process_pauses().queues
-        return any(self._leases.records.backlog(queue) for queue in self._leases.records.queues() & wanted)
+        return any(leases.records.backlog(queue) for queue in leases.records.queues() & wanted)
 
 
 def watch(consumer: Any) -> ConsumerWatchdog:
     """Watch a worker's consumer until the process ends."""
-    watchdog = ConsumerWatchdog(consumer, process_leases())
+    watchdog = ConsumerWatchdog(consumer)
 
     def run() -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
-            with survived("progress_thread"), suppress(redis.RedisError):  # the beat logs it, and nothing can be taken
+            with survived("progress_thread"):
                 watchdog.check()
 
-    threading.Thread(target=run, name="dspyq-progress", daemon=True).start()
+    threading.Thread(target=bound(run), name="dspyq-progress", daemon=True).start()
     return watchdog
 
 

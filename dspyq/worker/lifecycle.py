@@ -23,26 +23,32 @@ from dspyq.core import process_tuning, systemd
 from dspyq.core.events import Event
 from dspyq.core.redis_address import parse_address
 from dspyq.delivery.beat import process_beat
-from dspyq.delivery.leases import process_leases
 from dspyq.delivery.pauses import process_pauses
 from dspyq.delivery.queues import stray_queues
 from dspyq.delivery.quiet_queues import process_quiet_queues
+from dspyq.delivery.served_spines import process_held_runs, process_served_spines
 from dspyq.delivery.versions import process_versions
 from dspyq.errors import ConfigurationError, DspyqError
 from dspyq.guards.queue_pauser import QueuePauser, Upkeep
-from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.clients import answers_client, jobs_client, money_client, redis_errors
 from dspyq.store.content import process_codec
-from dspyq.store.server import look_at_servers
+from dspyq.store.server import look_at_server, look_at_servers
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker import consumer_watchdog, parent, privacy, shutdown
 from dspyq.worker import scheduled_batches as batches
 from dspyq.worker.logs import setup as logs
 from dspyq.worker.logs.render import find_context_with
 from dspyq.worker.refusal import refuse
+from dspyq.worker.spine_pool import run_on_spines
 
 if TYPE_CHECKING:
     from dspyq.guards.model import Guards
+    from dspyq.store.server import Finding
+    from dspyq.store.spines import Spine
     from dspyq.tracing.spans import Tracing
+    from dspyq.worker.monitoring.scoring import Scoring
+    from dspyq.worker.monitoring.serving import Monitoring
+    from dspyq.worker.refereeing import Refereeing
 
 logger = logging.getLogger("dspyq.worker")
 
@@ -94,11 +100,12 @@ def _prepare(instance: Any, **_: Any) -> None:
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
-        _check_pool(instance.pool_cls)
+        _fit_pool(instance)
         _check_broker(instance.app)
         _reach_redis()
         # DSPy is loaded here, not with this module, which Flower and beat load too without a need for DSPy.
-        from dspyq.guards.killed import KilledArms  # noqa: PLC0415 - as stated above, and so all of these
+        from dspyq.guards.call_journal import process_call_journal  # noqa: PLC0415 - as stated above, and so all of these
+        from dspyq.guards.killed import KilledArms  # noqa: PLC0415 - as above
         from dspyq.guards.model import Guards  # noqa: PLC0415 - as above
         from dspyq.programs.runner import build_programs  # noqa: PLC0415 - as above
         from dspyq.programs.running_ledger import running_log_context  # noqa: PLC0415 - as above
@@ -116,11 +123,9 @@ def _prepare(instance: Any, **_: Any) -> None:
             tracing.become_global()
             _count_lost_spans(tracing)
         served = set(instance.app.amqp.queues.consume_from)
-        guards, killed = Guards(settings, jobs_client()), KilledArms(jobs_client())
-        pauser, refereeing = (
-            QueuePauser(process_pauses(), killed.queues),
-            Refereeing(settings, jobs_client(), instance.hostname),
-        )
+        guards = Guards(settings, money_client(), process_call_journal)
+        pauser = QueuePauser(process_pauses(), KilledArms(money_client()).queues)
+        refereeing = Refereeing(settings, money_client(), instance.hostname)
         runners = build_programs(settings, served, guards)
         scoring, upkeep = Scoring(settings, served, guards), Upkeep(guards.catch_up, pauser.resume_due)
         serve_versions(settings, runners)
@@ -129,32 +134,44 @@ def _prepare(instance: Any, **_: Any) -> None:
         logs.route_structlog()
         monitoring = None
         if settings.metrics.port is not None:
-            parts = WorkerParts(served, guards, process_leases(), process_beat(), process_pauses(), upkeep, scoring)
+            parts = WorkerParts(served, guards, process_held_runs(), process_pauses(), upkeep, scoring)
             monitoring = Monitoring(settings, parts)
-
-        def begin(sender: Any, **_: Any) -> None:
-            scoring.start()
-            upkeep.start()
-            refereeing.start()
-            watched = consumer_watchdog.watch(sender)
-            if monitoring is not None:
-                monitoring.begin(watched)
-
-        signals.worker_ready.connect(begin, weak=False)
-        signals.worker_shutdown.connect(lambda **_: refereeing.stop(), weak=False)
-        signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
-        if monitoring is not None:
-            signals.worker_shutting_down.connect(monitoring.end, weak=False)
+        _run_beside_jobs(scoring, upkeep, refereeing, monitoring)
     except DspyqError as error:
         refuse(error)
+
+
+def _run_beside_jobs(scoring: Scoring, upkeep: Upkeep, refereeing: Refereeing, monitoring: Monitoring | None) -> None:
+    def begin(sender: Any, **_: Any) -> None:
+        scoring.start()
+        upkeep.start()
+        refereeing.start()
+        watched = consumer_watchdog.watch(sender)
+        if monitoring is not None:
+            monitoring.begin(watched)
+
+    signals.worker_ready.connect(begin, weak=False)
+    signals.worker_shutdown.connect(lambda **_: refereeing.stop(), weak=False)
+    signals.worker_shutdown.connect(lambda **_: upkeep.stop(), weak=False)
+    if monitoring is not None:
+        signals.worker_shutting_down.connect(monitoring.end, weak=False)
 
 
 def _serve_lanes(settings: Settings, guards: Guards) -> None:
     from dspyq.lane.service import LaneService  # noqa: PLC0415 - beat and Flower serve no lanes
 
-    lanes = LaneService(settings, jobs_client(), guards)
-    signals.worker_ready.connect(lambda **_: lanes.start(), weak=False)
-    signals.worker_shutdown.connect(lambda **_: lanes.stop(), weak=False)
+    def serve(spine: Spine | None) -> LaneService:
+        lanes = LaneService(settings, jobs_client(), guards, spine)
+        signals.worker_shutdown.connect(lambda **_: lanes.stop(), weak=False)
+        return lanes
+
+    def start(**_: Any) -> None:
+        for lanes in services:
+            lanes.start()
+
+    services = [serve(spine) for spine in process_served_spines().each()]
+    process_served_spines().on_new.append(lambda spine: serve(spine).start())
+    signals.worker_ready.connect(start, weak=False)
 
 
 def _count_lost_spans(tracing: Tracing) -> None:
@@ -162,6 +179,13 @@ def _count_lost_spans(tracing: Tracing) -> None:
 
     if tracing.export is not None:
         tracing.export.count_lost = SPANS_LOST.inc
+
+
+def _fit_pool(instance: Any) -> None:
+    """Check the pool, and have its threads run on the spines of their jobs, where there are several."""
+    _check_pool(instance.pool_cls)
+    if process_served_spines().all:
+        run_on_spines(instance.pool)
 
 
 def _check_pool(pool: Any) -> None:
@@ -196,7 +220,7 @@ def _stated(option: str) -> list[str]:
 
 def _is_broker(url: str, settings: Settings) -> bool:
     """Return True if a URL is the broker of the settings, or equivalent to it."""
-    address = parse_address(settings.jobs_url)
+    address = parse_address(settings.control_url)
     with suppress(ValueError):
         return url == address.celery_url or parse_address(url) == address
     return False
@@ -211,33 +235,60 @@ def _leave_neighbors(sender: Any, **_: Any) -> None:
 def _reach_redis() -> None:
     process_codec()  # refuses keys that cannot be read
     with redis_errors("start the worker"):
-        found = look_at_servers(get_settings(), jobs_client(), answers_client())
+        found = _look_at_all_servers(get_settings())
     if faults := [each.text for each in found if each.is_fault]:
         raise ConfigurationError(faults)
     for each in found:
         logger.warning(Event("redis_not_looked_at", reason=each.text))
 
 
+def _look_at_all_servers(settings: Settings) -> list[Finding]:
+    found = []
+    for spine in process_served_spines().each():
+        if spine is None:
+            found += look_at_servers(settings, jobs_client(), answers_client())
+        else:
+            found += look_at_server(jobs_client(), f"redis_urls ({spine.name})", holds_jobs=True)
+    if settings.money_url is not None:
+        found += look_at_server(money_client(), "money_url", holds_jobs=True)
+    return found
+
+
 def _begin(sender: Any, **_: Any) -> None:
     queues = sorted(sender.app.amqp.queues.consume_from)
     concurrency = sender.controller.concurrency
-    logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues))
-    leases, beat = process_leases(), process_beat()
-    beat.sweeper.notify_callers, beat.sweeper.store_cancelled = notify_callers, store_cancelled
-    process_versions().consumed = consumed = lambda: list(sender.app.amqp.queues.consume_from)
-    beat.start()
+    served = process_served_spines()
+    spines = {"spines": served.names} if served.all else {}
+    logger.info(Event("worker_started", worker=sender.hostname, concurrency=concurrency, queues=queues, **spines))
     room = concurrency * sender.app.conf.worker_prefetch_multiplier or math.inf  # 0 is Celery's word for no limit
-    process_quiet_queues().start(consumed, lambda: leases.held_count < room)
-    with suppress(redis.RedisError):  # the beat logs it
-        for stray in stray_queues():
-            logger.warning(Event("queue_without_worker", reason=stray))
+    held = process_held_runs()
+
+    def consumed() -> list[str]:
+        return list(sender.app.amqp.queues.consume_from)
+
+    def begin(_: Spine | None) -> None:
+        beat = process_beat()
+        beat.sweeper.notify_callers, beat.sweeper.store_cancelled = notify_callers, store_cancelled
+        process_versions().consumed = consumed
+        beat.start()
+        process_quiet_queues().start(consumed, lambda: held.held_count < room)
+
+    for spine in served.each():
+        begin(spine)
+        with suppress(redis.RedisError):  # the beat logs it
+            for stray in stray_queues():
+                logger.warning(Event("queue_without_worker", reason=stray))
+    served.on_new.append(begin)
     process_tuning.settle()
     systemd.notify("READY=1")
 
 
 def _end(**_: Any) -> None:
-    process_quiet_queues().stop()
+    served = process_served_spines()
+    for _spine in served.each():
+        process_quiet_queues().stop()
     shutdown.wait_for_batches()
-    process_beat().stop()
+    for _spine in served.each():
+        process_beat().stop()
     if tracing := process_tracing():
         tracing.close(_EXPORT_SECONDS)

@@ -13,7 +13,7 @@ import redis
 from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.core.tolerated import survived
-from dspyq.delivery.leases import Leases, process_leases
+from dspyq.delivery.served_spines import HeldRuns, process_held_runs
 from dspyq.worker.logs import setup as logs
 from dspyq.worker.scheduled_batches import Supervisor, process_supervisor
 
@@ -27,7 +27,7 @@ _CLOSE_SECONDS = 10.0
 def begin(exitcode: int = 0, **_: Any) -> None:
     """Begin the shutdown on a signal; meanwhile, Celery stops consuming and waits for its threads."""
     logger.info(Event("shutdown_begun", grace_seconds=get_settings().delivery.shutdown_grace_seconds))
-    arguments = (process_leases(), process_supervisor(), exitcode)
+    arguments = (process_held_runs(), process_supervisor(), exitcode)
     threading.Thread(target=_end, args=arguments, name="dspyq-shutdown", daemon=True).start()
 
 
@@ -36,31 +36,32 @@ def wait_for_batches() -> None:
     process_supervisor().wait(get_settings().delivery.shutdown_grace_seconds + _CLOSE_SECONDS / 2)
 
 
-def _end(leases: Leases, batches: Supervisor, exitcode: int) -> None:
+def _end(held: HeldRuns, batches: Supervisor, exitcode: int) -> None:
     batches.stop()
     end_at = time.monotonic() + get_settings().delivery.shutdown_grace_seconds
     while True:
         with survived("shutdown_thread"):
-            _hand_back(leases, also_begun=False)  # again and again: a last bell may still be answered
-        if leases.held_count + batches.running_count == 0 or time.monotonic() > end_at:
+            _hand_back(held, also_begun=False)  # again and again: a last bell may still be answered
+        if held.held_count + batches.running_count == 0 or time.monotonic() > end_at:
             break
         time.sleep(_LOOK_SECONDS)
-    if leases.held_count == 0:
+    if held.held_count == 0:
         time.sleep(_CLOSE_SECONDS)
     else:
         with survived("shutdown_thread"):
-            _hand_back(leases, also_begun=True)
+            _hand_back(held, also_begun=True)
     # A stuck thread cannot be ended, and Celery would wait for it forever.
     logger.warning(Event("shutdown_forced", reason="threads were still busy; their jobs were handed back"))
     logs.close()
     os._exit(exitcode)
 
 
-def _hand_back(leases: Leases, *, also_begun: bool) -> None:
-    try:
-        number = leases.hand_back(also_begun=also_begun)
-    except redis.RedisError as error:
-        logger.warning(Event("jobs_not_handed_back", error=type(error).__name__))
-        return
-    if number:
-        logger.info(Event("jobs_handed_back", jobs=number))
+def _hand_back(held: HeldRuns, *, also_begun: bool) -> None:
+    for leases in held.leases:
+        try:
+            number = leases.hand_back(also_begun=also_begun)
+        except redis.RedisError as error:
+            logger.warning(Event("jobs_not_handed_back", error=type(error).__name__))
+            continue
+        if number:
+            logger.info(Event("jobs_handed_back", jobs=number))

@@ -16,6 +16,7 @@ from dspyq.delivery.task import park, pass_on
 from dspyq.delivery.task_run import delivery_of
 from dspyq.delivery.versions import process_versions, version_queue
 from dspyq.prediction.header import EXPERIMENT, TENANT, Header
+from dspyq.store.spines import each_spine
 
 logger = logging.getLogger("dspyq.tasks")
 
@@ -30,9 +31,10 @@ _told: set[str] = set()
 
 def serve_versions(settings: Settings, runners: Mapping[tuple[str, str], object]) -> None:
     """Record this worker's version of each variant that it answers."""
-    for program, variant in runners:
-        found = settings.programs[program]
-        process_versions().serve(found.variants[variant].queue, found.fingerprints[variant])
+    for _ in each_spine():
+        for program, variant in runners:
+            found = settings.programs[program]
+            process_versions().serve(found.variants[variant].queue, found.fingerprints[variant])
 
 
 def mismatch(header: Header, fingerprint: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dspyq.config.programs import Program
 from dspyq.config.variants import Variant
+from dspyq.core.runtime import DEFAULT, Runtime
 
 #: An answer that has waited here for so long is left to Redis, which gives it to a worker with time.
 _STALE_SECONDS = 45.0
@@ -23,6 +24,7 @@ class Answered(NamedTuple):
         outputs: Its outputs.
         task_id: The task that answered, if an experiment waits for the scores; else empty.
         since: The monotonic second from which it waits here.
+        runtime: The runtime of its job, which leads to the spine of its question.
     """
 
     program: Program
@@ -31,6 +33,7 @@ class Answered(NamedTuple):
     outputs: Mapping[str, Any]
     task_id: str = ""
     since: float = 0.0
+    runtime: Runtime = DEFAULT
 
     @property
     def is_stale(self) -> bool:

@@ -15,8 +15,9 @@ import redis
 from dspyq.cache.admin import measure_cache
 from dspyq.core.events import Event
 from dspyq.core.tolerated import survived
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
 from dspyq.store.keys import key
+from dspyq.store.spines import each_spine
 
 logger = logging.getLogger("dspyq.metrics")
 
@@ -50,11 +51,14 @@ class CacheSize:
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        client = jobs_client()
+        client = money_client()
         if not client.set(key(_FRESH), "", nx=True, ex=_FRESH_SECONDS):
             return False
         began_at = time.monotonic()
-        entries, size_bytes = measure_cache()
+        entries = size_bytes = 0
+        for _ in each_spine():
+            found, found_bytes = measure_cache()
+            entries, size_bytes = entries + found, size_bytes + found_bytes
         client.hset(key(CACHE_SIZE), mapping={"entries": entries, "bytes": size_bytes})
         seconds = time.monotonic() - began_at
         client.set(key(_FRESH), "", ex=max(_FRESH_SECONDS, int(seconds / _SHARE)))

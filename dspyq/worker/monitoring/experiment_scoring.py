@@ -14,12 +14,13 @@ from kombu.exceptions import OperationalError
 from dspyq.config.programs import Program
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
+from dspyq.core.runtime import current
 from dspyq.core.tolerated import tolerate
+from dspyq.delivery.served_spines import process_served_spines
 from dspyq.errors import ExperimentRefused, RedisUnavailable
 from dspyq.experiments.administration import StartedPlan, plan_of, read_plan
-from dspyq.experiments.scores import ExperimentScores, NoScore, is_scored, part_of_range
+from dspyq.experiments.scores import ExperimentScores, NoScore, is_scored, part_of_range, process_experiment_scores
 from dspyq.experiments.shadows import variant_of
-from dspyq.store.clients import jobs_client
 from dspyq.worker.monitoring.answered import Answered
 from dspyq.worker.monitoring.shadowing import Shadowing
 
@@ -58,7 +59,6 @@ class ExperimentScoring:
             for program in settings.programs.values()
             if program.experiment and program.experiment.scores and _serves_any(program, queues)
         }
-        self._scores = ExperimentScores(jobs_client()) if self._programs else None
         self._look_seconds = look_seconds
         self._look_at = time.monotonic() + look_seconds
         self._plans: dict[str, StartedPlan] = {}
@@ -72,14 +72,15 @@ class ExperimentScoring:
 
     def take(self, room: int) -> Iterator[Answered]:
         """Yield answers that others left, at most so many, if it is time to look for them."""
-        if self._scores is None or time.monotonic() < self._look_at:
+        if not self._programs or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + self._look_seconds
-        try:
-            for program in self._programs.values():
-                yield from self._take(self._scores, program, min(room, _MOST_AT_ONCE))
-        except redis.RedisError as error:
-            tolerate("experiment_scores", error)
+        for _ in process_served_spines().each():
+            try:
+                for program in self._programs.values():
+                    yield from self._take(process_experiment_scores(), program, min(room, _MOST_AT_ONCE))
+            except redis.RedisError as error:
+                tolerate("experiment_scores", error)
 
     def _take(self, scores: ExperimentScores, program: Program, most: int) -> Iterator[Answered]:
         for taken in scores.take(program.name, most) if most > 0 else ():
@@ -90,7 +91,8 @@ class ExperimentScoring:
                 self._give_up(scores, program, taken.task_id)
                 continue
             served = program.served[variant.name]
-            yield Answered(served, variant, taken.inputs, taken.outputs, taken.task_id, time.monotonic())
+            since = time.monotonic()
+            yield Answered(served, variant, taken.inputs, taken.outputs, taken.task_id, since, current())
 
     def sample(self, answered: Answered) -> Sample:
         """Return the scores that an answer gets: by the frozen plan, whatever the file states by now."""
@@ -134,7 +136,7 @@ class ExperimentScoring:
             compared: What each pair scorer returned, by its name in the plan; of a shadow run.
             is_complete: Whether nothing more of it will come; else another look will be taken at it.
         """
-        if self._scores is None:
+        if not self._programs:
             return
         program, spans = answered.program, sample.plan.table["scores"] if sample.plan else {}
         scores = {
@@ -146,7 +148,7 @@ class ExperimentScoring:
         try:
             if sample.plan is not None and is_complete and self._shadows is not None:
                 self._shadows.ask(answered, sample.plan.table, scores)
-            self._scores.add(program.name, answered.task_id, scores, is_complete=is_complete)
+            process_experiment_scores().add(program.name, answered.task_id, scores, is_complete=is_complete)
         except (redis.RedisError, OperationalError, RedisUnavailable, ExperimentRefused) as error:  # it is taken again
             tolerate("experiment_scores", error)
 

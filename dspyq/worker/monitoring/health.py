@@ -19,8 +19,8 @@ from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 from dspyq.core.http_server import Response
 from dspyq.core.tolerated import survived
-from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
+from dspyq.delivery.served_spines import HeldRuns
 from dspyq.guards.limits import Limits
 from dspyq.guards.model import Guards
 from dspyq.sealing.refusals import refusals
@@ -53,7 +53,7 @@ class Health:
     Args:
         settings: The configuration.
         guards: The guards of its models.
-        leases: Its leases.
+        held: The runs that it holds.
         pauses: Its pauses.
 
     Attributes:
@@ -61,13 +61,13 @@ class Health:
         watchdog: The watchdog of its consumer, once there is one.
     """
 
-    def __init__(self, settings: Settings, guards: Guards, leases: Leases, pauses: Pauses) -> None:
+    def __init__(self, settings: Settings, guards: Guards, held: HeldRuns, pauses: Pauses) -> None:
         self.phase: Phase = "starting"
         self.watchdog: ConsumerWatchdog | None = None
         self._settings = settings
         self._found: list[Finding] = []
         self._guards = guards
-        self._leases = leases
+        self._held = held
         self._pauses = pauses
         self._endpoints = Endpoints([settings.models[name] for name in guards.breakers])
         urls = dict.fromkeys((settings.jobs_url, settings.answers_url))
@@ -136,7 +136,7 @@ class Health:
             phase=self.phase,
             queues=queues,
             paused_queues=paused,
-            held_jobs=self._leases.held_count,
+            held_jobs=self._held.held_count,
             stalled_seconds=round(watchdog.stalled_seconds, 1) if watchdog else 0.0,
             restarts=watchdog.restarts if watchdog else 0,
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dspyq.delivery.leases import Leases
 from dspyq.delivery.pauses import Pauses
+from dspyq.delivery.served_spines import HeldRuns
 from dspyq.guards.outbox import Outbox
 from dspyq.worker.consumer_watchdog import ConsumerWatchdog
 from dspyq.worker.monitoring.quiet import Shown
@@ -19,7 +19,7 @@ class HoldingsCollector(Collector):
 
     Args:
         queues: The queues it serves.
-        leases: Its leases.
+        held: The runs that it holds.
         pauses: Its pauses.
         outbox: Its outbox of writes about calls.
 
@@ -27,11 +27,11 @@ class HoldingsCollector(Collector):
         watchdog: The watchdog of its consumer, once there is one.
     """
 
-    def __init__(self, queues: Iterable[str], leases: Leases, pauses: Pauses, outbox: Outbox) -> None:
+    def __init__(self, queues: Iterable[str], held: HeldRuns, pauses: Pauses, outbox: Outbox) -> None:
         self.watchdog: ConsumerWatchdog | None = None
         self._queues = sorted(queues)
         self._shown = Shown(len(self._queues))
-        self._leases = leases
+        self._held = held
         self._pauses = pauses
         self._outbox = outbox
 
@@ -40,10 +40,10 @@ class HoldingsCollector(Collector):
         deliveries = CounterMetricFamily(
             "dspy_deliveries", "Jobs that this worker was given.", labels=["queue", "redelivered"]
         )
-        for (queue, is_again), number in self._leases.deliveries.items():
+        for (queue, is_again), number in self._held.deliveries.items():
             deliveries.add_metric([queue, str(is_again).lower()], number)
         yield deliveries
-        yield GaugeMetricFamily("dspy_held_jobs", "Jobs that this worker holds.", self._leases.held_count)
+        yield GaugeMetricFamily("dspy_held_jobs", "Jobs that this worker holds.", self._held.held_count)
         paused_now = self._pauses.queues
         paused = GaugeMetricFamily(
             "dspy_queue_paused", "1 while this worker takes nothing from a queue.", labels=["queue"]

@@ -16,6 +16,7 @@ from dspyq.config.settings import Settings
 from dspyq.config.variants import Variant
 from dspyq.core.events import Event
 from dspyq.core.names import HEADER
+from dspyq.core.runtime import current
 from dspyq.delivery.task_run import task_run
 from dspyq.experiments.scores import dump_unscored
 from dspyq.guards import metrics
@@ -85,7 +86,8 @@ class MeasuredBody:
         if meter.counts_complexity:
             meter.count_complexity(inputs)
         if meter.is_scored and metadata["fallback"] is None and report is not None:
-            self._have_scored(meter, task, report, Answered(meter.program, meter.variant, inputs, answer["outputs"]))
+            answered = Answered(meter.program, meter.variant, inputs, answer["outputs"], runtime=current())
+            self._have_scored(meter, task, report, answered)
         return answer
 
     def _have_scored(self, meter: _Meter, task: Task, report: RunReport, answered: Answered) -> None:

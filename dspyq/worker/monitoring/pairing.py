@@ -9,11 +9,12 @@ from celery.states import PENDING, SUCCESS
 
 from dspyq.config.codec import decode_inputs, decode_outputs
 from dspyq.experiments.placement import is_in_share
-from dspyq.experiments.shadows import ShadowLog, pair_scorers
+from dspyq.experiments.shadows import pair_scorers, process_shadow_log
 from dspyq.prediction.stored import read_meta
-from dspyq.store.clients import answers_client, jobs_client
+from dspyq.store.clients import answers_client
 from dspyq.store.content import decode_result
 from dspyq.store.keys import result_key
+from dspyq.store.spines import on_spine
 from dspyq.worker.monitoring.answered import Answered
 
 PairScorer = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], float]
@@ -52,9 +53,6 @@ class AnswerPair(NamedTuple):
 class Pairing:
     """The pairs of shadow runs. Each method is one round trip at most."""
 
-    def __init__(self) -> None:
-        self._runs = ShadowLog(jobs_client())
-
     def control_of(self, answered: Answered, table: Mapping[str, Any]) -> str:
         """Return the task whose answer the plan's pair scorers compare an answer with; empty if they do not.
 
@@ -64,7 +62,7 @@ class Pairing:
         is_challenger = answered.variant.name in (table.get("shadow") or {}).get("variants", ())
         if not (answered.task_id and is_challenger and pair_scorers(table)):
             return ""
-        return self._runs.control_of(answered.task_id) or ""
+        return process_shadow_log().control_of(answered.task_id) or ""
 
     def outputs_of(self, control_id: str) -> dict[str, Any] | None:
         """Return the control's outputs as they are stored; None where they are gone.
@@ -72,7 +70,8 @@ class Pairing:
         Raises:
             redis.RedisError: If Redis does not answer.
         """
-        stored = cast("bytes | None", answers_client().get(result_key(control_id)))
+        with on_spine(control_id):
+            stored = cast("bytes | None", answers_client().get(result_key(control_id)))
         meta = read_meta(decode_result(control_id, stored)) if stored else {"status": PENDING}
         return dict(meta["result"]["outputs"]) if meta["status"] == SUCCESS else None
 

@@ -110,7 +110,9 @@ class Scoring:
     def _run(self) -> None:
         while True:
             with survived("experiment_scores"), suppress(queue.Empty):
-                self.score(self._waiting.get(timeout=self._experiments.seconds_to_look))
+                answered = self._waiting.get(timeout=self._experiments.seconds_to_look)
+                with answered.runtime.active():
+                    self.score(answered)
             with survived("experiment_scores"):
                 for answered in self._experiments.take(_MOST_WAITING - self._waiting.qsize()):
                     self._waiting.put(answered)

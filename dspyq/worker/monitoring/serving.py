@@ -14,9 +14,9 @@ from dspyq.client.metrics import metrics_page, register_metrics
 from dspyq.config.settings import Settings
 from dspyq.core.http_server import listen
 from dspyq.core.tolerated import KINDS, tolerated
-from dspyq.delivery.beat import Beat
-from dspyq.delivery.leases import Leases
+from dspyq.delivery.beat import process_beat
 from dspyq.delivery.pauses import Pauses
+from dspyq.delivery.served_spines import HeldRuns, process_served_spines
 from dspyq.guards import metrics
 from dspyq.guards.model import Guards
 from dspyq.guards.queue_pauser import Upkeep
@@ -38,8 +38,7 @@ class WorkerParts:
     Attributes:
         queues: The queues it serves.
         guards: The guards of its models.
-        leases: Its leases.
-        beat: Its beat.
+        held: The runs that it holds.
         pauses: Its pauses.
         upkeep: Upkeep of the guards.
         scoring: Scoring of its answers.
@@ -47,8 +46,7 @@ class WorkerParts:
 
     queues: Iterable[str]
     guards: Guards
-    leases: Leases
-    beat: Beat
+    held: HeldRuns
     pauses: Pauses
     upkeep: Upkeep
     scoring: Scoring
@@ -67,9 +65,9 @@ class Monitoring:
         Raises:
             ConfigurationError: If the port is not available.
         """
-        guards, leases, pauses, upkeep, scoring = parts.guards, parts.leases, parts.pauses, parts.upkeep, parts.scoring
-        self._health = Health(settings, guards, leases, pauses)
-        self._holdings = HoldingsCollector(parts.queues, leases, pauses, guards.outbox)
+        guards, held, pauses, upkeep, scoring = parts.guards, parts.held, parts.pauses, parts.upkeep, parts.scoring
+        self._health = Health(settings, guards, held, pauses)
+        self._holdings = HoldingsCollector(parts.queues, held, pauses, guards.outbox)
         self._cache_size = CacheSize()
         fleet = FleetCollector(settings, Fleet(settings, guards.breakers))
         experiments = ExperimentCollector(settings)
@@ -79,7 +77,7 @@ class Monitoring:
         REGISTRY.register(experiments)
         REGISTRY.register(metrics.TOLERATED)  # after those whose failures it shows
         watched: dict[str, Callable[[], int]] = {
-            "beat": lambda: parts.beat.failures,
+            "beat": lambda: sum(process_beat().failures for _ in process_served_spines().each()),
             "guard_upkeep": lambda: upkeep.failures,
             "breaker_outcome": lambda: sum(breaker.unreported for breaker in guards.breakers.values()),
             "consumer_restart": lambda: self._health.watchdog.restarts if self._health.watchdog else 0,

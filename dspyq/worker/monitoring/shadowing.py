@@ -5,6 +5,7 @@ If that worker ends in between, the next one that scores the answer sends it aga
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +15,18 @@ from dspyq.client.asking import LEAST_URGENT
 from dspyq.client.message_template import Outgoing
 from dspyq.client.publishing import publish
 from dspyq.config.periods import process_calendar
+from dspyq.config.programs import Program
 from dspyq.config.settings import Settings
 from dspyq.core.ids import new_id
 from dspyq.experiments.fence import ANY_STATE
 from dspyq.experiments.known import process_states
-from dspyq.experiments.shadows import ShadowLog, is_chosen, pair_scorers, shadow_id
+from dspyq.experiments.shadows import is_chosen, pair_scorers, process_shadow_log, shadow_id
 from dspyq.experiments.state import ExperimentState
 from dspyq.guards.limits import Limits, payer_scope
 from dspyq.prediction.enrolment import scope_of_shadow
 from dspyq.prediction.request import Request, hash_inputs
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
+from dspyq.store.spines import current_spine, process_spines
 from dspyq.worker.monitoring.answered import Answered
 
 
@@ -36,8 +39,7 @@ class Shadowing:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._runs = ShadowLog(jobs_client())
-        self._limits = Limits(jobs_client(), settings, process_calendar())
+        self._limits = Limits(money_client(), settings, process_calendar())
 
     def ask(self, answered: Answered, table: Mapping[str, Any], scores: Mapping[str, float | str]) -> None:
         """Ask the plan's challengers a control's question, if it is one of the plan's share.
@@ -67,7 +69,7 @@ class Shadowing:
         for arm in shadow["variants"]:
             if arm in state.killed or arm not in self._settings.programs[name].variants:
                 continue
-            verdict = self._runs.note(name, answered.task_id, arm, paired, is_refused=self._is_refused(name))
+            verdict = process_shadow_log().note(name, answered.task_id, arm, paired, is_refused=self._is_refused(name))
             if verdict == "asked":
                 self._send(state, arm, canonical, shadow_id(answered.task_id, arm))
 
@@ -81,8 +83,7 @@ class Shadowing:
 
     def _send(self, state: ExperimentState, arm: str, canonical: bytes, task_id: str) -> None:
         program = self._settings.programs[state.program]
-        scope = scope_of_shadow(state, arm, task_id)
-        question = hash_inputs(program.name, program.fingerprints[arm], canonical, scope)
+        scope, question = _question_here(state, arm, task_id, canonical, program)
         request = Request(
             program.served[arm],
             program.variants[arm],
@@ -94,3 +95,19 @@ class Shadowing:
             seen=ANY_STATE,
         )
         publish(Outgoing(request, task_id, is_claimed=False), {"priority": LEAST_URGENT})
+
+
+def _question_here(
+    state: ExperimentState, arm: str, task_id: str, canonical: bytes, program: Program
+) -> tuple[str, str]:
+    """Return the scope and the input hash of a shadow run, on the active spine: that of the control's question.
+
+    One script changes the sums of a pair. The same run always gets the same scope.
+    """
+    here, spines = current_spine(), process_spines()
+    for number in itertools.count():
+        scope = scope_of_shadow(state, arm, f"{task_id}/{number}" if number else task_id)
+        question = hash_inputs(program.name, program.fingerprints[arm], canonical, scope)
+        if spines is None or spines.of(question) is here:
+            return scope, question
+    raise AssertionError("unreachable")
