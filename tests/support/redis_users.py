@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisServer
 
 #: Of the deployment whose users these are: another prefix than the tests' own.
 PREFIX = "shop:"
-QUEUES = ("qa.*", "dspyq", "dspyq.batches")
+QUEUES = ("qa.*", "night.*", "dspyq", "dspyq.batches")
 
 
 def writer() -> Any:
