@@ -93,7 +93,7 @@ WATCHED = (
     ["tenants", "list"],
 )
 OPERATED = (
-    *(["keys", "create", "--tenant", "t", "--name", "n"], ["budget", "set", "--daily", "10"]),
+    *(["keys", "create", "--tenant", "t", "--name", "n", "--json"], ["budget", "set", "--daily", "10"]),
     *(["tenants", "limit", "t", "--daily", "5"], ["tenants", "forget", "t", "--yes"]),
     *(["breaker", "open", "control"], ["breaker", "reset", "control"], ["queues", "forget"]),
     *(["cache", "clear", "--program", "qa"], ["guards", "forget"]),

@@ -82,7 +82,7 @@ ANSWERED = (
     Row("batch", "batch run rows.jsonl --program qa --output out.jsonl --tenant acme --name first"),
     Row(
         "batch",
-        "batch run rows.jsonl --program qa --output pairs.jsonl --paired --budget-share 0.5 --rate-share 0.5 --max-usd 1",
+        "batch run rows.jsonl --program qa --output pairs --paired --budget-share 0.5 --rate-share 0.5 --max-usd 1",
     ),
     Row("batch operator", "batch run rows.jsonl --program qa --output new.jsonl --dry-run"),
     Row("batch", "batch retry out.jsonl --output retried.jsonl"),
@@ -145,7 +145,7 @@ OPERATED = (
     *(
         Row("operator", line)
         for line in (
-            *("keys list", "keys show {key_id}", "keys edit {key_id} --rate 5", "keys rotate {key_id} --output new.key"),
+            *("keys list", "keys show {key_id}", "keys edit {key_id} --rate 5", "keys rotate {key_id} --output new"),
             *("keys log", "keys revoke {key_id}"),
             *("tenants show acme", "budget show --tenant acme", "budget reset --daily --yes"),
             *("breaker open control", "breaker close control", "breaker reset --all"),
@@ -200,9 +200,7 @@ class Stack:
             if isinstance(step, str):
                 getattr(self, step)()
                 continue
-            for user in step.users.split():
-                if fault := self._run_row(user, step):
-                    faults.append(fault)
+            faults += [fault for user in step.users.split() if (fault := self._run_row(user, step))]
         return faults
 
     def command(self, user, *arguments, settings=None):
