@@ -19,9 +19,6 @@ from tests.support.configuration import merged
 from tests.support.experiments import with_experiment
 from tests.support.processes import wait_until
 
-#: From the script that lets a call go to its arrival at the endpoint, on a busy machine.
-_ON_ITS_WAY_SECONDS = 0.3
-
 
 @pytest.fixture
 def fleet(settings_file, configure, worker):
@@ -54,23 +51,25 @@ def assert_control_answered(answer):
 
 
 def test_no_call_begins_once_the_arm_is_killed_in_any_of_several_workers(fleet, endpoint):
-    fleet({"models": {"challenger": {"requests_per_second": 8}}}, workers=2)
+    rate, burst = 2, 4
+    fleet({"models": {"challenger": {"requests_per_second": rate, "burst_requests": burst}}}, workers=2)
+    asked_at = time.monotonic()
     handles = [ask(f"question {number}") for number in range(60)]
-    wait_until(lambda: calls_of(endpoint) >= 4, 20, "some calls of the challenger")
+    wait_until(lambda: calls_of(endpoint) >= burst, 60, "some calls of the challenger")
     administration.kill("qa", "challenger")
-    killed_at = time.time()
-    answers = [handle.get(timeout=30) for handle in handles]
-    late = [each for each in endpoint.requests() if each.received_at_seconds > killed_at + _ON_ITS_WAY_SECONDS]
-    assert {each.model for each in late} <= {"control"}
+    killed_after_seconds = time.monotonic() - asked_at
+    answers = [handle.get(timeout=60) for handle in handles]
     by_control = [answer for answer in answers if answer.metadata.fallback == "control"]
     assert len(by_control) + calls_of(endpoint) == len(answers)
-    assert len(by_control) > 30
+    assert calls_of(endpoint) <= burst + rate * killed_after_seconds + 1  # those whose turn came before, on any machine
 
 
 def test_a_call_that_waits_for_its_turn_when_the_arm_is_killed_does_not_begin(fleet, endpoint, client):
-    slow = {"requests_per_second": 0.5, "burst_requests": 1}
-    fleet({"models": {"challenger": slow}, "rate_limit": {"longest_wait_seconds": 5}})
+    slow = {"requests_per_second": 0.2, "burst_requests": 1}
+    fleet({"models": {"challenger": slow}, "rate_limit": {"longest_wait_seconds": 60}})
     assert ask("first").get(timeout=20).metadata.fallback is None
+    seconds, _ = client.time()
+    client.hset(key("rate:challenger"), "requests_at", (seconds + 5) * 1_000_000)  # however long the first took
     waiting = ask("second")
     wait_until(lambda: client.zcard(key("budget:leases")) == 1, 60, "the second call to be held")
     administration.kill("qa", "challenger")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import socket
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import dspy
 import pytest
@@ -217,17 +217,15 @@ def test_a_rate_limit_states_the_time_of_the_next_try(build: Callable[..., Runne
 def test_more_calls_run_at_once_than_lm15_has_connections_by_itself(
     build: Callable[..., Runner], endpoint: Endpoint
 ) -> None:
-    runner = build()
+    runner = build(model={"timeout_seconds": 300})
     endpoint.hold()
-    answers: list[ProgramAnswer] = []
-    threads = [threading.Thread(target=lambda: answers.append(runner.run(QUESTION))) for _ in range(130)]
-    for thread in threads:
-        thread.start()
-    endpoint.wait_for_calls(130)
-    endpoint.release()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 130
+    with ThreadPoolExecutor(130) as pool:
+        answers = [pool.submit(runner.run, QUESTION) for _ in range(130)]
+        try:
+            endpoint.wait_for_calls(130)
+        finally:
+            endpoint.release()
+    assert all(answer.result().calls for answer in answers)
 
 
 @pytest.mark.parametrize(

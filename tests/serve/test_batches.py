@@ -41,12 +41,12 @@ def test_rows_are_answered_in_their_order_and_alike_ones_by_one_model_call(share
 
 def test_rows_that_are_not_there_in_time_are_queued_and_come_later(shared_door, endpoint):
     endpoint.hold()
-    reply = ask_many(shared_door, "at once", "later", prefer="respond-async")
+    reply = ask_many(shared_door, "rather now", "later", prefer="respond-async")
     assert reply.headers["preference-applied"] == "respond-async"
     assert [each["status"] for each in reply.json()["predictions"]] == ["queued", "queued"]
     endpoint.release()
     later = [shared_door.look(each["id"], wait="30") for each in reply.json()["predictions"]]
-    assert [each["outputs"]["answer"] for each in later] == ["echo:at once", "echo:later"]
+    assert [each["outputs"]["answer"] for each in later] == ["echo:rather now", "echo:later"]
 
 
 def test_answers_that_came_in_time_are_there_beside_those_that_did_not(shared_door, endpoint):

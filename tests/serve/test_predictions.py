@@ -66,7 +66,7 @@ def test_a_caller_waits_as_long_as_it_prefers(shared_door, endpoint):
     reply = shared_door.ask("for a second", prefer="wait=1")
     assert reply.status_code == 202
     assert reply.headers["preference-applied"] == "wait=1"
-    assert reply.json()["status"] == "running"
+    assert reply.json()["status"] in {"queued", "running"}
     assert 1 <= time.monotonic() - began < 20
     endpoint.release()
 
