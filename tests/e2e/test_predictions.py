@@ -70,13 +70,11 @@ def test_the_second_asker_is_answered_from_redis_and_the_third_from_memory(
     del shared_worker
 
     def ask():
-        import time
-
         from dspyq import predict
         from dspyq.cache.memory import process_cache
+        from tests.support.processes import eventually
 
-        process_cache()
-        time.sleep(0.5)  # it hears invalidations from now on
+        eventually(lambda: process_cache().is_trusted)
         predictions = [predict.delay(question="q").get(timeout=20) for _ in range(2)]
         return [[p.metadata.cache_level, p.metadata.cost_usd, p.metadata.request_id, p.answer] for p in predictions]
 
@@ -152,7 +150,7 @@ def test_refresh_computes_a_new_answer_and_everyone_gets_it(predict, shared_work
     endpoint.script(content="[[ ## answer ## ]]\nnew\n\n[[ ## completed ## ]]", times=1)
     refreshed = predict.apply_async(kwargs={"question": "q"}, refresh=True).get(timeout=20)
     assert (refreshed.answer, refreshed.metadata.cached) == ("new", False)
-    eventually(lambda: predict.delay(question="q").get(timeout=20).answer == "new", timeout_seconds=1.0)
+    eventually(lambda: predict.delay(question="q").get(timeout=20).answer == "new")
     assert endpoint.calls() == 2
 
 

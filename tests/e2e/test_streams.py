@@ -175,7 +175,7 @@ def test_the_last_caller_s_cancellation_ends_the_call_and_it_is_charged_once(
     predict, shared_worker, endpoint, client, redis_server
 ):
     del shared_worker
-    endpoint.script(**SLOW | {"piece_interval_seconds": 0.3})
+    endpoint.script(**SLOW | {"piece_interval_seconds": 1})
     jobs = [ask(predict, "cancelled"), ask(predict, "cancelled")]
     stream = jobs[0].stream(timeout=30)
     while next(stream).kind != "delta":
@@ -257,7 +257,7 @@ def test_streams_live_with_the_answers_where_those_are_elsewhere(
     assert len([chunk for chunk in chunks if chunk.kind == "delta"]) > 1
     assert answers.keys("dspy:v1:stream:*") == [stream_key(job.id)]
     assert not client.keys("dspy:v1:stream:*")
-    endpoint.script(**SLOW | {"piece_interval_seconds": 0.5})
+    endpoint.script(**SLOW | {"piece_interval_seconds": 1})
     cancelled = ask(predict, "cancelled elsewhere")
     stream = cancelled.stream(timeout=30)
     while next(stream).kind != "delta":

@@ -15,6 +15,7 @@ from dspyq.guards.limit_refusals import refusal_of
 from dspyq.guards.limits import Limits
 from dspyq.guards.tenants import Tenants
 from tests.support.budgets import NANO, PREFIX, Calendar, do, settings
+from tests.support.rates import about
 
 LIMIT = 100
 
@@ -210,13 +211,13 @@ def test_a_call_that_is_a_batch_s_and_a_tenant_s_counts_in_both(client, make, re
 
 
 def test_a_rate_refuses_calls_beyond_it_and_takes_nothing_for_them(client, make, redis_server):
-    budget = make(daily=LIMIT, requests_per_second=0.5, burst_requests=2)
+    budget = make(daily=LIMIT, requests_per_second=1 / 16, burst_requests=2)
     verdicts = [do(client, budget.hold(call(number), 10)) for number in range(5)]
     assert [each.verdict for each in verdicts] == ["held", "held", *["tenant_rate"] * 3]
     waits = [each.wait_seconds for each in verdicts[2:]]
-    assert waits[0] <= 2
+    assert waits[0] == about(16)
     assert waits == sorted(waits)
-    assert waits[2] - waits[0] == pytest.approx(4, abs=0.5)  # they come back one by one
+    assert waits[2] - waits[0] == about(32)  # they come back one by one
     assert account(redis_server) == (0, 20)
     assert do(client, budget.hold(call(0), 10)).is_held  # a repetition needs no turn
     assert do(client, budget.hold(call(1, "other"), 10)).is_held
