@@ -16,7 +16,8 @@ from benchmarks.repetition import alternate
 from benchmarks.subjects import plain
 from dspyq.cache.claim import Run, Stored
 from dspyq.cache.claims import process_claims
-from dspyq.client.bulk import CHUNK_ROWS, process_bulk
+from dspyq.client.bulk import CHUNK_ROWS
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.prediction.prediction import Metadata, Usage, to_json
 from dspyq.prediction.request import Request, build_request
 

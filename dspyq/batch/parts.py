@@ -15,6 +15,7 @@ from dspyq.batch.output_lines import BatchContext
 from dspyq.batch.redis_retry import RetryUntilStopped
 from dspyq.batch.registry import Registry
 from dspyq.client.bulk import Bulk
+from dspyq.client.spread_bulk import BulkOverSpines
 
 
 class Servers(NamedTuple):
@@ -27,7 +28,7 @@ class Servers(NamedTuple):
         jobs: The Redis of jobs.
     """
 
-    bulk: Bulk
+    bulk: Bulk | BulkOverSpines
     account: BatchAccount
     registry: Registry
     jobs: redis.Redis

@@ -13,6 +13,7 @@ import redis
 
 from dspyq.batch.entry import Entry
 from dspyq.client.bulk import Bulk
+from dspyq.client.spread_bulk import BulkOverSpines
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import read_number, read_text
 from dspyq.errors import BatchRefused
@@ -147,7 +148,7 @@ class Registry:
             raise BatchRefused(f"batch {batch_id} has {state.decode()} already")
         return self._read(batch_id)
 
-    def free(self, batch_id: str, bulk: Bulk) -> int:
+    def free(self, batch_id: str, bulk: Bulk | BulkOverSpines) -> int:
         """Withdraw the claims of a batch without a runner; return the number of jobs that this ended."""
         ended = 0
         key = _claims_key(batch_id)

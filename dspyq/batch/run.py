@@ -49,7 +49,7 @@ from dspyq.batch.retry import INPUT_KEPT, forget_kept_input
 from dspyq.batch.row_reader import CHUNK_ROWS, EntryReader, RowChunk
 from dspyq.batch.scorers import Scorers
 from dspyq.batch.standstill import Standstill
-from dspyq.client.bulk import process_bulk
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.config.programs import Program
 from dspyq.core.money import to_usd
 from dspyq.errors import BatchRefused, RedisUnavailable

@@ -25,6 +25,7 @@ from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs
 from dspyq.store.content import decode_result
 from dspyq.store.keys import alias_key, invalidations_channel, job_key, replies_channel, result_key
 from dspyq.store.scripts import Step, load_script, run_each, run_together
+from dspyq.store.spines import on_spine, process_spines
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -121,8 +122,10 @@ class Claims:
             run: The worker's run.
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
-        if run.is_repeated and (own := earlier_answer(self._answers, run.task_id, request.input_hash)) is not None:
-            return Claim("hit", run.task_id, own)
+        if run.is_repeated:
+            own = earlier_answer(self._answers_of(run.task_id), run.task_id, request.input_hash)
+            if own is not None:
+                return Claim("hit", run.task_id, own)
         claimant = _Claimant(run.task_id, "wc" if is_first_look else "w", fence=run.fence)
         return self._ask(self._question(request, claimant))
 
@@ -134,7 +137,7 @@ class Claims:
         Raises:
             InvalidOption: If it is another question's.
         """
-        prepare_own_id(self._answers, request, task_id)
+        prepare_own_id(self._answers_of(task_id), request, task_id)
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> Kept:
         """Store an answer, notify its waiters, serve it by the alias, and end the job if nothing is left to do.
@@ -146,17 +149,14 @@ class Claims:
         tenant, kinds = stored.tenant, content.Kind
         payload = content.encode(kinds.RESULT, run.task_id, stored.payload, tenant=tenant)
         unscored = stored.unscored and content.encode(kinds.UNSCORED, run.task_id, stored.unscored, tenant=tenant)
-        if self._is_one_redis:
+        answers = self._answers_of(run.task_id)
+        if answers is not self._jobs:
+            if run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
+                return Kept.LOST
+            _store_and_publish(answers, run.task_id, payload, stored.keep_seconds)
+        if self._is_one_redis:  # of an id on another spine too, so that the question's next caller finds it here
             keys.append(stored_under)
-        elif run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
-            return Kept.LOST
         else:
-            pipeline = self._answers.pipeline()
-            pipeline.set(stored_under, payload, ex=stored.keep_seconds)
-            pipeline.publish(stored_under, payload)
-            if replies := replies_channel(run.task_id):
-                pipeline.publish(replies, run.task_id.encode() + payload)
-            pipeline.execute()
             payload = b""
         kept = self._answer(
             keys,
@@ -241,6 +241,13 @@ class Claims:
             pipeline.delete(alias_key(input_hash))
             pipeline.publish(invalidations_channel(), input_hash)
         return sum(pipeline.execute()[::2])
+
+    def _answers_of(self, task_id: str) -> redis.Redis:
+        """Return the Redis of a task's result: of an id that a caller chose, that may be another spine's."""
+        if process_spines() is None:
+            return self._answers
+        with on_spine(task_id):
+            return answers_client()
 
     def _question(self, request: Request, claimant: _Claimant) -> _Question:
         task_id, flags, priority, fence, batch = claimant
@@ -356,6 +363,16 @@ def _without(question: _Question, gone: str) -> _Question:
     """Return the same look-up, which ignores the given stale answer."""
     key, arguments = question
     return key, arguments | {"gone": gone}
+
+
+def _store_and_publish(answers: redis.Redis, task_id: str, payload: bytes, seconds: int) -> None:
+    """Store an answer apart from its job."""
+    pipeline, stored_under = answers.pipeline(), result_key(task_id)
+    pipeline.set(stored_under, payload, ex=seconds)
+    pipeline.publish(stored_under, payload)
+    if replies := replies_channel(task_id):
+        pipeline.publish(replies, task_id.encode() + payload)
+    pipeline.execute()
 
 
 @per_runtime(is_of_part=True)

@@ -32,7 +32,7 @@ from dspyq.store.keys import (
     EVERYTHING,
     invalidations_channel,
 )
-from dspyq.store.spines import jobs_url
+from dspyq.store.spines import jobs_url, on_spine, process_spines
 
 if TYPE_CHECKING:
     from dspyq.config.sections import CacheSection
@@ -373,3 +373,11 @@ def process_cache() -> CoherentCache | _NoCache:
     cache = CoherentCache(jobs_url(), settings.cache)
     atexit.register(cache.close)
     return cache
+
+
+def cache_of(input_hash: str) -> CoherentCache | _NoCache:
+    """Return this process's memory cache for a question: that of its spine."""
+    if process_spines() is None:  # as nearly always, and a block costs a hit more than this look
+        return process_cache()
+    with on_spine(input_hash):
+        return process_cache()

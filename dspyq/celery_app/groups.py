@@ -16,6 +16,7 @@ from celery.result import AsyncResult, GroupResult
 from dspyq.celery_app.callbacks import process_callbacks
 from dspyq.celery_app.waiting import Waiter, process_waiter
 from dspyq.core.runtime import Runtime, after_fork, current
+from dspyq.store.spines import on_spine
 
 #: A member, what arrived, and whether that is final.
 _Arrived = queue.SimpleQueue[tuple[Any, bytes, bool]]
@@ -189,13 +190,14 @@ async def _arrival(member: Any) -> None:
     _take(member.backend, member, payload)
 
 
-async def arrival(task_id: str, *, is_sent: bool, asked_at: float) -> bytes:
+async def arrival(task_id: str, *, is_sent: bool, asked_at: float, question: str = "") -> bytes:
     """Wait in an event loop for a stored result, without a thread of its own.
 
     Args:
         task_id: The task.
         is_sent: As of ``Waiter.add``.
         asked_at: As of ``Waiter.add``.
+        question: As of ``Waiter.add``.
     """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[bytes] = loop.create_future()
@@ -207,8 +209,9 @@ async def arrival(task_id: str, *, is_sent: bool, asked_at: float) -> bytes:
     def receive(payload: bytes) -> None:
         loop.call_soon_threadsafe(settle, payload)
 
-    waiter = process_waiter()
-    waiter.add(task_id, receive, is_sent=is_sent, asked_at=asked_at)
+    with on_spine(task_id):
+        waiter = process_waiter()
+    waiter.add(task_id, receive, is_sent=is_sent, asked_at=asked_at, question=question)
     try:
         return await ready
     finally:
@@ -221,7 +224,7 @@ def _runtime_of(result: Any) -> Runtime:
 
 
 def _waiter_of(result: Any) -> Waiter:
-    with _runtime_of(result).active():
+    with _runtime_of(result).active(), on_spine(result.id):
         return process_waiter()
 
 

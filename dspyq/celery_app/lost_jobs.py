@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
+from typing import TypedDict
 
 import redis
 
 from dspyq.core.events import Event
-from dspyq.store.clients import which_exist
+from dspyq.store.clients import jobs_client, which_exist
 from dspyq.store.keys import job_key
+from dspyq.store.spines import on_spine, process_spines
 
 logger = logging.getLogger("dspyq.waiting")
 
@@ -19,10 +21,23 @@ FIRST_CHECK_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
-class JobCheck:
-    """Times of the checks for one job."""
+class Awaited(TypedDict, total=False):
+    """What a handle states of its result: keyword arguments of the waiter's ``add`` and ``wait``."""
 
-    def __init__(self) -> None:
+    is_sent: bool
+    asked_at: float
+    question: str
+
+
+class JobCheck:
+    """Times of the checks for one job.
+
+    Attributes:
+        jobs: The Redis of the job.
+    """
+
+    def __init__(self, jobs: redis.Redis) -> None:
+        self.jobs = jobs
         self._pause_seconds = FIRST_CHECK_SECONDS
         self._at = time.monotonic() + FIRST_CHECK_SECONDS
 
@@ -35,6 +50,19 @@ class JobCheck:
         """Set the time of the next check."""
         self._at = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+
+def jobs_of(question: str, otherwise: redis.Redis) -> redis.Redis:
+    """Return the Redis of a question's job, which may be on another spine than its task's id.
+
+    Args:
+        question: Its input hash; empty where it is not known.
+        otherwise: The Redis of the task's id.
+    """
+    if not question or process_spines() is None:
+        return otherwise
+    with on_spine(question):
+        return jobs_client()
 
 
 def find_jobless(jobs: redis.Redis, task_ids: Collection[str]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import redis
-from celery.backends.redis import RedisBackend
 from celery.states import EXCEPTION_STATES, PROPAGATE_STATES, SUCCESS
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
@@ -18,6 +17,7 @@ from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import process_cache
 from dspyq.cache.statistics import run_counts, untimed
 from dspyq.celery_app.groups import WaitHooks, arrivals
+from dspyq.celery_app.spread_backend import SpreadBackend
 from dspyq.celery_app.tenant_content import encode_for, group_in_store, storing_for, tenant_of
 from dspyq.celery_app.timeouts import members_timed_out, timed_out
 from dspyq.config.programs import Program
@@ -26,7 +26,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.money import to_nano_usd
 from dspyq.core.names import HEADER
 from dspyq.core.redis_address import parse_address
-from dspyq.core.runtime import Runtime, in_own_runtime
+from dspyq.core.runtime import in_own_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.delivery.leases import process_leases
 from dspyq.delivery.task_run import NOT_DELIVERED, delivery_of, task_run
@@ -47,6 +47,7 @@ from dspyq.store.clients import connection_pool
 from dspyq.store.content import Kind, decode_result
 from dspyq.store.keys import replies_channel
 from dspyq.store.scripts import load_script
+from dspyq.store.spines import on_spine
 
 #: kombu's marker of a type that JSON lacks; a user's own JSON may contain it too.
 _KOMBU_TYPE = b'"__type__"'
@@ -57,7 +58,7 @@ _PART_LENGTH = 4
 _OF_AN_ADDRESS = frozenset({"host", "port", "db", "username", "password", "connection_class", "path", "virtual_host"})
 
 
-class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
+class PredictionBackend(SpreadBackend):
     """Stores predictions through their claims, and everything else as Celery does."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -70,12 +71,6 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
             redis.exceptions.ExecAbortError,
             redis.ReadOnlyError,
         )
-
-    @property
-    def runtime(self) -> Runtime:
-        """The runtime of its application."""
-        runtime: Runtime = self.app.runtime
-        return runtime
 
     @in_own_runtime
     def as_uri(self, include_password: bool = False) -> str:  # noqa: FBT001, FBT002 - Celery's signature
@@ -209,9 +204,9 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         the claim's end the body would never be called. What two runs send is one job, as the body has its id.
         """
         delivery = delivery_of(request)
-        if request.group and (delivery is NOT_DELIVERED or delivery.run_count > 1):
-            load_script(self.client, "dspyq.cache", "free_chord")([self.get_key_for_group(request.group, ".c")])
-        with storing_for(request):
+        with on_spine(request.group or ""), storing_for(request):
+            if request.group and (delivery is NOT_DELIVERED or delivery.run_count > 1):
+                load_script(self.client, "dspyq.cache", "free_chord")([self.get_key_for_group(request.group, ".c")])
             super().on_chord_part_return(request, state, result, *args, **kwargs)
 
     def encode(self, data: Any) -> Any:
@@ -230,7 +225,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         """Store a value and publish it, a task's result also on the channel of the process that sent the task."""
         seconds = self.expires if expires is None else expires
-        with self.client.pipeline() as pipeline:
+        with on_spine(self._strip_prefix(key)), self.client.pipeline() as pipeline:
             pipeline.set(key, value, ex=seconds or None)
             pipeline.publish(key, value)
             if replies := replies_channel(task_id := self._task_id(key)):
@@ -252,8 +247,9 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         meta = self.get_task_meta(task_id, cache=False)
         if isinstance(meta["result"], Prediction):
             input_hash = meta["result"].metadata.input_hash
-            process_claims().invalidate([input_hash])
-            process_cache().invalidate(input_hash)  # at once in this process; the claims notify others
+            with on_spine(input_hash):
+                process_claims().invalidate([input_hash])
+                process_cache().invalidate(input_hash)  # at once in this process; the claims notify others
         super().forget(task_id)
 
     def _get_result_meta(
@@ -349,7 +345,7 @@ class PredictionBackend(RedisBackend):  # type: ignore[misc]  # celery ships no 
         )
         tag = delivery_of(request).tag
         run = Run.of_delivery_tag(task_id, tag)
-        with process_leases().storing(tag) as lease:
+        with on_spine(metadata.input_hash), process_leases().storing(tag) as lease:
             kept = process_claims().answer(metadata, run, stored)
             lease.is_finished = Kept.ENDED in kept
         task_run(request).awaits_scores |= Kept.UNSCORED in kept

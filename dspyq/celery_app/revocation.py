@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import redis
@@ -23,6 +23,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.header import Header
 from dspyq.store.clients import answers_client
+from dspyq.store.spines import each_spine
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ def revoke(task_ids: Iterable[str]) -> None:
     A worker stores that error, and until one has, processes that wait have it by a channel (see ``cancellations``).
     """
     ids = list(task_ids)
+    for _ in each_spine():
+        _revoke_here(ids)
+
+
+def _revoke_here(ids: Sequence[str]) -> None:
+    """End those of these jobs that are on the active spine; a job with an id of its own is on its question's."""
     ended = []
     for task_id, message in zip(ids, process_leases().records.end(ids), strict=True):
         _release(task_id, request_of_message(message) if message else None)

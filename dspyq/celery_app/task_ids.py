@@ -9,6 +9,7 @@ from __future__ import annotations
 from dspyq.core.ids import as_uuid, new_id
 from dspyq.core.runtime import per_runtime
 from dspyq.store.keys import REPLY_START_LENGTH
+from dspyq.store.spines import id_beside
 
 
 class TaskIds:
@@ -24,6 +25,10 @@ class TaskIds:
     def make(self) -> str:
         """Return a new id."""
         return self.start + as_uuid(new_id())[REPLY_START_LENGTH:]
+
+    def make_for(self, input_hash: str) -> str:
+        """Return a new id of a task that answers a question, which leads to the question's spine."""
+        return id_beside(input_hash, self.make())
 
 
 @per_runtime

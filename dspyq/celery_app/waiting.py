@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import cast
+from typing import Unpack, cast
 
 import redis
 from redis.client import PubSub
@@ -34,7 +34,7 @@ from dspyq.celery_app.callbacks import call_back
 from dspyq.celery_app.cancellations import find_ends
 from dspyq.celery_app.heard_replies import HeardReplies
 from dspyq.celery_app.heard_streams import HeardStreams
-from dspyq.celery_app.lost_jobs import JobCheck, find_jobless
+from dspyq.celery_app.lost_jobs import Awaited, JobCheck, find_jobless, jobs_of
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, in_own_runtime, per_runtime
@@ -107,13 +107,14 @@ class Waiter:
         self._is_closed = False
 
     @in_own_runtime
-    def add(
+    def add(  # noqa: PLR0913 - what is known of an awaited result, by name
         self,
         task_id: str,
         callback: Callback,
         *,
         is_sent: bool = False,
         asked_at: float = float("-inf"),
+        question: str = "",
         on_state: Callback | None = None,
     ) -> None:
         """Call ``callback`` with the stored result once there is one: from the waiter's thread, or at once if it came.
@@ -124,6 +125,7 @@ class Waiter:
             is_sent: Whether its job was sent. If it is gone then, and no result is there, the callback gets a failure,
                 ``AnswerLost``; else an unknown id is waited for without end, as Celery does.
             asked_at: A monotonic second before which its answer was not there; left out where none is known.
+            question: The input hash of its question, where that may be on another spine than the task's id.
             on_state: Called with what is published before the result, such as the progress of a user's own task.
         """
         key = result_key(task_id)
@@ -136,7 +138,7 @@ class Waiter:
                 if on_state is not None:
                     awaited.on_states[callback] = on_state
                 if is_sent and awaited.check is None:
-                    awaited.check = JobCheck()
+                    awaited.check = JobCheck(jobs_of(question, self._jobs))
                 awaited.is_relied_on = is_heard and key not in self._heard
                 if not awaited.is_relied_on:
                     self._added.add(key)
@@ -161,24 +163,16 @@ class Waiter:
             if not awaited.callbacks:
                 del self._awaited[key]
 
-    def wait(
-        self,
-        task_id: str,
-        timeout_seconds: float | None,
-        *,
-        is_sent: bool = False,
-        asked_at: float = float("-inf"),
-    ) -> bytes | None:
+    def wait(self, task_id: str, timeout_seconds: float | None, **awaited: Unpack[Awaited]) -> bytes | None:
         """Block until the result is there; return None after the timeout.
 
         Args:
             task_id: The task.
             timeout_seconds: The longest wait; None for no limit.
-            is_sent: As of ``add``.
-            asked_at: As of ``add``.
+            **awaited: As of ``add``.
         """
         results: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self.add(task_id, results.put, is_sent=is_sent, asked_at=asked_at)
+        self.add(task_id, results.put, **awaited)
         with suppress(queue.Empty):
             return results.get(timeout=timeout_seconds and max(0.0, timeout_seconds))
         self.remove(task_id, results.put)
@@ -343,11 +337,12 @@ class Waiter:
             checked = list(islice(due, _JOBS_A_ROUND_TRIP))  # the others' turn is in a second
             for _, check in checked:
                 check.postpone()
-        names = {_task_id(key): key for key, _ in checked}
-        jobless = [names[task_id] for task_id in find_jobless(self._jobs, names)]
-        without = self._read(jobless)  # only now: a job ends after its answer is stored
-        for key, end in zip(without, find_ends(self._jobs, list(map(_task_id, without))), strict=True):
-            self._hand_out(key, end)
+        for jobs in dict.fromkeys(check.jobs for _, check in checked):
+            names = {_task_id(key): key for key, check in checked if check.jobs is jobs}
+            jobless = [names[task_id] for task_id in find_jobless(jobs, names)]
+            without = self._read(jobless)  # only now: a job ends after its answer is stored
+            for key, end in zip(without, find_ends(jobs, list(map(_task_id, without))), strict=True):
+                self._hand_out(key, end)
 
     def _hand_out(self, key: str, result: bytes, *, is_stored: bool = False) -> None:
         """Call the waiters of a result back, if it is final.

@@ -16,15 +16,16 @@ from redis import RedisError
 
 from dspyq.cache.claim import Claim, Run
 from dspyq.cache.claims import process_claims
-from dspyq.cache.memory import process_cache
+from dspyq.cache.memory import cache_of
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.task_ids import process_task_ids
-from dspyq.client.bulk import CHUNK_ROWS, process_bulk
+from dspyq.client.bulk import CHUNK_ROWS
 from dspyq.client.call_counters import process_calls
 from dspyq.client.message_template import Outgoing
 from dspyq.client.prediction_log import log_hit
 from dspyq.client.publishing import make_job, publish
 from dspyq.client.result import PredictionResult
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import InputsTooLarge, InvalidOption, RedisUnavailable
@@ -35,6 +36,7 @@ from dspyq.experiments.tally import process_tally
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
+from dspyq.store.spines import id_beside, on_spine
 from dspyq.store.unit_index import are_units_indexed, note_units
 from dspyq.streaming.joining import want_streams
 from dspyq.tracing.propagation import note_shared
@@ -109,8 +111,8 @@ class QueueAsker:
         self, requests: Sequence[Request], priority: int, task_ids: Sequence[str] | None = None
     ) -> list[PredictionResult]:
         """Look questions up, and claim and send those without an answer or a run, in bulk."""
-        make_id = process_task_ids().make
-        ids = [make_id() for _ in requests] if task_ids is None else task_ids
+        given = task_ids or [process_task_ids().make() for _ in requests]
+        ids = [id_beside(request.input_hash, each) for request, each in zip(requests, given, strict=True)]
         handles: list[PredictionResult] = []
         for start in range(0, len(requests), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
@@ -128,10 +130,11 @@ class QueueAsker:
         _refuse_eager()
         with redis_errors("ask for the prediction"):
             for _ in range(_MOST_CHANGES):
-                task_id = process_task_ids().make()
+                task_id = process_task_ids().make_for(request.input_hash)
                 if request.unit is not None:
                     note_units([(request, task_id)])
-                claim = self._claim(request, task_id, options)
+                with on_spine(request.input_hash):
+                    claim = self._claim(request, task_id, options)
                 if claim.verdict != "stale":
                     break
                 request = _enrolled_again(request, claim.task_id, claim.result)
@@ -146,7 +149,7 @@ class QueueAsker:
         chosen_id = options.pop("task_id", None)
         if chosen_id is not None:
             check_task_id(chosen_id)
-        task_id = chosen_id or process_task_ids().make()
+        task_id = chosen_id or process_task_ids().make_for(request.input_hash)
         with redis_errors("send the prediction"):
             if "producer" in options:  # maybe of a batch, whose jobs are put, and may be refused, when it is flushed
                 request = _enrolled_by_the_latest(request)
@@ -225,13 +228,13 @@ def _claim_many(
     raise _changes_too_often(requests[0])
 
 
-def _joined(requests: Sequence[Request], claims: Sequence[Claim]) -> list[str]:
-    """Return the tasks whose text is to be streamed for callers that joined them."""
-    return [
-        claim.task_id
+def _joined(requests: Sequence[Request], claims: Sequence[Claim]) -> dict[str, str]:
+    """Return the tasks whose text is to be streamed for callers that joined them, with their questions."""
+    return {
+        claim.task_id: request.input_hash
         for request, claim in zip(requests, claims, strict=True)
         if request.is_streamed and claim.verdict in {"join", "urge"}
-    ]
+    }
 
 
 def _enrolled_by_the_latest(request: Request, *, at_once: bool = False) -> Request:
@@ -284,7 +287,7 @@ def _refuse_eager() -> None:
 def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | None:
     if request.refresh:
         return None
-    entry = process_cache().get(request.input_hash, request.queue, request.tenant)
+    entry = cache_of(request.input_hash).get(request.input_hash, request.queue, request.tenant)
     if entry is None:
         return None
     if request.unit is not None and are_units_indexed():
@@ -320,7 +323,7 @@ def _publish_claimed(request: Request, options: Mapping[str, Any], task_id: str)
     except (OperationalError, RedisError, OSError, InputsTooLarge):
         # It may have been sent despite the error; then the claim stays. Redis may be down: then the claim expires by
         # itself, after delivery.claim_timeout_seconds.
-        with suppress(RedisError):
+        with suppress(RedisError), on_spine(request.input_hash):
             process_claims().release(request, Run(task_id))
         raise
 
@@ -338,7 +341,8 @@ def _count_hit(exposure: Exposure, task_id: str, asked_at: float) -> None:
     longest = state.slow_wait_seconds if state else None
     served = "" if state and not state.tracks_served else task_id
     is_slow = longest is not None and waited_seconds > longest
-    process_tally().count(exposure, served, waited_seconds, is_slow=is_slow)
+    with on_spine(task_id):
+        process_tally().count(exposure, served, waited_seconds, is_slow=is_slow)
 
 
 @per_runtime(is_kept=True)

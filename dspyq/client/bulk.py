@@ -53,6 +53,7 @@ _ROWS_OF_SCRIPT = 100
 _BYTES_OF_SCRIPT = 2**20
 
 TaskOfRequest = tuple[AnsweredRequest, str]
+
 Element = TypeVar("Element")
 
 
@@ -313,8 +314,8 @@ class Bulk:
 
 
 @per_runtime(is_of_part=True)
-def process_bulk() -> Bulk:
-    """Return this process's bulk client."""
+def bulk_here() -> Bulk:
+    """Return this process's bulk client of the active spine."""
     return Bulk(get_settings(), process_claims(), jobs_client(), answers_client(), process_calendar())
 
 

@@ -24,6 +24,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.delivery.records import BATCH_SIZE, QueuedJob
 from dspyq.experiments.fence import ANY_STATE, sent_under
 from dspyq.prediction.request import Request
+from dspyq.store.spines import by_spine, on_spine
 from dspyq.tracing.propagation import publishing, trace_headers
 from dspyq.tracing.tracing import process_tracing
 
@@ -90,7 +91,8 @@ def publish_many(outgoing: Sequence[Outgoing], *, priority: int) -> None:
             _publish_by_celery(outgoing, priority)
             return
         for some in _in_parts(jobs):
-            process_leases().records.put_many(some)
+            for _, own in by_spine(some, [job.input_hash or job.id for job in some]):
+                process_leases().records.put_many(own)
         for queue, number in Counter(each.request.queue for each in outgoing).items():
             process_calls().count_published(queue, number)
 
@@ -129,7 +131,8 @@ def make_job(request: Request, task_id: str, priority: int) -> QueuedJob | None:
         job = template.make(outgoing)
     except _NO_TEMPLATE:
         return None
-    process_leases().records.check_size(job.message)
+    with on_spine(request.input_hash):
+        process_leases().records.check_size(job.message)
     return job
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -15,14 +14,16 @@ from vine import Thenable, promise
 
 from dspyq.cache.claims import process_claims
 from dspyq.cache.lost_result import REVOKED_RESULT
-from dspyq.cache.memory import FreshAnswer, process_cache
+from dspyq.cache.memory import FreshAnswer
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.callbacks import process_callbacks
 from dspyq.celery_app.groups import arrival
+from dspyq.celery_app.lost_jobs import Awaited
 from dspyq.celery_app.timeouts import timed_out
-from dspyq.celery_app.waiting import process_waiter
+from dspyq.celery_app.waiting import Waiter, process_waiter
 from dspyq.client.exposed import token_of, with_token
-from dspyq.client.off_loop import off_loop, soon
+from dspyq.client.kept_answers import forget_answer, forget_soon, remember
+from dspyq.client.off_loop import off_loop
 from dspyq.client.streaming import Streamed
 from dspyq.core.money import to_nano_usd
 from dspyq.core.runtime import Runtime, after_fork, current, in_own_runtime
@@ -32,6 +33,7 @@ from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, Prediction, 
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import is_unreadable, read_meta
 from dspyq.store.clients import redis_errors
+from dspyq.store.spines import on_spine
 
 #: Held to choose the thread that calls back for a result, never during a callback.
 _settling = threading.Lock()
@@ -162,7 +164,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
                     given = timeout, propagate, interval, no_ack, follow_parents, callback, on_message, on_interval
                     value = super().get(*given, disable_sync_subtasks, **options)
                 return self._checked(value)
-            self._payload = process_waiter().wait(self.id, timeout, is_sent=self.is_sent, asked_at=self.asked_at)
+            self._payload = self._waiter.wait(self.id, timeout, **self._awaited)
             if self._payload is None:
                 raise timed_out(self.id, timeout or 0.0)
         result = self._read_meta()["result"]
@@ -187,10 +189,10 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
         with redis_errors("cancel the prediction"):
             if self._payload is not None or self.ready():
                 return False
-            is_own = not self.is_shared
-            if self.request and not process_claims().withdraw(self.request, self.id, is_own=is_own):
-                return False
-            self.app.control.revoke(self.id)
+            with on_spine(self.question or self.id):
+                if self.request and not process_claims().withdraw(self.request, self.id, is_own=not self.is_shared):
+                    return False
+                self.app.control.revoke(self.id)
             if self.backend.get(self.backend.get_key_for_task(self.id)) is None:  # this user may not write results
                 self._payload = REVOKED_RESULT
         return True
@@ -203,8 +205,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     def forget(self) -> None:
         """Forget the result; the next call of this question computes it again."""
         if self.request is not None:
-            process_claims().invalidate([self.request.input_hash])
-            process_cache().invalidate(self.request.input_hash)
+            forget_answer(self.request.input_hash)
         self._payload = None
         super().forget()
 
@@ -229,7 +230,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
             begins_to_listen = is_pending and not weak and not self._is_listening
             self._is_listening |= begins_to_listen
         if begins_to_listen:
-            process_waiter().add(self.id, self._receive_later, is_sent=self.is_sent, asked_at=self.asked_at)
+            self._waiter.add(self.id, self._receive_later, **self._awaited)
         elif not is_pending:
             chained(self)
         return chained
@@ -247,7 +248,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     @in_own_runtime
     async def _wait(self) -> Prediction:
         if self._payload is None and self._cache is None:
-            self._payload = await arrival(self.id, is_sent=self.is_sent, asked_at=self.asked_at)
+            self._payload = await arrival(self.id, is_sent=self.is_sent, asked_at=self.asked_at, question=self.question)
         return self.get(disable_sync_subtasks=False)
 
     def _receive_later(self, payload: bytes) -> None:
@@ -303,7 +304,9 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
             if prediction.metadata.input_hash != request.input_hash:
                 return self._set_cache(self._checked_owner(meta))
             if self.cache_level != "memory":
-                self._remember(request, prediction, stored["metadata"]["cost_usd"])
+                cost = to_nano_usd(float(stored["metadata"]["cost_usd"] or 0.0))
+                answer = FreshAnswer(self.id, self._payload or b"", 0.0, self.asked_at, cost)
+                remember(request, prediction, answer, self._milliseconds_left)
         if meta.get("children"):
             return self._set_cache(meta)
         self._cache = meta  # as by _set_cache, which has nothing else to do here
@@ -312,11 +315,8 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
 
     def _forget_damaged(self) -> None:
         """Invalidate a damaged result, so that the next call computes it again; drop it from this process's memory."""
-        if self.request is None or not self.is_shared:
-            return
-        input_hash = self.request.input_hash
-        process_cache().invalidate(input_hash)
-        soon(functools.partial(process_claims().invalidate, [input_hash]))
+        if self.request is not None and self.is_shared:
+            forget_soon(self.request.input_hash)
 
     @property
     @in_own_runtime
@@ -328,6 +328,20 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     def payload(self) -> bytes | None:
         """The stored result, where it is known."""
         return self._payload
+
+    @property
+    def question(self) -> str:
+        """The input hash of its question, where it is known."""
+        return "" if self.request is None else self.request.input_hash
+
+    @property
+    def _waiter(self) -> Waiter:
+        with on_spine(self.id):
+            return process_waiter()
+
+    @property
+    def _awaited(self) -> Awaited:
+        return {"is_sent": self.is_sent, "asked_at": self.asked_at, "question": self.question}
 
     @property
     def is_sent(self) -> bool:
@@ -366,17 +380,6 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
             "and give each question a task id of its own, or none"
         )
         return {**meta, "status": states.FAILURE, "result": error}
-
-    def _remember(self, request: Request, prediction: Prediction, cost_usd: float | None) -> None:
-        """Keep the answer in memory with its original cost, as long as Redis serves it."""
-        cache = process_cache()
-        if not cache.is_on or self._payload is None or not prediction.metadata.is_cacheable(request.program):
-            return
-        age_seconds = max(0.0, time.time() - prediction.metadata.timestamp)
-        left = self._milliseconds_left
-        seconds_left = request.program.cache_ttl_seconds - age_seconds if left is None else left / 1000
-        answer = FreshAnswer(self.id, self._payload, seconds_left, self.asked_at, to_nano_usd(float(cost_usd or 0.0)))
-        cache.put(request.input_hash, answer)
 
     def _checked(self, value: Any) -> Prediction:
         if isinstance(value, Prediction) or self.state != states.SUCCESS:

@@ -15,6 +15,7 @@ from dspyq.celery_app.waiting import process_waiter
 from dspyq.client.off_loop import off_loop
 from dspyq.config.settings import get_settings
 from dspyq.prediction.prediction import Prediction
+from dspyq.store.spines import on_spine
 from dspyq.streaming.chunks import Chunk, ListenerView
 
 #: A handle; its own module imports this one.
@@ -122,7 +123,7 @@ class Listener:
         self._is_answered: bool = self._was_known
         if self._was_known:
             return
-        with job.runtime.active():
+        with job.runtime.active(), on_spine(job.id):
             self._waiter = process_waiter()
             self._log = self._waiter.streams.follow(job.id, wake)
             self._waiter.add(

@@ -18,7 +18,7 @@ QUEUE = "dspy:v1:queue:qa.control"
 @pytest.fixture
 def bulk(configured):
     del configured
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
 
     return process_bulk()
 
@@ -191,7 +191,7 @@ def test_processes_that_ask_overlapping_chunks_claim_each_question_once(bulk, cl
     def ask(first):
         from celery.utils import uuid
 
-        from dspyq.client.bulk import process_bulk
+        from dspyq.client.spread_bulk import process_bulk
         from dspyq.prediction.request import build_request
 
         asked = [build_request({"question": f"q{number}"}) for number in range(first, first + 1200)]
@@ -334,7 +334,7 @@ def test_what_is_configured_otherwise_is_left_to_celery(setting, run_producer, c
 
         from dspyq import predict
         from dspyq.celery_app.application import app
-        from dspyq.client.bulk import process_bulk
+        from dspyq.client.spread_bulk import process_bulk
         from dspyq.prediction.request import build_request
         from dspyq.store.clients import jobs_client
 
@@ -363,7 +363,7 @@ def test_answers_of_another_redis_are_read_there_and_those_it_has_evicted_are_mi
 ):
     from dspyq.cache.claim import Run, Stored
     from dspyq.cache.claims import process_claims
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
     from dspyq.prediction.request import build_request
     from dspyq.store.clients import answers_client, jobs_client
     from dspyq.store.keys import savings_key, statistics_key

@@ -43,7 +43,7 @@ def test_one_damaged_question_of_many_fails_alone(predict, damaged):
 
 
 def test_a_look_in_bulk_passes_over_a_damaged_question(predict, damaged):
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
     from dspyq.prediction.request import build_request
 
     del predict

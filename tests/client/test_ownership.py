@@ -13,7 +13,7 @@ from dspyq.batch.quotes.cache_probe import peek
 from dspyq.cache.claim import Run, Stored
 from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import FreshAnswer, process_cache
-from dspyq.client.bulk import process_bulk
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.delivery.leases import process_leases
 from dspyq.errors import AnswerLost, InvalidOption
 from dspyq.prediction.prediction import Metadata, to_json
@@ -192,7 +192,7 @@ def test_answers_of_another_redis_are_compared_too(redis_server, fresh_redis_ser
     from dspyq import predict
     from dspyq.cache.claim import Run, Stored
     from dspyq.cache.claims import process_claims
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
     from dspyq.errors import InvalidOption
     from dspyq.prediction.prediction import Metadata, to_json
     from dspyq.prediction.request import build_request

@@ -73,7 +73,7 @@ def test_names_and_values_survive_every_way(document, worker, settings_file, run
         from celery import chain
 
         from dspyq import predict
-        from dspyq.client.bulk import process_bulk  # noqa: F401
+        from dspyq.client.spread_bulk import process_bulk  # noqa: F401
         from tests.support.user_tasks import pass_on
 
         inputs = {name: f"the {name}" for name in names}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dspyq.cache.memory import process_cache
-from dspyq.client.bulk import process_bulk
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.config.settings import get_settings
 from dspyq.errors import TenantLimitReached
 from dspyq.guards.costs import read_costs

@@ -19,7 +19,7 @@ PREFIX = "dspy:v1:budget"
 
 def ask_batch(questions, batch):
     """Ask for a batch, as its run does; return the task ids of what it claimed."""
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
     from dspyq.prediction.request import build_request
 
     requests = [build_request({"question": question}) for question in questions]

@@ -51,7 +51,7 @@ def test_a_script_names_keys_of_one_side(package, name):
 
 def test_scripts_touch_the_kinds_of_keys_that_they_name(predict, shared_worker, redis_server):
     from dspyq.batch.account import BatchAccount
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
     from dspyq.store.clients import jobs_client
 
     del shared_worker

@@ -196,7 +196,7 @@ def cancel(batch_id: IdArgument, as_json: JsonOption = False) -> None:
 
 def _want(stated: str, wanted: Wanted, *, as_json: bool) -> None:
     from dspyq.batch.registry import process_registry
-    from dspyq.client.bulk import process_bulk
+    from dspyq.client.spread_bulk import process_bulk
 
     with refusals(), redis_errors(f"{wanted} the batch"):
         registry = process_registry()

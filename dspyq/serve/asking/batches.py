@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.client.asking import process_asker
-from dspyq.client.bulk import process_bulk
 from dspyq.client.off_loop import off_loop, off_loop_in_time
 from dspyq.client.result import PredictionResult
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.core.ids import as_uuid
 from dspyq.errors import DspyqError, InvalidInputs
 from dspyq.prediction.request import Request, find_program, find_variant
@@ -34,6 +34,7 @@ from dspyq.serve.problems import problem_of
 from dspyq.serve.waiting.preferences import read_prefer
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import REPLY_START_LENGTH
+from dspyq.store.spines import id_beside
 
 _MEMBERS = frozenset({"rows", *OPTIONS})
 #: The most faults that one answer states.
@@ -189,7 +190,7 @@ async def _ask_once(exchange: Exchange, posted: PostedRows, stated: bytes) -> li
         posted.headers.append(_REPLAYED)
         publics = [resolve(exchange, posted.caller, each) for each in remembered.public_id.split()]
         return await off_loop(_find_again, publics)
-    ids = _ids(remembered, len(posted.requests))
+    ids = _ids(remembered, posted.requests)
     if remembered.is_first:
         rows = await _ask(exchange, posted, ids)
     else:
@@ -216,12 +217,13 @@ async def _ask_rest(exchange: Exchange, posted: PostedRows, ids: Sequence[str]) 
     return rows
 
 
-def _ids(remembered: RememberedCall, number: int) -> list[str]:
+def _ids(remembered: RememberedCall, requests: Sequence[Request]) -> list[str]:
     """Return the names of a request's calls: the same each time that it is repeated."""
     name = remembered.call_id
     start = name[:REPLY_START_LENGTH]  # answers of ids that begin alike come by one channel
-    digits = (blake3(f"{name} {index}".encode()).hexdigest(length=16) for index in range(number))
-    return [start + as_uuid(each)[REPLY_START_LENGTH:] for each in digits]
+    digits = (blake3(f"{name} {index}".encode()).hexdigest(length=16) for index in range(len(requests)))
+    ids = [start + as_uuid(each)[REPLY_START_LENGTH:] for each in digits]
+    return [id_beside(request.input_hash, each) for request, each in zip(requests, ids, strict=True)]
 
 
 def _collect(task_ids: Sequence[str]) -> list[bytes | None]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from celery.exceptions import TaskRevokedError
 
 from dspyq.client.asking import process_asker
-from dspyq.client.bulk import process_bulk
 from dspyq.client.result import PredictionResult
+from dspyq.client.spread_bulk import process_bulk
 from dspyq.core.runtime import per_runtime
 from dspyq.delivery.versions import base_queue
 from dspyq.errors import DspyqError, NotAPrediction

@@ -1,0 +1,69 @@
+"""Celery's result backend in Redis, over all spines: each key at the spine of its task or group."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+from dspyq.core.runtime import Runtime, in_own_runtime
+from dspyq.store.clients import answers_client
+from dspyq.store.spines import by_spine, on_spine, process_spines
+
+
+class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
+    """Stores what Celery stores, each key where its task or group is."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of its application."""
+        runtime: Runtime = self.app.runtime
+        return runtime
+
+    @property
+    def client(self) -> Any:
+        """The Redis of results: that of the active spine, where there are several."""
+        return self._own_client if process_spines() is None else answers_client()
+
+    @functools.cached_property
+    def _own_client(self) -> Any:
+        return self._create_client(**self.connparams)
+
+    @in_own_runtime
+    def get(self, key: Any) -> Any:
+        """Return what is stored under a key."""
+        with on_spine(self._strip_prefix(key)):
+            return super().get(key)
+
+    @in_own_runtime
+    def mget(self, keys: Any) -> Any:
+        """Return what is stored under keys."""
+        found: dict[int, Any] = {}
+        for places, own in by_spine(keys, map(self._strip_prefix, keys)):
+            found |= zip(places, super().mget(own), strict=True)
+        return [found[place] for place in range(len(found))]
+
+    @in_own_runtime
+    def delete(self, key: Any) -> None:
+        """Delete what is stored under a key."""
+        with on_spine(self._strip_prefix(key)):
+            super().delete(key)
+
+    @in_own_runtime
+    def expire(self, key: Any, value: Any) -> Any:
+        """Have what is stored under a key expire."""
+        with on_spine(self._strip_prefix(key)):
+            return super().expire(key, value)
+
+    @in_own_runtime
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """Count one more task of a chord."""
+        with on_spine(group_id):
+            super().add_to_chord(group_id, result)
+
+    @in_own_runtime
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Keep how many tasks a chord has."""
+        with on_spine(group_id):
+            super().set_chord_size(group_id, chord_size)
