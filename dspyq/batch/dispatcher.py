@@ -23,8 +23,9 @@ from dspyq.core.runtime import bound
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import read_meta
-from dspyq.store.clients import which_exist
+from dspyq.store.clients import jobs_client, which_exist
 from dspyq.store.keys import job_key
+from dspyq.store.spines import by_spine, id_beside
 
 #: Time without an answer after which an entry's job is looked up.
 LOOK_FOR_JOB_SECONDS = 30.0
@@ -199,7 +200,7 @@ class Dispatcher:
         """Send questions; their task ids are on disk before."""
         for entry, own_id in zip(entries, uuids(), strict=False):
             if entry.task_id is None:
-                entry.task_id, entry.is_claimed = own_id, True
+                entry.task_id, entry.is_claimed = id_beside(_request(entry).input_hash, own_id), True
             entry.state = EntryState.ASKED
         self._journal.put(entries)
         self.commit()
@@ -302,7 +303,7 @@ class Dispatcher:
     def _look_for_jobs(self, entries: Sequence[Entry]) -> None:
         """Send entries again whose job is gone without an answer."""
         task_ids = [str(entry.task_id) for entry in entries]
-        with_job = self._retry(lambda: which_exist(self._servers.jobs, job_key(""), task_ids))
+        with_job = self._retry(lambda: _with_job(entries))
         now = time.monotonic()
         suspects = []
         for entry, task_id in zip(entries, task_ids, strict=True):
@@ -365,3 +366,16 @@ def _asked(entries: Iterable[Entry]) -> list[tuple[Request, str]]:
 
 def _chunks(entries: Sequence[Entry]) -> Iterable[Sequence[Entry]]:
     return (entries[start : start + _ENTRIES_AT_ONCE] for start in range(0, len(entries), _ENTRIES_AT_ONCE))
+
+
+def _place(entry: Entry) -> str:
+    """Return what leads to an entry's job: its question, or its task's id after a restart."""
+    return str(entry.task_id) if entry.request is None else entry.request.input_hash
+
+
+def _with_job(entries: Sequence[Entry]) -> set[str]:
+    """Return the tasks of these entries whose jobs exist."""
+    found: set[str] = set()
+    for _, own in by_spine(entries, [_place(entry) for entry in entries]):
+        found |= which_exist(jobs_client(), job_key(""), [str(entry.task_id) for entry in own])
+    return found

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
-import redis
 
 from dspyq.batch.entry import Entry
 from dspyq.batch.finish_by import LaneStage, Timetable, finish_at, timetable
@@ -19,7 +18,9 @@ from dspyq.delivery.records import Records
 from dspyq.lane.administration import LaneAdmin
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.shipment import Shipment
+from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.keys import job_key
+from dspyq.store.spines import by_spine, each_spine
 
 #: Rows whose jobs are looked at in one round trip.
 _ROWS_AT_ONCE = 1000
@@ -45,23 +46,20 @@ class LaneWatch:
         options: The batch's options.
         program: Its program.
         journal: Its journal, which keeps its shipments for its report.
-        client: The Redis of jobs.
 
     Attributes:
         stage: Its stage.
         woken: Rows that were woken to go on live.
     """
 
-    def __init__(self, options: BatchOptions, program: Program, journal: Journal, client: redis.Redis) -> None:
+    def __init__(self, options: BatchOptions, program: Program, journal: Journal) -> None:
         self._options = options
         self._journal = journal
-        self._client = client
-        self._records = Records(client)
         self._variants = [variant for variant in program.variants.values() if options.variant in (None, variant.name)]
         self._program = program
         models = {variant.model.name: variant.model for variant in self._variants}
         self._has_flex = all(one.service_tier_price_factors.get("flex", 1.0) < 1.0 for one in models.values())
-        self._lanes = [LaneJournal(client, name) for name, one in models.items() if one.batch_protocol is not None]
+        self._models = [name for name, one in models.items() if one.batch_protocol is not None]
         now = time.time()
         self._began_at = now
         self._finish_at = finish_at(journal, options.finish_by, now) if options.lane else None
@@ -98,7 +96,8 @@ class LaneWatch:
     def cancel(self, batch_id: str) -> None:
         """Have the shipments cancelled in which this batch alone has lines."""
         if self._options.lane == "provider":
-            LaneAdmin(self._client).cancel_batch(batch_id)
+            for _ in each_spine():
+                LaneAdmin(jobs_client()).cancel_batch(batch_id)
 
     def look(self, in_flight: Mapping[str, Entry]) -> None:
         """Count the rows that sleep, and note shipments, as often as their number allows."""
@@ -110,7 +109,8 @@ class LaneWatch:
         self._count_sleepers(tasks)
         self._note_shipments()
         if self.stage in {"flex", "live"}:
-            self.woken += sum(self._records.wake(list(chunk)) for chunk in _chunks(tasks))
+            for _, own in by_spine(tasks, tasks):
+                self.woken += sum(Records(jobs_client()).wake(list(chunk)) for chunk in _chunks(own))
 
     @property
     def text(self) -> str:
@@ -148,22 +148,18 @@ class LaneWatch:
 
     def _count_sleepers(self, tasks: Sequence[str]) -> None:
         asleep = rounds = 0
-        for chunk in _chunks(tasks):
-            pipeline = self._client.pipeline(transaction=False)
-            for task_id in chunk:
-                pipeline.hmget(job_key(task_id), "asleep", "rounds")
-            for is_asleep, round_count in cast("list[list[bytes | None]]", pipeline.execute()):
-                asleep += is_asleep is not None
-                rounds = max(rounds, int(round_count or 0))
+        for is_asleep, round_count in _sleepers(tasks):
+            asleep += is_asleep is not None
+            rounds = max(rounds, int(round_count or 0))
         self._asleep, self._rounds = asleep, max(self._rounds, rounds)
 
     def _note_shipments(self) -> None:
         """Note the shipments of the batch's models; several batches may share one."""
-        seconds, _ = self._client.time()
+        seconds, _ = money_client().time()
         known = orjson.dumps(self._shipments)
         out = 0
         oldest = float(seconds)
-        for lane in self._lanes:
+        for lane in self._lanes():
             for shipment in lane.shipments():
                 self._note(lane.model, shipment)
                 out += shipment.state not in {"filling", "closing"}
@@ -177,6 +173,12 @@ class LaneWatch:
         if (noted := orjson.dumps(self._shipments)) != known:
             self._journal.set_meta(shipments=noted.decode())
 
+    def _lanes(self) -> Iterator[LaneJournal]:
+        """Yield each lane of its models, on the spine that has it."""
+        for _ in each_spine():
+            for name in self._models:
+                yield LaneJournal(jobs_client(), name)
+
     def _note(self, model: str, shipment: Shipment) -> None:
         if shipment.filled_at:
             figures = ("lines", "filled_at", "submitted_at", "ended_at", "answered", "failed", "unanswered")
@@ -184,6 +186,16 @@ class LaneWatch:
                 "model": model, "state": shipment.remote_state or shipment.state,
                 **{name: getattr(shipment, name) for name in figures},
             }  # fmt: skip
+
+
+def _sleepers(tasks: Sequence[str]) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Yield of each task's job whether it sleeps, and how often it fell asleep."""
+    for _, own in by_spine(tasks, tasks):
+        for chunk in _chunks(own):
+            pipeline = jobs_client().pipeline(transaction=False)
+            for task_id in chunk:
+                pipeline.hmget(job_key(task_id), "asleep", "rounds")
+            yield from cast("list[tuple[bytes | None, bytes | None]]", pipeline.execute())
 
 
 def _chunks(tasks: Sequence[str]) -> Iterable[Sequence[str]]:

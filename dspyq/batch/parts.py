@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import redis
-
 from dspyq.batch.account import BatchAccount
 from dspyq.batch.events import EntryCounts
 from dspyq.batch.journal import Journal
@@ -25,13 +23,11 @@ class Servers(NamedTuple):
         bulk: Questions.
         account: The batch's account.
         registry: The registry of batches.
-        jobs: The Redis of jobs.
     """
 
     bulk: Bulk | BulkOverSpines
     account: BatchAccount
     registry: Registry
-    jobs: redis.Redis
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,7 @@ class _Batch:
         self._program = program
         variants = tuple(program.variants)
         batch = BatchContext(program.name, variants, self._id, options.tenant)
-        self._servers = Servers(
-            process_bulk(), BatchAccount(money_client(), self._id), process_registry(), jobs_client()
-        )
+        self._servers = Servers(process_bulk(), BatchAccount(money_client(), self._id), process_registry())
         self._retry = RetryUntilStopped(stop, lambda message: report(RedisAway(self._id, message)))
         self._counts = EntryCounts.of(journal.totals())
         parts = BatchParts(self._servers, self._retry, journal, opened.output, batch, self._counts)
@@ -172,7 +170,7 @@ class _Batch:
         self._pause: PauseReason | None = None
         self._share_wait_until = 0.0
         self._standstill = Standstill()
-        self._lane = LaneWatch(options, program, journal, jobs_client())
+        self._lane = LaneWatch(options, program, journal)
         self._poll_seconds = _POLL_SECONDS[0]
         self._beat_at = self._commit_at = self._poll_at = 0.0
         self._wanted: Wanted = "run"

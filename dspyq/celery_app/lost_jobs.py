@@ -21,8 +21,8 @@ FIRST_CHECK_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
-class Awaited(TypedDict, total=False):
-    """What a handle states of its result: keyword arguments of the waiter's ``add`` and ``wait``."""
+class AwaitedOptions(TypedDict, total=False):
+    """Keyword arguments of the waiter's ``add`` and ``wait``, as a handle states them."""
 
     is_sent: bool
     asked_at: float

@@ -34,7 +34,7 @@ from dspyq.celery_app.callbacks import call_back
 from dspyq.celery_app.cancellations import find_ends
 from dspyq.celery_app.heard_replies import HeardReplies
 from dspyq.celery_app.heard_streams import HeardStreams
-from dspyq.celery_app.lost_jobs import Awaited, JobCheck, find_jobless, jobs_of
+from dspyq.celery_app.lost_jobs import AwaitedOptions, JobCheck, find_jobless, jobs_of
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, in_own_runtime, per_runtime
@@ -163,7 +163,7 @@ class Waiter:
             if not awaited.callbacks:
                 del self._awaited[key]
 
-    def wait(self, task_id: str, timeout_seconds: float | None, **awaited: Unpack[Awaited]) -> bytes | None:
+    def wait(self, task_id: str, timeout_seconds: float | None, **awaited: Unpack[AwaitedOptions]) -> bytes | None:
         """Block until the result is there; return None after the timeout.
 
         Args:

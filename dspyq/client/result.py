@@ -18,7 +18,7 @@ from dspyq.cache.memory import FreshAnswer
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.callbacks import process_callbacks
 from dspyq.celery_app.groups import arrival
-from dspyq.celery_app.lost_jobs import Awaited
+from dspyq.celery_app.lost_jobs import AwaitedOptions
 from dspyq.celery_app.timeouts import timed_out
 from dspyq.celery_app.waiting import Waiter, process_waiter
 from dspyq.client.exposed import token_of, with_token
@@ -340,7 +340,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
             return process_waiter()
 
     @property
-    def _awaited(self) -> Awaited:
+    def _awaited(self) -> AwaitedOptions:
         return {"is_sent": self.is_sent, "asked_at": self.asked_at, "question": self.question}
 
     @property

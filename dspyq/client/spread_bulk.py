@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 from dspyq.cache.claim import Claim
 from dspyq.client.bulk import Bulk, TaskOfRequest, bulk_here
 from dspyq.core.runtime import per_runtime
 from dspyq.prediction.request import Request
-from dspyq.store.spines import Item, by_spine, process_spines
-
-Outcome = TypeVar("Outcome")
+from dspyq.store.spines import by_spine, process_spines, spread
 
 
 class BulkOverSpines:
@@ -19,13 +16,13 @@ class BulkOverSpines:
 
     def peek(self, requests: Sequence[Request]) -> list[Claim | None]:
         """As ``Bulk.peek``."""
-        return _spread(requests, _questions(requests), lambda own, _: bulk_here().peek(own))
+        return spread(requests, _questions(requests), lambda own, _: bulk_here().peek(own))
 
     def ask(
         self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int, batch: str = ""
     ) -> list[Claim]:
         """As ``Bulk.ask``; the task ids lead to the spines of their questions."""
-        return _spread(
+        return spread(
             requests,
             _questions(requests),
             lambda own, places: bulk_here().ask(
@@ -35,7 +32,7 @@ class BulkOverSpines:
 
     def collect(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """As ``Bulk.collect``."""
-        return _spread(task_ids, task_ids, lambda own, _: bulk_here().collect(own))
+        return spread(task_ids, task_ids, lambda own, _: bulk_here().collect(own))
 
     def withdraw(self, asked: Sequence[TaskOfRequest], *, batch: str = "") -> int:
         """As ``Bulk.withdraw``."""
@@ -45,21 +42,11 @@ class BulkOverSpines:
     def recall(self, asked: Sequence[TaskOfRequest], *, batch: str = "") -> list[bool]:
         """As ``Bulk.recall``."""
         hashes = [request.input_hash for request, _ in asked]
-        return _spread(asked, hashes, lambda own, _: bulk_here().recall(own, batch=batch))
+        return spread(asked, hashes, lambda own, _: bulk_here().recall(own, batch=batch))
 
 
 def _questions(requests: Iterable[Request]) -> list[str]:
     return [request.input_hash for request in requests]
-
-
-def _spread(
-    items: Sequence[Item], names: Sequence[str], act: Callable[[list[Item], list[int]], Sequence[Outcome]]
-) -> list[Outcome]:
-    """Act on the items of each spine, and return what came of each, in their order."""
-    found: dict[int, Outcome] = {}
-    for places, own in by_spine(items, names):
-        found |= zip(places, act(own, places), strict=True)
-    return [found[place] for place in range(len(items))]
 
 
 @per_runtime

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar, cast
 
@@ -28,6 +28,7 @@ BUCKETS = 256
 BUCKET_DIGITS = 2
 _HERE: AbstractContextManager[None] = nullcontext()
 Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
 class NoSpine(RuntimeError):
@@ -166,6 +167,22 @@ def by_spine(items: Iterable[Item], names: Iterable[str]) -> Iterator[tuple[list
     for number, own in places.items():
         with spines.all[number].runtime.active():
             yield own, [ordered[place] for place in own]
+
+
+def spread(
+    items: Sequence[Item], names: Sequence[str], act: Callable[[list[Item], list[int]], Sequence[Outcome]]
+) -> list[Outcome]:
+    """Act on the items of each spine while it is active, and return what came of each item, in their order.
+
+    Args:
+        items: What belongs to questions.
+        names: The input hash or the task id of each.
+        act: Function of the items of a spine, and of their places among all.
+    """
+    found: dict[int, Outcome] = {}
+    for places, own in by_spine(items, names):
+        found |= zip(places, act(own, places), strict=True)
+    return [found[place] for place in range(len(items))]
 
 
 def jobs_url() -> str:

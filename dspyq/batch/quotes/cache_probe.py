@@ -13,6 +13,7 @@ from dspyq.prediction.stored import answers_question, parse_meta
 from dspyq.store.clients import answers_client, is_wrong_type, jobs_client, which_exist
 from dspyq.store.content import decode_result
 from dspyq.store.keys import alias_key, job_key, result_key
+from dspyq.store.spines import each_spine, spread
 
 _FIELDS = ("answered", "until", "pending", "since")
 _PAGE_KEYS = 1000
@@ -37,6 +38,11 @@ class CacheState(NamedTuple):
 
 def peek(requests: Sequence[Request]) -> list[CacheState]:
     """Return the cache state of questions; answers are read in parts to bound memory."""
+    return spread(requests, [request.input_hash for request in requests], lambda own, _: _peek_here(own))
+
+
+def _peek_here(requests: Sequence[Request]) -> list[CacheState]:
+    """Return the cache state of questions of the active spine."""
     pipeline = jobs_client().pipeline(transaction=False)
     pipeline.time()
     for request in requests:
@@ -88,12 +94,23 @@ def read_metadata(task_ids: Sequence[str]) -> list[Metadata | None]:
     """Return the metadata of answers in one round trip; None for one that is gone."""
     if not task_ids:
         return []
-    stored = cast("list[bytes | None]", answers_client().mget([result_key(task_id) for task_id in task_ids]))
+    stored = spread(task_ids, task_ids, lambda own, _: _results(own))
     return [_metadata(each and decode_result(task_id, each)) for task_id, each in zip(task_ids, stored, strict=True)]
 
 
+def _results(task_ids: Sequence[str]) -> list[bytes | None]:
+    return cast("list[bytes | None]", answers_client().mget([result_key(task_id) for task_id in task_ids]))
+
+
 def find_answers(queue: str, wanted: int) -> list[str]:
-    """Return tasks of some answers of a variant, found in a bounded search."""
+    """Return tasks of some answers of a variant, found in a bounded search of each spine."""
+    found: list[str] = []
+    for _ in each_spine():
+        found += _find_here(queue, wanted)
+    return found[:wanted]
+
+
+def _find_here(queue: str, wanted: int) -> list[str]:
     client, cursor = jobs_client(), 0
     found: list[str] = []
     for _ in range(_MOST_PAGES):

@@ -15,6 +15,7 @@ from dspyq.config.models import Model
 from dspyq.config.programs import Program
 from dspyq.lane.journal import LaneJournal
 from dspyq.store.clients import jobs_client
+from dspyq.store.spines import each_spine
 
 #: What the batch interface and the flex tier save where nothing is stated.
 _USUAL_SHARE = 0.5
@@ -133,6 +134,7 @@ def _provider(program: Program, parts: Sequence[VariantQuote]) -> LaneQuote:
         enqueued += math.ceil(min(each_round, model.batch_enqueued_tokens or math.inf))
         took += [
             one.ended_at - one.submitted_at
+            for _ in each_spine()
             for one in LaneJournal(jobs_client(), name).past()
             if one.ended_at and one.submitted_at
         ]
