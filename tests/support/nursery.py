@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ class Fork:
             "errors": str(errors or output),
         }
         self.returncode: int | None = None
+        self._reading = threading.Lock()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(os.environ[SOCKET_VARIABLE])
         self._connection.sendall(json.dumps(order).encode() + b"\n")
@@ -104,10 +106,15 @@ class Fork:
         if self.returncode is None:
             readable, _, _ = select.select([self._connection], [], [], timeout_seconds)
             if readable:
-                told = self._connection.recv(64)
-                self.returncode = int(told) if told else -signal.SIGKILL  # with its nursery
-                self._connection.close()
+                with self._reading:  # several threads may look, and one of them reads
+                    if self.returncode is None:
+                        told = self._connection.recv(64)
+                        self.returncode = int(told) if told else -signal.SIGKILL  # with its nursery
         return self.returncode
+
+    def __del__(self) -> None:
+        """Close the connection: not before, for another thread may still wait on it."""
+        self._connection.close()
 
 
 def run_fork(
