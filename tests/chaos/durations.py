@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Seconds of the short form and in full, of 1 December 2026 on two shared cores under a load of 17 to 34, three and four at
-#: once, seed 1; None where nobody has recorded it.
+#: Seconds of the short form and in full, of 1 December 2026 on two shared cores, three and four at once, under a load
+#: of 17 to 34, seed 1; None where nobody has recorded it.
 SECONDS: dict[str, tuple[int, int | None]] = {
     "killed-after-bell": (13, 141),
     "killed-mid-take": (15, 142),
