@@ -49,9 +49,9 @@ def _full_at() -> str:
 def _costs() -> str:
     micro = 1e6
     lines = [
-        ("Redis, `delay()`", [f"{COSTS.redis_seconds * micro:.0f} µs", "unit_costs"]),
-        ("Redis, `many()`", [f"{COSTS.many_redis_seconds * micro:.0f} µs", "unit_costs"]),
-        ("of it scripts of money, `delay()`", [f"{COSTS.money_share:.0%}", "unit_costs"]),
+        ("one Redis for all, `delay()`", [f"{COSTS.redis_seconds * micro:.0f} µs", "unit_costs"]),
+        ("the questions' Redis, where money has another", [f"{COSTS.spine_seconds * micro:.0f} µs", "unit_costs"]),
+        ("the Redis of money", [f"{COSTS.money_seconds * micro:.0f} µs", "unit_costs"]),
         ("worker, by `many()`", [f"{COSTS.worker_seconds * micro:,.0f} µs", "unit_costs"]),
         ("a producer, `delay()` and its answer", [f"{COSTS.ask_seconds * micro:.0f} µs", "unit_costs"]),
         ("one question alone, all of it but the model", [f"{COSTS.alone_seconds * 1e3:.1f} ms", "unit_costs"]),

@@ -16,23 +16,23 @@ class Costs:
     ``--only memory`` the memory of a worker.
 
     Attributes:
-        redis_seconds: Redis's processor for a new prediction by ``delay()``, all of it.
-        many_redis_seconds: The same by ``many()``.
-        money_share: Of that time, the part of scripts of money.
+        redis_seconds: Redis's processor for a new prediction by ``delay()``, where one has questions and money.
+        spine_seconds: That of the questions' Redis, where money has another.
+        money_seconds: That of the Redis of money then.
         worker_seconds: A worker's processor for a prediction.
         ask_seconds: A producer's for ``delay()`` and for the reading of its answer.
         alone_seconds: From ``delay()`` to the answer where nothing else runs and the model answers at once.
         answer_bytes: An answer and its alias in Redis, of a short answer.
         mark_bytes: Mark of a settled call, kept for 15 minutes.
-        worker_connections: Of a worker of 200 threads, to one Redis, at most.
-        idle_redis_seconds: Redis's processor in a second for each idle worker: beats, sweeps and waiting.
+        worker_connections: Of a worker of 200 threads, to a Redis of questions.
+        idle_redis_seconds: Processor of a Redis of questions in a second for each idle worker: beats, sweeps, waiting.
         listening_seconds: Redis's processor in a second for each process that listens.
         worker_bytes: Memory of a worker of 200 threads.
     """
 
     redis_seconds: float
-    many_redis_seconds: float
-    money_share: float
+    spine_seconds: float
+    money_seconds: float
     worker_seconds: float
     ask_seconds: float
     alone_seconds: float
@@ -42,16 +42,6 @@ class Costs:
     idle_redis_seconds: float
     listening_seconds: float
     worker_bytes: float
-
-    @property
-    def money_seconds(self) -> float:
-        """Processor of the Redis of money for a new prediction."""
-        return self.redis_seconds * self.money_share
-
-    @property
-    def spine_seconds(self) -> float:
-        """Processor of its spine for a new prediction."""
-        return self.redis_seconds - self.money_seconds
 
     @property
     def put_seconds(self) -> float:

@@ -6,8 +6,8 @@ from benchmarks.simulation.costs import Costs
 
 COSTS = Costs(
     redis_seconds=679e-6,
-    many_redis_seconds=528e-6,
-    money_share=0.49,
+    spine_seconds=346e-6,
+    money_seconds=333e-6,
     worker_seconds=1.89e-3,
     ask_seconds=373e-6,
     alone_seconds=9.4e-3,

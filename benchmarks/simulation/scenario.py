@@ -170,6 +170,8 @@ def _weighted(costs: Costs, weight: int) -> Costs:
     return replace(
         costs,
         redis_seconds=costs.redis_seconds * weight,
+        spine_seconds=costs.spine_seconds * weight,
+        money_seconds=costs.money_seconds * weight,
         worker_seconds=costs.worker_seconds * weight,
         ask_seconds=costs.ask_seconds * weight,
         # Of one prediction still: what it takes besides processors does not grow with what stands for it.
