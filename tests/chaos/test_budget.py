@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.chaos.budget import duration, rounds
+from tests.chaos.budget import FUZZED_SHARE, duration, round_seconds, rounds
+from tests.chaos.durations import SECONDS
+from tests.chaos.faults import FAULTS
 from tests.chaos.outcome import Outcome
 
 NAMES = ["a", "b", "c"]
@@ -39,6 +41,33 @@ def test_nothing_begins_that_is_expected_to_end_too_late():
     run, calls = run_by(500.0)
     list(rounds(run, NAMES, 1, until=time.monotonic() + 100, at_once=3))
     assert [is_quick for _, _, is_quick in calls] == [True] * 3  # in full they are guessed to take longer than is left
+
+
+def test_faults_of_like_length_run_together():
+    names = sorted(SECONDS, key=lambda name: SECONDS[name][0])[:6]
+    run, calls = run_by(1.0)
+    found = rounds(run, names, 1, until=time.monotonic() + 1_000, at_once=2)
+    for _ in names:
+        next(found)
+    pairs = [{name for name, *_ in calls[start : start + 2]} for start in range(0, 6, 2)]
+    assert sorted(map(sorted, pairs)) == sorted(map(sorted, [set(names[:2]), set(names[2:4]), set(names[4:])]))
+
+
+def test_a_quarter_of_an_hour_holds_the_short_form_of_each_fault_and_the_fuzzing():
+    seconds = duration("15m")
+    assert FUZZED_SHARE * seconds + round_seconds(list(FAULTS), 2, is_quick=True) <= seconds
+
+
+def test_an_hour_holds_the_short_form_of_each_fault_and_most_of_them_in_full():
+    seconds = duration("1h")
+    left = (1 - FUZZED_SHARE) * seconds - round_seconds(list(FAULTS), 2, is_quick=True)
+    assert left >= 0.5 * round_seconds(list(FAULTS), 2, is_quick=False)
+
+
+def test_a_night_holds_three_rounds_of_all_faults_in_full():
+    seconds = duration("8h")
+    left = (1 - FUZZED_SHARE) * seconds - round_seconds(list(FAULTS), 2, is_quick=True)
+    assert left >= 3 * round_seconds(list(FAULTS), 2, is_quick=False)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("1h", 3600), ("90s", 90)])
