@@ -75,7 +75,8 @@ class LaneWatch:
     def account_lane(self) -> str:
         """The lane that the batch's account states now."""
         if self._options.lane == "provider":
-            return _LANES[self.stage]
+            lane = _LANES[self.stage]
+            return lane if self.stage != "lane" or self._options.rest_goes_live else "provider,stop"
         return "" if self.stage == "live" else self._options.lane
 
     def advance(self, batch_id: str, rows_left: float) -> bool:

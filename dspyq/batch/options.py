@@ -43,6 +43,8 @@ class BatchOptions:
         name: Its name, for people.
         format: The form of IN, if its file name does not show it.
         lane: How its model calls are made: ``provider``, ``flex``, or empty for live.
+        rest_goes_live: Whether what is left for its money is made live, once that buys too little at once for the
+            provider's lane; else the batch ends there.
         finish_by: The hour by which every row is to be there, as in ``07:00``, and its time zone; None for no hour.
     """
 
@@ -64,6 +66,7 @@ class BatchOptions:
     name: str = ""
     format: str | None = None
     lane: str = ""
+    rest_goes_live: bool = True
     finish_by: tuple[str, str] | None = None
 
     def to_json(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, field_valid
 
 from dspyq.config.lanes import LaneName, check_hour
 from dspyq.config.models import Table, Usd
+from dspyq.config.tenant_name import TenantName
 
 if TYPE_CHECKING:  # only a configured batch needs the modules that parse its schedule
     from dspyq.core.crontab import Crontab
@@ -31,6 +32,7 @@ class ScheduledBatch(Table):
         output: The file of answers, likewise. Each scheduled time has one of its own.
         program: Which program answers; may be left out where there is one.
         variant: The variant that answers every row, in place of the assigned one.
+        tenant: The tenant of its rows: its account, its cached answers, its books; none where left out.
         ordered: Whether answers stand in the order of the rows.
         paired: Whether every row goes through all variants.
         score: Whether the program's scorers score every answer.
@@ -40,7 +42,8 @@ class ScheduledBatch(Table):
         rate_share: The most it may use of the models' rate limits.
         window_text: The hours in which it runs, ``22:00-06:00``; at any time where left out.
         lane: How its model calls are made: live where left out, through the ``provider``'s batch interface, or at its
-            ``flex`` tier.
+            ``flex`` tier. What the money of a ``provider`` lane buys too little of at once is made live, or with
+            ``provider,stop`` not at all.
         finish_by: The hour by which every row is to be there, as in ``07:00``, in the time zone of its schedule;
             ``lane.finish_by`` where left out.
         priority: The turn of its rows, 0 (most urgent) to 9.
@@ -56,6 +59,7 @@ class ScheduledBatch(Table):
     output: Path
     program: str | None = None
     variant: str | None = None
+    tenant: TenantName | None = None
     ordered: bool = False
     paired: bool = False
     score: bool = False

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, StringConstraints
 
 from dspyq.config.models import Table
+from dspyq.config.tenant_name import TenantName
 from dspyq.core.address import check_network, check_origin
 
 Right = Literal["predict", "stream", "batch", "feedback", "usage", "refresh", "variant"]
@@ -70,7 +71,7 @@ class StatedKey(KeyGrant):
     """
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    tenant: TenantName
     expires_at: AwareDatetime | None = None
 
 

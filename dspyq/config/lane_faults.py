@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from dspyq.config.batches import ScheduledBatch
+from dspyq.config.lanes import split_lane
 from dspyq.config.programs import Program
 
 
@@ -25,7 +26,7 @@ def find_faults_of_lane(lane: str, program: Program, variant: str | None = None)
         program: The program, as the file states it.
         variant: The variant that answers all rows; each of the program's where left out.
     """
-    if lane != "provider":
+    if split_lane(lane)[0] != "provider":
         return
     faults = {}  # several variants may share a model, or a class
     for name in [variant] if variant is not None else list(program.variants):

@@ -6,18 +6,56 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from typing import cast
+from typing import NamedTuple, cast
 
 import redis
 
 from dspyq.core.events import Event
 from dspyq.store.keys import batch_account_key
+from dspyq.store.scripts import load_script
 
 logger = logging.getLogger("dspyq.guards")
 
-#: A batch may be resumed in another lane.
+#: A batch may be resumed in another lane, and its rest begins at any time.
 _FRESH_SECONDS = 2.0
 _MOST_KEPT = 1000
+#: Lanes of batches whose live calls are made at the flex tier: from the start, or once the hour of its end is near.
+_FLEX = frozenset({"flex", "provider,flex"})
+#: Lanes of batches that leave the provider's lane, as their hour is near.
+_LEAVING = frozenset({"provider,flex", "provider,live"})
+
+
+class BatchLane(NamedTuple):
+    """The lane of a batch.
+
+    Attributes:
+        name: ``provider``; ``provider,stop`` for one whose rest is not made live; ``provider,flex`` or
+            ``provider,live`` for one that leaves the lane, as its hour is near; ``flex``; or empty for live calls.
+        is_in_rest: Whether its money buys too few calls at once for the lane: what has not begun leaves it.
+    """
+
+    name: str
+    is_in_rest: bool = False
+
+    @property
+    def is_of_provider(self) -> bool:
+        """True if its calls go, or went, through the provider's batch interface."""
+        return self.name.startswith("provider")
+
+    @property
+    def is_left(self) -> bool:
+        """True if it leaves the provider's lane."""
+        return self.name in _LEAVING
+
+    @property
+    def is_flex(self) -> bool:
+        """True if its live calls are made at the flex tier."""
+        return self.name in _FLEX
+
+    @property
+    def rest_goes_live(self) -> bool:
+        """True if what the lane has no money for is made live."""
+        return self.name == "provider"
 
 
 class BatchLanes:
@@ -29,28 +67,38 @@ class BatchLanes:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._begin_rest = load_script(client, "dspyq.guards", "begin_rest")
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, BatchLane]] = OrderedDict()
 
-    def of(self, batch: str) -> str:
-        """Return the lane that a batch states: ``provider``, ``flex``, or empty for live calls.
+    def of(self, batch: str) -> BatchLane:
+        """Return the lane that a batch states.
 
-        A batch that leaves the provider's lane, as its hour is near, states ``provider,flex`` or ``provider,live``.
+        Raises:
+            redis.RedisError: If Redis does not answer, and the lane was never read: a live call may cost twice as much.
         """
         now = time.monotonic()
-        read_at, lane = self._known.get(batch, (float("-inf"), ""))
-        if now - read_at < _FRESH_SECONDS:
-            return lane
+        known = self._known.get(batch)
+        if known is not None and now - known[0] < _FRESH_SECONDS:
+            return known[1]
         try:
-            stated = cast("bytes | None", self._client.hget(batch_account_key(batch), "lane"))
-            lane = (stated or b"").decode()
-        except (
-            redis.RedisError
-        ) as error:  # what was read before stands; a live call would cost more, never more than held
+            stated = cast("list[bytes | None]", self._client.hmget(batch_account_key(batch), "lane", "is_in_rest"))
+        except redis.RedisError as error:
+            if known is None:
+                raise
             logger.warning(Event("lane_of_batch_not_read", batch=batch, error=type(error).__name__))
-            return lane
+            return known[1]  # what was read before stands
+        lane = BatchLane((stated[0] or b"").decode(), stated[1] is not None)
         with self._lock:
             self._known[batch] = now, lane
             while len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
         return lane
+
+    def begin_rest(self, batch: str) -> BatchLane:
+        """Note that a batch's money buys too few calls at once for its lane; return its lane.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        return BatchLane(self._begin_rest(batch=batch).decode(), is_in_rest=True)

@@ -1,8 +1,12 @@
-"""Holds of calls that wait for their provider's batch interface: at its price, past breaker and rate limit."""
+"""Holds of calls that wait for their provider's batch interface: at its price, past breaker and rate limit.
+
+Such a hold lasts for hours, and is several times the bill. So a row is begun only if the money pays for all its calls,
+beside what the rows that were begun before still need.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
@@ -12,10 +16,17 @@ from dspyq.guards.budget import Budget, HoldVerdict
 from dspyq.guards.call import Call
 from dspyq.guards.interruptions import Interruption
 from dspyq.guards.ledger import Ledger
-from dspyq.store.scripts import Step, run_together
+from dspyq.store.keys import batch_account_key
+from dspyq.store.scripts import Step, command_step, run_together
 
 _BUSY = frozenset({"busy", "batch_busy", "tenant_busy"})
+_LACKING = frozenset({*_BUSY, "batch_limit"})
 _FREE, _NO_ROOM = HoldVerdict("held"), HoldVerdict("busy")
+#: Further calls of a row may cost more than its batch's calls did on average.
+_DEARER = 1.25
+
+#: ``enough``: there is money. ``later``: other calls hold it. ``none``: nothing but a higher limit helps.
+Money = Literal["enough", "later", "none"]
 
 
 class HoldTerms(NamedTuple):
@@ -23,11 +34,20 @@ class HoldTerms(NamedTuple):
 
     Attributes:
         lease_seconds: How long it lasts without a renewal.
-        calls: How many calls the row still needs, this one included: it is begun only if all can be paid.
+        calls: How many calls the row still needs, this one included, if it has not begun; 1 for one that has.
     """
 
     lease_seconds: float
     calls: int = 1
+
+
+class _Spending(NamedTuple):
+    """A batch's settled and held nano-dollars, its settled calls, and its limit, 0 for none."""
+
+    settled: int
+    held: int
+    calls: int
+    most: int
 
 
 class LaneHolds:
@@ -63,15 +83,49 @@ class LaneHolds:
         try:
             admission.bound_of(billed, call)
             bound = call.bound_in("provider")
-            is_limited = self._budget.is_limited(billed)
-            hold = self._look(billed, bound, terms.calls) if is_limited and terms.calls > 1 else _FREE
+            has_to_look = terms.calls > 1 and self._budget.is_limited(billed)
+            hold = self._look(billed, bound, terms.calls) if has_to_look else _FREE
             if hold.is_held:
                 hold = self._hold(billed, bound, terms.lease_seconds)
             if hold.is_held:
                 return bound
-            if hold.verdict in _BUSY:
+            if hold.verdict in _BUSY or (hold.verdict == "batch_limit" and self._spending(billed).held):
                 return None
             admission.refuse_by_budget(billed, bound, hold, ledger.job.run_count if ledger.job else 1)
+        except Interruption as interruption:
+            raise admission.counted(ledger.interrupt(interruption)) from None
+
+    def money_for_live(self, ledger: Ledger, admission: Admission, billed: BilledCall, call: Call, calls: int) -> Money:
+        """Return if there is money for so many live calls of a row.
+
+        Raises:
+            Interruption: If the call may not be made at all; the run is marked as interrupted.
+            redis.RedisError: If Redis does not answer.
+        """
+        try:
+            bound = admission.bound_of(billed, call)
+        except Interruption as interruption:
+            raise admission.counted(ledger.interrupt(interruption)) from None
+        verdict = self._look(billed, bound, calls)
+        if verdict.verdict in _BUSY:
+            return "later"
+        if verdict.verdict == "batch_limit":
+            return "later" if self._spending(billed).held else "none"
+        return "enough"  # what else may block it refuses the live call in its own words
+
+    def refuse(self, ledger: Ledger, admission: Admission, billed: BilledCall, call: Call) -> bool:
+        """Refuse a row that its batch's limit has no money for; return False while any call of the batch holds money.
+
+        Raises:
+            BatchRefusal: If none does; the run is marked with it.
+            redis.RedisError: If Redis does not answer.
+        """
+        spending = self._spending(billed)
+        if spending.held:
+            return False
+        limit = HoldVerdict("batch_limit", scope=f"batch:{billed.batch}", limit_nano_usd=spending.most)
+        try:
+            admission.refuse_by_budget(billed, call.bound_in("provider"), limit, 1)
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
 
@@ -89,6 +143,28 @@ class LaneHolds:
         return verdict
 
     def _look(self, billed: BilledCall, bound: int, calls: int) -> HoldVerdict:
-        """Return the verdict on all calls that the row still needs; ``held`` if nothing blocks them."""
-        (whole,) = run_together(self._client, [self._budget.peek(billed, bound * calls)])
-        return whole if whole.verdict in {*_BUSY, "batch_limit"} else _FREE
+        """Return the verdict on all calls of a row, beside those of rows under way; ``held`` if none lacks money.
+
+        A row under way has one call held, and needs as many more. They are reckoned at the mean bill of the batch's
+        calls, and at the bound before there is one.
+        """
+        spending = self._spending(billed)
+        mean = min(bound, spending.settled / spending.calls * _DEARER) if spending.calls else bound
+        needed = round(spending.held / bound * (calls - 1) * mean) if bound else 0
+        whole, alone = run_together(
+            self._client, [self._budget.peek(billed, bound * calls + needed), self._budget.peek(billed, bound * calls)]
+        )
+        if alone.is_held and whole.verdict in {*_LACKING, "never"}:
+            return _NO_ROOM  # until rows under way have ended
+        return alone if alone.verdict in _LACKING else _FREE
+
+    def _spending(self, billed: BilledCall) -> _Spending:
+        names = "settled", "held", "calls", "max_nano_usd"
+        read = [int(text or 0) for text in cast("list[bytes | None]", run_together(self._client, [
+            command_step(_as_it_is, "HMGET", batch_account_key(billed.batch), *names)
+        ])[0])]  # fmt: skip
+        return _Spending(*read)
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply

@@ -132,6 +132,14 @@ class Ledger:
         keys = [key.rpartition(":") for key in self.earlier.replies]
         return bool(keys) and all(asked.get(digest, 0) < int(number) for digest, _, number in keys)
 
+    @property
+    def reused_replies(self) -> int:
+        """How many replies of earlier runs the program has asked again: the calls that it has left behind."""
+        with self._lock:
+            asked = dict(self._occurrences)
+        keys = [key.rpartition(":") for key in self.earlier.replies]
+        return sum(asked.get(digest, 0) >= int(number) for digest, _, number in keys)
+
     def earlier_reply_to(self, key: str) -> bytes | None:
         """Return the latest reply to a call, also one that the program could not parse in this run."""
         return self._replies.get(key) or self.earlier.replies.get(key)

@@ -25,7 +25,7 @@ from dspyq.core.runtime import current
 from dspyq.errors import Unavailable
 from dspyq.guards import metrics
 from dspyq.guards.admission import Admission, CombinedGuards
-from dspyq.guards.batch_lanes import BatchLanes
+from dspyq.guards.batch_lanes import BatchLane, BatchLanes
 from dspyq.guards.billing import Bill, BilledCall
 from dspyq.guards.breaker import Breaker, BreakerCall
 from dspyq.guards.breaker_state import BreakerPolicy, Suspect
@@ -49,8 +49,6 @@ _BYTES_PER_TOKEN = 4
 _WEIGHT_OF_THE_LATEST = 0.1
 #: A worker that lacks a resource takes nothing from the queue for this long.
 _SHORTAGE_SECONDS = 1.0
-#: Lanes of batches whose live calls are made at the flex tier: from the start, or once the hour of its end is near.
-_FLEX_LANES = frozenset({"flex", "provider,flex"})
 #: Kinds of failure that close a model's gate for the whole fleet.
 _GATE_REASONS: dict[str, GateReason] = {"asks_to_wait": "retry_after", "account": "account"}
 
@@ -77,6 +75,7 @@ class Guards:
         batch_lanes: The lane that each batch states.
         breakers: The circuit breaker of each model that is served here.
         line_readers: The engine of each, for replies that come by a lane.
+        predictors: How many predictors a program's variant has, by the names of both: it makes as many calls or more.
         lanes: Lanes for the calls of batches that ask for one; None where no lane is served.
     """
 
@@ -92,6 +91,7 @@ class Guards:
         self.batch_lanes = BatchLanes(client)
         self.breakers: dict[str, Breaker] = {}
         self.line_readers: dict[str, LineReader] = {}
+        self.predictors: dict[tuple[str, str], int] = {}
         self.lanes: Lanes | None = None
         self._of_models: dict[str, ModelGuard] = {}
 
@@ -168,7 +168,7 @@ class ModelGuard:
             landed = self._shared.lanes.defer(ledger, ledger.job, self._admission, call, key)
             if landed is not None:
                 return call.load(landed)
-        if ledger.job.batch and self._shared.batch_lanes.of(ledger.job.batch) in _FLEX_LANES:
+        if ledger.job.batch and self._lane_of(ledger, ledger.job.batch).is_flex:
             call.at_flex_tier()
         while True:
             outcome, closing = self._attempt(ledger, ledger.job, call, key)
@@ -177,6 +177,18 @@ class ModelGuard:
             if closing is not None:
                 self._check_refusals(ledger, key, outcome, closing)
             ledger.postpone(self._seconds_to_next_attempt(ledger, key, outcome))
+
+    def _lane_of(self, ledger: Ledger, batch: str) -> BatchLane:
+        """Return the lane of a batch.
+
+        Raises:
+            Refusal: If it is unknown, for Redis does not answer: a live call might cost more than the batch asked for.
+        """
+        try:
+            return self._shared.batch_lanes.of(batch)
+        except redis.RedisError as error:
+            refusal = self._admission.refusal_without_redis(error, "the lane of its batch is live")
+            raise self._admission.counted(ledger.interrupt(refusal)) from None
 
     def _attempt(
         self, ledger: Ledger, job: JobRun, call: Call, key: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
 
@@ -13,25 +12,28 @@ from dspyq.config.models import Model
 from dspyq.config.settings import Settings
 from dspyq.delivery.versions import version_queue
 from dspyq.guards.admission import Admission
+from dspyq.guards.batch_lanes import BatchLane
 from dspyq.guards.billing import BilledCall
 from dspyq.guards.call import Call, LineReader
 from dspyq.guards.call_records import ANSWERED, CallRecord, JobRun
-from dspyq.guards.interruptions import Deferral, JobLost, RetryLater
-from dspyq.guards.lane_hold import HoldTerms, LaneHolds
+from dspyq.guards.interruptions import Deferral, JobLost
+from dspyq.guards.lane_hold import LaneHolds
 from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guards
 from dspyq.lane import metrics
 from dspyq.lane.depths import Depths
-from dspyq.lane.journal import LaneJournal
+from dspyq.lane.journal import LaneJournal, LaneLook
 from dspyq.lane.landing import failure_of
-from dspyq.lane.line import LaneLine, billed_line, custom_id_of
+from dspyq.lane.line import LaneLine
+from dspyq.lane.row_money import LaneCall, RowMoney
 
 #: A line's hold, and the sleep of its job, last so long without a renewal: the usual window of a day, and some more.
 LEASE_SECONDS = 26 * 3600.0
-#: A row in the lane whose money other calls hold is run again so much later, each further time after twice as long.
-_FIRST_BUSY_SECONDS, _LONGEST_BUSY_SECONDS = 3.0, 120.0
 #: A program that repeats none of its calls from one run to the next would never end in a lane.
 _MOST_STRAYS = 3
+#: Nor would one whose later calls differ in each run. Others take a round for each call that they have left behind, as
+#: many again where calls are shipped twice, and some more.
+_ROUNDS_PER_CALL, _FURTHER_ROUNDS = 2, 5
 #: And so would one that makes ever more calls.
 _MOST_ROUNDS = 40
 
@@ -49,8 +51,8 @@ class DeferredCalls:
         self._settings = settings
         self._guards = guards
         self._readers: Mapping[str, LineReader] = guards.line_readers
-        self._holds = LaneHolds(guards.client, guards.budget, settings.lane.hold_share)
-        self._depths = Depths()
+        holds = LaneHolds(guards.client, guards.budget, settings.lane.hold_share)
+        self._money = RowMoney(client, holds, Depths(settings.programs, guards.predictors))
         self._journals = {
             model.name: LaneJournal(client, model.name)
             for model in settings.models.values()
@@ -69,30 +71,29 @@ class DeferredCalls:
         model = admission.model
         journal = self._journals.get(model.name)
         lane = self._guards.batch_lanes.of(job.batch)
-        if journal is None or not lane.startswith("provider"):
+        if journal is None or not lane.is_of_provider:
             return None
         attempts = [record for record in ledger.calls if record.key == key]
         if (landed := self._landed(ledger, model, attempts, key)) is not None:
             return landed
         if sum(record.outcome != ANSWERED for record in attempts) >= model.batch_max_attempts:
             return None
-        custom_id = custom_id_of(key, len(attempts) + 1, job.task_id)
-        look = journal.look(job.task_id, custom_id, key)
-        if look.salvaged is not None and not attempts:
+        return self._ask_lane(LaneCall(ledger, job, admission, call, key, len(attempts) + 1), journal, lane)
+
+    def _ask_lane(self, asked: LaneCall, journal: LaneJournal, lane: BatchLane) -> bytes | None:
+        """Return a salvaged reply, or None for a call that is to be made live; see ``defer``."""
+        ledger = asked.ledger
+        look = journal.look(asked.job, asked.custom_id, asked.key)
+        if look.salvaged is not None and asked.attempt == 1:
             return look.salvaged
-        if look.is_awaited or look.is_live or lane != "provider":
-            self._promote(ledger, job, journal, custom_id, is_by_batch=not look.is_awaited)
+        if look.is_awaited or look.is_live or lane.is_left:
+            self._promote(asked, journal, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:
-            body = call.line_body()
-            if body is None or look.rounds >= _MOST_ROUNDS or look.strays >= _MOST_STRAYS:
+            if _is_endless(ledger, look) or not self._enter(asked, look, journal, lane):
                 return None
-            line = self._line(job, self._hold(ledger, job, admission, call, custom_id))
-            if not journal.deposit(custom_id, line, body):
-                self._release(line.billed(model.name, custom_id))
-                raise ledger.interrupt(JobLost())
         elif not look.lines:
-            journal.rejoin(job.task_id)
+            journal.rejoin(asked.job.task_id)
         raise ledger.interrupt(Deferral(LEASE_SECONDS))
 
     def _landed(self, ledger: Ledger, model: Model, attempts: list[CallRecord], key: str) -> bytes | None:
@@ -102,17 +103,21 @@ class DeferredCalls:
         answered = sum(record.outcome == ANSWERED for record in attempts)
         return ledger.earlier_reply_to(key) if answered >= self._settings.retry.max_parse_attempts else None
 
-    def _hold(self, ledger: Ledger, job: JobRun, admission: Admission, call: Call, custom_id: str) -> int:
-        billed = billed_line(job.task_id, job, admission.model.name, custom_id)
-        try:
-            terms = HoldTerms(LEASE_SECONDS, self._depths.calls_left(job, len(ledger.earlier.replies)))
-            bound = self._holds.hold(ledger, admission, billed, call, terms)
-        except redis.ResponseError:  # it landed since this run began, and is settled
-            raise ledger.interrupt(Deferral(LEASE_SECONDS)) from None
-        if bound is None:
-            longest = min(_LONGEST_BUSY_SECONDS, _FIRST_BUSY_SECONDS * 2.0 ** min(job.run_count - 1, 10))
-            raise ledger.interrupt(RetryLater(random.uniform(longest / 2, longest)))  # noqa: S311 - jitter
-        return bound
+    def _enter(self, asked: LaneCall, look: LaneLook, journal: LaneJournal, lane: BatchLane) -> bool:
+        """Put a call into its lane; return False if it is to be made live.
+
+        Raises:
+            Interruption: If there is no money for it, or none yet.
+        """
+        body = asked.call.line_body()
+        row = self._money.row_of(asked, look)
+        if body is None or (lane.is_in_rest and self._money.leaves_lane(asked, row, lane)):
+            return False
+        line = self._line(asked.job, self._money.hold(asked, row, LEASE_SECONDS))
+        if not journal.deposit(asked.custom_id, line, body):
+            self._release(line.billed(journal.model, asked.custom_id))
+            raise asked.ledger.interrupt(JobLost())
+        return True
 
     def _line(self, job: JobRun, bound: int) -> LaneLine:
         program = self._settings.programs[job.program]
@@ -123,13 +128,20 @@ class DeferredCalls:
     def _release(self, billed: BilledCall) -> None:
         self._guards.outbox.send([self._guards.budget.release(billed)])
 
-    def _promote(self, ledger: Ledger, job: JobRun, journal: LaneJournal, custom_id: str, *, is_by_batch: bool) -> None:
+    def _promote(self, asked: LaneCall, journal: LaneJournal, *, is_by_batch: bool) -> None:
         """Take a call out of the lane, to be made live; one that is at the provider is paid twice.
 
         The batch pays for that only where this is at its own request, and not where other callers wait.
         """
-        if journal.take_back(custom_id):
-            self._release(billed_line(job.task_id, job, journal.model, custom_id))
+        if journal.take_back(asked.custom_id):
+            self._release(asked.billed)
         if not is_by_batch:
-            ledger.leave_batch()
+            asked.ledger.leave_batch()
         metrics.PROMOTED.labels(journal.model).inc()
+
+
+def _is_endless(ledger: Ledger, look: LaneLook) -> bool:
+    """Return True for a row that may never end in a lane."""
+    calls = ledger.reused_replies + 1
+    most_rounds = min(_MOST_ROUNDS, _ROUNDS_PER_CALL * calls + _FURTHER_ROUNDS)
+    return look.rounds >= most_rounds or look.strays >= _MOST_STRAYS

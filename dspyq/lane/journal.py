@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from dspyq.core.tolerated import tolerate
+from dspyq.guards.call_records import JobRun
 from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
@@ -37,6 +38,7 @@ class LaneLook(NamedTuple):
         rounds: How often its job fell asleep.
         strays: In how many rounds its program asked nothing again of what it had asked before.
         lines: How many lines its job waits for.
+        begun_waits: Whether a row of its batch that has begun waits for money.
         salvaged: A reply to it that was read again from the provider.
     """
 
@@ -46,6 +48,7 @@ class LaneLook(NamedTuple):
     rounds: int
     strays: int
     lines: int
+    begun_waits: bool
     salvaged: bytes | None
 
 
@@ -58,6 +61,7 @@ class OpenLines(NamedTuple):
         latest_seconds: Seconds since the last of them came.
         now: The time by Redis's clock.
         all_lines: How many lines the lane has, shipped ones included.
+        unpaid_rows: How many rows wait for money.
     """
 
     number: int
@@ -65,6 +69,7 @@ class OpenLines(NamedTuple):
     latest_seconds: float
     now: float
     all_lines: int
+    unpaid_rows: int
 
 
 class Filled(NamedTuple):
@@ -102,9 +107,11 @@ class LaneJournal:
         self._token = token
         self._scripts = {name: load_script(client, "dspyq.lane", name) for name in _SCRIPTS}
 
-    def look(self, task_id: str, custom_id: str, call_key: str) -> LaneLook:
+    def look(self, job: JobRun, custom_id: str, call_key: str) -> LaneLook:
         """Look at a call before it is left to the lane."""
-        reply = self._script("look")(model=self.model, task=task_id, id=custom_id, call_key=call_key)
+        reply = self._script("look")(
+            model=self.model, task=job.task_id, id=custom_id, call_key=call_key, batch=job.batch
+        )
         is_there, is_awaited, is_live, *counts, salvaged = reply
         if salvaged:
             try:
@@ -112,14 +119,16 @@ class LaneJournal:
             except content.UnreadableContent as error:  # the call is paid anew, as of remembered replies
                 tolerate("reply", error)
                 salvaged = None
-        rounds, strays, lines = map(int, counts)
-        return LaneLook(bool(is_there), bool(is_awaited), bool(is_live), rounds, strays, lines, salvaged or None)
+        rounds, strays, lines, begun_waits = map(int, counts)
+        is_any = bool(is_there), bool(is_awaited), bool(is_live)
+        return LaneLook(*is_any, rounds, strays, lines, bool(begun_waits), salvaged or None)
 
     def deposit(self, custom_id: str, line: LaneLine, body: bytes) -> bool:
         """Put a line into the lane, unless it is there; return False if its job is gone."""
         reply = self._script("deposit")(
             model=self.model,
             task=line.task,
+            batch=line.batch,
             id=custom_id,
             version=line.version,
             line=line.to_json(),
@@ -141,8 +150,8 @@ class LaneJournal:
 
     def open_lines(self) -> OpenLines:
         """Return the lines that are in no shipment, as numbers."""
-        number, oldest, latest, now, every = self._script("look_open")(model=self.model)
-        return OpenLines(int(number), float(oldest), float(latest), float(now), int(every))
+        number, oldest, latest, now, every, unpaid = self._script("look_open")(model=self.model)
+        return OpenLines(int(number), float(oldest), float(latest), float(now), int(every), int(unpaid))
 
     def shipments(self) -> list[Shipment]:
         """Return the shipments that are not closed, the oldest first."""
@@ -169,10 +178,10 @@ class LaneJournal:
         is_done, lines, size_bytes, *gone = reply
         return Filled(bool(is_done), int(lines), int(size_bytes), [one.decode() for one in gone])
 
-    def open_batches(self) -> set[str]:
-        """Return the batches of the first hundreds of open lines."""
+    def first_open(self) -> dict[str, LaneLine]:
+        """Return the first hundreds of open lines."""
         ids = cast("list[bytes]", self._client.zrange(self._key("open"), 0, _LINES_AT_ONCE - 1))
-        return {line.batch for line in self.lines([one.decode() for one in ids]).values()}
+        return self.lines([one.decode() for one in ids])
 
     def gone_lines(self, start: int) -> tuple[int, list[str]]:
         """Look for open lines whose job is gone, from one on; return how many were looked at, and those ids."""

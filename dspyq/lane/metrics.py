@@ -5,6 +5,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 LINES = Gauge("dspy_lane_lines", "Model calls in a lane, as the worker that runs it sees them.", ["model", "state"])
+UNPAID_ROWS = Gauge(
+    "dspy_lane_unpaid_rows", "Rows that wait for money, as the worker that runs the lane sees them.", ["model"]
+)
 SHIPMENTS = Gauge("dspy_lane_shipments", "Shipments, as the worker that runs the lane sees them.", ["model", "state"])
 OLDEST_SECONDS = Gauge("dspy_lane_oldest_shipment_seconds", "Age of the oldest shipment at the provider.", ["model"])
 SECONDS = Histogram(
@@ -25,6 +28,7 @@ def begin(model: str) -> None:
     """Show a lane's series from the start, so that the first change of each is seen as one."""
     for state in ("open", "shipped"):
         LINES.labels(model, state).set(0)
+    UNPAID_ROWS.labels(model).set(0)
     OLDEST_SECONDS.labels(model).set(0)
     for outcome in ("answered", "failed", "unanswered"):
         LANDED.labels(model, outcome)

@@ -11,6 +11,7 @@ from dspyq.guards.budget import Budget
 from dspyq.lane.collecting import Collecting
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.protocol import BatchProvider
+from dspyq.lane.scarcity import Scarcity
 from dspyq.lane.shipment import Shipment
 
 logger = logging.getLogger("dspyq.lane")
@@ -41,6 +42,7 @@ class LaneParts:
         provider: The batch interface.
         collecting: Lands the outcomes of batches that have ended.
         budget: The budget, in which its lines are held.
+        scarcity: Its rows that wait for money.
         times: Its times.
         now: The time by Redis's clock, as of the latest step.
     """
@@ -50,6 +52,7 @@ class LaneParts:
     provider: BatchProvider
     collecting: Collecting
     budget: Budget
+    scarcity: Scarcity
     times: LaneTimes
     now: float = 0.0
 

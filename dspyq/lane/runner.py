@@ -34,8 +34,6 @@ _MISSING_SECONDS = 3600.0
 #: Results that it does not find are gone after so long, and those that it does not give for another reason.
 _RESULTS_MISSING_SECONDS, _RESULTS_LATE_SECONDS = 24 * 3600.0, 29 * 24 * 3600.0
 _RENEWALS_PER_LEASE = 8
-#: A shipment has at least this part of the lines that its batches have at the provider.
-_LEAST_PART = 0.05
 #: A second batch of a shipment is looked for once more when the listing must show it, this many settle_seconds later.
 _SETTLES_UNTIL_CERTAIN = 5
 
@@ -54,6 +52,7 @@ class LaneRunner:
         self._journal = parts.journal
         self._provider = parts.provider
         self._collecting = parts.collecting
+        self._scarcity = parts.scarcity
         self._client = parts.journal.client
         self._failures: dict[str, int] = {}
         self._renew_at = 0.0
@@ -80,6 +79,7 @@ class LaneRunner:
         self._parts.now = opened.now
         shipments = self._journal.shipments()
         self._cancelled = self._journal.cancelled() if shipments else frozenset()
+        self._scarcity.wake(opened)
         if opened.number and not any(one.state == "filling" for one in shipments) and self._is_due(opened, shipments):
             shipments.append(Shipment(f"dspyq-{uuid.uuid4().hex[:20]}"))
         self._publish(opened, shipments)
@@ -90,7 +90,7 @@ class LaneRunner:
             self._drop_gone()
         if opened.all_lines and self._parts.now >= self._renew_at:
             self._renew_holds()
-        if not opened.all_lines and not shipments:
+        if not opened.all_lines and not opened.unpaid_rows and not shipments:
             self._journal.close()
             return False
         return True
@@ -98,21 +98,22 @@ class LaneRunner:
     def _is_due(self, opened: OpenLines, shipments: list[Shipment]) -> bool:
         linger = self._model.batch_linger_seconds
         is_full = opened.number >= self._most_lines
-        has_waited = opened.latest_seconds >= linger or opened.oldest_seconds >= _MOST_LINGERS * linger
+        oldest, latest = self._scarcity.quiet_seconds(opened)
+        has_waited = latest >= linger or oldest >= _MOST_LINGERS * linger
         is_flushed = self._journal.is_flushed()
-        if not (is_full or has_waited or is_flushed) or (not is_flushed and self._is_a_rest(opened, shipments)):
+        if not (is_full or has_waited or is_flushed) or (not is_flushed and self._are_put_off(opened, shipments)):
             return False
         return self._room_tokens(shipments) is None or self._room_bytes(shipments) > 0
 
-    def _is_a_rest(self, opened: OpenLines, shipments: list[Shipment]) -> bool:
-        """Return True for few lines of batches that have many at the provider: further ones follow those.
-
-        Else money that comes free in small parts would make ever smaller shipments.
-        """
-        out = [one for one in shipments if one.state in {"submitting", "submitted"}]
-        if opened.number >= _LEAST_PART * sum(one.lines for one in out):
-            return False
-        return self._journal.open_batches() <= {batch for one in out for batch in one.batches}
+    def _are_put_off(self, opened: OpenLines, shipments: list[Shipment]) -> bool:
+        """Return True for open lines that wait for money to come free; take back those that leave the lane."""
+        leaving = self._scarcity.puts_off(opened, shipments, self._model.batch_linger_seconds)
+        for custom_id, line in self._journal.lines(leaving or ()).items():
+            if self._journal.take_back(custom_id):
+                run_together(self._client, [self._parts.budget.release(line.billed(self._model.name, custom_id))])
+        if leaving:
+            self._parts.log("lane_rest_leaves", "", lines=len(leaving))
+        return leaving is not None
 
     def _advance(self, shipment: Shipment) -> None:
         """Take steps of a shipment until one has to wait."""
@@ -234,6 +235,7 @@ class LaneRunner:
                 raise
             self._parts.log("lane_results_gone", shipment.name, logging.ERROR, batch=shipment.batch_id)
             landed = self._collecting.charge_unknown(shipment)
+        self._scarcity.landed(shipment.lines, self._parts.now)
         counted = replace(shipment, answered=landed.answered, failed=landed.failed, unanswered=landed.unanswered)
         return self._parts.save(counted.at("closing"), "lane_landed")
 
@@ -280,6 +282,7 @@ class LaneRunner:
     def _publish(self, opened: OpenLines, shipments: list[Shipment]) -> None:
         name = self._model.name
         metrics.LINES.labels(name, "open").set(opened.number)
+        metrics.UNPAID_ROWS.labels(name).set(opened.unpaid_rows)
         metrics.LINES.labels(name, "shipped").set(max(0, opened.all_lines - opened.number))
         for state in self._steps:
             metrics.SHIPMENTS.labels(name, state).set(sum(one.state == state for one in shipments))

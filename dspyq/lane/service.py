@@ -24,7 +24,9 @@ from dspyq.lane.landing import Landing
 from dspyq.lane.parts import LaneParts, LaneTimes
 from dspyq.lane.providers.choice import provider_for
 from dspyq.lane.runner import LaneRunner
+from dspyq.lane.scarcity import Scarcity
 from dspyq.lane.spine_lanes import LanesOfSpines
+from dspyq.lane.unpaid import UnpaidRows
 from dspyq.store.keys import lanes_key
 from dspyq.store.spines import Spine
 
@@ -121,7 +123,9 @@ class LaneService:
         landing = Landing(self._guards.client, journal, self._guards.budget, reader)
         times = LaneTimes(self._settings.lane.first_poll_seconds, self._settings.lane.settle_seconds)
         collecting = Collecting(journal, provider, landing)
-        return LaneRunner(LaneParts(model, journal, provider, collecting, self._guards.budget, times))
+        unpaid = UnpaidRows(self._client, model.name, self._token)
+        scarcity = Scarcity(journal, unpaid, self._guards.batch_lanes)
+        return LaneRunner(LaneParts(model, journal, provider, collecting, self._guards.budget, scarcity, times))
 
     def _run_lane(self, name: str, runner: LaneRunner) -> None:
         """Take steps until the lane is empty, or another worker runs it."""

@@ -16,9 +16,10 @@ from dspy._vendor.lm15.providers.base import HttpResponse, _client_side_stop, ba
 from dspy._vendor.lm15.registry import lookup
 from dspy.clients.engines.lm15_engine import LM15Engine
 
-from dspyq.config.lanes import Lane
+from dspyq.config.lanes import BATCH_DIALECTS, Lane
 from dspyq.config.models import Model
 from dspyq.config.secrets import process_secrets
+from dspyq.errors import ConfigurationError
 from dspyq.guards.call import CallReply
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.programs.endpoint import ProviderTransport
@@ -144,3 +145,27 @@ class BatchWire:
 
 def _http(body: bytes) -> HttpResponse:
     return HttpResponse(200, "OK", [("content-type", "application/json")], body)
+
+
+def check_batch_protocol(model: Model, provider: str) -> None:
+    """Check that a model's batch interface takes the bodies of its live calls.
+
+    Args:
+        model: The model's table.
+        provider: DSPy's name of its provider.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    definition = lookup(provider)
+    if model.batch_protocol is None or definition is None or BATCH_DIALECTS[model.batch_protocol] == definition.dialect:
+        return
+    fitting = " or ".join(f'"{name}"' for name in (*_fitting(definition.dialect), "off"))
+    raise ConfigurationError(
+        f'models.{model.name}.batch: "{model.batch}" is no batch interface for {model.model}; state {fitting}, or '
+        "leave it out"
+    )
+
+
+def _fitting(dialect: str) -> list[str]:
+    return [name for name, other in BATCH_DIALECTS.items() if other == dialect]

@@ -22,7 +22,7 @@ from dspyq.guards.ledger import Ledger
 from dspyq.guards.model import Guard, Guards
 from dspyq.guards.unguarded import Unguarded
 from dspyq.programs import dspy_memo
-from dspyq.programs.batch_wire import BatchWire
+from dspyq.programs.batch_wire import BatchWire, check_batch_protocol
 from dspyq.programs.deadline import TOLERANCE_SECONDS, deadline
 from dspyq.programs.endpoint import ProviderTransport, read_key
 from dspyq.programs.failures import failed_on_the_way, is_local, not_sent
@@ -63,6 +63,7 @@ class Engine:
         self.model = model
         self._route = _resolve(model)
         self.provider: str = self._route.provider
+        check_batch_protocol(model, self.provider)
         self.pricing = Pricing(model, self._route)
         self._guard: Guard = guards.of_model(model) if guards else Unguarded(model)
         self._transport = ProviderTransport(model, self._route)

@@ -60,6 +60,7 @@ class Runner:
     Attributes:
         is_async: Whether the program runs in an event loop, which the runner begins and ends.
         disables_history: Whether models keep no list of their calls: a worker's would grow without end.
+        predictors: How many predictors its program has.
         refuses_foreign_models: Whether models are refused that the program makes while it runs.
     """
 
@@ -86,8 +87,10 @@ class Runner:
         # Those change themselves while they run, so every run gets a copy. All others are shared by threads.
         self._keeps_state = any(isinstance(part, REPEATING_MODULES) for _, part in module.named_sub_modules())
         self._stream_plan = plan_stream(program, module)
-        for _, predictor in module.named_sub_modules(dspy.Predict):  # also compiled ones, which set_lm passes over
+        predictors = [part for _, part in module.named_sub_modules(dspy.Predict)]  # also compiled ones, unlike set_lm
+        for predictor in predictors:
             predictor.lm = predictor.lm or lm
+        self.predictors = len(predictors)
 
     def run(self, inputs: Mapping[str, JsonValue], ledger: Ledger | None = None) -> ProgramAnswer:
         """Run the program, from any thread.

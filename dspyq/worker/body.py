@@ -310,6 +310,7 @@ class Body:
 
 def install(runners: Mapping[tuple[str, str], Runner], guards: Guards, pauser: QueuePauser, scoring: Scoring) -> None:
     """Install these programs as the body of ``predict``, with counting and scoring."""
+    guards.predictors |= {names: runner.predictors for names, runner in runners.items()}
     install_body(MeasuredBody(Body(runners, guards, pauser), get_settings(), scoring))
 
 

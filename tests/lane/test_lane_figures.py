@@ -100,20 +100,3 @@ def test_a_caller_of_a_sleeping_row_waits_as_long_as_for_a_live_call(
     show(f"figure 7: a new question took {new:.2f} s live, a sleeping row {promoted:.2f} s")
     assert len(done.answers) == 20
     assert promoted <= new + 1 or promoted <= 3  # a second, and more only on a loaded machine
-
-
-def test_a_batch_whose_limit_is_half_its_need_pays_for_rows_that_end(worker, run_lane, lane_settings, endpoint):
-    settings = lane_settings({"models": {"control": {"max_tokens": 200}}})
-    worker(settings)
-    warm = run_lane("twice", 4, settings=settings, name="warm")
-    lines_before, batches_before = endpoint.batches.counts().lines_billed, len(endpoint.batches.list())
-    limit_usd = 100 * warm.settled_nano_usd / 4 * 0.55 / 1e9
-    done = run_lane("twice", 100, "--max-usd", f"{limit_usd:.6f}", settings=settings, name="limited", ok=False)
-    spent_usd = (done.settled_nano_usd - warm.settled_nano_usd) / 1e9
-    lines = endpoint.batches.counts().lines_billed - lines_before
-    computed = len(done.answers) - 4
-    sizes = [batch["lines"] for batch in endpoint.batches.list()[batches_before:]]
-    show(f"figure 6: ${spent_usd:.6f} of ${limit_usd:.6f}; {computed} rows of {lines} lines; shipments of {sizes}")
-    assert spent_usd <= limit_usd
-    assert done.held_nano_usd == 0
-    assert 2 * computed >= 0.95 * lines

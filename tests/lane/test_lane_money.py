@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
+
 from tests.lane.conftest import asleep
 from tests.support.processes import wait_until
+
+
+def show(text):
+    sys.stdout.write(f"\n{text}\n")
 
 
 def held_usd(client):
@@ -35,7 +43,41 @@ def test_holds_of_a_lane_leave_half_of_the_day_to_interactive_calls(
 
 def test_a_batch_stops_at_its_limit_and_never_above(worker, run_lane, lane_settings, endpoint):
     worker(lane_settings())
-    done = run_lane("twice", 12, "--max-usd", "0.003", ok=False)
-    bill = endpoint.batches.bill()
-    assert (done.settled_nano_usd, done.held_nano_usd, endpoint.calls()) == (bill.batch_nano_usd, 0, 0)
-    assert done.settled_nano_usd <= 3_000_000
+    done = run_lane("twice", 12, "--max-usd", "0.006", ok=False)
+    bill, paid = endpoint.batches.bill(), endpoint.batches.counts().lines_billed + endpoint.calls()
+    assert (done.settled_nano_usd, done.held_nano_usd) == (bill.nano_usd, 0)
+    assert done.settled_nano_usd <= 6_000_000
+    assert 0 < paid == 2 * len(done.answers)
+    assert "limited" in done.text
+    assert "= the ledger" in done.text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lane", ["provider", "provider,stop"])
+def test_a_batch_with_half_its_money_pays_for_rows_that_end_in_shipments_worth_a_round(
+    worker, run_lane, lane_settings, endpoint, client, lane
+):
+    """Figure 6 of docs/lane.md: 55 % of what rows of two calls need."""
+    rows = 100
+    settings = lane_settings({"models": {"control": {"max_tokens": 200, "batch_linger_seconds": 1.5}}})
+    worker(settings)
+    warm = run_lane("twice", 4, settings=settings, name="warm", question="warm question")
+    wait_until(lambda: not client.exists("dspy:v1:lane:control:lines"), 60, "lines are left")
+    lines, batches, calls = endpoint.batches.counts().lines_billed, len(endpoint.batches.list()), endpoint.calls()
+    limit_nano_usd = round(rows * warm.settled_nano_usd / 4 * 0.55)
+    limit = f"{limit_nano_usd / 1e9:.9f}"
+    done = run_lane("twice", rows, "--max-usd", limit, settings=settings, name="limited", ok=False, lane=lane)
+    spent = done.settled_nano_usd - warm.settled_nano_usd
+    sizes = [batch["lines"] for batch in endpoint.batches.list()[batches:]]
+    shipped, live = endpoint.batches.counts().lines_billed - lines, endpoint.calls() - calls
+    show(
+        f"figure 6, --lane {lane}: ${spent / 1e9:.9f} of ${limit}; {len(done.answers)} of {rows} rows; {shipped} lines "
+        f"and {live} live calls paid; shipments of {sizes}"
+    )
+    assert done.settled_nano_usd == endpoint.batches.bill().nano_usd
+    assert (done.held_nano_usd, spent <= limit_nano_usd) == (0, True)
+    assert 2 * len(done.answers) >= 0.95 * (shipped + live)
+    assert live == 0 or lane == "provider"
+    for index, size in enumerate(sizes[:-1]):
+        waiting = rows - sum(sizes[:index]) / 2
+        assert size + 1 >= 0.05 * waiting, (size, waiting)

@@ -13,6 +13,9 @@
 if spent > tonumber(redis.call('HGET', account, 'settled') or 0) then
   redis.call('HSET', account, 'settled', whole(spent))
 end
+if (redis.call('HGET', account, 'max_nano_usd') or '') ~= max_nano_usd then
+  redis.call('HDEL', account, 'is_in_rest') -- there may be money for its lane again
+end
 local stated = { max_nano_usd = max_nano_usd, budget_share = budget_share, rate_share = rate_share, lane = lane }
 for name, limit in pairs(stated) do
   if limit == '' then

@@ -54,7 +54,10 @@ def run(
     ] = None,
     lane: Annotated[
         LaneChoice | None,
-        typer.Option(help="`provider`: by its batch interface, within a day; `flex`: at its flex tier. Else live."),
+        typer.Option(
+            help="`provider`: by its batch interface, within a day; what is left for too little money is made live, or "
+            "with `provider,stop` not at all. `flex`: at its flex tier. Else live."
+        ),
     ] = None,
     finish_by: Annotated[
         str | None, typer.Option(metavar="HH:MM", help="With --lane: what is not there by then is made live in time.")
@@ -133,6 +136,7 @@ def run(
             name=name,
             format=format,
             lane=lane_options.lane,
+            rest_goes_live=lane_options.rest_goes_live,
             finish_by=lane_options.finish_by,
         )
     run_and_show(options, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import typer
 
 from dspyq.batch.options import in_flight_rows
-from dspyq.config.lanes import check_hour
+from dspyq.config.lanes import check_hour, split_lane
 from dspyq.config.settings import get_settings
 from dspyq.core.wall_clock import find_timezone
 
@@ -17,6 +17,8 @@ class LaneChoice(StrEnum):
     """Lanes that a batch can be run in, beside live calls."""
 
     provider = "provider"
+    provider_live = "provider,live"
+    provider_stop = "provider,stop"
     flex = "flex"
 
 
@@ -25,11 +27,13 @@ class LaneOptions(NamedTuple):
 
     Attributes:
         lane: The lane; empty for live calls.
+        rest_goes_live: Whether what its money buys too little of at once is made live.
         finish_by: The hour by which every row is to be there, and its time zone; None for no hour.
         in_flight_rows: The most rows on their way, by default.
     """
 
     lane: str
+    rest_goes_live: bool
     finish_by: tuple[str, str] | None
     in_flight_rows: int
 
@@ -54,5 +58,5 @@ def options_of_lane(lane: LaneChoice | None, finish_by: str | None, timezone: st
             raise typer.BadParameter(f"--finish-by: {error}") from None
     elif lane is not None and settings.lane.finish_by is not None:
         hour = settings.lane.finish_by, settings.budget.timezone
-    name = lane.value if lane is not None else ""
-    return LaneOptions(name, hour, in_flight_rows(name))
+    name, rest_goes_live = split_lane(lane.value if lane is not None else "")
+    return LaneOptions(name, rest_goes_live, hour, in_flight_rows(name))

@@ -19,6 +19,7 @@ from dspyq.batch.run import run_batch
 from dspyq.batch.schedule import ClaimedTime, End, Schedule, process_schedule
 from dspyq.cli.batch.display import display
 from dspyq.config.batches import ScheduledBatch
+from dspyq.config.lanes import split_lane
 from dspyq.config.settings import get_settings
 from dspyq.console.output import console, dollars, prepare_streams
 from dspyq.core.crontab import Occurrence
@@ -126,6 +127,7 @@ def say(text: str) -> None:
 
 def _options(batch: ScheduledBatch, label: str) -> BatchOptions:
     source, output = batch.files_of(Occurrence.of_label(label, batch.crontab.zone).shown)
+    lane, rest_goes_live = split_lane(batch.lane or "")
     return BatchOptions(
         input=source,
         output=output,
@@ -141,9 +143,11 @@ def _options(batch: ScheduledBatch, label: str) -> BatchOptions:
         window=batch.window,
         priority=batch.priority,
         name=f"{batch.name} {label}",
-        lane=batch.lane or "",
+        lane=lane,
+        rest_goes_live=rest_goes_live,
         finish_by=finish_by_of(batch),
-        in_flight_rows=in_flight_rows(batch.lane or ""),
+        in_flight_rows=in_flight_rows(lane),
+        tenant=batch.tenant,
     )
 
 

@@ -7,7 +7,8 @@
 --                                            <payer>:<program> in place of its variant's, and tenant:<tenant> of a
 --                                            tenant's call; the period daily or monthly; the label a day or month
 --   dspy:v1:budget:batch:<id>                the account of a batch, a hash: opened (when), its limits (max_nano_usd,
---                                            budget_share, rate_share), lane, settled, held, and its books' counters
+--                                            budget_share, rate_share), lane, is_in_rest (there once its money
+--                                            buys too few calls at once for that), settled, held, and its books' counters
 --   dspy:v1:budget:batch:<id>:daily:<day>    what the batch settled and holds in a day
 --   dspy:v1:budget:batch:<id>:calls          its calls that are on no row yet, a hash by task id: see note
 --   dspy:v1:budget:hold:<call>               a call, a hash: state, bound, day, month, program, variant, model, batch

@@ -20,7 +20,7 @@ if name ~= '' then
   redis.call('SREM', part(model, 'cancelled'), name)
   redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
 end
-if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments')) == 0 then
+if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments'), part(model, 'unpaid')) == 0 then
   redis.call('DEL', part(model, 'bodies'), part(model, 'open'), part(model, 'runner'), part(model, 'cancelled'))
   redis.call('SREM', LANES, model)
 end

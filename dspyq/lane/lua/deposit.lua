@@ -4,6 +4,7 @@
 -- Arguments:
 --   model    the lane's
 --   task     whose job sleeps for it
+--   batch    that pays
 --   id       its custom id
 --   version  queue of the job's version
 --   line     as JSON
@@ -16,6 +17,7 @@ if redis.call('HSETNX', part(model, 'lines'), id, line) == 0 then
   return 0
 end
 redis.call('HSET', part(model, 'bodies'), id, body)
+redis.call('ZREM', part(model, 'unpaid'), batch .. ':' .. task)
 redis.call('ZADD', part(model, 'open'), string.format('%.3f', now_seconds()), id)
 redis.call('HINCRBY', JOB .. task, 'lines', 1)
 redis.call('HINCRBY', LANE_VERSIONS, version, 1)

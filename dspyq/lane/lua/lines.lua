@@ -6,6 +6,8 @@
 --                                        what else its bill needs; until its outcome has landed
 --   dspy:v1:lane:<model>:bodies          hash by custom id: the request; until its provider has accepted it
 --   dspy:v1:lane:<model>:open            sorted set of the lines that are in no shipment, by the second they came
+--   dspy:v1:lane:<model>:unpaid          sorted set of '<batch>:<task>' of rows that wait for money: those that have begun by
+--                                        the number of their replies, below 0, and then the others by their turns
 --   dspy:v1:lane:<model>:shipments       hash by name: the shipment, as JSON; each step is saved before it is taken
 --   dspy:v1:lane:<model>:shipped:<name>  list of a shipment's lines, in the order of its file
 --   dspy:v1:lane:<model>:doubled:<name>  hash as of lines: those of a shipment that may have been created twice

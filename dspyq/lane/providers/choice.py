@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dspyq.config.lanes import BATCH_DIALECTS
 from dspyq.errors import ConfigurationError
 from dspyq.guards.provider_access import ProviderAccess
 from dspyq.lane.providers.anthropic import AnthropicBatches
@@ -13,11 +14,11 @@ from dspyq.lane.providers.mistral import MistralBatches, is_mistral
 from dspyq.lane.providers.openai import OpenAIBatches
 from dspyq.lane.providers.protocol import BatchProvider
 
-#: By the protocol that ``[models.x] batch`` names; and the dialect of live calls whose bodies its lines have.
-_PROTOCOLS: dict[str, tuple[type[OpenAIBatches | AnthropicBatches | GeminiBatches], str]] = {
-    "openai": (OpenAIBatches, "openai-chat"),
-    "anthropic": (AnthropicBatches, "anthropic"),
-    "gemini": (GeminiBatches, "gemini"),
+#: By the protocol that ``[models.x] batch`` names.
+_PROTOCOLS: dict[str, type[OpenAIBatches | AnthropicBatches | GeminiBatches]] = {
+    "openai": OpenAIBatches,
+    "anthropic": AnthropicBatches,
+    "gemini": GeminiBatches,
 }
 
 
@@ -34,12 +35,12 @@ def provider_for(
     Raises:
         ConfigurationError: If there is no such protocol, or live calls of the model have another form.
     """
-    kind, dialect = _PROTOCOLS.get(protocol, (None, ""))
+    kind = _PROTOCOLS.get(protocol)
     if kind is None:
         raise ConfigurationError(f"{access.setting}.batch: {protocol} is none of {', '.join(_PROTOCOLS)}")
-    if access.dialect != dialect:
+    if access.dialect != BATCH_DIALECTS[protocol]:
         raise ConfigurationError(
-            f"{access.setting}.batch: {protocol} takes requests of {dialect}, not {access.dialect}"
+            f"{access.setting}.batch: {protocol} takes requests of {BATCH_DIALECTS[protocol]}, not {access.dialect}"
         )
     http = ProviderHttp(access, renew)
     return MistralBatches(http) if kind is OpenAIBatches and is_mistral(access) else kind(http)
