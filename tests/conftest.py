@@ -349,10 +349,11 @@ def dspyq(
         redis_url: str | None = None,
         env: dict[str, str] | None = None,
         ok: bool | None = True,
+        timeout_seconds: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
         variables |= {"COLUMNS": "80", "NO_COLOR": "1"} | (env or {})
-        done = run_fork("dspyq", arguments, env=variables, folder=tmp_path)
+        done = run_fork("dspyq", arguments, env=variables, folder=tmp_path, timeout_seconds=timeout_seconds)
         assert "Traceback" not in done.stdout + done.stderr
         assert ok is None or (done.returncode == 0) == ok, done.stdout + done.stderr
         return done

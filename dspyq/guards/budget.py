@@ -108,7 +108,9 @@ class Budget:
         self._callers: dict[tuple[str, str, str, str, bool], dict[str, Any]] = {}
         self._periods: tuple[Periods | None, dict[str, Any]] = (None, {})
 
-    def hold(self, call: BilledCall, bound_nano_usd: int, *, lease_seconds: float | None = None) -> Step[HoldVerdict]:
+    def hold(
+        self, call: BilledCall, bound_nano_usd: int, *, lease_seconds: float | None = None, row_calls: int = 1
+    ) -> Step[HoldVerdict]:
         """Hold a call's cost bound, if every limit allows it.
 
         Args:
@@ -116,16 +118,18 @@ class Budget:
             bound_nano_usd: The most it may cost.
             lease_seconds: Time after which an unsettled bound is charged; left out, enough for the longest wait
                 for a rate limit and the model's timeout.
+            row_calls: Of a batch's row that is to begin, how many calls it needs: there must be money for all of them,
+                and for what the batch's rows under way still need.
 
         Raises:
             Unavailable: When the reply is read, if this process's clock and Redis's are days apart.
         """
         lease = self._lease_seconds(call) if lease_seconds is None else lease_seconds
-        return self._ask(call.id, call, bound_nano_usd, lease)
+        return self._ask(call.id, call, bound_nano_usd, lease, row_calls)
 
-    def peek(self, call: BilledCall, bound_nano_usd: int) -> Step[HoldVerdict]:
+    def peek(self, call: BilledCall, bound_nano_usd: int, *, row_calls: int = 1) -> Step[HoldVerdict]:
         """Return the verdict of ``hold`` without holding anything."""
-        return self._ask("", call, bound_nano_usd, 0)
+        return self._ask("", call, bound_nano_usd, 0, row_calls)
 
     def is_limited(self, call: BilledCall) -> bool:
         """Return True if any limit known to this process applies to a call: configured, or set by an operator."""
@@ -187,7 +191,9 @@ class Budget:
             logger.warning(Event("calls_charged_at_bound", calls=charged, reason="no worker has settled them"))
         return charged
 
-    def _ask(self, call_id: str, call: BilledCall, bound_nano_usd: int, lease_seconds: float) -> Step[HoldVerdict]:
+    def _ask(
+        self, call_id: str, call: BilledCall, bound_nano_usd: int, lease_seconds: float, row_calls: int
+    ) -> Step[HoldVerdict]:
         bound = _checked(bound_nano_usd)
 
         def read(reply: list[bytes]) -> HoldVerdict:
@@ -197,6 +203,8 @@ class Budget:
             return verdict
 
         limits = self._limits_of(call)
+        if row_calls > 1:
+            limits["row_calls"] = row_calls
         return self._hold.step(read, id=call_id, bound=bound, lease_seconds=lease_seconds, **limits)
 
     def _note(self, call: BilledCall, *, is_limited: bool) -> None:

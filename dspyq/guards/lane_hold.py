@@ -20,10 +20,7 @@ from dspyq.store.keys import batch_account_key
 from dspyq.store.scripts import Step, command_step, run_together
 
 _BUSY = frozenset({"busy", "batch_busy", "tenant_busy"})
-_LACKING = frozenset({*_BUSY, "batch_limit"})
-_FREE, _NO_ROOM = HoldVerdict("held"), HoldVerdict("busy")
-#: Further calls of a row may cost more than its batch's calls did on average.
-_DEARER = 1.25
+_NO_ROOM = HoldVerdict("busy")
 
 #: ``enough``: there is money. ``later``: other calls hold it. ``none``: nothing but a higher limit helps.
 Money = Literal["enough", "later", "none"]
@@ -42,11 +39,9 @@ class HoldTerms(NamedTuple):
 
 
 class _Spending(NamedTuple):
-    """A batch's settled and held nano-dollars, its settled calls, and its limit, 0 for none."""
+    """A batch's held nano-dollars, and its limit, 0 for none."""
 
-    settled: int
     held: int
-    calls: int
     most: int
 
 
@@ -83,10 +78,7 @@ class LaneHolds:
         try:
             admission.bound_of(billed, call)
             bound = call.bound_in("provider")
-            has_to_look = terms.calls > 1 and self._budget.is_limited(billed)
-            hold = self._look(billed, bound, terms.calls) if has_to_look else _FREE
-            if hold.is_held:
-                hold = self._hold(billed, bound, terms.lease_seconds)
+            hold = self._hold(billed, bound, terms)
             if hold.is_held:
                 return bound
             if hold.verdict in _BUSY or (hold.verdict == "batch_limit" and self._spending(billed).held):
@@ -106,7 +98,7 @@ class LaneHolds:
             bound = admission.bound_of(billed, call)
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
-        verdict = self._look(billed, bound, calls)
+        (verdict,) = run_together(self._client, [self._budget.peek(billed, bound, row_calls=calls)])
         if verdict.verdict in _BUSY:
             return "later"
         if verdict.verdict == "batch_limit":
@@ -129,10 +121,10 @@ class LaneHolds:
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
 
-    def _hold(self, billed: BilledCall, bound: int, lease_seconds: float) -> HoldVerdict:
+    def _hold(self, billed: BilledCall, bound: int, terms: HoldTerms) -> HoldVerdict:
         """Hold the cost, unless calls in lanes then held more than their share of what a day's limit has left."""
         steps: list[Step[Any]] = [
-            self._budget.hold(billed, bound, lease_seconds=lease_seconds),
+            self._budget.hold(billed, bound, lease_seconds=terms.lease_seconds, row_calls=terms.calls),
             self._budget.ask_room(billed, bound, self._share),
         ]
         hold, has_room = run_together(self._client, steps)
@@ -142,24 +134,8 @@ class LaneHolds:
         verdict: HoldVerdict = hold
         return verdict
 
-    def _look(self, billed: BilledCall, bound: int, calls: int) -> HoldVerdict:
-        """Return the verdict on all calls of a row, beside those of rows under way; ``held`` if none lacks money.
-
-        A row under way has one call held, and needs as many more. They are reckoned at the mean bill of the batch's
-        calls, and at the bound before there is one.
-        """
-        spending = self._spending(billed)
-        mean = min(bound, spending.settled / spending.calls * _DEARER) if spending.calls else bound
-        needed = round(spending.held / bound * (calls - 1) * mean) if bound else 0
-        whole, alone = run_together(
-            self._client, [self._budget.peek(billed, bound * calls + needed), self._budget.peek(billed, bound * calls)]
-        )
-        if alone.is_held and whole.verdict in {*_LACKING, "never"}:
-            return _NO_ROOM  # until rows under way have ended
-        return alone if alone.verdict in _LACKING else _FREE
-
     def _spending(self, billed: BilledCall) -> _Spending:
-        names = "settled", "held", "calls", "max_nano_usd"
+        names = "held", "max_nano_usd"
         read = [int(text or 0) for text in cast("list[bytes | None]", run_together(self._client, [
             command_step(_as_it_is, "HMGET", batch_account_key(billed.batch), *names)
         ])[0])]  # fmt: skip

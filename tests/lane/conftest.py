@@ -109,12 +109,13 @@ def run_lane(
         lane: str = "provider",
         name: str = "rows",
         question: str = "question",
+        timeout_seconds: float = 60.0,
     ) -> LaneRun:
         source, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out.jsonl"
         source.write_text("".join(json.dumps({"question": f"{question} {number}"}) + "\n" for number in range(rows)))
         command = ["batch", "run", str(source), "--program", program, "--output", str(out)]
         command += ["--lane", lane] if lane else []
-        done = dspyq(*command, *arguments, settings=settings or lane_settings(), ok=ok)
+        done = dspyq(*command, *arguments, settings=settings or lane_settings(), ok=ok, timeout_seconds=timeout_seconds)
         accounts = [key for key in client.keys("dspy:v1:budget:batch:*") if key.count(b":") == 4]
         settled = sum(int(client.hget(key, "settled") or 0) for key in accounts)
         held = sum(int(client.hget(key, "held") or 0) for key in accounts)

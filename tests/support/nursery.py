@@ -118,7 +118,13 @@ class Fork:
 
 
 def run_fork(
-    module: str, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, directory: Path | None = None
+    module: str,
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    folder: Path,
+    directory: Path | None = None,
+    timeout_seconds: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run a module to its end, as ``subprocess.run`` does; its outputs are kept in a folder.
 
@@ -129,7 +135,7 @@ def run_fork(
     process = Fork(module, arguments, env=env, directory=directory or Path.cwd(), output=output, errors=errors)
     watchdog.tie(process.pid)
     try:
-        status = process.wait(60)
+        status = process.wait(timeout_seconds)
     finally:
         process.kill()
         watchdog.untie(process.pid)

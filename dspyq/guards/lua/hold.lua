@@ -6,6 +6,8 @@
 --   id                    of the call, '' to only look
 --   bound:number          nano-dollars
 --   lease_seconds:number  until the bound is charged
+--   row_calls:number?     of a batch's row that is to begin: how many calls it needs. Then there must be money for all of
+--                         them, and for what the batch's rows under way still need
 -- Reply: {verdict, seconds to wait, scope, period, limit in nano-dollars}, the verdict one of
 --   held       the call may be made; the limit is 1 where it has any, 0 where it has none, '' in a repetition
 --   busy       only amounts held by other calls block it
@@ -23,6 +25,20 @@
 --   batch_share   it would exceed the share of what the day's limit of all calls leaves; the wait is until the day ends
 --   batch_closed  the batch has no account, and so no limits
 local time = now_seconds()
+
+-- Rows under way have one call held each, and need as many more as this one. Those are reckoned at the mean bill of the
+-- batch's calls and a part more, and at the bound before there is one.
+local DEARER = 1.25
+local further, of_others = 0, 0
+
+local function reckon_row(account)
+  local settled, held, settled_calls = amount_of(account[2]), amount_of(account[3]), tonumber(account[6] or 0)
+  if row_calls and settled and held and bound > 0 then
+    local mean = settled_calls > 0 and math.min(bound, DEARER * settled / settled_calls) or bound
+    further = (row_calls - 1) * bound
+    of_others = math.floor(held / bound * (row_calls - 1) * mean)
+  end
+end
 
 local function damaged(key)
   return redis.error_reply('ERR ' .. key .. ' holds no amounts: mend or delete it')
@@ -53,19 +69,20 @@ end
 -- The batch's own verdict, nil if it may spend so much; and true if it has a limit.
 local function ask_batch(batch)
   local account =
-    redis.call('HMGET', batch_key(batch), 'opened', 'settled', 'held', 'max_nano_usd', 'budget_share')
+    redis.call('HMGET', batch_key(batch), 'opened', 'settled', 'held', 'max_nano_usd', 'budget_share', 'calls')
   if not account[1] then
     return 'batch_closed'
   end
+  reckon_row(account)
   local settled, held = amount_of(account[2]), amount_of(account[3])
   local most, share = account[4] and amount_of(account[4]), account[5] and amount_of(account[5])
   if not settled or not held or most == nil or share == nil then
     return 'damaged'
   end
-  if most and settled + bound > most then
+  if most and settled + bound + further > most then
     return 'batch_limit', true, most
   end
-  local is_busy = most and settled + held + bound > most
+  local is_busy = most and settled + held + bound + further + of_others > most
   local day = call.limits[1]
   if share and day and day.amount then
     local all = amount_of(redis.call('HGET', day.key, 'settled'))
@@ -119,7 +136,7 @@ for _, limit in ipairs(call.limits) do
       elseif not exhausted or limit.ends_at > exhausted.ends_at then
         exhausted = limit
       end
-    elseif settled + held + bound > limit.amount then
+    elseif settled + held + bound + (held > 0 and further + of_others or 0) > limit.amount then
       if limit.is_of_tenant then
         tenant_busy = tenant_busy or limit
       else
