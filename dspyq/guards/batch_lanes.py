@@ -62,7 +62,7 @@ class BatchLanes:
     """The lanes of batches, read from Redis and kept for a moment. Any thread may ask.
 
     Args:
-        client: The Redis of jobs.
+        client: The Redis of money.
     """
 
     def __init__(self, client: redis.Redis) -> None:

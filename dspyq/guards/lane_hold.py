@@ -49,7 +49,7 @@ class LaneHolds:
     """Holds of calls in lanes.
 
     Args:
-        client: The Redis of jobs.
+        client: The Redis of money.
         budget: The budget of all models.
         share: The most of what a day's limit has left that calls may hold together once one in a lane is among them.
     """

@@ -134,7 +134,7 @@ class Ledger:
 
     @property
     def reused_replies(self) -> int:
-        """How many replies of earlier runs the program has asked again: the calls that it has left behind."""
+        """Number of replies of earlier runs that the program has asked again: the calls that it has left behind."""
         with self._lock:
             asked = dict(self._occurrences)
         keys = [key.rpartition(":") for key in self.earlier.replies]

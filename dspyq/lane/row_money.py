@@ -57,7 +57,7 @@ class LaneCall:
         return billed_line(self.job.task_id, self.job, self.admission.model.name, self.custom_id)
 
 
-class Row(NamedTuple):
+class PayingRow(NamedTuple):
     """A row as its money sees it.
 
     Attributes:
@@ -87,14 +87,14 @@ class RowMoney:
         self._holds = holds
         self._depths = depths
 
-    def row_of(self, asked: LaneCall, look: LaneLook) -> Row:
+    def row_of(self, asked: LaneCall, look: LaneLook) -> PayingRow:
         """Return the row of a call. One that has begun needs money for its next call alone."""
         replies = asked.ledger.reused_replies
         calls = self._depths.calls_left(asked.job, replies)
         has_begun = bool(asked.ledger.earlier.replies) or look.lines > 0
-        return Row(max(1, replies), 1, calls) if has_begun else Row(0, calls, calls, look.begun_waits)
+        return PayingRow(max(1, replies), 1, calls) if has_begun else PayingRow(0, calls, calls, look.begun_waits)
 
-    def hold(self, asked: LaneCall, row: Row, lease_seconds: float) -> int:
+    def hold(self, asked: LaneCall, row: PayingRow, lease_seconds: float) -> int:
         """Hold a call's bound at the batch price for so long; return it in nano-dollars.
 
         Raises:
@@ -111,7 +111,7 @@ class RowMoney:
             raise self._wait(asked, row)
         return bound
 
-    def leaves_lane(self, asked: LaneCall, row: Row, lane: BatchLane) -> bool:
+    def leaves_lane(self, asked: LaneCall, row: PayingRow, lane: BatchLane) -> bool:
         """Return True if a call is to be made live, for its batch's money buys too few at once for the lane.
 
         Raises:
@@ -128,7 +128,7 @@ class RowMoney:
             raise self._wait(asked, row)
         return False  # what it has paid for is of use only if it goes on
 
-    def _wait(self, asked: LaneCall, row: Row) -> Interruption:
+    def _wait(self, asked: LaneCall, row: PayingRow) -> Interruption:
         """Note that a row waits for money; return the interruption of its run."""
         UnpaidRows(self._client, asked.admission.model.name).add(asked.job, row.replies)
         longest = min(_LONGEST_BUSY_SECONDS, _FIRST_BUSY_SECONDS * 2.0 ** min(asked.job.run_count - 1, 10))

@@ -53,7 +53,6 @@ class LaneRunner:
         self._provider = parts.provider
         self._collecting = parts.collecting
         self._scarcity = parts.scarcity
-        self._client = parts.journal.client
         self._failures: dict[str, int] = {}
         self._renew_at = 0.0
         self._looked_at = 0
@@ -110,7 +109,9 @@ class LaneRunner:
         leaving = self._scarcity.puts_off(opened, shipments, self._model.batch_linger_seconds)
         for custom_id, line in self._journal.lines(leaving or ()).items():
             if self._journal.take_back(custom_id):
-                run_together(self._client, [self._parts.budget.release(line.billed(self._model.name, custom_id))])
+                run_together(
+                    self._parts.budget.client, [self._parts.budget.release(line.billed(self._model.name, custom_id))]
+                )
         if leaving:
             self._parts.log("lane_rest_leaves", "", lines=len(leaving))
         return leaving is not None
