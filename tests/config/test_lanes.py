@@ -81,6 +81,8 @@ def test_a_model_has_its_providers_batch_interface_unless_it_has_an_address_of_i
         ('[lane]\nfinish_by = "25:00"', "lane.finish_by: '25:00' is no hour of the day; write it as 07:00"),
         (f'{MODEL}{PROGRAM}{NIGHTLY}finish_by = "7 am"', "batches.nightly.finish_by: '7 am' is no hour of the day"),
         (f"{MODEL}{PROGRAM}{NIGHTLY.replace('provider', 'night')}", "batches.nightly.lane"),
+        (f"{MODEL}{PROGRAM}{NIGHTLY.replace('provider', 'provider,wait')}", "batches.nightly.lane"),
+        (f'{MODEL}{PROGRAM}{NIGHTLY}tenant = "a b"', "batches.nightly.tenant"),
     ],
 )
 def test_a_wrong_setting_of_a_lane_is_one_line_that_names_it(faults, text, named):
@@ -102,6 +104,12 @@ def test_a_class_must_state_that_it_is_fit_for_the_providers_lane(load, faults):
     stated = CLASS.replace("[programs.qa]", '[programs.qa]\nlanes = ["provider"]')
     assert load(f"{MODEL}{stated}{NIGHTLY}").batches["nightly"].lane == "provider"
     assert load(f"{MODEL}{CLASS}{NIGHTLY.replace('provider', 'flex')}").batches["nightly"].lane == "flex"
+
+
+def test_a_lane_that_ends_with_its_money_is_a_providers_lane_too(load, faults):
+    stopping = NIGHTLY.replace("provider", "provider,stop")
+    assert load(f"{MODEL}{PROGRAM}{stopping}").batches["nightly"].lane == "provider,stop"
+    assert len(faults(f"{MODEL}{CLASS}{stopping}")) == 1
 
 
 def test_a_signature_that_states_no_lanes_is_not_served_in_one(faults):

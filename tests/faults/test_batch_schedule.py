@@ -26,6 +26,7 @@ class Nights:
         self.folder = folder
         self.redis_server = redis_server
         batch = {"input": str(folder / "rows-{date}.jsonl"), "output": str(folder / "answers-{date}.jsonl")}
+        batch["tenant"] = "night-shift"
         changes = {
             "workers": {"concurrency": 2},
             "delivery": {"shutdown_grace_seconds": 1, "visibility_timeout_seconds": 6},
@@ -90,6 +91,7 @@ def test_two_beats_and_two_workers_run_each_missed_night_once_one_after_the_othe
     assert float(nights.known(first)["ended"]) <= float(nights.known(second)["started"])
     assert len(nights.answers(first)) == len(nights.answers(second)) == ROWS
     assert endpoint.calls() == 2 * ROWS
+    assert nights.redis_server.client().smembers("dspy:v1:tenants") == {"night-shift"}
 
 
 def test_a_beat_that_cannot_write_its_file_prints_a_line_with_the_remedy(nights, beat):

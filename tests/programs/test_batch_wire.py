@@ -11,6 +11,7 @@ from dspy import lm15
 
 from dspyq.config.models import Model
 from dspyq.config.secrets import process_secrets
+from dspyq.errors import ConfigurationError
 from dspyq.programs.engine import Engine
 from dspyq.programs.provider_call import ProviderCall
 
@@ -70,6 +71,17 @@ def engine(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     yield engine
     engine.close()
     process_secrets.cache_clear()
+
+
+@pytest.mark.parametrize(("other", "fitting"), [("gemini", "openai"), ("anthropic", "openai")])
+def test_a_batch_interface_that_takes_other_requests_is_one_line_before_any_call(other: str, fitting: str) -> None:
+    model = Model(name="fast", model=MODELS["openai"], batch=other)
+    with pytest.raises(ConfigurationError) as raised:
+        Engine(model)
+    assert str(raised.value) == (
+        f'models.fast.batch: "{other}" is no batch interface for openai/gpt-4o-mini; state "{fitting}" or "off", or '
+        "leave it out"
+    )
 
 
 def request_of(name: str, **options: Any) -> Any:

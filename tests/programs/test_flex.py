@@ -33,7 +33,7 @@ def ask(endpoint: Endpoint, client: redis.Redis, tmp_path: Path) -> Iterator[Cal
     """Run a program as a batch's row, or as nobody's, and return its ledger."""
     with ExitStack() as opened:
 
-        def ask(batch: str = BATCH, **model: Any) -> Ledger:
+        def ask(batch: str = BATCH, jobs: redis.Redis = client, **model: Any) -> Ledger:
             prices = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0}
             table = {"model": "openai/m", "api_base": endpoint.url, "service_tier_price_factors": {"flex": 0.5}}
             document = {
@@ -42,7 +42,7 @@ def ask(endpoint: Endpoint, client: redis.Redis, tmp_path: Path) -> Iterator[Cal
                 "budget": {"daily_usd": 1.0},
             }
             settings = load_settings(write_settings(tmp_path / "dspyq.toml", document))
-            (runner,) = build_programs(settings, None, Guards(settings, client)).values()
+            (runner,) = build_programs(settings, None, Guards(settings, jobs)).values()
             opened.enter_context(closing(runner))
             ledger = Ledger(JobRun("t", "", "p", "a", batch=batch))
             runner.run({"question": "hi"}, ledger)
@@ -115,3 +115,11 @@ def test_a_full_flex_tier_closes_no_gate_and_a_rate_limit_at_it_does(
 def test_a_model_that_states_a_tier_keeps_it_in_a_flex_batch(ask: Callable[..., Ledger], endpoint: Endpoint) -> None:
     ask(parameters={"service_tier": "priority"})
     assert tiers(endpoint) == ["priority"]
+
+
+def test_a_call_of_a_batch_whose_lane_cannot_be_read_is_not_made(
+    ask: Callable[..., Ledger], endpoint: Endpoint
+) -> None:
+    with pytest.raises(Refusal, match="Redis did not answer whether the lane of its batch is live"):
+        ask(jobs=redis.Redis(port=1))
+    assert endpoint.calls() == 0
