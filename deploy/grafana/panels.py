@@ -323,7 +323,7 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Lanes": [
         Panel(
-            "Calls in lanes",
+            "Lines of lanes",
             "How many model calls wait for a provider's batch interface?",
             {"{{model}} {{state}}": f"sum by (model, state) (dspy_lane_lines{{{_MODEL}}})"},
             width=6,
@@ -338,8 +338,8 @@ ROWS: dict[str, list[Panel]] = {
             steps=[(0, GREEN), (90_000, RED)],
         ),
         Panel(
-            "Calls that landed",
-            "What becomes of calls in lanes?",
+            "Lines that landed",
+            "What becomes of lines in lanes?",
             {"{{outcome}}": f"sum by (outcome) (rate(dspy_lane_landed_total{{{_MODEL}}}{_RATE}))"},
             "reqps",
             width=6,

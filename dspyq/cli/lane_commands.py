@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _BYTES_PER_TOKEN = 4
 
 app = typer.Typer(
-    help="Look at model calls that wait at a provider's batch interface, and change their course.", no_args_is_help=True
+    help="Look at lines: model calls that go to a provider's batch interface; and change their course.",
+    no_args_is_help=True,
 )
 
 
@@ -54,7 +55,7 @@ def show(
     past: Annotated[int, typer.Option(help="How many past shipments to show too.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each lane: calls that wait for a shipment, and shipments with their state, lines, money held and age.
+    """Show each lane: lines that wait for a shipment, and shipments with their state, lines, money held and age.
 
     Example: `dspyq lane show fast --past 10`
     """
@@ -77,7 +78,7 @@ def show(
 
 @app.command()
 def flush(model: LaneModelArgument, as_json: JsonOption = False) -> None:
-    """Ship the calls that wait in a lane now, without waiting for further ones.
+    """Ship the lines that wait in a lane now, without waiting for further ones.
 
     Example: `dspyq lane flush fast`
     """
@@ -94,7 +95,7 @@ def cancel(
     shipment: Annotated[str, typer.Argument(metavar="SHIPMENT", help="Its name, or the beginning of it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel a shipment at its provider: finished calls are paid and used, the others are shipped again, or go live.
+    """Cancel a shipment at its provider: finished lines are paid and used, the others are shipped again, or go live.
 
     Example: `dspyq lane cancel dspyq-3f2a`
     """
@@ -201,7 +202,7 @@ def _plain(state: Any) -> dict[str, Any]:
 def _print(lane: LaneStatus, ended: Sequence[Shipment]) -> None:
     waits = f", the first for {seconds(lane.oldest_open_seconds)}" if lane.open_lines else ""
     console.print(
-        f"{lane.model}: {lane.open_lines:,} calls wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
+        f"{lane.model}: {lane.open_lines:,} lines wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
         f"provider; {dollars(to_usd(lane.held_nano_usd))} held"
     )
     rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]

@@ -82,12 +82,12 @@ class Model(Table):
             the provider in ``model``, and none where there is an ``api_base``.
         batch_discount: The part of a price that the batch interface saves; left out, its prices are those of DSPy's
             table, or half the live ones for a model without any there.
-        batch_max_requests: The most requests of one shipment; the provider's own limit caps it.
+        batch_max_lines: The most lines of one shipment, which are a call each; the provider's own limit caps it.
         batch_max_bytes: The most bytes of one shipment.
         batch_enqueued_tokens: The most prompt tokens that the account may have waiting at the provider; left out, it is
             learned from refusals.
-        batch_linger_seconds: How long a shipment waits for further requests since the latest came.
-        batch_max_attempts: How often a request is shipped that the provider does not execute; then it is made live.
+        batch_linger_seconds: How long a shipment waits for further lines since the latest came.
+        batch_max_attempts: How often a call is shipped that the provider does not execute; then it is made live.
         requests_per_second: The most requests of all workers together; no limit where left out.
         burst_requests: How many of them may be sent at once.
         tokens_per_minute: The most tokens, prompt and completion, of all workers together, as an average over a minute;
@@ -119,7 +119,7 @@ class Model(Table):
     file_tokens: PositiveInt | None = None
     batch: Literal["openai", "anthropic", "gemini", "off"] | None = None
     batch_discount: Annotated[float, Field(ge=0, lt=1)] | None = None
-    batch_max_requests: PositiveInt = 50_000
+    batch_max_lines: PositiveInt = 50_000
     batch_max_bytes: PositiveInt = 190_000_000
     batch_enqueued_tokens: PositiveInt | None = None
     batch_linger_seconds: Annotated[float, Field(ge=0)] = 120.0

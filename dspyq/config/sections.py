@@ -164,7 +164,7 @@ class LaneSection(Table):
     """``[lane]``: batches through the provider's batch interface.
 
     Attributes:
-        hold_share: The most of what a day's budget has left that requests at the provider may hold, all together.
+        hold_share: The most of what a day's budget has left that calls in lanes may hold, all together.
         finish_by: The hour by which every batch with a lane is to be done, as in ``07:00``, in the time zone of
             ``[budget]``; no hour where left out.
         first_poll_seconds: How long after its submission a shipment is looked at for the first time.

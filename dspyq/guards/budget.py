@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
@@ -75,6 +75,20 @@ class HoldVerdict:
         return self.verdict == "held"
 
 
+class LaneTerms(NamedTuple):
+    """Terms of a call in a lane, which is held for hours; of any other call as they are left out.
+
+    Attributes:
+        row_calls: Of a batch's row that is to begin, how many calls it needs: there must be money for all of them, and
+            for what the batch's rows under way still need.
+        day_share: The most of what a day's limit has left that calls may hold together; None for all of it.
+    """
+
+    row_calls: int = 1
+    day_share: float | None = None
+
+
+_NO_LANE = LaneTerms()
 _HELD = HoldVerdict("held")
 _KILLED = HoldVerdict("killed")
 
@@ -100,8 +114,8 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._expect, self._renew, self._room = (
-            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds", "lane_room")
+        self._expect, self._renew = (
+            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds")
         )
         self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
@@ -109,7 +123,12 @@ class Budget:
         self._periods: tuple[Periods | None, dict[str, Any]] = (None, {})
 
     def hold(
-        self, call: BilledCall, bound_nano_usd: int, *, lease_seconds: float | None = None, row_calls: int = 1
+        self,
+        call: BilledCall,
+        bound_nano_usd: int,
+        *,
+        lease_seconds: float | None = None,
+        lane: LaneTerms = _NO_LANE,
     ) -> Step[HoldVerdict]:
         """Hold a call's cost bound, if every limit allows it.
 
@@ -118,18 +137,17 @@ class Budget:
             bound_nano_usd: The most it may cost.
             lease_seconds: Time after which an unsettled bound is charged; left out, enough for the longest wait
                 for a rate limit and the model's timeout.
-            row_calls: Of a batch's row that is to begin, how many calls it needs: there must be money for all of them,
-                and for what the batch's rows under way still need.
+            lane: Terms of a call in a lane.
 
         Raises:
             Unavailable: When the reply is read, if this process's clock and Redis's are days apart.
         """
         lease = self._lease_seconds(call) if lease_seconds is None else lease_seconds
-        return self._ask(call.id, call, bound_nano_usd, lease, row_calls)
+        return self._ask(call.id, call, bound_nano_usd, lease, lane)
 
-    def peek(self, call: BilledCall, bound_nano_usd: int, *, row_calls: int = 1) -> Step[HoldVerdict]:
+    def peek(self, call: BilledCall, bound_nano_usd: int, *, lane: LaneTerms = _NO_LANE) -> Step[HoldVerdict]:
         """Return the verdict of ``hold`` without holding anything."""
-        return self._ask("", call, bound_nano_usd, 0, row_calls)
+        return self._ask("", call, bound_nano_usd, 0, lane)
 
     def is_limited(self, call: BilledCall) -> bool:
         """Return True if any limit known to this process applies to a call: configured, or set by an operator."""
@@ -165,16 +183,6 @@ class Budget:
         """Return the steps that settle a call only if it is held: at any later repetition they change nothing."""
         return [self._expect.step(_nothing, id=call.id), self.settle(call, bill)]
 
-    def ask_room(self, call: BilledCall, bound_nano_usd: int, share: float) -> Step[bool]:
-        """Ask whether a call that is held, and will be for hours, leaves enough of each day's limit to others.
-
-        Args:
-            call: The call.
-            bound_nano_usd: The amount that is held for it.
-            share: The most of what a limit has left that calls may hold together.
-        """
-        return self._room.step(bool, bound=_checked(bound_nano_usd), share=share, **self._limits_of(call))
-
     def renew(self, ids: Sequence[str], lease_seconds: float) -> Step[int]:
         """Renew the leases of calls that are held for longer than one lease; the step returns how many are."""
         return self._renew.step(int, lease_seconds=lease_seconds, ids=ids)
@@ -192,7 +200,12 @@ class Budget:
         return charged
 
     def _ask(
-        self, call_id: str, call: BilledCall, bound_nano_usd: int, lease_seconds: float, row_calls: int
+        self,
+        call_id: str,
+        call: BilledCall,
+        bound_nano_usd: int,
+        lease_seconds: float,
+        lane: LaneTerms,
     ) -> Step[HoldVerdict]:
         bound = _checked(bound_nano_usd)
 
@@ -203,8 +216,10 @@ class Budget:
             return verdict
 
         limits = self._limits_of(call)
-        if row_calls > 1:
-            limits["row_calls"] = row_calls
+        if lane.row_calls > 1:
+            limits["row_calls"] = lane.row_calls
+        if lane.day_share is not None:
+            limits["lane_share"] = lane.day_share
         return self._hold.step(read, id=call_id, bound=bound, lease_seconds=lease_seconds, **limits)
 
     def _note(self, call: BilledCall, *, is_limited: bool) -> None:

@@ -12,7 +12,7 @@ import redis
 
 from dspyq.guards.admission import Admission
 from dspyq.guards.billing import BilledCall
-from dspyq.guards.budget import Budget, HoldVerdict
+from dspyq.guards.budget import Budget, HoldVerdict, LaneTerms
 from dspyq.guards.call import Call
 from dspyq.guards.interruptions import Interruption
 from dspyq.guards.ledger import Ledger
@@ -20,7 +20,6 @@ from dspyq.store.keys import batch_account_key
 from dspyq.store.scripts import Step, command_step, run_together
 
 _BUSY = frozenset({"busy", "batch_busy", "tenant_busy"})
-_NO_ROOM = HoldVerdict("busy")
 
 #: ``enough``: there is money. ``later``: other calls hold it. ``none``: nothing but a higher limit helps.
 Money = Literal["enough", "later", "none"]
@@ -78,7 +77,7 @@ class LaneHolds:
         try:
             admission.bound_of(billed, call)
             bound = call.bound_in("provider")
-            hold = self._hold(billed, bound, terms)
+            (hold,) = run_together(self._client, [self._hold_step(billed, bound, terms)])
             if hold.is_held:
                 return bound
             if hold.verdict in _BUSY or (hold.verdict == "batch_limit" and self._spending(billed).held):
@@ -98,7 +97,7 @@ class LaneHolds:
             bound = admission.bound_of(billed, call)
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
-        (verdict,) = run_together(self._client, [self._budget.peek(billed, bound, row_calls=calls)])
+        (verdict,) = run_together(self._client, [self._budget.peek(billed, bound, lane=LaneTerms(calls))])
         if verdict.verdict in _BUSY:
             return "later"
         if verdict.verdict == "batch_limit":
@@ -121,18 +120,9 @@ class LaneHolds:
         except Interruption as interruption:
             raise admission.counted(ledger.interrupt(interruption)) from None
 
-    def _hold(self, billed: BilledCall, bound: int, terms: HoldTerms) -> HoldVerdict:
-        """Hold the cost, unless calls in lanes then held more than their share of what a day's limit has left."""
-        steps: list[Step[Any]] = [
-            self._budget.hold(billed, bound, lease_seconds=terms.lease_seconds, row_calls=terms.calls),
-            self._budget.ask_room(billed, bound, self._share),
-        ]
-        hold, has_room = run_together(self._client, steps)
-        if hold.is_held and not has_room:
-            run_together(self._client, [self._budget.release(billed)])
-            return _NO_ROOM
-        verdict: HoldVerdict = hold
-        return verdict
+    def _hold_step(self, billed: BilledCall, bound: int, terms: HoldTerms) -> Step[HoldVerdict]:
+        lane = LaneTerms(terms.calls, self._share)
+        return self._budget.hold(billed, bound, lease_seconds=terms.lease_seconds, lane=lane)
 
     def _spending(self, billed: BilledCall) -> _Spending:
         names = "held", "max_nano_usd"

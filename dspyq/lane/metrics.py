@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-LINES = Gauge("dspy_lane_lines", "Model calls in a lane, as the worker that runs it sees them.", ["model", "state"])
+LINES = Gauge("dspy_lane_lines", "Lines of a lane, as the worker that runs it sees them.", ["model", "state"])
 UNPAID_ROWS = Gauge(
     "dspy_lane_unpaid_rows", "Rows that wait for money, as the worker that runs the lane sees them.", ["model"]
 )
@@ -16,8 +16,8 @@ SECONDS = Histogram(
     ["model"],
     buckets=(60, 300, 900, 1800, 3600, 7200, 14_400, 28_800, 57_600, 86_400, 93_600),
 )
-LANDED = Counter("dspy_lane_landed_total", "Model calls that landed from a lane.", ["model", "outcome"])
-UNANSWERED = Counter("dspy_lane_unanswered_total", "Calls that the provider did not execute.", ["model", "reason"])
+LANDED = Counter("dspy_lane_landed_total", "Lines of a lane that landed.", ["model", "outcome"])
+UNANSWERED = Counter("dspy_lane_unanswered_total", "Lines that the provider did not execute.", ["model", "reason"])
 DOUBLES = Counter("dspy_lane_doubles_total", "Batches that were created twice at the provider.", ["model"])
 REFUSALS = Counter("dspy_lane_refusals_total", "Shipments that the provider refused.", ["model", "reason"])
 FAILURES = Counter("dspy_lane_failures_total", "Steps of a lane that are tried again.", ["model", "error_type"])

@@ -166,7 +166,7 @@ class LaneRunner:
 
     @property
     def _most_lines(self) -> int:
-        return min(self._model.batch_max_requests, self._provider.limits.lines)
+        return min(self._model.batch_max_lines, self._provider.limits.lines)
 
     def _room_tokens(self, shipments: list[Shipment]) -> float | None:
         """Return how many more prompt tokens the account may have waiting; None for any number."""

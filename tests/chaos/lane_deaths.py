@@ -31,7 +31,7 @@ _FAILPOINTS = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.lane_failpoints"]'}
 def lane_killed(scale: Scale) -> Outcome:
     """Kill workers while rows of two calls are in the lane; another worker goes on with what each one left."""
     rows, kills = scale.pick(quick=30, full=200), scale.pick(quick=3, full=15)
-    with Stage(settings=settings_with(batch_max_requests=_LINES_PER_SHIPMENT)) as stage:
+    with Stage(settings=settings_with(batch_max_lines=_LINES_PER_SHIPMENT)) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(times=1, is_manual=True)  # so that the batch outlives the kills
         stage.endpoint.batches.script(delay_seconds=1.0)
@@ -46,7 +46,7 @@ def lane_killed(scale: Scale) -> Outcome:
 def killed_at(point: str, scale: Scale) -> Outcome:
     """Kill the worker that reaches one step of a shipment, again and again, beside another one."""
     rows, kills = scale.pick(quick=12, full=100), scale.pick(quick=2, full=20)
-    with Stage(settings=settings_with(batch_max_requests=_LINES_PER_DEATH)) as stage:
+    with Stage(settings=settings_with(batch_max_lines=_LINES_PER_DEATH)) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(delay_seconds=0.2)
         workers = [stage.worker(_FAILPOINTS, waits=False) for _ in range(2)]

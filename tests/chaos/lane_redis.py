@@ -37,7 +37,7 @@ class _Written(NamedTuple):
 def lane_redis_restarted(scale: Scale) -> Outcome:
     """SIGKILL Redis again and again while a lane ships, and cut off what it might have lost with its host."""
     rows, restarts = scale.pick(quick=20, full=100), scale.pick(quick=2, full=10)
-    with Stage(settings=settings_with(batch_max_requests=_LINES_PER_SHIPMENT), is_append_only=True) as stage:
+    with Stage(settings=settings_with(batch_max_lines=_LINES_PER_SHIPMENT), is_append_only=True) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(delay_seconds=1.0)
         stage.redis.cli("CONFIG", "SET", "appendfsync", "everysec")

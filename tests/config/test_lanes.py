@@ -75,7 +75,7 @@ def test_a_model_has_its_providers_batch_interface_unless_it_has_an_address_of_i
         ('[models.fast]\nmodel = "openai/x"\nbatch_discount = 1', "models.fast.batch_discount"),
         ('[models.fast]\nmodel = "openai/x"\nbatch_discount = -0.1', "models.fast.batch_discount"),
         ('[models.fast]\nmodel = "openai/x"\nbatch = "bedrock"', "models.fast.batch"),
-        ('[models.fast]\nmodel = "openai/x"\nbatch_max_requests = 0', "models.fast.batch_max_requests"),
+        ('[models.fast]\nmodel = "openai/x"\nbatch_max_lines = 0', "models.fast.batch_max_lines"),
         ("[lane]\nhold_share = 0", "lane.hold_share"),
         ("[lane]\nfirst_poll_seconds = 0", "lane.first_poll_seconds"),
         ('[lane]\nfinish_by = "25:00"', "lane.finish_by: '25:00' is no hour of the day; write it as 07:00"),

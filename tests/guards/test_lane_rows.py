@@ -8,7 +8,7 @@ import redis
 from dspyq.batch.account import BatchAccount
 from dspyq.guards.batch_lanes import BatchLanes
 from dspyq.guards.billing import Bill
-from dspyq.guards.budget import Budget
+from dspyq.guards.budget import Budget, LaneTerms
 from tests.support.budgets import NANO, Calendar, call, do, settings
 
 BATCH = "00ff00ff00ff00ff"
@@ -26,7 +26,7 @@ def begin(client):
     budget = Budget(client, settings(), Calendar())
 
     def begin(number, row_calls=2, bound=10):
-        return do(client, budget.hold(call(number, batch=BATCH), bound, row_calls=row_calls)).verdict
+        return do(client, budget.hold(call(number, batch=BATCH), bound, lane=LaneTerms(row_calls))).verdict
 
     return begin
 
@@ -54,8 +54,8 @@ def test_a_row_that_the_whole_limit_cannot_pay_is_refused_before_its_first_call(
 def test_a_row_waits_for_the_days_money_only_while_other_calls_hold_some(client):
     BatchAccount(client, BATCH).open(lane="provider")
     budget = Budget(client, settings(15 / NANO), Calendar())
-    assert do(client, budget.hold(call(1, batch=BATCH), 10, row_calls=2)).is_held
-    assert do(client, budget.hold(call(2, batch=BATCH), 1, row_calls=6)).verdict == "busy"
+    assert do(client, budget.hold(call(1, batch=BATCH), 10, lane=LaneTerms(2))).is_held
+    assert do(client, budget.hold(call(2, batch=BATCH), 1, lane=LaneTerms(6))).verdict == "busy"
 
 
 def test_a_batchs_rest_lasts_until_its_limit_is_changed(client, account):
@@ -78,3 +78,16 @@ def test_a_batch_without_a_limit_has_no_rest(client):
 def test_a_lane_that_was_never_read_is_no_live_one_while_redis_is_away():
     with pytest.raises(redis.ConnectionError):
         BatchLanes(redis.Redis(port=1)).of(BATCH)
+
+
+def test_calls_in_lanes_hold_no_more_of_a_day_than_their_share_and_others_still_can(client):
+    BatchAccount(client, BATCH).open(lane="provider")
+    budget = Budget(client, settings(100 / NANO), Calendar())
+
+    def hold(number, bound, share=0.5, **options):
+        return do(client, budget.hold(call(number, **options), bound, lane=LaneTerms(day_share=share))).verdict
+
+    assert hold(1, 60, batch=BATCH) == "held"  # one that is larger than the share, and alone
+    do(client, budget.settle(call(1, batch=BATCH), Bill(20)))
+    assert [hold(number, 10, batch=BATCH) for number in range(2, 7)] == ["held"] * 4 + ["busy"]
+    assert hold(8, 40, share=None) == "held"

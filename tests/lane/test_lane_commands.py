@@ -74,7 +74,7 @@ def test_lanes_are_shown_flushed_and_cancelled_by_name(dspyq, lane_settings):
     settings = lane_settings()
     (lane,) = json.loads(dspyq("lane", "show", "--json", settings=settings).stdout)
     assert (lane["model"], lane["open_lines"], lane["held_nano_usd"], lane["shipments"]) == ("control", 0, 0, [])
-    assert "0 calls wait for a shipment" in dspyq("lane", "show", "control", settings=settings).stdout
+    assert "0 lines wait for a shipment" in dspyq("lane", "show", "control", settings=settings).stdout
     assert "0" in dspyq("lane", "flush", "control", settings=settings).stdout
     for arguments, told in (
         (["show", "fast"], "there is no [models.fast] table; with a lane: control"),

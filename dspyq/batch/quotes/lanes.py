@@ -130,7 +130,7 @@ def _provider(program: Program, parts: Sequence[VariantQuote]) -> LaneQuote:
         rows, tokens = sum(part.new for part in of), sum(part.estimate.prompt_tokens.high for part in of)
         each_round = tokens / max(1, rounds or 1)
         fits = min(model.batch_max_bytes / _BYTES_PER_TOKEN, model.batch_enqueued_tokens or math.inf)
-        shipments += max(math.ceil(rows / model.batch_max_requests), math.ceil(each_round / fits))
+        shipments += max(math.ceil(rows / model.batch_max_lines), math.ceil(each_round / fits))
         enqueued += math.ceil(min(each_round, model.batch_enqueued_tokens or math.inf))
         took += [
             one.ended_at - one.submitted_at

@@ -8,6 +8,8 @@
 --   lease_seconds:number  until the bound is charged
 --   row_calls:number?     of a batch's row that is to begin: how many calls it needs. Then there must be money for all of
 --                         them, and for what the batch's rows under way still need
+--   lane_share:number?    of a call in a lane, which is held for hours: the most of what a day's limit has left that calls
+--                         may hold together, from 0 to 1
 -- Reply: {verdict, seconds to wait, scope, period, limit in nano-dollars}, the verdict one of
 --   held       the call may be made; the limit is 1 where it has any, 0 where it has none, '' in a repetition
 --   busy       only amounts held by other calls block it
@@ -100,6 +102,12 @@ local function ask_batch(batch)
   return is_busy and 'batch_busy' or nil, most or share
 end
 
+-- True of a call in a lane that leaves too little of a day to calls that are not held as long.
+local function leaves_too_little(limit, settled, held)
+  local is_of_day = lane_share and limit.period == 'daily'
+  return is_of_day and held > 0 and held + bound > lane_share * (limit.amount - settled)
+end
+
 local exhausted, busy, tenant_limit, tenant_busy
 local is_limited = '0'
 if call.batch then
@@ -136,7 +144,9 @@ for _, limit in ipairs(call.limits) do
       elseif not exhausted or limit.ends_at > exhausted.ends_at then
         exhausted = limit
       end
-    elseif settled + held + bound + (held > 0 and further + of_others or 0) > limit.amount then
+    elseif
+      settled + held + bound + (held > 0 and further + of_others or 0) > limit.amount or leaves_too_little(limit, settled, held)
+    then
       if limit.is_of_tenant then
         tenant_busy = tenant_busy or limit
       else
