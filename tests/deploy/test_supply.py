@@ -23,6 +23,33 @@ def test_every_pinned_package_has_hashes_of_the_same_version():
             assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
 
 
+@pytest.mark.parametrize("image", ["producer", "serve", "worker", "demo", "build"])
+def test_the_lock_of_an_image_is_a_part_of_the_lock_of_all(image):
+    whole, part = hashes("requirements.lock"), hashes(f"requirements/{image}.lock")
+    assert part
+    assert {name: found for name, found in whole.items() if name in part} == part, "run: make lock"
+
+
+def hashes(file):
+    """Each package of a lock, with its version and the hashes of its files."""
+    found = {}
+    for entry in re.split(r"\n(?=\S)", (REPOSITORY / file).read_text()):
+        if pin := _PIN.match(entry):
+            found[pin[1]] = pin[2], frozenset(re.findall(r"--hash=(sha256:[0-9a-f]{64})", entry))
+    return found
+
+
+def test_images_install_by_hashes_alone():
+    dockerfile = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ")
+    installs = re.findall(r"\bpip (?:--python \S+ )?(?:install|wheel) [^&\n]+", dockerfile)
+    by_hashes = {re.search(r"-r requirements/(\w+)\.lock", each)[1] for each in installs if "--require-hashes" in each}
+    assert by_hashes == {"producer", "serve", "worker", "demo", "build", "weights"}
+    others = [each for each in installs if "--require-hashes" not in each]
+    assert len(others) == 5
+    assert all("--no-index" in each or "--no-build-isolation" in each for each in others)
+    assert all("--no-deps" in each for each in installs)
+
+
 def test_ci_makes_the_bill_of_materials_and_git_ignores_it():
     assert "make sbom" in (REPOSITORY / ".ci" / "run").read_text().splitlines()
     assert "sbom/" in (REPOSITORY / ".gitignore").read_text().splitlines()
