@@ -131,7 +131,10 @@ def parse_signature(text: str) -> Signature:
     sides = text.split("->")
     if len(sides) != 2:  # noqa: PLR2004 - inputs and outputs
         raise SignatureError(f"signature {text!r} must have the form 'inputs -> outputs', with exactly one '->'")
-    inputs, outputs = (tuple(_fields(side, text)) for side in sides)
+    try:
+        inputs, outputs = (tuple(_fields(side, text)) for side in sides)
+    except (RecursionError, MemoryError):  # Python's own parser raises both
+        raise SignatureError(f"a signature of {len(text):,} characters nests its types too deeply") from None
     names = [field.name for field in (*inputs, *outputs)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

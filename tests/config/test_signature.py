@@ -48,6 +48,7 @@ def test_types_of_ones_own_are_imported_by_their_path():
         ("a -> c='x'", "gives an output a default"),
         ("a, *b -> c", "takes names, types and defaults only"),
         ("a, **b -> c", "takes names, types and defaults only"),
+        (f"a: {300 * chr(91)} -> b", "too deeply|does not read as"),
     ],
 )
 def test_what_is_no_signature_is_refused_with_its_reason(text, reason):

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 from tests.fuzz.run import fuzz
-from tests.support.processes import REPOSITORY
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--only", help="one parser")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="decides every input")
     options = parser.parse_args()
-    os.environ.setdefault("DSPYQ_CONFIG", str(REPOSITORY / "config" / "dspyq.toml"))
+    os.environ.setdefault("DSPYQ_CONFIG", str(Path(__file__).with_name("dspyq.toml")))
     os.environ.setdefault("DSPYQ_REDIS_URL", "redis://127.0.0.1:1/0")  # nothing is there, and none of them asks it
     logging.disable(logging.CRITICAL)
     from tests.fuzz.targets import targets

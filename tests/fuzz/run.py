@@ -14,6 +14,8 @@ from tests.fuzz.mutations import mutate
 from tests.fuzz.targets import Target
 
 _CORPUS = Path(__file__).parent / "corpus"
+#: Parsers that read what another one reads.
+_FOLDERS = {"request": "message"}
 _MOST_FINDINGS = 3
 
 
@@ -32,9 +34,10 @@ class Finding(NamedTuple):
         return f"{base64.b64encode(self.text).decode()}\n{self.error}"
 
 
-def corpus(name: str) -> list[bytes]:
-    """Return earlier findings of a target, which stay its seeds."""
-    return [base64.b64decode(path.read_text()) for path in sorted(_CORPUS.glob(f"{name}-*.b64"))]
+def corpus(name: str) -> dict[str, bytes]:
+    """Return a target's files: real messages, results and files, by name; and earlier findings, in base64."""
+    real = {path.name: path.read_bytes() for path in sorted((_CORPUS / _FOLDERS.get(name, name)).glob("*"))}
+    return real | {path.name: base64.b64decode(path.read_text()) for path in sorted(_CORPUS.glob(f"{name}-*.b64"))}
 
 
 def fuzz(name: str, target: Target, seed: int, *, seconds: float = 0.0, inputs: int = 0) -> tuple[int, list[Finding]]:
@@ -68,7 +71,7 @@ def fuzz(name: str, target: Target, seed: int, *, seconds: float = 0.0, inputs: 
 
 
 def _inputs(name: str, target: Target, seed: int) -> Iterator[bytes]:
-    seeds = [*target.seeds, *corpus(name)]
+    seeds = [*target.seeds, *corpus(name).values()]
     yield from seeds
     chance = random.Random(f"{name}{seed}")  # noqa: S311 - it is to repeat
     while True:

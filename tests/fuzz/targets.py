@@ -5,6 +5,7 @@ Each raises an error of ours or none; any other one is a finding.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -21,17 +22,19 @@ from dspyq.api_keys.form import id_in, read_key_id
 from dspyq.batch.files.source import open_source
 from dspyq.celery_app.application import process_app
 from dspyq.config.settings import get_settings
+from dspyq.config.signature import SignatureError, parse_signature
+from dspyq.core import runtime
 from dspyq.core.redis_address import parse_address
 from dspyq.delivery.job_messages import message_of, request_of_message
 from dspyq.delivery.records import Delivery
 from dspyq.delivery.transport import _UNREADABLE
 from dspyq.errors import DspyqError
-from dspyq.experiments.token import ForgedToken, read_token
+from dspyq.experiments.token import ForgedToken, process_secret, read_token
 from dspyq.prediction import stored
 from dspyq.prediction.header import Header
 from dspyq.sealing.codec import SealingCodec
 from dspyq.sealing.key_source import LiveKeys
-from dspyq.sealing.keyring import new_key_line, read_keyring
+from dspyq.sealing.keyring import read_keyring
 from dspyq.sealing.refusals import UnreadableContent
 from dspyq.serve.asking.calls import read_options
 from dspyq.serve.bodies import parse_json
@@ -41,6 +44,7 @@ from dspyq.serve.predictions.ids import CallOfPrediction, read_id, write_id
 from dspyq.serve.problems import Declined
 from dspyq.serve.streams.events import _read_place
 from dspyq.serve.waiting.preferences import read_prefer, read_wait
+from dspyq.store.fleet_secret import FleetSecret
 
 _HASH, _ID = "ab" * 32, "0f0f0f0f-0000-4000-8000-000000000000"
 _METADATA = {
@@ -78,7 +82,8 @@ class Target(NamedTuple):
 
 def targets() -> dict[str, Target]:
     """Return them by name; the process is configured."""
-    program = next(iter(get_settings().programs.values()))
+    program = get_settings().programs["qa"]
+    runtime.current().put(process_secret, _Secret())
     keys = LiveKeys(_Lines())
     codec = SealingCodec(keys, {program.name: True})
     signing = bytes(32)
@@ -100,11 +105,6 @@ def targets() -> dict[str, Target]:
         read_key_id(stated)
         id_in(stated)
 
-    def headers(text: bytes) -> None:
-        _read_place(text, [text.decode("latin-1")])
-        read_prefer(text, 30.0)
-        read_wait(text, 30.0)
-
     def read_file(suffix: str, text: bytes) -> None:
         folder = Path(_folder().name)
         file = folder / f"{os.getpid()}.{suffix}"
@@ -112,31 +112,35 @@ def targets() -> dict[str, Target]:
         for _ in open_source(file, spool=folder / "spool").rows(program):
             pass
 
-    delivery = functools.partial(Delivery, _ID, 1, 1, is_given_up=False, is_claimed=True)
     envelope = codec.encode("result", "mine", orjson.dumps(_RESULT))
     meta = {"status": "SUCCESS", "result": _RESULT, "traceback": None, "children": [], "task_id": _ID}
     failure = {**meta, "status": "FAILURE", "result": _FAILURE, "traceback": "t", "children": [[["x", None], None]]}
     return {
         "result": Target([orjson.dumps(meta), orjson.dumps(failure)], results),
-        "message": Target([orjson.dumps(_MESSAGE)], lambda text: message_of(delivery(message=text)), _UNREADABLE),
+        "message": Target([orjson.dumps(_MESSAGE)], _read_message, _UNREADABLE),
         "request": Target([orjson.dumps(_MESSAGE)], request_of_message),
         "header": Target([orjson.dumps(_HEADER)], lambda text: Header.read(_json(text))),
         "envelope": Target(
             [envelope, b"plain"], lambda text: codec.decode("result", "mine", text), (DspyqError, UnreadableContent)
         ),
         "token": Target(
-            [f"e1.qa.1.control.1.2.3.{_HASH[:24]}.{_HASH[:22]}".encode()],
+            [f"x1.qa.{_HASH[:16]}.control.677.272.3573553.20788.{_HASH[:24]}.{_HASH[:16]}".encode()],
             lambda text: read_token(text.decode(errors="replace")),
             (DspyqError, ForgedToken),
         ),
         "ids": Target([public.encode(), b"dspyq_ZC06im7xaqTy_lB1DOuwHUmlVh6amWOa7XLYrS949XvdgqF7ywmeAvAO0zkYPd"], ids),
         "body": Target(
-            [orjson.dumps({"inputs": {"question": "q"}, "priority": 3, "variant": "control", "tags": {}})],
+            [orjson.dumps({"inputs": {"question": "q"}, "priority": 3, "variant": "control"})],
             lambda text: read_options(parse_json(text), ANYONE),
             (DspyqError, Declined),
         ),
         "chat": Target([orjson.dumps(_CHAT)], chat, (DspyqError, Declined)),
-        "headers": Target([b"12", b"respond-async, wait=3", b"wait=7&after=2"], headers),
+        "headers": Target([b"12", b"respond-async, wait=3", b"wait=7&after=2"], _read_headers),
+        "signature": Target(
+            [b"question, context: list[str] -> answer, confidence: float"],
+            lambda text: parse_signature.__wrapped__(text.decode(errors="replace")),
+            (SignatureError,),
+        ),
         "address": Target(
             [b"rediss://u:p@h:6379/1?ssl_cert_reqs=none", b"sentinel://:p@h:1;sentinel://h:2/0", b"unix:///x?db=1"],
             lambda text: parse_address(text.decode(errors="replace")),
@@ -150,13 +154,47 @@ def targets() -> dict[str, Target]:
     }
 
 
+def _read_headers(text: bytes) -> None:
+    refusals = []
+    readers = (lambda: _read_place(text, [text.decode("latin-1")]), lambda: read_prefer(text, 30.0))
+    for read in (*readers, lambda: read_wait(text, 30.0)):
+        try:
+            read()
+        except DspyqError as error:
+            refusals.append(error)
+    if len(refusals) > len(readers):  # no reader takes it
+        raise refusals[0]
+
+
+def _delivery(task_id: str, message: bytes) -> Delivery:
+    return Delivery(task_id, 1, 1, is_given_up=False, is_claimed=True, message=message)
+
+
+def _read_message(text: bytes) -> None:
+    with contextlib.suppress(*_UNREADABLE):  # whose a message is to be is known from elsewhere: from its record
+        message_of(_delivery(orjson.loads(text)["headers"]["id"], message=text))
+        return
+    message_of(_delivery(_ID, message=text))
+
+
+class _Secret(FleetSecret):
+    """The same secret in every run, without a Redis: tokens of the corpus are this fleet's."""
+
+    def __init__(self) -> None:
+        super().__init__("fuzz")
+
+    def key(self) -> bytes:
+        """Return it."""
+        return bytes(32)
+
+
 class _Lines:
-    """One key."""
+    """One key, the same in every run: envelopes of the corpus open."""
 
     pause_seconds = 0.0
 
     def __init__(self) -> None:
-        self._lines = [new_key_line(), new_key_line("index")]
+        self._lines = [f"seal kfuzzing {'0f' * 32}", f"index ifuzzing {'f0' * 32}"]
 
     def read(self) -> Any:
         """Return its keyring."""
