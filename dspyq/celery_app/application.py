@@ -112,9 +112,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_url": parse_address(
             settings.control_url
         ).celery_url,  # without secrets: our channels make their own connections
-        "broker_transport": _SPINE_TRANSPORT if len(settings.redis_urls) > 1 else _TRANSPORT,
+        "broker_transport": _SPINE_TRANSPORT if len(settings.spine_urls) > 1 else _TRANSPORT,
         "broker_transport_options": {
-            "global_keyprefix": settings.key_prefix,
+            "global_keyprefix": f"{parse_address(settings.control_url).tag}{settings.key_prefix}",
             "max_connections": connections,
             "socket_connect_timeout": settings.redis_timeout_seconds,
             "socket_timeout": settings.redis_timeout_seconds,

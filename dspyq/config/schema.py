@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     @property
     def control_url(self) -> str:
         """URL of the Redis of Celery's own messages: remote control, events, and tasks that other applications send."""
-        return self.home_url if len(self.redis_urls) > 1 else self.jobs_url
+        return self.home_url if len(self.spine_urls) > 1 else self.jobs_url
 
     @property
     def jobs_url(self) -> str:

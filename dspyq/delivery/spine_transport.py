@@ -30,6 +30,7 @@ from dspyq.delivery.records import QueuedJob
 from dspyq.delivery.satellite_link import SatelliteLink
 from dspyq.delivery.served_spines import process_served_spines
 from dspyq.delivery.transport import BELL, Channel, QoS, Transport, drop_strange_item, is_envelope, take_first
+from dspyq.store.key_bases import key_base
 from dspyq.store.spines import Spine, each_spine, on_spine
 
 logger = logging.getLogger(__name__)
@@ -125,9 +126,19 @@ class Satellite(Channel):
         self._spine = spine
         self._home = home
         self.lost: BaseException | None = None
+        self._key_base = key_base()
         super().__init__(transport)
         self._active_queues = home._active_queues  # noqa: SLF001 - the list that consumers are added to
         self.client.connection = self.client.connection_pool.get_connection()
+
+    @property
+    def global_keyprefix(self) -> str:
+        """Start of the names of this spine's lists."""
+        return self._key_base
+
+    @global_keyprefix.setter
+    def global_keyprefix(self, value: str) -> None:
+        del value  # that of the home
 
     @property
     def qos(self) -> virtual.QoS:
@@ -239,7 +250,7 @@ class SpineTransport(Transport):
         self.consuming: HomeChannel | None = None
         settings = get_settings()
         home = parse_address(settings.control_url)
-        self.is_home_a_spine = home in [parse_address(url) for url in settings.redis_urls]
+        self.is_home_a_spine = home in [parse_address(url) for url in settings.spine_urls]
         self.cycle = _Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from dspyq.config.settings import Settings
+from dspyq.store.cluster import slot_keys
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script, run_together
 
@@ -51,7 +52,7 @@ def look_at_server(client: redis.Redis, setting: str, *, holds_jobs: bool) -> li
         text = f"{setting}: version, role and eviction were not looked at: its user may not run INFO"
         found = [Finding("unseen", text)]
     else:
-        found = list(judge(info, setting, holds_jobs=holds_jobs))
+        found = list(judge(info, setting, holds_jobs=holds_jobs, is_slot=bool(slot_keys(client))))
     if holds_jobs and not any(each.is_fault for each in found):
         found.extend(_try_script(client, setting))
     return found
@@ -71,20 +72,22 @@ def look_at_servers(settings: Settings, jobs: redis.Redis, answers: redis.Redis)
     return found
 
 
-def judge(info: Mapping[str, Any], setting: str, *, holds_jobs: bool) -> Iterator[Finding]:
+def judge(info: Mapping[str, Any], setting: str, *, holds_jobs: bool, is_slot: bool = False) -> Iterator[Finding]:
     """Judge a server by its INFO.
 
     Args:
         info: The reply, as redis-py parses it.
         setting: The setting that names the server.
         holds_jobs: Whether jobs, claims and money are there.
+        is_slot: Whether the setting means one slot of a cluster.
     """
     version = str(info.get("redis_version", ""))
     if holds_jobs and _numbers(version) < _OLDEST:
         shown = version if _numbers(version) else "of an unknown version"
         yield Finding("version", f"{setting}: Redis {shown} is too old; use Redis 7.0, Valkey 7.2 or later")
-    if str(info.get("cluster_enabled", 0)) == "1" or info.get("redis_mode") == "cluster":
-        yield Finding("cluster", f"{setting}: the server is a cluster, which scripts cannot use; name a single server")
+    if not is_slot and (str(info.get("cluster_enabled", 0)) == "1" or info.get("redis_mode") == "cluster"):
+        text = f"{setting}: the server is a cluster's: write cluster://host:port/64 with the number of spines"
+        yield Finding("cluster", text)
     if info.get("role") in ("slave", "replica"):
         yield Finding("role", f"{setting}: the server is a replica; name its master, or the sentinels that know it")
     policy = str(info.get("maxmemory_policy", "noeviction"))
