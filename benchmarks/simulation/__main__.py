@@ -24,13 +24,14 @@ def _fleets() -> str:
     model_usd = _TOKENS * _MILLION_TOKENS_USD
     lines = [
         ("new predictions a second", [f"{rate:,}" for rate in RATES]),
-        ("cores that money needs, in one Redis", [f"{rate * COSTS.money_seconds:.2f}" for rate in RATES]),
+        ("cores that money needs, in one Redis", [f"{plan(rate, COSTS).money_load:.2f}" for rate in RATES]),
         ("deployments, each with a Redis of its own for money", [f"{count}" for count in counts]),
         ("spines of each, at a load of", [f"{one.spines} at {one.spine_load:.2f}" for one in plans]),
         ("Redis servers of all", [f"{count * one.servers}" for count, one in both]),
         ("workers of all, 200 threads each", [f"{count * one.workers:,}" for count, one in both]),
         ("producers, 50 a second each", [f"{count * one.listeners:,}" for count, one in both]),
         ("connections to each spine, of 10,000", [f"{one.spine_connections:,.0f}" for one in plans]),
+        ("connections to each Redis of money", [f"{one.money_connections:,.0f}" for one in plans]),
         ("virtual processors of Redis and workers", [f"{count * one.vcpus:,.1f}" for count, one in both]),
         ("memory of workers", [f"{count * one.worker_gigabytes:,.1f} GB" for count, one in both]),
         ("memory of answers kept an hour", [f"{count * one.answer_gigabytes:,.1f} GB" for count, one in both]),
@@ -57,8 +58,19 @@ def _costs() -> str:
         ("one question alone, all of it but the model", [f"{COSTS.alone_seconds * 1e3:.1f} ms", "unit_costs"]),
         ("a short answer in Redis, with its alias", [f"{COSTS.answer_bytes:,.0f} bytes", "unit_costs"]),
         ("mark of its settled call, 15 minutes", [f"{COSTS.mark_bytes:.0f} bytes", "unit_costs"]),
-        ("connections of a worker of 200 threads", [f"{COSTS.worker_connections}", "unit_costs"]),
-        ("Redis, for an idle worker, a second", [f"{COSTS.idle_redis_seconds * micro:,.0f} µs", "unit_costs"]),
+        ("connections of a worker of 200 threads to one Redis for all", [f"{COSTS.worker_connections}", "unit_costs"]),
+        (
+            "the same to a Redis of questions, and to that of money",
+            [f"{COSTS.spine_connections}, {COSTS.money_connections}", "unit_costs"],
+        ),
+        (
+            "a Redis of questions, for an idle worker, a second",
+            [f"{COSTS.idle_redis_seconds * micro:,.0f} µs", "unit_costs"],
+        ),
+        (
+            "the Redis of money, for an idle worker, a second",
+            [f"{COSTS.idle_money_seconds * micro:,.0f} µs", "unit_costs"],
+        ),
         ("Redis, for a process that listens, a second", [f"{COSTS.listening_seconds * micro:.0f} µs", "growth"]),
         ("memory of a worker of 200 threads", [f"{COSTS.worker_bytes / 1e6:.0f} MB", "memory"]),
     ]

@@ -24,8 +24,11 @@ class Costs:
         alone_seconds: From ``delay()`` to the answer where nothing else runs and the model answers at once.
         answer_bytes: An answer and its alias in Redis, of a short answer.
         mark_bytes: Mark of a settled call, kept for 15 minutes.
-        worker_connections: Of a worker of 200 threads, to a Redis of questions.
+        worker_connections: Of a worker of 200 threads, to a Redis of questions and money.
+        spine_connections: The same to a Redis of questions, where money has another.
+        money_connections: The same to the Redis of money.
         idle_redis_seconds: Processor of a Redis of questions in a second for each idle worker: beats, sweeps, waiting.
+        idle_money_seconds: That of the Redis of money.
         listening_seconds: Redis's processor in a second for each process that listens.
         worker_bytes: Memory of a worker of 200 threads.
     """
@@ -39,7 +42,10 @@ class Costs:
     answer_bytes: float
     mark_bytes: float
     worker_connections: int
+    spine_connections: int
+    money_connections: int
     idle_redis_seconds: float
+    idle_money_seconds: float
     listening_seconds: float
     worker_bytes: float
 

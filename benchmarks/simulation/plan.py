@@ -55,6 +55,7 @@ class Plan:
         worker_cores: Cores of all workers.
         asking_cores: Cores that asking takes in the processes that ask.
         spine_connections: Connections to each spine.
+        money_connections: Connections to the Redis of money.
         answer_gigabytes: Memory of answers, at all spines together.
         worker_gigabytes: Memory of all workers.
     """
@@ -67,6 +68,7 @@ class Plan:
     worker_cores: float
     asking_cores: float
     spine_connections: float
+    money_connections: float
     answer_gigabytes: float
     worker_gigabytes: float
 
@@ -112,10 +114,11 @@ def plan(per_second: float, costs: Costs, assumed: Assumptions | None = None) ->
         spines=spines,
         workers=workers,
         spine_load=spine_load(per_second, spines, workers, costs, chosen),
-        money_load=per_second * costs.money_seconds,
+        money_load=money_load(per_second, workers, costs),
         worker_cores=per_second * costs.worker_seconds,
         asking_cores=per_second * costs.ask_seconds,
         spine_connections=connections(spines, workers, listeners(per_second), costs, chosen),
+        money_connections=workers * costs.money_connections,
         answer_gigabytes=answer_gigabytes(per_second, costs, chosen.kept_seconds),
         worker_gigabytes=workers * costs.worker_bytes / _GIGABYTE,
     )
@@ -123,7 +126,15 @@ def plan(per_second: float, costs: Costs, assumed: Assumptions | None = None) ->
 
 def deployments(per_second: float, costs: Costs) -> int:
     """Return over how many deployments a rate must be divided, for the money of each is in one Redis."""
-    return max(1, math.ceil(per_second * costs.money_seconds / MOST_LOAD))
+    count = 1
+    while plan(per_second / count, costs).money_load > MOST_LOAD:
+        count += 1
+    return count
+
+
+def money_load(per_second: float, workers: int, costs: Costs) -> float:
+    """Return the part of a core that money needs."""
+    return per_second * costs.money_seconds + workers * costs.idle_money_seconds
 
 
 def listeners(per_second: float) -> int:
@@ -146,7 +157,8 @@ def spine_load(per_second: float, spines: int, workers: int, costs: Costs, assum
 
 def connections(spines: int, workers: int, processes: int, costs: Costs, assumed: Assumptions) -> float:
     """Return how many connections each spine has; a worker's to each spine as many as to one."""
-    of_workers = workers * _share(spines, assumed) * costs.worker_connections
+    of_each = costs.spine_connections if spines > 1 else costs.worker_connections
+    of_workers = workers * _share(spines, assumed) * of_each
     return of_workers + processes * _LISTENER_CONNECTIONS
 
 
@@ -167,9 +179,8 @@ def full_at(costs: Costs) -> dict[str, float]:
         "one Redis for all": 1 / costs.redis_seconds,
         "a spine, money elsewhere": 1 / costs.spine_seconds,
         "the Redis of money": 1 / costs.money_seconds,
-        "one Redis: 10,000 connections": MOST_CLIENTS
-        * each
-        / (costs.worker_connections + _LISTENER_CONNECTIONS * each / _PER_LISTENER),
+        "one Redis: 10,000 connections": MOST_CLIENTS / (costs.worker_connections / each + _asking_connections()),
+        "the Redis of money: 10,000 connections": MOST_CLIENTS * each / costs.money_connections,
         "one Redis: 64 GB of answers kept an hour": _LARGE_BYTES
         / (_HOUR * costs.answer_bytes + _MARK_SECONDS * costs.mark_bytes),
         "one Redis: beats and sweeps of its workers": each / costs.idle_redis_seconds,
@@ -180,3 +191,8 @@ def full_at(costs: Costs) -> dict[str, float]:
 
 def _share(spines: int, assumed: Assumptions) -> float:
     return min(1.0, (assumed.served or spines) / spines)
+
+
+def _asking_connections() -> float:
+    """Return the connections of producers for each new prediction a second."""
+    return _LISTENER_CONNECTIONS / _PER_LISTENER

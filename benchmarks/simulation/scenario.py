@@ -218,6 +218,8 @@ def _run_until_answered(
             seconds = len(spine.workers) * costs.idle_redis_seconds + scenario.listeners * costs.listening_seconds
             if not spine.station.is_away:
                 spine.station.work(seconds * _BACKGROUND_SECONDS, _nothing)
+        if scenario.has_money_redis:
+            world.money.work(scenario.workers * costs.idle_money_seconds * _BACKGROUND_SECONDS, _nothing)
         clock.run(clock.now + _BACKGROUND_SECONDS)
     return clock.now
 
