@@ -200,10 +200,11 @@ def _plain(state: Any) -> dict[str, Any]:
 
 
 def _print(lane: LaneStatus, ended: Sequence[Shipment]) -> None:
+    unpaid = f"; {lane.unpaid_rows:,} rows wait for money" if lane.unpaid_rows else ""
     waits = f", the first for {seconds(lane.oldest_open_seconds)}" if lane.open_lines else ""
     console.print(
         f"{lane.model}: {lane.open_lines:,} lines wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
-        f"provider; {dollars(to_usd(lane.held_nano_usd))} held"
+        f"provider; {dollars(to_usd(lane.held_nano_usd))} held{unpaid}"
     )
     rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]
     if rows:

@@ -22,6 +22,7 @@ class LaneStatus:
         model: The model's table.
         open_lines: Lines in no shipment.
         shipped_lines: Lines in shipments that have not landed.
+        unpaid_rows: Rows that wait for money.
         oldest_open_seconds: Seconds since the oldest open line came; 0 without one.
         held_nano_usd: The most that all lines may cost, which the budget holds.
         now: The time by Redis's clock, to which the shipments' times belong.
@@ -31,6 +32,7 @@ class LaneStatus:
     model: str
     open_lines: int
     shipped_lines: int
+    unpaid_rows: int
     oldest_open_seconds: float
     held_nano_usd: int
     now: float
@@ -79,6 +81,7 @@ class LaneAdmin:
             model=model,
             open_lines=opened.number,
             shipped_lines=max(0, opened.all_lines - opened.number),
+            unpaid_rows=opened.unpaid_rows,
             oldest_open_seconds=opened.oldest_seconds if opened.number else 0.0,
             held_nano_usd=held,
             now=opened.now,

@@ -90,7 +90,7 @@ class DeferredCalls:
             self._promote(asked, journal, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:
-            if _is_endless(ledger, look) or not self._enter(asked, look, journal, lane):
+            if is_endless(ledger, look) or not self._enter(asked, look, journal, lane):
                 return None
         elif not look.lines:
             journal.rejoin(asked.job.task_id)
@@ -140,8 +140,13 @@ class DeferredCalls:
         metrics.PROMOTED.labels(journal.model).inc()
 
 
-def _is_endless(ledger: Ledger, look: LaneLook) -> bool:
-    """Return True for a row that may never end in a lane."""
+def is_endless(ledger: Ledger, look: LaneLook) -> bool:
+    """Return True for a row that may never end in a lane, as where its program's requests hold the time.
+
+    Args:
+        ledger: Ledger of its run, at a call that is new to the lane.
+        look: The state of that call's job.
+    """
     calls = ledger.reused_replies + 1
     most_rounds = min(_MOST_ROUNDS, _ROUNDS_PER_CALL * calls + _FURTHER_ROUNDS)
     return look.rounds >= most_rounds or look.strays >= _MOST_STRAYS

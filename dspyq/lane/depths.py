@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dspyq.config.programs import Program
 from dspyq.guards.call_records import JobRun
 
-#: Modules of DSPy that make one call.
-_OF_ONE_CALL = frozenset({"Predict", "ChainOfThought"})
-#: Any other program makes so many, or more, until it has shown how many.
+#: A program of its own makes so many calls, or more, until it has shown how many.
 _CAUTIOUS = 2
 
 
@@ -40,7 +38,6 @@ class Depths:
     def _estimate(self, kind: tuple[str, str]) -> int:
         """Return how many calls a program makes at least, before any of its rows was seen."""
         program, variant = kind
-        served = self._programs[program].as_served(variant)
-        if served.class_path is None and served.module in _OF_ONE_CALL:
+        if self._programs[program].as_served(variant).class_path is None:  # Predict or ChainOfThought
             return 1
         return max(_CAUTIOUS, self._predictors.get(kind, 0))

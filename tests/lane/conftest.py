@@ -16,7 +16,8 @@ from tests.support.endpoint import Endpoint
 from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
 
-#: Programs of one call, of two that follow each other, and of three at once and one more.
+#: Programs of one call, of two that follow each other, of two with the time in the second, and of three at once and one
+#: more.
 LANES: dict[str, Any] = {
     "models": {
         "control": {"batch": "openai", "batch_linger_seconds": 0.5, "batch_discount": 0.5, "timeout_seconds": 10}
@@ -27,6 +28,12 @@ LANES: dict[str, Any] = {
         "twice": {
             "signature": "question -> answer",
             "class": "tests.support.dspy_programs:TwoSteps",
+            "lanes": ["provider"],
+            "variants": {"control": {"model": "control"}},
+        },
+        "clock": {
+            "signature": "question -> answer",
+            "class": "tests.support.dspy_programs:AsksTheTime",
             "lanes": ["provider"],
             "variants": {"control": {"model": "control"}},
         },

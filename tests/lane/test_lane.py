@@ -82,6 +82,15 @@ def test_replies_that_never_parse_end_as_often_asked_as_live(run_lane, endpoint)
     assert is_exact(done, endpoint)
 
 
+@pytest.mark.long
+def test_a_program_whose_requests_hold_the_time_ends_with_a_live_call(run_lane, endpoint):
+    done = run_lane("clock", 1, timeout_seconds=200)
+    assert len(done.answers) == 1
+    counts = endpoint.batches.counts()
+    assert (counts.lines_billed, counts.batches, endpoint.calls()) == (9, 9, 1)
+    assert is_exact(done, endpoint)
+
+
 def create_once(run_lane, endpoint, fate):
     endpoint.batches.script(times=1, **fate)
     done = run_lane("qa", 4)

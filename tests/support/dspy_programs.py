@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import dspy
@@ -64,6 +65,19 @@ class TwoSteps(dspy.Module):
         first = self.part(question=f"{question} first").answer
         second = self.part(question=f"{question} second").answer
         return dspy.Prediction(answer=f"{first} {second}")
+
+
+class AsksTheTime(dspy.Module):
+    """Asks twice; its second question differs each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Return the second answer."""
+        first = self.part(question=question).answer
+        return self.part(question=f"{first} {time.time_ns()}")
 
 
 class ThreeAndOne(dspy.Module):
