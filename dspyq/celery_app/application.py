@@ -16,7 +16,6 @@ from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE, TICK_NAME
 from dspyq.core.plain_json import SERIALIZER, register_json
 from dspyq.core.redis_address import parse_address
 from dspyq.core.runtime import DEFAULT, Runtime, current, per_runtime
-from dspyq.store.clients import close_idle
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -186,7 +185,7 @@ def _close_connections(own: App) -> None:
             if (pool := group.pop(eqhash(connection), None)) is not None:
                 pool.force_close_all()
     if (backend := own._backend_cache) is not None:  # noqa: SLF001 - as above
-        close_idle(backend.client)
+        backend.close_idle()
     own.begin_anew()
 
 

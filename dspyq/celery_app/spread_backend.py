@@ -8,7 +8,7 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 
 from dspyq.core.runtime import Runtime, in_own_runtime
-from dspyq.store.clients import answers_client
+from dspyq.store.clients import answers_client, close_idle
 from dspyq.store.spines import by_spine, on_spine, process_spines
 
 
@@ -29,6 +29,11 @@ class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
     @functools.cached_property
     def _own_client(self) -> Any:
         return self._create_client(**self.connparams)
+
+    def close_idle(self) -> None:
+        """Close the connections of its own client; those of spines end with their spines."""
+        if (client := self.__dict__.pop("_own_client", None)) is not None:
+            close_idle(client)
 
     @in_own_runtime
     def get(self, key: Any) -> Any:

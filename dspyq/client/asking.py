@@ -156,7 +156,8 @@ class QueueAsker:
             for _ in range(_MOST_CHANGES):
                 try:
                     if chosen_id is not None:
-                        process_claims().prepare_own_id(request, task_id)
+                        with on_spine(request.input_hash):
+                            process_claims().prepare_own_id(request, task_id)
                     note_units([(request, task_id)])
                     return publish(Outgoing(request.noted(task_id), task_id, is_claimed=False), options)
                 except StateChanged as change:
