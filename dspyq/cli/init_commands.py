@@ -52,6 +52,9 @@ _COMPOSE_WEB = """
   web:
     <<: *app
     command: [{command}, --host, 0.0.0.0, --port, "8000"]
+    environment:
+      HOME: /tmp
+      DSPYQ_REDIS_URL: redis://producer:${{REDIS_PRODUCER_PASSWORD:?set it in .env}}@redis:6379/0
     ports: ["127.0.0.1:8000:8000"]
 """
 _PACKAGES = {Template.django: '"config", "tickets"'}
@@ -61,10 +64,13 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="NAME", help="The new project's folder, which must be empty.")],
     template: Annotated[Template, typer.Option(help="The base of the project.")] = Template.plain,
 ) -> None:
-    """Write a new project: a configuration, a program, a producer, tests without Redis, a Makefile and compose.yaml.
+    """Write a new project: configuration, program, producer, tests without Redis, Makefile, compose.yaml, users of Redis.
 
     Example: `dspyq init shop --template fastapi`
     """
+    from dspyq.config.settings import load_settings
+    from dspyq.store.users import file_of, users_of
+
     name = folder.resolve().name
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{name!r} cannot name a project: use letters, digits, - and _, with a letter first")
@@ -78,6 +84,8 @@ def init(
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_filled(text, values), encoding="utf-8")
+        users = file_of(users_of(load_settings(folder / "dspyq.toml")))
+        (folder / "users.acl").write_text(users, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write to {folder}: {error.strerror}") from None
     print_text(f"Wrote {folder}. Next: cd {folder} && make demo && make test")

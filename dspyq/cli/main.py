@@ -30,6 +30,7 @@ from dspyq.cli import (
     queue_commands,
     serve_commands,
     tenant_commands,
+    users_commands,
     worker_commands,
 )
 from dspyq.cli.batch import commands as batch
@@ -80,6 +81,7 @@ app.command()(forget_commands.forget)
 app.command()(health_commands.health)
 app.command()(init_commands.init)
 app.command()(serve_commands.serve)
+app.command()(users_commands.users)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker_commands.worker)
 
 

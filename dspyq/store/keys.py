@@ -11,7 +11,7 @@ Each kind of key belongs to one side. ``spine`` keys are what one question touch
 statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches,
 API keys, secrets. No script touches both, so that either side can have a server of its own; but for
 ``experiments/change``, which kills an arm in the same moment for its calls and for its state. Which parts of a
-deployment may write a kind is stated in ``deploy/redis/users.py``.
+deployment may write a kind is stated in ``dspyq.store.users``.
 """
 
 from __future__ import annotations

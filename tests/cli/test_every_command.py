@@ -47,6 +47,7 @@ STACKS = {"demo", "up", "worker"}
 WITHOUT_REDIS = {
     "batch schedule", "health", "init", "version", "batch report", "batch retry", "experiment kill", "experiment start",
     "experiment simulate", "feedback", "keys hash", "encryption new-key", "encryption rotate", "encryption status",
+    "users",
 }  # fmt: skip
 WITHOUT_CONFIGURATION = {"batch report", "encryption new-key", "health", "init", "version"}
 #: Options of texts that mean nothing to the command, or of files that it writes.

@@ -1,15 +1,20 @@
 """``dspyq init``: each template's project passes its own tests, and its demo shows its program answering."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import redis
+import yaml
+from packaging.requirements import Requirement
 
 from dspyq.config.settings import load_settings
-from tests.support.deployment import tool
+from tests.support.deployment import USERS, tool
+from tests.support.redis_users import load_file
 
 TEMPLATES = ("plain", "fastapi", "django")
 #: None of pip's, so that the embedded model cannot be fetched.
@@ -50,10 +55,35 @@ def test_the_files_of_a_new_project_are_whole(project):
 
 def test_docker_reads_a_new_projects_compose_file(project):
     command = tool("docker-compose", "the dev extra")
-    secrets = {"REDIS_PASSWORD": "for-redis", "OPENAI_API_KEY": "a-key"}
+    secrets = {f"REDIS_{user.upper()}_PASSWORD": f"for{user}" for user in USERS} | {"OPENAI_API_KEY": "akey"}
     done = run(command, "--env-file", "/dev/null", "config", "--services", folder=project, **secrets)
     assert {"redis", "worker"} <= set(done.stdout.split()), done.stderr
     assert "set it in .env" in run(command, "--env-file", "/dev/null", "config", folder=project).stderr
+
+
+def test_each_part_of_a_new_project_has_a_user_of_redis_with_a_password_of_its_own(project, fresh_redis_server):
+    services = yaml.safe_load((project / "compose.yaml").read_text())["services"]
+    script = services["redis"]["command"][2].replace("$$", "$")
+    made = re.search(r"\$\((sed .*?)\)\n", script, re.DOTALL)[1].replace("/etc/dspyq/users.acl", "users.acl")
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": f"for{user}" for user in USERS}
+    file = run("sh", "-c", made, folder=project, **passwords).stdout
+    assert "change-me" not in file
+    server = fresh_redis_server()
+    load_file(server, file)
+    parts = {name: part["environment"]["DSPYQ_REDIS_URL"] for name, part in services.items() if name != "redis"}
+    users = {name: re.match(r"redis://(\w+):\$\{REDIS_(\w+)_PASSWORD", url).groups() for name, url in parts.items()}
+    assert users["worker"] == ("worker", "WORKER")
+    assert users["operator"] == ("operator", "OPERATOR")
+    assert users.get("web", ("producer", "PRODUCER")) == ("producer", "PRODUCER")
+    for user, _ in users.values():
+        with redis.Redis(port=server.port, username=user, password=f"for{user}") as client:
+            assert client.ping()
+    assert [name for name, part in services.items() if "OPENAI_API_KEY" in part["environment"]] == ["worker"]
+
+
+def test_the_images_of_a_new_project_can_seal(project):
+    stated = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert Requirement(stated[0]).extras == {"encryption", "worker"}
 
 
 @pytest.mark.installed

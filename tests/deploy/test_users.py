@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 
 import pytest
 import redis
@@ -10,7 +11,7 @@ from dspyq.sealing.keyring import new_key_line
 from tests.support.configuration import merged
 from tests.support.deployment import DEPLOY
 from tests.support.experiments import with_experiment
-from tests.support.redis_users import PREFIX, env_of, load_users, refusals, split, writer
+from tests.support.redis_users import PREFIX, env_of, load_file, load_users, refusals
 
 FORGE = "redis.call('SET', ARGV[1], 'forged')"
 RAISE = "redis.call('HSET', ARGV[1], 'all:day', '999')"
@@ -26,18 +27,20 @@ def server(fresh_redis_server):
 
 
 def test_the_file_is_what_its_program_writes_and_a_server_loads_it(fresh_redis_server):
-    module = writer()
     found = (DEPLOY / "redis" / "users.acl").read_text()
-    queues = dict.fromkeys(
-        queue
-        for name in ("dspyq.toml", "demo.toml")
-        for queue in module.queues_of(module.load_settings(DEPLOY.parent / "config" / name))
-    )
-    assert found == module.file_of(module.users("", queues)), "run: python deploy/redis/users.py"
-    server = fresh_redis_server()
-    for line in found.splitlines()[1:]:
-        _, name, *rules = line.split(maxsplit=2)
-        assert server.cli("ACL", "SETUSER", name, "reset", *split(rules[0])) in {"OK", True}
+    assert found == runpy.run_path(str(DEPLOY / "redis" / "users.py"))["text"](), "run: python deploy/redis/users.py"
+    load_file(fresh_redis_server(), found)
+
+
+def test_a_command_prints_the_file_of_a_configuration(dspyq, fresh_redis_server, settings_file):
+    env = {"DSPYQ_KEY_PREFIX": PREFIX, "DSPYQ_WORKERS__REMOTE_CONTROL": "false"}
+    printed = dspyq("users", env=env).stdout
+    assert printed.startswith("user default off\n")
+    assert f" ~{PREFIX}qa.* " in printed
+    assert "pidbox" not in printed
+    load_file(fresh_redis_server(), printed)
+    told = json.loads(dspyq("users", "--json", settings=settings_file()).stdout)
+    assert "&/0.celery.pidbox" in told["worker"]
 
 
 def test_each_part_of_a_deployment_works_with_its_own_users_rights(

@@ -153,7 +153,7 @@ OPERATED = (
             *("encryption status", "encryption rotate", "encryption rotate --check", "encryption new-key"),
             *("forget --unit ann --yes", "forget --before 2026-01-01 --yes", "forget --tenant acme --yes"),
             "guards forget",
-            *("tenants forget acme --books --yes", "queues list", "dead list", "version", "init project"),
+            *("tenants forget acme --books --yes", "queues list", "dead list", "users", "version", "init project"),
         )
     ),
 )  # fmt: skip

@@ -1,12 +1,11 @@
-"""The users of ``deploy/redis/users.py`` on a test's own server, and the refusals that it logged."""
+"""The users of ``dspyq/store/users.py`` on a test's own server, and the refusals that it logged."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
-from tests.support.deployment import DEPLOY
+from dspyq.store.users import users
 from tests.support.redis_server import RedisServer
 
 #: Of the deployment whose users these are: another prefix than the tests' own.
@@ -14,20 +13,17 @@ PREFIX = "shop:"
 QUEUES = ("qa.*", "night.*", "dspyq", "dspyq.batches")
 
 
-def writer() -> Any:
-    """Return ``deploy/redis/users.py``, which writes the file."""
-    specification = importlib.util.spec_from_file_location("users", DEPLOY / "redis" / "users.py")
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 def load_users(server: RedisServer, *, remote_control: bool = False) -> None:
     """Define all users on a server, as the file does; its default user stays the test's own."""
-    for name, rules in writer().users(PREFIX, QUEUES, remote_control=remote_control).items():
+    for name, rules in users(PREFIX, QUEUES, remote_control=remote_control).items():
         server.cli("ACL", "SETUSER", name, "reset", "on", f">{password_of(name)}", *split(rules))
+
+
+def load_file(server: RedisServer, text: str) -> None:
+    """Define the users of an ACL file on a server; its default user stays the test's own."""
+    for line in text.splitlines()[1:]:
+        _, name, rules = line.split(maxsplit=2)
+        assert server.cli("ACL", "SETUSER", name, "reset", *split(rules)) in {"OK", True}
 
 
 def password_of(user: str) -> str:
