@@ -64,7 +64,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="NAME", help="The new project's folder, which must be empty.")],
     template: Annotated[Template, typer.Option(help="The base of the project.")] = Template.plain,
 ) -> None:
-    """Write a new project: configuration, program, producer, tests without Redis, Makefile, compose.yaml, users of Redis.
+    """Write a new project: configuration, program, producer, tests without Redis, Makefile, compose.yaml and users.acl.
 
     Example: `dspyq init shop --template fastapi`
     """

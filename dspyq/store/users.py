@@ -111,12 +111,14 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 _COMMANDS: Final = (
     "-@all +@read +@write +@connection +@transaction +evalsha +evalsha_ro +script|load +script|exists +time "
-    "+subscribe +psubscribe +unsubscribe +punsubscribe -@dangerous"
+    "+subscribe +unsubscribe -@dangerous"
 )
 #: Of a cluster's slots besides: who owns them, and channels within one.
 _OF_CLUSTERS: Final = "+cluster|slots +ssubscribe +sunsubscribe"
 #: Tags of slots, as patterns take them; and the tag of what the fleet has once, where Celery's own channels are.
 ANY_TAG: Final = "{*}"
+#: Channels by a pattern, as Celery's events are listened to. Callers may not: they would hear all answers without an id.
+_PATTERNS: Final = "+psubscribe +punsubscribe"
 #: No names of others' keys, which SCAN shows whatever the rights to them.
 _BLIND: Final = "-scan -randomkey -dbsize"
 #: Channels that everyone listens to, and those that a user may publish on besides.
@@ -159,7 +161,7 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
             "worker",
             *of_kombu,
             f"~{prefix}celeryev.*",
-            f"{heard} {events} {pidbox} {_COMMANDS} +publish +info",
+            f"{heard} {events} {pidbox} {_COMMANDS} {_PATTERNS} +publish +info",
         ),
         "producer": rules("producer", *of_kombu, heard, of_callers),
         "batch": rules("batch", *of_kombu, heard, commands),  # a quote looks for answers of its programs
@@ -177,10 +179,11 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
             *replies,
             f"~{prefix}celeryev.* ~{prefix}_kombu.*",
             *(f"%R~{prefix}{name}" for name in queues),
-            f"&{prefix}dspy:v1:* {events} {pidbox} {_COMMANDS} {'+publish' if remote_control else ''} +info",
+            # Streams are answers too: it hears none.
+            f"{published} {events} {pidbox} {_COMMANDS} {_PATTERNS} {'+publish' if remote_control else ''} +info",
             f"(-@all +strlen %R{results})",  # the cache's size, not its answers
         ),
-        "operator": f"~{prefix}* &{prefix}* {_COMMANDS} +publish +info",
+        "operator": f"~{prefix}* &{prefix}* {_COMMANDS} {_PATTERNS} +publish +info",
     }
 
 
