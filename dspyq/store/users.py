@@ -117,7 +117,7 @@ _COMMANDS: Final = (
 _OF_CLUSTERS: Final = "+cluster|slots +ssubscribe +sunsubscribe"
 #: Tags of slots, as patterns take them; and the tag of what the fleet has once, where Celery's own channels are.
 ANY_TAG: Final = "{*}"
-#: Channels by a pattern, as Celery's events are listened to. Callers may not: they would hear all answers without an id.
+#: Channels by a pattern, as Celery's events are listened to. Callers may not: they would hear all answers.
 _PATTERNS: Final = "+psubscribe +punsubscribe"
 #: No names of others' keys, which SCAN shows whatever the rights to them.
 _BLIND: Final = "-scan -randomkey -dbsize"
