@@ -203,12 +203,16 @@ def test_lua_lives_in_files_that_open_with_a_comment():
     assert not [path for path in modules() if "redis.call(" in path.read_text()]
 
 
+#: Where names of keys are built, and patterns of them for users of Redis.
+NAMES_OF_KEYS = {PACKAGE / "store" / f"{name}.py" for name in ("keys", "key_bases", "users")}
+
+
 def test_names_of_keys_are_built_in_one_place():
     literal = re.compile(r"""^["']?(?:dspy:v\d|celery-task-meta)""")
     for path in modules():
         constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         found = [each for each in constants if isinstance(each, str) and literal.match(each)]
-        assert not found or path in {PACKAGE / "store" / "keys.py", PACKAGE / "store" / "key_bases.py"}, (path, found)
+        assert not found or path in NAMES_OF_KEYS, (path, found)
     for script in PACKAGE.rglob("*.lua"):
         code = [line.partition("--")[0] for line in script.read_text().splitlines()]
         assert not [line for line in code if "dspy:v" in line or re.search(r"local (PREFIX|BASE)\b", line)], script

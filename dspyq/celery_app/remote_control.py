@@ -23,6 +23,16 @@ class Control(control.Control):  # type: ignore[misc]  # celery ships no types
         return runtime
 
     @in_own_runtime
+    def broadcast(self, command: Any, *arguments: Any, reply: bool = False, **options: Any) -> Any:
+        """Send a command to the workers; none where they obey none, as Flower would with each page and each listener.
+
+        A user of Redis without a right to the channel would lose its connection by it.
+        """
+        if not get_settings().workers.remote_control:
+            return [] if reply else None
+        return super().broadcast(command, *arguments, reply=reply, **options)
+
+    @in_own_runtime
     def revoke(self, task_id: Any, destination: Any = None, terminate: bool = False, **options: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """End a job, or a list of them, for everyone, also while no worker is up.
 

@@ -75,7 +75,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "API_KEY_CHANGES": ("", ""),
     "API_KEY_USAGE": ("door", ""),
     "API_KEY_TURNS": ("door", ""),
-    # Whoever seals for a tenant may be the first to make its key, which is sealed itself.
+    # A part that seals for a tenant may be the first to make its key, which is sealed itself.
     "TENANT_KEYS": (_ALL, "watcher"),
     "UNIT_TASKS": (_ALL, ""),
     # What Celery and kombu name. Only workers write answers.
@@ -145,6 +145,7 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
     published = " ".join(f"&{prefix}{name}" for name in _PUBLISHED)
     pidbox = f"&{of_celery}/{database}.celery.pidbox" if remote_control else ""
     replies = [f"~{prefix}*.reply.celery.pidbox"] if remote_control else []
+    own_pidbox = f"~{prefix}*.celery.pidbox" if remote_control else ""  # named as the worker
     commands = f"{_COMMANDS} (+publish {published} {pidbox})".replace(" )", ")")
     of_callers = commands.replace(_COMMANDS, f"{_COMMANDS} {_BLIND}")
 
@@ -160,6 +161,7 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
         "worker": rules(
             "worker",
             *of_kombu,
+            own_pidbox,
             f"~{prefix}celeryev.*",
             f"{heard} {events} {pidbox} {_COMMANDS} {_PATTERNS} +publish +info",
         ),
@@ -179,11 +181,11 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
             *replies,
             f"~{prefix}celeryev.* ~{prefix}_kombu.*",
             *(f"%R~{prefix}{name}" for name in queues),
-            # Streams are answers too: it hears none.
+            # No channel of streams, which are answers too.
             f"{published} {events} {pidbox} {_COMMANDS} {_PATTERNS} {'+publish' if remote_control else ''} +info",
             f"(-@all +strlen %R{results})",  # the cache's size, not its answers
         ),
-        "operator": f"~{prefix}* &{prefix}* {_COMMANDS} {_PATTERNS} +publish +info",
+        "operator": f"~{prefix}* &{prefix}* {events} {pidbox} {_COMMANDS} {_PATTERNS} +publish +info",
     }
 
 

@@ -56,7 +56,9 @@ class _AllQueues(BaseHandler):  # type: ignore[misc]  # flower ships no types
         return _WaitingJobs()
 
     def get_active_queue_names(self) -> list[str]:
-        return sorted({*super().get_active_queue_names(), *self.capp.amqp.queues})
+        # Flower's own list fails on our queues while no worker has answered remote control, which is off by default.
+        known = (queue["name"] for info in self.application.workers.values() for queue in info.get("active_queues", ()))
+        return sorted({*known, *self.capp.amqp.queues})
 
 
 class _BrokerView(_AllQueues, BrokerView):  # type: ignore[misc]  # flower ships no types

@@ -47,7 +47,7 @@ NO_ROWS = {
     "worker": "it is the stack's own: test_every_command_runs_with_the_rights_of_its_user",
     "serve": "it is the stack's own: tests/deploy/test_users_door.py",
     "demo": "it starts a Redis of its own, with one password: tests/stack/test_demo.py",
-    "up": "it starts a Redis of its own, with one password: tests/stack/test_up.py",
+    "up": "it starts a stack of its own: tests/deploy/test_users_stack.py",
     "keys hash": "it reads a key from standard input, and no Redis: tests/cli/test_key_commands.py",
 }
 WITHOUT_A_WORKER = (
