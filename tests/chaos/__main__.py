@@ -116,7 +116,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(FAULTS), metavar="NAME,…", help="these only")
     parser.add_argument("--seed", type=int, default=1, help="decides every random choice")
     parser.add_argument("--quick", action="store_true", help="the short form, as in make test")
-    parser.add_argument("--at-once", type=int, default=2, metavar="NUMBER", help="faults that run at the same time")
+    parser.add_argument(
+        "--at-once", type=int, default=budget.AT_ONCE, metavar="NUMBER", help="faults that run at the same time"
+    )
     parser.add_argument(
         "--budget", type=budget.duration, metavar="TIME", help="as much as fits in 15m, 1h or 8h, parsers too"
     )

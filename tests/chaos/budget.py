@@ -15,6 +15,8 @@ from tests.chaos.durations import SECONDS
 from tests.chaos.outcome import Outcome
 from tests.support.processes import REPOSITORY
 
+#: Faults that run at the same time: they wait more than they compute. With as many, their durations were recorded.
+AT_ONCE = 3
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 #: The part of the time in which parsers are fuzzed: two minutes of fifteen.
 FUZZED_SHARE = 2 / 15
