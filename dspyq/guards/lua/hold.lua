@@ -34,7 +34,7 @@ local DEARER = 1.25
 local further, of_others = 0, 0
 
 local function reckon_row(account)
-  local settled, held, settled_calls = amount_of(account[2]), amount_of(account[3]), tonumber(account[6] or 0)
+  local settled, held, settled_calls = amount_of(account[2]), amount_of(account[3]), tonumber(account[6] or 0) or 0
   if row_calls and settled and held and bound > 0 then
     local mean = settled_calls > 0 and math.min(bound, DEARER * settled / settled_calls) or bound
     further = (row_calls - 1) * bound
