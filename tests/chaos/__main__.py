@@ -19,6 +19,7 @@ from tests.chaos import budget
 from tests.chaos.faults import FAULTS
 from tests.chaos.outcome import Outcome, build_table
 from tests.chaos.scale import Scale
+from tests.chaos.stage import SPINES_VARIABLE
 from tests.support.nursery import SOCKET_VARIABLE, running_nursery
 from tests.support.processes import REPOSITORY, LocalProcess
 
@@ -31,6 +32,8 @@ _WIDTH = 150
 def main() -> None:
     """Run what the command line names."""
     options = _parse()
+    if options.spines > 1:
+        os.environ[SPINES_VARIABLE] = str(options.spines)
     if options.one:
         _run_here(options.one, Scale(options.seed, options.quick))
         return
@@ -122,6 +125,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=budget.duration, metavar="TIME", help="as much as fits in 15m, 1h or 8h, parsers too"
     )
+    parser.add_argument("--spines", type=int, default=1, metavar="NUMBER", help="Redis servers that hold the questions")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--one", choices=FAULTS, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import tempfile
 import threading
@@ -27,6 +28,7 @@ from tests.support.endpoint import Endpoint
 from tests.support.failpoints import DEATHS_KEY, Death, read_deaths
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
+from tests.support.several_servers import SeveralServers
 from tests.support.worker import Worker
 
 #: How long a run keeps its job here. What the project promises is this and 5 s.
@@ -34,6 +36,8 @@ LEASE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 #: Each call of the model gives another answer, so that a second run of a question shows.
 REPLY = "[[ ## answer ## ]]\n{call} to {question}\n\n[[ ## completed ## ]]\n"
+#: Number of Redis servers that hold questions, where there are several.
+SPINES_VARIABLE = "CHAOS_SPINES"
 _IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
 
 
@@ -84,13 +88,13 @@ class Stage:
         self._seeds = itertools.count(1)
         self._by_id: dict[str, list[Call]] = defaultdict(list)
         self.asked_again: list[str] = []
+        self._urls: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         """Start the servers, and configure this process for them: it is used for one fault only."""
         with ExitStack() as started:
             self.folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-            directory = self.folder if self._options["is_append_only"] else None
-            self.redis = self.answers = started.enter_context(RedisServer(append_only_directory=directory))
+            self.redis = self.answers = self._servers(started)
             if room := self._options["evicting_bytes"]:
                 self.answers = started.enter_context(
                     RedisServer(max_memory_bytes=room, max_memory_policy="allkeys-lru")
@@ -106,15 +110,37 @@ class Stage:
             self._started = started.pop_all()
         return self
 
+    def _servers(self, started: ExitStack) -> Any:
+        """Start the Redis of jobs: one, or several spines and that of money."""
+        number = int(os.environ.get(SPINES_VARIABLE, "1"))
+        names = ["money", *map(str, range(number))] if number > 1 else [""]
+        servers = []
+        for name in names:
+            directory = self.folder / name if self._options["is_append_only"] else None
+            if directory is not None:
+                directory.mkdir(exist_ok=True)
+            servers.append(started.enter_context(RedisServer(append_only_directory=directory)))
+        if number == 1:
+            return servers[0]
+        if self._options["evicting_bytes"]:
+            raise NotImplementedError("answers of several spines are with their jobs")
+        self._urls = {
+            "DSPYQ_MONEY_URL": servers[0].url,
+            "DSPYQ_REDIS_URLS": json.dumps([server.url for server in servers[1:]]),
+        }
+        return SeveralServers(servers)
+
     def __exit__(self, *_: object) -> None:
         """End everything."""
         self._started.close()
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the whole environment of a worker or a producer."""
-        urls = {"DSPYQ_BROKER_URL": self.redis.url, "DSPYQ_RESULT_URL": self.answers.url}
-        given = {"DSPYQ_WORKERS__IMPORTS": _IMPORTS} | (urls if self.answers is not self.redis else {})
-        return environment(self.settings_path, self.redis.url, given | dict(extra or {}))
+        given = {"DSPYQ_WORKERS__IMPORTS": _IMPORTS, **self._urls}
+        if self.answers is not self.redis:
+            given |= {"DSPYQ_BROKER_URL": self.redis.url, "DSPYQ_RESULT_URL": self.answers.url}
+        url = None if self._urls else self.redis.url
+        return environment(self.settings_path, url, given | dict(extra or {}))
 
     def worker(
         self, env: Mapping[str, str] | None = None, *, waits: bool = True, arguments: Sequence[str] = ()
@@ -217,6 +243,7 @@ class Stage:
     def listen(self, call: Call) -> None:
         """Note when and what this caller hears, as ``handle.get()`` would."""
         from dspyq.celery_app.waiting import process_waiter
+        from dspyq.store.spines import on_spine
 
         def hear(payload: bytes) -> None:
             call.answered_at = time.time()
@@ -230,7 +257,8 @@ class Stage:
         if (payload := call.handle._payload) is not None:  # noqa: SLF001 - a hit
             hear(payload)
         else:
-            process_waiter().add(call.handle.id, hear)
+            with on_spine(call.handle.id):
+                process_waiter().add(call.handle.id, hear)
 
     def note(self, call: Call) -> None:
         """Count a call among those that are to be answered."""

@@ -15,6 +15,7 @@ import redis
 
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
+from tests.support.several_servers import SeveralServers
 
 _RESULT_PREFIX = "celery-task-meta-"
 
@@ -22,21 +23,23 @@ _RESULT_PREFIX = "celery-task-meta-"
 class StoredResults:
     """Listens to every result that is stored, as long as Redis lets it."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
+    def __init__(self, server: RedisServer | SeveralServers) -> None:
+        self._servers = getattr(server, "servers", (server,))
         self._reader = server.client(decode_responses=False)
         self._is_ending = threading.Event()
         self.contents: dict[str, set[str]] = defaultdict(set)
         self.first_at: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._threads = [threading.Thread(target=self._run, args=(each,), daemon=True) for each in self._servers]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._is_ending.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._reader.close()
 
     def read(self, task_id: str) -> str | None:
@@ -45,14 +48,14 @@ class StoredResults:
         meta = orjson.loads(payload) if payload else {}
         return meta["result"]["outputs"]["answer"] if meta.get("status") == "SUCCESS" else None
 
-    def _run(self) -> None:
+    def _run(self, server: RedisServer) -> None:
         while not self._is_ending.is_set():
             with contextlib.suppress(redis.RedisError, OSError):
-                self._listen()
+                self._listen(server)
             self._is_ending.wait(0.05)
 
-    def _listen(self) -> None:
-        with self._server.client(decode_responses=False) as client, client.pubsub() as channel:
+    def _listen(self, server: RedisServer) -> None:
+        with server.client(decode_responses=False) as client, client.pubsub() as channel:
             channel.psubscribe(f"{_RESULT_PREFIX}*")
             while not self._is_ending.is_set():
                 message = channel.get_message(ignore_subscribe_messages=True, timeout=0.1)
@@ -65,7 +68,7 @@ class StoredResults:
                     self.first_at.setdefault(task_id, time.time())
 
 
-def what_is_left(server: RedisServer, within_seconds: float) -> list[str]:
+def what_is_left(server: RedisServer | SeveralServers, within_seconds: float) -> list[str]:
     """Return a remark if anything of a job is left, other than what is set aside."""
     patterns = ("dspy:v1:job:*", "dspy:v1:queue:*", "dspy:v1:leases", "dspy:v1:delayed")
     with server.client() as client:
@@ -79,7 +82,7 @@ def what_is_left(server: RedisServer, within_seconds: float) -> list[str]:
         return [f"{len(keys)} × {pattern} left, as {keys.pop()}" for pattern in patterns if (keys := left(pattern))]
 
 
-def whereabouts(server: RedisServer, job_ids: Iterable[str]) -> str:
+def whereabouts(server: RedisServer | SeveralServers, job_ids: Iterable[str]) -> str:
     """Say where these jobs stand."""
     places = ("leases", "delayed", "dead", "queue:qa.control")
     found: Counter[str] = Counter()

@@ -41,7 +41,7 @@ from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.records import Records
 from dspyq.delivery.transport import BELL, Transport
 from dspyq.store import wire
-from dspyq.store.clients import connect, jobs_client
+from dspyq.store.clients import connect, money_client
 
 ONCE_KEY = "failpoint"
 DEATHS_KEY = "failpoint-deaths"
@@ -106,7 +106,7 @@ class _Points:
 
     def _is_named_once(self, point: str) -> bool:
         self.doing.action = None
-        client = jobs_client()
+        client = money_client()
         return client.get(ONCE_KEY) == point.encode() and client.delete(ONCE_KEY) == 1
 
     def _leave_record(self, job_id: str | None) -> bool:
@@ -127,7 +127,7 @@ _points = _Points()
 
 @functools.cache
 def _own_client() -> redis.Redis:
-    return connect(get_settings().jobs_url)
+    return connect(get_settings().home_url)
 
 
 def _around(

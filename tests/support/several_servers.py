@@ -1,0 +1,110 @@
+"""Several Redis servers under the interface of one, so that what is done to one server is done to all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+from tests.support.redis_server import RedisServer
+
+
+class SeveralServers:
+    """Servers that are ended, filled and read together.
+
+    Attributes:
+        servers: The servers.
+        process: Their processes, as one.
+    """
+
+    def __init__(self, servers: Sequence[RedisServer]) -> None:
+        self.servers = tuple(servers)
+        self.process = _Each([server.process for server in servers])
+
+    def client(self, *, decode_responses: bool = True) -> SeveralClients:
+        """Return clients of all, as one."""
+        return SeveralClients([server.client(decode_responses=decode_responses) for server in self.servers])
+
+    def keys(self, pattern: str = "*") -> list[str]:
+        """Return the names of the keys of all, sorted."""
+        return sorted(name for server in self.servers for name in server.keys(pattern))
+
+    def cli(self, *arguments: str | float | bytes) -> Any:
+        """Run a command on each, and return the reply of the last."""
+        return [server.cli(*arguments) for server in self.servers][-1]
+
+    def __getattr__(self, name: str) -> Any:
+        """Do everything else to each."""
+        return getattr(_Each(self.servers), name)
+
+
+class SeveralClients:
+    """Clients of several servers: a read sums up what all have, a write is made everywhere.
+
+    Numbers of a count and members of collections are added up; of anything else, the first value that is there counts.
+    """
+
+    def __init__(self, clients: Sequence[Any]) -> None:
+        self._clients = clients
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all."""
+        for client in self._clients:
+            client.close()
+
+    def scan_iter(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """Yield the names of the keys of all."""
+        for client in self._clients:
+            yield from client.scan_iter(*args, **options)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a command over all."""
+
+        def run(*args: Any, **options: Any) -> Any:
+            return _together([getattr(client, name)(*args, **options) for client in self._clients])
+
+        return run
+
+
+class _Each:
+    """Calls a method of each of several objects."""
+
+    def __init__(self, objects: Sequence[Any]) -> None:
+        self._objects = objects
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*args: Any, **options: Any) -> None:
+            for each in self._objects:
+                getattr(each, name)(*args, **options)
+
+        return call
+
+
+def _together(replies: list[Any]) -> Any:
+    there = [reply for reply in replies if reply is not None]
+    if not there:
+        return None
+    first = there[0]
+    if isinstance(first, bool) or not isinstance(first, int | list | dict | set):
+        return first
+    if isinstance(first, int):
+        return sum(there)
+    if isinstance(first, list):
+        return (
+            _first_of_each(there) if all(None in reply for reply in replies if reply) else list(itertools.chain(*there))
+        )
+    found = type(first)()
+    for reply in there:
+        found |= reply
+    return found
+
+
+def _first_of_each(replies: list[list[Any]]) -> list[Any]:
+    """Return of several replies to one HMGET, in which most fields are missing, what is there."""
+    return [next((value for value in values if value is not None), None) for values in zip(*replies, strict=True)]
