@@ -71,12 +71,14 @@ class WorkersSection(Table):
         imports: Modules with Celery tasks of your own, which workers serve too.
         remote_control: Whether workers obey Celery's remote control, which anyone who may publish in Redis can use to
             shut them down.
+        spines: Spines of ``redis_urls`` that a worker serves, those that the fewest others do; all unless stated.
     """
 
     concurrency: PositiveInt = 50
     prefetch_multiplier: PositiveInt = 1
     imports: tuple[str, ...] = ()
     remote_control: bool = False
+    spines: PositiveInt | None = None
 
 
 class BreakerSection(Table):

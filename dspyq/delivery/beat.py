@@ -17,7 +17,7 @@ from dspyq.delivery.leases import RENEWALS_PER_LEASE, Leases, most_message_bytes
 from dspyq.delivery.records import Records
 from dspyq.delivery.sweeper import Sweeper, SweepPolicy
 from dspyq.store.clients import connect
-from dspyq.store.spines import jobs_url
+from dspyq.store.spines import current_spine, jobs_url
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Beat:
         self.sweeper = Sweeper(records, policy)
         self.failures = 0
         self.answered_at = 0.0
+        self._is_away = False
         self._leases = leases
         self._records = records
         self._stopping = threading.Event()
@@ -70,9 +71,13 @@ class Beat:
             process_adoptions().store_waiting(self._records)
             self.sweeper.sweep()
             self.answered_at = time.monotonic()
+            self._is_away = False
         except Exception as error:  # a fault of ours must not cost the other leases
             self.failures += 1
             is_ours = not isinstance(error, redis.RedisError)
+            is_known, self._is_away = self._is_away, not is_ours
+            if is_known and not is_ours and current_spine() is not None:
+                return  # an outage of one of several spines is logged once
             logger.warning(Event("jobs_not_renewed", error=f"{type(error).__name__}: {error}"), exc_info=is_ours)
 
     def _run(self) -> None:

@@ -101,6 +101,8 @@ KEY_KINDS = (
     KeyKind("RATE", "rate:", "money"),
     KeyKind("BREAKER", "breaker:", "money"),
     KeyKind("KILLED_ARMS", "killed-arms", "money"),
+    KeyKind("SPINES_SERVED", "spines-served", "money"),
+    KeyKind("SPINES_LEFT", "spines-left", "money"),
     KeyKind("BATCH", "batch:", "money"),
     KeyKind("BATCH_ENDS", "batch-ends", "money"),
     KeyKind("BATCHES", "batches", "money"),

@@ -101,6 +101,8 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "LANE": ("worker batch", ""),
     "LANES": ("worker", "batch watcher"),
     "LANE_VERSIONS": ("worker", "batch watcher"),
+    "SPINES_SERVED": ("worker", ""),
+    "SPINES_LEFT": ("worker", ""),
     "KILLED_ARMS": ("worker", "producer batch door watcher"),
     "BATCH": ("worker batch", "watcher"),
     "BATCH_ENDS": ("worker batch", "watcher"),

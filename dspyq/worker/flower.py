@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +27,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.events import Event
 from dspyq.delivery.leases import process_leases
 from dspyq.errors import ConfigurationError
+from dspyq.store.spines import each_spine
 from dspyq.worker.refusal import refuse
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,11 @@ class _WaitingJobs:
 
 
 def _count_waiting(names: Iterable[str]) -> list[dict[str, Any]]:
-    records = process_leases().records
-    return [{"name": name, "messages": records.backlog(name)} for name in names]
+    waiting = Counter[str]()
+    wanted = list(names)
+    for _ in each_spine():
+        waiting.update({name: process_leases().records.backlog(name) for name in wanted})
+    return [{"name": name, "messages": waiting[name]} for name in wanted]
 
 
 class _AllQueues(BaseHandler):  # type: ignore[misc]  # flower ships no types

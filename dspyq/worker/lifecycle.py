@@ -6,7 +6,8 @@ import logging
 import math
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,9 @@ from dspyq.delivery.pauses import process_pauses
 from dspyq.delivery.queues import stray_queues
 from dspyq.delivery.quiet_queues import process_quiet_queues
 from dspyq.delivery.served_spines import process_held_runs, process_served_spines
+from dspyq.delivery.spine_shares import process_spine_share
 from dspyq.delivery.versions import process_versions
-from dspyq.errors import ConfigurationError, DspyqError
+from dspyq.errors import ConfigurationError, DspyqError, RedisUnavailable
 from dspyq.guards.queue_pauser import QueuePauser, Upkeep
 from dspyq.store.clients import answers_client, jobs_client, money_client, redis_errors
 from dspyq.store.content import process_codec
@@ -235,6 +237,9 @@ def _leave_neighbors(sender: Any, **_: Any) -> None:
 def _reach_redis() -> None:
     process_codec()  # refuses keys that cannot be read
     with redis_errors("start the worker"):
+        if (share := process_spine_share()) is not None:
+            with _naming("DSPYQ_MONEY_URL"):
+                process_served_spines().choose(share.choose())
         found = _look_at_all_servers(get_settings())
     if faults := [each.text for each in found if each.is_fault]:
         raise ConfigurationError(faults)
@@ -248,10 +253,22 @@ def _look_at_all_servers(settings: Settings) -> list[Finding]:
         if spine is None:
             found += look_at_servers(settings, jobs_client(), answers_client())
         else:
-            found += look_at_server(jobs_client(), f"redis_urls ({spine.name})", holds_jobs=True)
+            with _naming(f"DSPYQ_REDIS_URLS, for {spine.name},"):
+                found += look_at_server(jobs_client(), f"redis_urls ({spine.name})", holds_jobs=True)
     if settings.money_url is not None:
-        found += look_at_server(money_client(), "money_url", holds_jobs=True)
+        with _naming("DSPYQ_MONEY_URL"):
+            found += look_at_server(money_client(), "money_url", holds_jobs=True)
     return found
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except redis.RedisError as error:
+        raise RedisUnavailable(
+            f"cannot start the worker: {type(error).__name__}; check {setting} and that its Redis is running"
+        ) from error
 
 
 def _begin(sender: Any, **_: Any) -> None:
@@ -279,12 +296,16 @@ def _begin(sender: Any, **_: Any) -> None:
             for stray in stray_queues():
                 logger.warning(Event("queue_without_worker", reason=stray))
     served.on_new.append(begin)
+    if (share := process_spine_share()) is not None:
+        share.start()
     process_tuning.settle()
     systemd.notify("READY=1")
 
 
 def _end(**_: Any) -> None:
     served = process_served_spines()
+    if (share := process_spine_share()) is not None:
+        share.stop()
     for _spine in served.each():
         process_quiet_queues().stop()
     shutdown.wait_for_batches()

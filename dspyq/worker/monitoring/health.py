@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -20,14 +21,15 @@ from dspyq.core.events import Event
 from dspyq.core.http_server import Response
 from dspyq.core.tolerated import survived
 from dspyq.delivery.pauses import Pauses
-from dspyq.delivery.served_spines import HeldRuns
+from dspyq.delivery.served_spines import HeldRuns, process_served_spines
 from dspyq.guards.limits import Limits
 from dspyq.guards.model import Guards
 from dspyq.sealing.refusals import refusals
 from dspyq.store.clients import connect
 from dspyq.store.scripts import run_together
 from dspyq.store.seal_keys import process_keys
-from dspyq.store.server import Finding, FindingKind, look_at_servers
+from dspyq.store.server import Finding, FindingKind, look_at_server, look_at_servers
+from dspyq.store.spines import Spine
 from dspyq.worker.consumer_watchdog import ConsumerWatchdog
 from dspyq.worker.monitoring.endpoints import Endpoints
 
@@ -70,9 +72,9 @@ class Health:
         self._held = held
         self._pauses = pauses
         self._endpoints = Endpoints([settings.models[name] for name in guards.breakers])
-        urls = dict.fromkeys((settings.jobs_url, settings.answers_url))
-        self._clients = [connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) for url in urls]
-        self._limits = Limits(self._clients[0], settings)
+        self._clients: dict[str, redis.Redis] = {}
+        self._money = self._client(settings.home_url)
+        self._limits = Limits(self._money, settings)
         self._redis: dict[str, Any] = _check("unhealthy", latency_ms=None)
         self._used_up: list[str] = []
         self._looked_at = time.monotonic()
@@ -152,23 +154,49 @@ class Health:
             looks += 1
             time.sleep(_LOOK_SECONDS)
 
+    def _client(self, url: str) -> redis.Redis:
+        """Return the client of a server, made at its first use."""
+        if url not in self._clients:
+            self._clients[url] = connect(url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+        return self._clients[url]
+
     def _ask_redis(self, *, looks_at_servers: bool) -> dict[str, Any]:
         began_at = time.monotonic()
+        served = process_served_spines().all
+        urls = () if served else (self._settings.jobs_url, self._settings.answers_url)
         try:
-            for client in self._clients:
-                client.ping()
+            for url in dict.fromkeys((*urls, self._settings.home_url)):
+                self._client(url).ping()
+            away = [spine for spine in served if not self._answers(spine)]
             latency = milliseconds_since(began_at)
             if looks_at_servers:
-                self._look_at_servers()
+                self._look_at_servers([spine for spine in served if spine not in away])
         except redis.RedisError as error:
             return _check("unhealthy", latency_ms=None, error=type(error).__name__)
+        found: dict[str, Any] = {"latency_ms": latency}
+        if served:
+            found["spines"] = {spine.name: "away" if spine in away else "up" for spine in served}
         kinds = {each.kind for each in self._found if each.is_fault}
-        if not kinds:
-            return _check("healthy", latency_ms=latency)
-        return _check("degraded" if kinds <= _DEGRADING else "unhealthy", latency_ms=latency, faults=sorted(kinds))
+        if kinds:
+            found["faults"] = sorted(kinds)
+        if not kinds <= _DEGRADING or (served and len(away) == len(served)):
+            return _check("unhealthy", **found)
+        return _check("degraded" if kinds or away else "healthy", **found)
 
-    def _look_at_servers(self) -> None:
-        found = look_at_servers(self._settings, self._clients[0], self._clients[-1])
+    def _answers(self, spine: Spine) -> bool:
+        """Return True if a spine answers; where one does not, the worker serves the others."""
+        try:
+            return bool(self._client(spine.url).ping())
+        except redis.RedisError:
+            return False
+
+    def _look_at_servers(self, spines: Iterable[Spine]) -> None:
+        settings, found = self._settings, list[Finding]()
+        if not process_served_spines().all:
+            found += look_at_servers(settings, self._client(settings.jobs_url), self._client(settings.answers_url))
+        for spine in spines:
+            with spine.runtime.active():
+                found += look_at_server(self._client(spine.url), f"redis_urls ({spine.name})", holds_jobs=True)
         for each in found:
             if each.is_fault and each not in self._found:
                 logger.error(Event("redis_unfit", reason=each.text))
@@ -177,7 +205,7 @@ class Health:
     def _ask_guards(self) -> None:
         """Read the breakers' states and the rest of the budgets, which this worker's calls may not have read."""
         try:
-            run_together(self._clients[0], [breaker.read() for breaker in self._guards.breakers.values()])
+            run_together(self._money, [breaker.read() for breaker in self._guards.breakers.values()])
             accounts = self._limits.limited_accounts()
         except redis.RedisError:
             return  # the check of Redis reports it
