@@ -15,7 +15,7 @@ from dspyq.lane.journal import LaneJournal
 from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.retention.removal import Removal
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.keys import lane_key
 from dspyq.store.scripts import run_together
 
@@ -33,20 +33,19 @@ def remove_open_lines(tenant: str, removal: Removal) -> None:
     Raises:
         redis.RedisError: If Redis does not answer; a repetition removes the rest.
     """
-    client = jobs_client()
-    budget, admin = Budget(client, get_settings()), LaneAdmin(client)
+    money = money_client()
+    budget, admin = Budget(money, get_settings()), LaneAdmin(jobs_client())
     for model in admin.models():
         journal = admin.journal(model)
         for page in journal.every_line():
             own = {custom_id: line for custom_id, line in page.items() if line.tenant == tenant}
             opened = journal.open_among(list(own))
-            if opened:
-                revoke(
-                    sorted({own[custom_id].task for custom_id in opened})
-                )  # first: a job that wakes would call again
+            tasks = sorted({own[custom_id].task for custom_id in opened})
+            if tasks:  # first: a job that wakes would call again
+                revoke(tasks)
             removed = journal.take_back_all(opened)  # of the others a worker has dropped some, or has just shipped them
             if removed:
-                run_together(client, [budget.release(own[each].billed(model, each)) for each in removed])
+                run_together(money, [budget.release(own[each].billed(model, each)) for each in removed])
             removal.calls += len(removed)
 
 

@@ -48,16 +48,17 @@ def test_requests_failures_and_salvaged_replies_of_lanes_and_comments_are_sealed
     key = lane_key("unserved", "salvaged")
     client.hset(key, "digest:1", content.encode(content.Kind.REPLY, "digest:1", CANARY.encode()))
     keep_judgement("call", Judgement("thumbs", 1.0, CANARY), 60)
+    job = JobRun("task", "", "qa", "control")
     record = CallRecord("control", "http_400", 1.0, key="digest:1")
-    kept = CallJournal.fields_of(JobRun("task", "", "qa", "control"), "lane:control:1", record, failure=CANARY.encode())
+    kept = CallJournal.fields_of(job, "lane:control:1", record, failure=CANARY.encode())
     client.hset("dspy:v1:calls:task", items=kept)
     assert legible_keys(client) == set()
     (number,) = count_envelopes([client], str).values()
     assert number == 4
-    assert journal.look("task", OTHER, "digest:1").salvaged == CANARY.encode()
+    assert journal.look(job, OTHER, "digest:1").salvaged == CANARY.encode()
     assert read_judgements("call")[0].comment == CANARY
     client.hset(key, "digest:1", b"forged")
-    assert journal.look("task", OTHER, "digest:1").salvaged is None
+    assert journal.look(job, OTHER, "digest:1").salvaged is None
     client.hset(lane_key("unserved", "bodies"), ID, b"forged")
     assert count_envelopes([client], str)["plain"] == 2
 
