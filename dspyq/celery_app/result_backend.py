@@ -343,9 +343,10 @@ class PredictionBackend(SpreadBackend):
             row=_row_of(program, task_id, result, request),
             tenant=tenant_of(request),
         )
-        tag = delivery_of(request).tag
+        tag, job = delivery_of(request).tag, delivery_of(request).runtime
         run = Run.of_delivery_tag(task_id, tag)
-        with on_spine(metadata.input_hash), process_leases().storing(tag) as lease:
+        # Where the job is, which is its question's spine unless it was sent by its task's name alone.
+        with on_spine(metadata.input_hash) if job is None else job.active(), process_leases().storing(tag) as lease:
             kept = process_claims().answer(metadata, run, stored)
             lease.is_finished = Kept.ENDED in kept
         task_run(request).awaits_scores |= Kept.UNSCORED in kept

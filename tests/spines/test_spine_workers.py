@@ -8,6 +8,8 @@ import urllib.request
 import pytest
 
 from dspyq import predict
+from dspyq.celery_app.application import process_app
+from dspyq.core.names import TASK_NAME
 from dspyq.prediction.request import build_request
 from dspyq.prediction.stored import read_meta
 from dspyq.store.clients import answers_client
@@ -51,6 +53,13 @@ def test_one_worker_answers_a_question_of_each_spine(spine_worker, spines):
 def states(port):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as reply:
         return list(json.loads(reply.read())["checks"]["redis"].get("spines", {}).values())
+
+
+def test_a_prediction_sent_by_its_tasks_name_is_answered_wherever_its_id_leads(spine_worker):
+    spine_worker()
+    app = process_app()
+    sent = [app.send_task(TASK_NAME, kwargs={"question": f"{each}"}, queue="qa.control").id for each in range(6)]
+    wait_until(lambda: all_answered(sent), 60, "the answers")
 
 
 def leases(spines):
