@@ -146,6 +146,8 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
     heard = " ".join(f"&{prefix}{name}" for name in _HEARD)
     published = " ".join(f"&{prefix}{name}" for name in _PUBLISHED)
     pidbox = f"&{of_celery}/{database}.celery.pidbox" if remote_control else ""
+    # Without a prefix the operator has all channels, and Redis refuses patterns behind that.
+    listened = f"{events} {pidbox}" if prefix else ""
     replies = [f"~{prefix}*.reply.celery.pidbox"] if remote_control else []
     own_pidbox = f"~{prefix}*.celery.pidbox" if remote_control else ""  # named as the worker
     commands = f"{_COMMANDS} (+publish {published} {pidbox})".replace(" )", ")")
@@ -187,7 +189,7 @@ def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_contr
             f"{published} {events} {pidbox} {_COMMANDS} {_PATTERNS} {'+publish' if remote_control else ''} +info",
             f"(-@all +strlen %R{results})",  # the cache's size, not its answers
         ),
-        "operator": f"~{prefix}* &{prefix}* {events} {pidbox} {_COMMANDS} {_PATTERNS} +publish +info",
+        "operator": f"~{prefix}* &{prefix}* {listened} {_COMMANDS} {_PATTERNS} +publish +info",
     }
 
 
