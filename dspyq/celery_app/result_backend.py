@@ -17,7 +17,7 @@ from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import process_cache
 from dspyq.cache.statistics import run_counts, untimed
 from dspyq.celery_app.groups import WaitHooks, arrivals
-from dspyq.celery_app.spread_backend import SpreadBackend
+from dspyq.celery_app.spread_backend import SLOT_TAG, SpreadBackend
 from dspyq.celery_app.tenant_content import encode_for, group_in_store, storing_for, tenant_of
 from dspyq.celery_app.timeouts import members_timed_out, timed_out
 from dspyq.config.programs import Program
@@ -234,7 +234,7 @@ class PredictionBackend(SpreadBackend):
 
     def _task_id(self, key: str | bytes) -> str:
         """Return whose result is under a key; empty for what is no task's."""
-        name, prefix = str_to_bytes(key), str_to_bytes(self.task_keyprefix)
+        name, prefix = SLOT_TAG.sub(b"", str_to_bytes(key)), str_to_bytes(self.task_keyprefix)
         return bytes_to_str(name.removeprefix(prefix)) if name.startswith(prefix) else ""
 
     def _decoded(self, key: str | bytes, stored: bytes) -> bytes:

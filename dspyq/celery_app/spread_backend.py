@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from kombu.utils.encoding import str_to_bytes
 
+from dspyq.config.settings import get_settings
+from dspyq.core.redis_address import parse_address
 from dspyq.core.runtime import Runtime, in_own_runtime
 from dspyq.store.clients import answers_client, close_idle
-from dspyq.store.spines import by_spine, on_spine, process_spines
+from dspyq.store.spines import by_spine, jobs_url, on_spine, process_spines
+
+SLOT_TAG = re.compile(rb"^\{[^}]*\}")
 
 
 class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no types
@@ -24,7 +30,11 @@ class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
     @property
     def client(self) -> Any:
         """The Redis of results: that of the active spine, where there are several."""
-        return self._own_client if process_spines() is None else answers_client()
+        return answers_client() if self._is_spread else self._own_client
+
+    @functools.cached_property
+    def _is_spread(self) -> bool:
+        return process_spines() is not None or bool(parse_address(get_settings().answers_url).spines)
 
     @functools.cached_property
     def _own_client(self) -> Any:
@@ -34,6 +44,19 @@ class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
         """Close the connections of its own client; those of spines end with their spines."""
         if (client := self.__dict__.pop("_own_client", None)) is not None:
             close_idle(client)
+
+    @in_own_runtime
+    def _get_key_for(self, prefix: Any, id: Any, key: Any = "") -> bytes:  # noqa: A002 - Celery's name
+        """Return the key of a task or a group, in the slot of its spine where the Redis is a cluster."""
+        plain: bytes = super()._get_key_for(prefix, id, key)
+        if not self._is_spread:
+            return plain
+        with on_spine(str(id)):
+            return parse_address(jobs_url()).tag.encode() + plain
+
+    def _strip_prefix(self, key: Any) -> str:
+        """Return the id in a key."""
+        return str(super()._strip_prefix(SLOT_TAG.sub(b"", str_to_bytes(key))))
 
     @in_own_runtime
     def get(self, key: Any) -> Any:
