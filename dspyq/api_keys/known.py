@@ -18,7 +18,7 @@ from cachetools import TTLCache
 from dspyq.api_keys.form import read_key_id, sha256_of
 from dspyq.api_keys.record import KeyRecord
 from dspyq.api_keys.store import read_records
-from dspyq.cache.memory import process_cache
+from dspyq.cache.fleet_channels import fleet_channels
 from dspyq.client.off_loop import off_loop
 from dspyq.config.key_grants import KeyGrant
 from dspyq.config.settings import get_settings
@@ -49,7 +49,7 @@ class KnownKeys:
         self._changes = 0
         self._asked: dict[str, asyncio.Future[KeyRecord | None]] = {}
         self._reading: asyncio.Task[None] | None = None
-        self._cache = process_cache()
+        self._cache = fleet_channels()
         self._followed = self._cache.follow(key_changes_channel(), self._receive)
 
     @property

@@ -15,6 +15,7 @@ from dspyq.prediction.request import find_program, find_variant, hash_inputs
 from dspyq.prediction.tenants import check_tenant, owner_of_answer
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key, stream_key
+from dspyq.store.spines import by_spine, each_spine
 
 _PAGE_KEYS = 1000
 
@@ -65,12 +66,12 @@ def invalidate(
     canonical = contract_of(asked.name).canonical(inputs)
     owner = "" if tenant is None else owner_of_answer(asked, check_tenant(tenant))
     with redis_errors("invalidate the answers"):
-        hashes = {
+        hashes = sorted({
             hash_inputs(asked.name, asked.fingerprints[name], canonical, scope, owner)
             for name in variants
             for scope in scopes(asked, name)
-        }
-        return process_claims().invalidate(hashes)
+        })  # fmt: skip
+        return sum(process_claims().invalidate(own) for _, own in by_spine(hashes, hashes))
 
 
 def clear(*, program: str | None = None, variant: str | None = None) -> int:
@@ -87,14 +88,18 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
     if variant:
         find_variant(find_program(program), variant)
     wanted = find_program(program).name if program or variant else None
+    with redis_errors("clear the cache"):
+        return sum(_clear_here(wanted, variant) for _ in each_spine())
+
+
+def _clear_here(program: str | None, variant: str | None) -> int:
     client = jobs_client()
     cleared = 0
-    with redis_errors("clear the cache"):
-        for page in _pages():
-            aliases = [alias for alias, held in page if _matches(held["queue"], wanted, variant)]
-            if aliases:
-                cleared += client.unlink(*aliases)
-        client.publish(invalidations_channel(), EVERYTHING)
+    for page in _pages():
+        aliases = [alias for alias, held in page if _matches(held["queue"], program, variant)]
+        if aliases:
+            cleared += client.unlink(*aliases)
+    client.publish(invalidations_channel(), EVERYTHING)
     return cleared
 
 
@@ -107,16 +112,19 @@ def forget_tenant(tenant: str) -> int:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    forgotten = 0
     with redis_errors("forget the tenant's answers"):
-        for page in _pages():
-            own = [(alias, held["answered"]) for alias, held in page if held["tenant"] == tenant]
-            if not own:
-                continue
-            answered = [task_id for _, task_id in own if task_id]
-            if answered:
-                answers_client().unlink(*map(result_key, answered), *map(stream_key, answered))
-            start = len(alias_key(""))
+        return sum(_forget_here(tenant) for _ in each_spine())
+
+
+def _forget_here(tenant: str) -> int:
+    forgotten = 0
+    for page in _pages():
+        own = [(alias, held["answered"]) for alias, held in page if held["tenant"] == tenant]
+        answered = [task_id for _, task_id in own if task_id]
+        for _, task_ids in by_spine(answered, answered):
+            answers_client().unlink(*map(result_key, task_ids), *map(stream_key, task_ids))
+        start = len(alias_key(""))
+        if own:
             forgotten += process_claims().invalidate(alias.decode()[start:] for alias, _ in own)
     return forgotten
 
@@ -128,8 +136,8 @@ def cache_statistics() -> CacheStatistics:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the cache's statistics"):
-        entries, size_bytes = measure_cache()
-        evictions = int(read_number(cast("bytes | None", jobs_client().hget(key(CACHE_STATISTICS), "evictions"))))
+        sizes = [(*measure_cache(), _read_evictions()) for _ in each_spine()]
+        entries, size_bytes, evictions = map(sum, zip(*sizes, strict=True))
     variants = variant_statistics()
     return CacheStatistics(
         entries=entries,
@@ -143,7 +151,7 @@ def cache_statistics() -> CacheStatistics:
 
 
 def measure_cache() -> tuple[int, int]:
-    """Return the number of answers that Redis serves, and their bytes; it reads each, a page at a time.
+    """Return the number of answers that the active spine serves, and their bytes; it reads each, a page at a time.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -151,17 +159,25 @@ def measure_cache() -> tuple[int, int]:
     entries = size_bytes = 0
     for page in _pages():
         answered = [held["answered"] for _, held in page if held["answered"]]
-        pipeline = answers_client().pipeline(transaction=False)
-        for task_id in answered:
-            pipeline.strlen(result_key(task_id))
-        sizes = [size for size in pipeline.execute() if size]
-        entries += len(sizes)
-        size_bytes += sum(sizes)
+        for _, task_ids in by_spine(answered, answered):
+            pipeline = answers_client().pipeline(transaction=False)
+            for task_id in task_ids:
+                pipeline.strlen(result_key(task_id))
+            sizes = [size for size in pipeline.execute() if size]
+            entries += len(sizes)
+            size_bytes += sum(sizes)
     return entries, size_bytes
 
 
+def _read_evictions() -> int:
+    return int(read_number(cast("bytes | None", jobs_client().hget(key(CACHE_STATISTICS), "evictions"))))
+
+
 def _pages() -> Iterator[list[tuple[bytes, dict[str, str | None]]]]:
-    """Yield every alias with its queue, answering task and tenant, a page at a time; Redis serves others in between."""
+    """Yield every alias of the active spine with its queue, answering task and tenant, a page at a time.
+
+    Redis serves others in between.
+    """
     client = jobs_client()
     cursor = 0
     fields = ("queue", "answered", "tenant")

@@ -236,6 +236,11 @@ class CoherentCache:
         self._thread.start()
 
     @property
+    def own_channel(self) -> str:
+        """The channel that it listens to from its start."""
+        return invalidations_channel()
+
+    @property
     def is_trusted(self) -> bool:
         """Return True while the invalidation channel is alive."""
         return time.monotonic() - self._heard_at < _TRUSTED_SECONDS
@@ -291,7 +296,7 @@ class CoherentCache:
 
     def _listen_once(self) -> None:
         with self._client.pubsub() as channel:
-            channel.subscribe(invalidations_channel())
+            channel.subscribe(self.own_channel)
             pinged_at = flushed_at = 0.0
             while not self._stopped.is_set():
                 if new := self._followed.take_new():
@@ -332,7 +337,7 @@ class CoherentCache:
             raise
 
 
-class _NoCache:
+class NoCache:
     """A cache without entries, for ``cache.memory_entries = 0``."""
 
     is_on = is_trusted = False
@@ -358,24 +363,25 @@ def process_totals() -> CacheTotals:
     return CacheTotals(*map(sum, zip(*totals, strict=True))) if totals else CacheTotals(0, 0, 0, 0)
 
 
-def _close(cache: CoherentCache | _NoCache) -> None:
+def close_cache(cache: CoherentCache | NoCache) -> None:
+    """End the thread of a memory cache."""
     if isinstance(cache, CoherentCache):
         atexit.unregister(cache.close)
         cache.close()
 
 
-@per_runtime(is_of_part=True, close=_close)
-def process_cache() -> CoherentCache | _NoCache:
+@per_runtime(is_of_part=True, close=close_cache)
+def process_cache() -> CoherentCache | NoCache:
     """Return this process's memory cache, started at its first use; a forked child gets one of its own."""
     settings = get_settings()
     if settings.cache.memory_entries == 0:
-        return _NoCache()
+        return NoCache()
     cache = CoherentCache(jobs_url(), settings.cache)
     atexit.register(cache.close)
     return cache
 
 
-def cache_of(input_hash: str) -> CoherentCache | _NoCache:
+def cache_of(input_hash: str) -> CoherentCache | NoCache:
     """Return this process's memory cache for a question: that of its spine."""
     if process_spines() is None:  # as nearly always, and a block costs a hit more than this look
         return process_cache()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.money import to_nano_usd, to_usd
@@ -13,6 +14,7 @@ from dspyq.core.tolerated import read_number
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import statistics_key
 from dspyq.store.scripts import Step, command_step, read_hash, run_together
+from dspyq.store.spines import each_spine
 
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
 _COUNTERS = (
@@ -30,7 +32,7 @@ _COUNTERS = (
     "unpriced_runs",
     "resumed_runs",
 )
-
+_COUNTER_FIELDS = frozenset(name.encode() for name in _COUNTERS)
 
 #: Fields of judgements, as judge.lua writes them, in millionths.
 _FEEDBACK_COUNT, _FEEDBACK_SUM, _FEEDBACK_PARTS = b"feedback_count:", b"feedback_sum:", 1_000_000
@@ -116,13 +118,38 @@ def variant_statistics() -> list[VariantStatistics]:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the statistics"):
-        return run_together(jobs_client(), statistics_steps(get_settings()))
+        settings = get_settings()
+        return add_up([run_together(jobs_client(), statistics_steps(settings)) for _ in each_spine()])
 
 
-def statistics_steps(
-    settings: Settings, of: Collection[tuple[str, str]] | None = None
-) -> list[Step[VariantStatistics]]:
-    """Return steps that read the statistics of configured variants, in the configuration's order.
+class VariantCounts(NamedTuple):
+    """One variant's counts as one Redis holds them.
+
+    Attributes:
+        program: The program's name.
+        variant: The variant's name.
+        fields: The counts, by their fields.
+    """
+
+    program: str
+    variant: str
+    fields: Counter[bytes]
+
+
+def add_up(parts: Iterable[Sequence[VariantCounts]]) -> list[VariantStatistics]:
+    """Return the statistics of variants, each added up over what the spines counted of it.
+
+    Args:
+        parts: Of each spine, the counts of the same variants, in one order.
+    """
+    return [
+        _statistics(counts[0].program, counts[0].variant, _total(each.fields for each in counts))
+        for counts in zip(*parts, strict=True)
+    ]
+
+
+def statistics_steps(settings: Settings, of: Collection[tuple[str, str]] | None = None) -> list[Step[VariantCounts]]:
+    """Return steps that read the counts of configured variants, in the configuration's order, for ``add_up``.
 
     Args:
         settings: The configuration.
@@ -139,9 +166,24 @@ def statistics_steps(
     ]
 
 
-def _read(program: str, variant: str, reply: Any) -> VariantStatistics:
-    found = read_hash(reply)
-    counts = {name: int(read_number(found.get(name.encode()))) for name in _COUNTERS}
+def _read(program: str, variant: str, reply: Any) -> VariantCounts:
+    fields = {name: int(read_number(stored)) for name, stored in read_hash(reply).items() if _is_count(name)}
+    return VariantCounts(program, variant, Counter(fields))
+
+
+def _total(parts: Iterable[Mapping[bytes, int]]) -> Counter[bytes]:
+    total: Counter[bytes] = Counter()
+    for part in parts:
+        total.update(part)  # a sum of counters would drop what is below 0
+    return total
+
+
+def _is_count(name: bytes) -> bool:
+    return name in _COUNTER_FIELDS or name.startswith((_FEEDBACK_COUNT, _FEEDBACK_SUM))
+
+
+def _statistics(program: str, variant: str, found: Mapping[bytes, int]) -> VariantStatistics:
+    counts = {name: found.get(name.encode(), 0) for name in _COUNTERS}
     timed_runs = counts["runs"] - counts["resumed_runs"]
     return VariantStatistics(
         program=program,
@@ -162,12 +204,11 @@ def _read(program: str, variant: str, reply: Any) -> VariantStatistics:
     )
 
 
-def _read_feedback(found: Mapping[bytes, bytes]) -> Iterator[tuple[str, FeedbackCount]]:
-    for field_name, stored in sorted(found.items()):
+def _read_feedback(found: Mapping[bytes, int]) -> Iterator[tuple[str, FeedbackCount]]:
+    for field_name, count in sorted(found.items()):
         name = field_name.removeprefix(_FEEDBACK_COUNT)
-        count = int(read_number(stored))
         if name != field_name and count:
-            total = read_number(found.get(_FEEDBACK_SUM + name))
+            total = found.get(_FEEDBACK_SUM + name, 0)
             yield name.decode(errors="replace"), FeedbackCount(count, total / _FEEDBACK_PARTS / count)
 
 

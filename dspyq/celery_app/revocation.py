@@ -23,7 +23,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.header import Header
 from dspyq.store.clients import answers_client
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import by_spine, each_spine, process_spines
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +76,31 @@ def replay_dead_jobs(task_ids: Iterable[str]) -> int:
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    answers = answers_client()
-    tasks = {job.id: _failed_with(job) for job in dead_jobs().find(job_ids=list(task_ids))}
-    if get_settings().is_one_redis:
-        failures = set(find_failures(answers, list(chain.from_iterable(tasks.values()))))
+    ids = list(task_ids)
+    return sum(_replay_here(ids) for _ in each_spine())
+
+
+def _replay_here(task_ids: Sequence[str]) -> int:
+    """Replay those of these jobs that are on the active spine."""
+    tasks = {job.id: _failed_with(job) for job in dead_jobs().find(job_ids=task_ids)}
+    failed = list(chain.from_iterable(tasks.values()))
+    if get_settings().is_one_redis and process_spines() is None:
+        failures = set(find_failures(answers_client(), failed))
         return dead_jobs().replay(tasks, {job_id: [*failures.intersection(ids)] for job_id, ids in tasks.items()})
     # Before: once a job runs again, its new outcome may be stored at any time.
-    withdraw_failures(answers, list(chain.from_iterable(tasks.values())))
+    for _, own in by_spine(failed, failed):
+        withdraw_failures(answers_client(), own)
     return dead_jobs().replay(tasks)
 
 
 def drop_dead_jobs(task_ids: Iterable[str]) -> int:
     """Forget jobs that were set aside; return how many."""
+    ids = list(task_ids)
+    return sum(drop_dead_jobs_here(ids) for _ in each_spine())
+
+
+def drop_dead_jobs_here(task_ids: Iterable[str]) -> int:
+    """Forget those of these jobs that were set aside on the active spine; return how many."""
     found = [job.id for job in dead_jobs().find(job_ids=list(task_ids))]
     if unnotified := dead_jobs().unnotified(found):
         notify_callers(unnotified)  # or their callers would wait for ever

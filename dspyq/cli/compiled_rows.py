@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dspyq.prediction.enrolment import scopes
 from dspyq.prediction.request import hash_inputs
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import alias_key
+from dspyq.store.spines import spread
 
 
 def find_compiled_rows(programs: Iterable[Program]) -> Iterator[str]:
@@ -84,12 +85,22 @@ def _asked(program: Program, questions: set[bytes]) -> set[bytes]:
     listed = sorted(questions)
     with redis_errors("look for questions that were asked"):
         own = [(program.fingerprints[name], scope) for name in program.variants for scope in scopes(program, name)]
-        reading = jobs_client().pipeline(transaction=False)
-        for canonical in listed:
-            reading.exists(*(alias_key(hash_inputs(program.name, of, canonical, scope)) for of, scope in own))
-        cached = {canonical for canonical, number in zip(listed, reading.execute(), strict=True) if number}
+        asked = [
+            (canonical, hash_inputs(program.name, of, canonical, scope)) for canonical in listed for of, scope in own
+        ]
+        hashes = [input_hash for _, input_hash in asked]
+        exist = spread(hashes, hashes, _exist)
+        cached = {canonical for (canonical, _), exists in zip(asked, exist, strict=True) if exists}
     kept = _kept_questions(program)
     return cached | {canonical for canonical in listed if question_name(canonical) in kept}
+
+
+def _exist(hashes: Sequence[str], _: Sequence[int]) -> list[int]:
+    """Return 1 for each of these questions of the active spine that is cached or runs."""
+    reading = jobs_client().pipeline(transaction=False)
+    for input_hash in hashes:
+        reading.exists(alias_key(input_hash))
+    return reading.execute()
 
 
 def _kept_questions(program: Program) -> set[str]:

@@ -27,11 +27,11 @@ def show_all(
     as_json: JsonOption = False,
 ) -> None:
     """List dead-lettered jobs, the latest first."""
-    from dspyq.delivery.dead import dead_jobs
+    from dspyq.delivery.dead import count_dead, find_dead
 
     with redis_errors("read the dead jobs"):
-        rows = [_described(job) for job in dead_jobs().find(limit)]
-        total = len(dead_jobs())
+        rows = [_described(job) for job in find_dead(limit)]
+        total = count_dead()
     if as_json:
         print_json(rows)
         return
@@ -49,11 +49,11 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a dead-lettered job."""
-    from dspyq.delivery.dead import dead_jobs
+    from dspyq.delivery.dead import find_dead
     from dspyq.delivery.job_messages import request_of_message
 
     with redis_errors("read the dead job"):
-        found = dead_jobs().find(job_ids=[job_id])
+        found = find_dead(job_ids=[job_id])
     if not found:
         _refuse([job_id])
     (job,) = found
@@ -95,9 +95,9 @@ def drop(job_ids: IdsArgument, as_json: JsonOption = False) -> None:
 
 def _missing(job_ids: list[str]) -> list[str]:
     """Return those of these jobs that were not set aside, or are gone."""
-    from dspyq.delivery.dead import dead_jobs
+    from dspyq.delivery.dead import find_dead
 
-    found = {job.id for job in dead_jobs().find(job_ids=job_ids)}
+    found = {job.id for job in find_dead(job_ids=job_ids)}
     return [job_id for job_id in job_ids if job_id not in found]
 
 

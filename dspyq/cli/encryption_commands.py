@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
+import redis
 import typer
 from rich.progress import Progress, TextColumn
 
@@ -118,17 +119,27 @@ def _seal_tenants_again() -> None:
 
 
 def _counts(*, is_quiet: bool) -> Counter[str]:
-    from dspyq.store.clients import answers_client, jobs_client, redis_errors
+    from dspyq.store.clients import answers_client, jobs_client, money_client, redis_errors
     from dspyq.store.envelope_counts import count_envelopes
+    from dspyq.store.spines import each_spine
 
-    clients = [jobs_client()] if get_settings().is_one_redis else [jobs_client(), answers_client()]
+    settings = get_settings()
     columns = TextColumn("looking at keys of Redis"), TextColumn("{task.completed:,.0f}")
     with (
         Progress(*columns, console=console, transient=True, disable=is_quiet or not console.is_terminal) as progress,
         redis_errors("count the envelopes"),
     ):
         bar = progress.add_task("keys", total=None)
-        return count_envelopes(clients, lambda number: progress.advance(bar, number))
+
+        def count(*clients: redis.Redis) -> Counter[str]:
+            return count_envelopes(list(clients), lambda number: progress.advance(bar, number))
+
+        counts: Counter[str] = Counter()
+        for _ in each_spine():
+            counts += count(jobs_client()) if settings.is_one_redis else count(jobs_client(), answers_client())
+        if settings.is_money_apart and settings.home_url not in settings.spine_urls:
+            counts += count(money_client())
+        return counts
 
 
 def _use(key_id: str, ring: Keyring) -> str:

@@ -9,7 +9,7 @@ import typer
 from dspyq.config.settings import get_settings
 from dspyq.console.output import JsonOption, console, print_json
 from dspyq.errors import DspyqError
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 
 app = typer.Typer(
     help="Look after what breakers, rate limits and set budgets left of removed models, programs and variants.",
@@ -44,7 +44,7 @@ def forget_removed(name: str | None, *, as_json: bool) -> None:
     from dspyq.guards import removed
     from dspyq.guards.limits import configured_scopes
 
-    settings, client = get_settings(), jobs_client()
+    settings, client = get_settings(), money_client()
     with redis_errors("forget what was removed"):
         found = removed.find_leftovers(client, settings)
         if name is not None:

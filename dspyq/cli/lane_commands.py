@@ -11,14 +11,17 @@ import typer
 
 from dspyq.console.output import JsonOption, console, dollars, print_count, print_json, print_table, seconds
 from dspyq.core.money import to_usd
+from dspyq.core.runtime import current
 from dspyq.errors import DspyqError
 from dspyq.store.clients import redis_errors
+from dspyq.store.spines import each_spine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dspyq.lane.administration import LaneAdmin, LaneStatus
     from dspyq.lane.shipment import Shipment
+    from dspyq.store.spines import Spine
 
 _BYTES_PER_TOKEN = 4
 
@@ -60,20 +63,24 @@ def show(
     Example: `dspyq lane show fast --past 10`
     """
     with redis_errors("read the lanes"):
-        admin = _admin()
-        known = _known(admin)
+        known = _known()
         names = known if model is None else [_checked(model, known)]
-        lanes = [(admin.show(name), admin.journal(name).past()[:past] if past else []) for name in names]
+        lanes = [(spine, *_read(name, past)) for spine in each_spine() for name in names]
     if as_json:
         print_json([
-            {**_plain(lane), "shipments": [_plain(each) for each in lane.shipments], "past": [_plain(e) for e in ended]}
-            for lane, ended in lanes
+            {
+                **({"spine": spine.name} if spine else {}),
+                **_plain(lane),
+                "shipments": [_plain(each) for each in lane.shipments],
+                "past": [_plain(each) for each in ended],
+            }
+            for spine, lane, ended in lanes
         ])  # fmt: skip
         return
     if not lanes:
         console.print("No model has a lane: state models.<name>.batch, or leave api_base out.")
-    for lane, ended in lanes:
-        _print(lane, ended)
+    for spine, lane, ended in lanes:
+        _print(lane, ended, spine)
 
 
 @app.command()
@@ -83,10 +90,8 @@ def flush(model: LaneModelArgument, as_json: JsonOption = False) -> None:
     Example: `dspyq lane flush fast`
     """
     with redis_errors("flush the lane"):
-        admin = _admin()
-        journal = admin.journal(_checked(model, _known(admin)))
-        if number := journal.open_lines().number:
-            journal.flush()
+        _checked(model, _known())
+        number = sum([_flush_here(model) for _ in each_spine()])
     print_count("to be shipped", number, as_json=as_json)
 
 
@@ -100,18 +105,20 @@ def cancel(
     Example: `dspyq lane cancel dspyq-3f2a`
     """
     with redis_errors("cancel the shipment"):
-        admin = _admin()
+        known = _known()
         found = [
-            (model, each.name)
-            for model in _known(admin)
-            for each in admin.journal(model).shipments()
+            (model, each.name, current())
+            for _ in each_spine()
+            for model in known
+            for each in _admin().journal(model).shipments()
             if each.name.startswith(shipment)
         ]
         if len(found) != 1:
             what = f"{len(found)} shipments begin with" if found else "there is no shipment"
             raise DspyqError(f"{what} {shipment!r}: see dspyq lane show")
-        model, name = found[0]
-        admin.journal(model).cancel(name)
+        model, name, runtime = found[0]
+        with runtime.active():
+            _admin().journal(model).cancel(name)
     if as_json:
         print_json({"model": model, "shipment": name})
     else:
@@ -135,7 +142,8 @@ def salvage(
     from dspyq.store.clients import jobs_client
 
     with redis_errors("salvage the lane"):
-        jobs_client().ping()
+        for _ in each_spine():
+            jobs_client().ping()
         _checked(model, _models())
         try:
             from dspyq.lane.providers.choice import provider_for
@@ -149,7 +157,8 @@ def salvage(
         try:
             reader = engine.batch_wire
             provider = provider_for(str(stated.batch_protocol), reader.access(), reader.access)
-            found = Salvage(jobs_client(), model, provider, reader).run(time.time() - 3600 * hours)
+            since = time.time() - 3600 * hours
+            found = Salvage(model, provider, reader).run(since)
         except BatchInterfaceError as error:
             raise DspyqError(f"models.{model}: {error}") from None
         finally:
@@ -172,10 +181,22 @@ def _admin() -> LaneAdmin:
     return LaneAdmin(jobs_client())
 
 
-def _known(admin: LaneAdmin) -> list[str]:
+def _known() -> list[str]:
     """Return the models with a lane: the configured ones, and others whose lanes hold anything."""
-    configured = _models()
-    return [*configured, *(name for name in admin.models() if name not in configured)]
+    held = [name for _ in each_spine() for name in _admin().models()]
+    return list(dict.fromkeys([*_models(), *held]))
+
+
+def _read(model: str, past: int) -> tuple[LaneStatus, list[Shipment]]:
+    admin = _admin()
+    return admin.show(model), admin.journal(model).past()[:past] if past else []
+
+
+def _flush_here(model: str) -> int:
+    journal = _admin().journal(model)
+    if number := journal.open_lines().number:
+        journal.flush()
+    return number
 
 
 def _checked(model: str, lanes: list[str]) -> str:
@@ -199,17 +220,18 @@ def _plain(state: Any) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if not name.startswith("_")}
 
 
-def _print(lane: LaneStatus, ended: Sequence[Shipment]) -> None:
+def _print(lane: LaneStatus, ended: Sequence[Shipment], spine: Spine | None) -> None:
+    where = f" on {spine.name}" if spine else ""
     unpaid = f"; {lane.unpaid_rows:,} rows wait for money" if lane.unpaid_rows else ""
     waits = f", the first for {seconds(lane.oldest_open_seconds)}" if lane.open_lines else ""
     console.print(
-        f"{lane.model}: {lane.open_lines:,} lines wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
+        f"{lane.model}{where}: {lane.open_lines:,} lines wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
         f"provider; {dollars(to_usd(lane.held_nano_usd))} held{unpaid}"
     )
     rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]
     if rows:
         columns = ["shipment", "state", "lines", "tokens", "answered", "failed", "again", "age", "filled (UTC)", "id"]
-        print_table(f"Shipments of {lane.model}", columns, rows)
+        print_table(f"Shipments of {lane.model}{where}", columns, rows)
 
 
 def _row(shipment: Shipment, now: float) -> list[str]:

@@ -16,11 +16,11 @@ from dspyq.config.differences import find_differences, find_equals
 from dspyq.config.secrets import scrub
 from dspyq.config.settings import Settings, get_settings, require_configuration
 from dspyq.console.output import JsonOption, console, dollars, percent, print_json, print_table, seconds
-from dspyq.delivery.queues import stray_queues
+from dspyq.delivery.queues import FleetQueues, stray_queues
 from dspyq.errors import ConfigurationError, DspyqError, InvalidInputs
-from dspyq.store.clients import answers_client, jobs_client, redis_errors
+from dspyq.store.clients import redis_errors
 from dspyq.store.content import process_codec
-from dspyq.store.server import Finding, look_at_servers
+from dspyq.store.server import Finding, look_at_all_servers
 
 #: `dspyq predict` prints the reason for the wait after this time.
 _SAY_WHY_SECONDS = 4.0
@@ -121,8 +121,8 @@ def check(as_json: JsonOption = False) -> None:
     try:
         with redis_errors("reach Redis"):
             process_codec()  # refuses keys that cannot be read
-            found = look_at_servers(settings, jobs_client(), answers_client())
-            strays = [] if faults else _find_strays(settings)
+            found = look_at_all_servers(settings)
+            strays = [] if faults or any(each.is_fault for each in found) else _find_strays(settings)
     except Exception as error:  # noqa: BLE001 - reported with the others
         faults.append(str(error))
     faults += [each.text for each in found if each.is_fault]
@@ -256,7 +256,7 @@ def _find_strays(settings: Settings) -> list[str]:
     from dspyq.cli.compiled_rows import find_compiled_rows
 
     try:
-        return [*stray_queues(), *find_compiled_rows(settings.programs.values())]
+        return [*stray_queues(FleetQueues()), *find_compiled_rows(settings.programs.values())]
     except redis.exceptions.NoPermissionError:
         return ["queues were not looked at: this user of Redis may not list keys, or may not read jobs"]
 

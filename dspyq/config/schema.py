@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         return url_of_spine(url, HOME) if address.spines and not address.spine else url
 
     @property
+    def is_money_apart(self) -> bool:
+        """True if what the fleet has once is not read together with jobs, as it may be in another Redis."""
+        return self.money_url is not None or len(self.spine_urls) > 1
+
+    @property
     def control_url(self) -> str:
         """URL of the Redis of Celery's own messages: remote control, events, and tasks that other applications send."""
         return self.home_url if len(self.spine_urls) > 1 else self.jobs_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,28 @@ class QueueBacklog(NamedTuple):
 
 
 OTHER_QUEUES = "other"
+
+
+def add_up_backlogs(parts: Sequence[Sequence[QueueBacklog]]) -> list[QueueBacklog]:
+    """Return the backlogs of queues, each added up over the spines.
+
+    Args:
+        parts: Of each spine, the backlogs of the same queues, in one order.
+    """
+    return [_added_up(of_queue) for of_queue in zip(*parts, strict=True)]
+
+
+def _added_up(parts: Sequence[QueueBacklog]) -> QueueBacklog:
+    waiting: Counter[int] = Counter()
+    for part in parts:
+        waiting.update(part.waiting)
+    return QueueBacklog(
+        parts[0].queue,
+        dict(waiting),
+        sum(part.delayed for part in parts),
+        sum(part.leased for part in parts),
+        max(part.oldest_age_seconds for part in parts),
+    )
 
 
 class Backlog:

@@ -14,6 +14,7 @@ from dspyq.delivery.records import BATCH_SIZE
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import job_key, key
 from dspyq.store.scripts import load_script
+from dspyq.store.spines import each_spine
 
 DEAD = "dead"
 _UNNOTIFIED = "untold"  # the key of 0.1
@@ -108,5 +109,19 @@ def _count(field: bytes | None) -> int:
 
 @per_runtime(is_of_part=True)
 def dead_jobs() -> DeadJobs:
-    """Return this process's view of dead-lettered jobs."""
+    """Return this process's view of the dead-lettered jobs of the active spine."""
     return DeadJobs(jobs_client())
+
+
+def find_dead(limit: int = BATCH_SIZE, job_ids: Sequence[str] = ()) -> list[DeadJob]:
+    """Return dead-lettered jobs of all spines: the latest, or those with these ids, as ``DeadJobs.find`` does."""
+    found = [job for _ in each_spine() for job in dead_jobs().find(limit, job_ids)]
+    if not job_ids:
+        return sorted(found, key=lambda job: job.set_aside_at, reverse=True)[:limit]
+    places = {job_id: place for place, job_id in enumerate(job_ids)}
+    return sorted(found, key=lambda job: places[job.id])
+
+
+def count_dead() -> int:
+    """Return the number of dead-lettered jobs of all spines."""
+    return sum(len(dead_jobs()) for _ in each_spine())

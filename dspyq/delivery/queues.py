@@ -15,6 +15,7 @@ from dspyq.delivery.versions import base_queue, version_queue
 from dspyq.store.clients import jobs_client
 from dspyq.store.key_bases import key_base
 from dspyq.store.keys import binding_keys, job_key, key, statistics_key
+from dspyq.store.spines import each_spine
 
 #: Separator in kombu's record of a binding: routing key, pattern and queue.
 _BINDING_SEPARATOR = b"\x06\x16"
@@ -99,7 +100,7 @@ class Queues:
 
     def strays(self) -> list[Queue]:
         """Return queues that hold jobs but are not in this configuration."""
-        return [queue for queue in self.all() if queue.jobs and not queue.is_configured and not queue.is_served]
+        return list(filter(_is_stray, self.all()))
 
     def job_ids(self, name: str, limit: int = 500) -> list[str]:
         """Return ids of a queue's jobs that no worker holds; only some if there are many."""
@@ -165,8 +166,56 @@ class Queues:
         return list(zip(names, replies[::2], ages, strict=True))
 
 
-def stray_queues() -> list[str]:
+class FleetQueues:
+    """Reads and empties the queues of all spines; what each holds is added up."""
+
+    def all(self) -> list[Queue]:
+        """Return every queue, by name; see ``Queues.all``.
+
+        Raises:
+            redis.RedisError: If a Redis does not answer.
+        """
+        found: dict[str, list[Queue]] = {}
+        for _ in each_spine():
+            for queue in process_queues().all():
+                found.setdefault(queue.name, []).append(queue)
+        return [_added_up(found[name]) for name in sorted(found)]
+
+    def strays(self) -> list[Queue]:
+        """Return queues that hold jobs but are not in this configuration."""
+        return list(filter(_is_stray, self.all()))
+
+    def job_ids(self, name: str, limit: int = 500) -> list[str]:
+        """Return ids of a queue's jobs that no worker holds; only some if there are many."""
+        return [job_id for _ in each_spine() for job_id in process_queues().job_ids(name, limit)]
+
+    def forget(self, names: Iterable[str]) -> int:
+        """Delete statistics, bells and bindings of queues without jobs; return the number of queues."""
+        listed = list(names)
+        return max([process_queues().forget(listed) for _ in each_spine()])
+
+
+def _added_up(parts: Sequence[Queue]) -> Queue:
+    """Return a queue as all spines have it: it is served where workers take from each spine that has jobs of it."""
+    holding = [part.is_served for part in parts if part.jobs]
+    return parts[0]._replace(
+        waiting=sum(part.waiting for part in parts),
+        delayed=sum(part.delayed for part in parts),
+        leased=sum(part.leased for part in parts),
+        oldest_age_seconds=max(part.oldest_age_seconds for part in parts),
+        is_served=all(holding) if holding else any(part.is_served for part in parts),
+    )
+
+
+def _is_stray(queue: Queue) -> bool:
+    return bool(queue.jobs) and not queue.is_configured and not queue.is_served
+
+
+def stray_queues(queues: Queues | FleetQueues | None = None) -> list[str]:
     """Return a warning for each queue that holds jobs but is not in this configuration.
+
+    Args:
+        queues: The queues to look at; left out, those of the active spine.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -174,11 +223,11 @@ def stray_queues() -> list[str]:
     return [
         f"queue {queue.name} holds {queue.jobs:,} jobs, but is not configured and no worker takes from it: "
         f"bring its program or version back, or end them with: dspyq queues drain {queue.name}"
-        for queue in process_queues().strays()
+        for queue in (queues or process_queues()).strays()
     ]
 
 
 @per_runtime(is_of_part=True)
 def process_queues() -> Queues:
-    """Return this process's view of the queues."""
+    """Return this process's view of the queues of the active spine."""
     return Queues(get_settings(), jobs_client())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain
@@ -16,6 +16,7 @@ from dspyq.config.periods import Calendar
 from dspyq.config.settings import Settings
 from dspyq.store.keys import costs_key, folded_costs_key, savings_key
 from dspyq.store.scripts import Step, command_step, load_script, read_hash
+from dspyq.store.spine_sums import sum_hashes
 
 #: Days after which the books of a day are folded; late bills come within a week.
 _DAYS_UNFOLDED = 31
@@ -33,7 +34,7 @@ _COUNTERS = (
     "unknown_nano_usd",
     "avoided_nano_usd",
 )
-_NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+_NOTHING: Mapping[bytes, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def read_costs(client: redis.Redis, settings: Settings, *, days: int, calendar: 
     """Return the costs of the last days, the latest first.
 
     Args:
-        client: Of the jobs' Redis.
+        client: Of the Redis of books; savings are added up over all spines.
         settings: The configuration; savings count for the model that it names for a variant.
         days: Number of days, including today.
         calendar: The days; those of ``budget.timezone`` where left out.
@@ -81,11 +82,21 @@ def read_costs(client: redis.Redis, settings: Settings, *, days: int, calendar: 
     pipeline = client.pipeline(transaction=False)
     for label in labels:
         pipeline.hgetall(costs_key(label))
-        pipeline.hgetall(savings_key(label))
         pipeline.hgetall(folded_costs_key(label))
+        if not settings.is_money_apart:
+            pipeline.hgetall(savings_key(label))
     read: list[dict[bytes, bytes]] = pipeline.execute()
-    books = zip(labels, read[::3], read[1::3], read[2::3], strict=True)
-    return [costs for label, *book in books for costs in _read(label, settings, *book)]
+    savings: Sequence[Mapping[bytes, Any]]
+    if settings.is_money_apart:
+        books, folded = read[::2], read[1::2]
+        savings = sum_hashes(lambda: [savings_key(label) for label in labels])
+    else:
+        books, folded, savings = read[::3], read[1::3], read[2::3]
+    return [
+        costs
+        for place, label in enumerate(labels)
+        for costs in _read(label, settings, books[place], savings[place], folded[place])
+    ]
 
 
 class OldBooks:
@@ -131,7 +142,7 @@ def _read(
     day: str,
     settings: Settings,
     book: Mapping[bytes, bytes],
-    savings: Mapping[bytes, bytes] = _NOTHING,
+    savings: Mapping[bytes, Any] = _NOTHING,
     folded: Mapping[bytes, bytes] = _NOTHING,
 ) -> Iterator[Costs]:
     """Read a day's book and savings, as scripts write them: ``<program>.<variant> <model> <counter>``.

@@ -14,9 +14,12 @@ from dspyq.config.periods import Calendar
 from dspyq.config.settings import Settings
 from dspyq.core.tolerated import read_text
 from dspyq.guards.limits import LIMITS, PERIOD_KINDS, tenant_scope
+from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key, month_of, tenant_costs_key, tenant_savings_key
+from dspyq.store.spine_sums import sum_hashes
+from dspyq.store.spines import each_spine
 
-_BOOKS = ("tenant-costs", "tenant-savings")
+_SAVINGS = "tenant-savings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,17 @@ class Tenants:
         today = date.fromisoformat(self._calendar.now().today)
         labels = {(today - timedelta(days=number)).isoformat() for number in range(days)}
         months = sorted({month_of(label) for label in labels})
+        whose = [(name, month) for name in names for month in months]
+        is_apart = self._settings.is_money_apart
         pipeline = self._client.pipeline(transaction=False)
-        for name in names:
-            for month in months:
-                pipeline.hgetall(tenant_costs_key(name, month))
-                pipeline.hgetall(tenant_savings_key(name, month))
-        replies = iter(pipeline.execute())
-        read = [(name, next(replies), next(replies)) for name in names for _ in months]
+        for of_month in whose:
+            pipeline.hgetall(tenant_costs_key(*of_month))
+        for of_month in whose if not is_apart else ():
+            pipeline.hgetall(tenant_savings_key(*of_month))
+        replies: list[Any] = pipeline.execute() if whose else []
+        if is_apart:
+            replies += sum_hashes(lambda: [tenant_savings_key(*of_month) for of_month in whose])
+        read = zip([name for name, _ in whose], replies[: len(whose)], replies[len(whose) :], strict=True)
         found = [costs for of_month in read for costs in _days(*of_month) if costs.day in labels]
         found.sort(key=lambda costs: costs.tenant)
         return sorted(found, key=lambda costs: costs.day, reverse=True)
@@ -123,10 +130,19 @@ class Tenants:
         fields = [f"{tenant_scope(name)} {period}" for period in PERIOD_KINDS]
         pipeline.hdel(key(LIMITS), *fields, _rate_field(name))
         pipeline.srem(key("tenants"), name)
-        starts = [f"budget:{tenant_scope(name)}:", *(f"{kind}:{name}:" for kind in _BOOKS if books)]
-        found = [each for start in starts for each in self._client.scan_iter(f"{key(start)}*", count=1000)]
+        kinds = ["tenant-costs"] if self._settings.is_money_apart else ["tenant-costs", _SAVINGS]
+        starts = [f"budget:{tenant_scope(name)}:", *(f"{kind}:{name}:" for kind in kinds if books)]
+        found = self._beginning(self._client, starts)
         pipeline.delete(key("tenant-rate:") + name, *found)
         pipeline.execute()
+        if books and self._settings.is_money_apart:
+            for _ in each_spine():
+                if saved := self._beginning(jobs_client(), [f"{_SAVINGS}:{name}:"]):
+                    jobs_client().delete(*saved)
+
+    @staticmethod
+    def _beginning(client: redis.Redis, starts: Iterable[str]) -> list[bytes]:
+        return [each for start in starts for each in client.scan_iter(f"{key(start)}*", count=1000)]
 
     def _rate(self, stated: bytes | None) -> TenantRate:
         configured = self._settings.tenants

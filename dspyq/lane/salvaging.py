@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from dspyq.core.events import Event
 from dspyq.guards.call import LineReader
 from dspyq.lane.line import call_key_of
 from dspyq.lane.providers.protocol import BatchProvider, LineOutcome, RemoteLine
 from dspyq.store import content
+from dspyq.store.clients import jobs_client
 from dspyq.store.keys import lane_key
+from dspyq.store.spines import each_spine
 
 logger = logging.getLogger("dspyq.lane")
 
@@ -47,15 +47,12 @@ class Salvage:
     """Reads the batches of a model's provider again.
 
     Args:
-        client: The Redis of jobs.
         model: The model's table.
         provider: The batch interface.
         reader: The model's engine.
     """
 
-    def __init__(self, client: redis.Redis, model: str, provider: BatchProvider, reader: LineReader) -> None:
-        self._client = client
-        self._key = lane_key(model, "salvaged")
+    def __init__(self, model: str, provider: BatchProvider, reader: LineReader) -> None:
         self._model = model
         self._provider = provider
         self._reader = reader
@@ -97,7 +94,8 @@ class Salvage:
         found.replies += 1
 
     def _keep(self, kept: dict[Any, Any]) -> None:
-        if kept:
-            self._client.hset(self._key, mapping=kept)
-            self._client.expire(self._key, _KEPT_SECONDS)
-            kept.clear()
+        for _ in each_spine() if kept else ():  # replies do not state their questions, and so no spine
+            name = lane_key(self._model, "salvaged")
+            jobs_client().hset(name, mapping=kept)
+            jobs_client().expire(name, _KEPT_SECONDS)
+        kept.clear()

@@ -12,6 +12,7 @@ from dspyq.retention.removal import Removal, scan
 from dspyq.sealing.keyring import TENANT_MARK, is_envelope, key_id_of
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import judgements_key
+from dspyq.store.spines import each_spine
 
 _COMMENT, _GIVEN = b"comment:", b"given:"
 _HOUR_SECONDS = 3600
@@ -72,17 +73,18 @@ def remove_comments_before(moment: float, removal: Removal) -> None:
 
 
 def _remove(is_wanted: Callable[[_Comment], bool], removal: Removal) -> Iterator[_Comment]:
-    """Delete the comments that are wanted, and yield the others."""
-    for key, comments in _comments():
-        gone = []
-        for each in comments:
-            if is_wanted(each):
-                gone.append(each.name)
-            else:
-                yield each
-        if gone:
-            removal.comments += len(gone)
-            jobs_client().hdel(key, *(field + name for name in gone for field in (_COMMENT, _GIVEN)))
+    """Delete the comments that are wanted, and yield the others; of all spines, one after another."""
+    for _ in each_spine():
+        for key, comments in _comments():
+            gone = []
+            for each in comments:
+                if is_wanted(each):
+                    gone.append(each.name)
+                else:
+                    yield each
+            if gone:
+                removal.comments += len(gone)
+                jobs_client().hdel(key, *(field + name for name in gone for field in (_COMMENT, _GIVEN)))
 
 
 def _comments() -> Iterator[tuple[bytes, list[_Comment]]]:

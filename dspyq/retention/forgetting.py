@@ -19,6 +19,7 @@ from dspyq.sealing.keyring import is_envelope, key_id_of
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.content import decode_result
 from dspyq.store.keys import EVERYTHING, invalidations_channel, job_key, key, result_key, stream_key
+from dspyq.store.spines import each_spine
 from dspyq.store.unit_index import are_units_indexed, drop_unit, read_unit
 
 #: Bytes of a result, or of the first entry of a stream, that hold the id of their key.
@@ -39,11 +40,12 @@ def forget_tenant(tenant: str) -> Removal:
         remove_open_lines(tenant, removal)
         removal.answers = forget_cached(tenant)
         unfinished = 0
-        for task_ids in _jobs_of(tenant):
-            unfinished += remove_dead(task_ids, removal)
+        for _ in each_spine():
+            unfinished += sum([remove_dead(task_ids, removal) for task_ids in _jobs_of(tenant)])
+            if removal.key_id:
+                removal.results += _remove_sealed(result_key(""), removal.key_id)
+                removal.streams += _remove_sealed(stream_key(""), removal.key_id)
         if removal.key_id:
-            removal.results += _remove_sealed(result_key(""), removal.key_id)
-            removal.streams += _remove_sealed(stream_key(""), removal.key_id)
             remove_rows(frozenset(), removal, removal.key_id)
         remove_comments_of(tenant, removal.key_id, removal)
         state_lanes(lambda line: line.tenant == tenant, removal)
@@ -96,28 +98,12 @@ def forget_before(moment: float) -> Removal:
         RedisUnavailable: If Redis does not answer.
     """
     removal = Removal()
-    unreadable = 0
+    unreadable = unfinished = 0
     with redis_errors("forget what is older"):
-        for names in scan(answers_client(), result_key("")):
-            stored = cast("list[bytes | None]", answers_client().mget(names))
-            old = []
-            for name, each in zip(names, stored, strict=True):
-                at = None if each is None else _stored_at(name.decode().removeprefix(result_key("")), each)
-                unreadable += each is not None and at is None
-                if at is not None and at < moment:
-                    old.append(name)
-            removal.results += int(answers_client().unlink(*old)) if old else 0
-        jobs_client().publish(
-            invalidations_channel(), EVERYTHING
-        )  # copies in memory; aliases without results serve none
-        dead = cast("list[bytes]", jobs_client().zrangebyscore(key(DEAD), "-inf", f"({moment}"))
-        for task_ids in pages(each.decode() for each in dead):
-            remove_dead(task_ids, removal)
-        for names in scan(jobs_client(), key("experiment-rows:")):
-            removal.rows += sum(
-                int(jobs_client().xtrim(name, minid=f"{moment * 1000:.0f}", approximate=False)) for name in names
-            )
-        unfinished = sum(_count_older(names, moment) for names in scan(jobs_client(), job_key("")))
+        for _ in each_spine():
+            unreadable += _remove_results_before(moment, removal)
+            _remove_jobs_and_rows_before(moment, removal)
+            unfinished += sum(_count_older(names, moment) for names in scan(jobs_client(), job_key("")))
         state_lanes(lambda line: line.at < moment, removal)
         remove_comments_before(moment, removal)
     _state_unfinished(unfinished, removal)
@@ -127,6 +113,33 @@ def forget_before(moment: float) -> Removal:
         )
     removal.not_reached.append(_BEYOND_REDIS)
     return removal
+
+
+def _remove_results_before(moment: float, removal: Removal) -> int:
+    """Delete older results of the active spine; return the number of those whose time cannot be read."""
+    unreadable = 0
+    for names in scan(answers_client(), result_key("")):
+        stored = cast("list[bytes | None]", answers_client().mget(names))
+        old = []
+        for name, each in zip(names, stored, strict=True):
+            at = None if each is None else _stored_at(name.decode().removeprefix(result_key("")), each)
+            unreadable += each is not None and at is None
+            if at is not None and at < moment:
+                old.append(name)
+        removal.results += int(answers_client().unlink(*old)) if old else 0
+    return unreadable
+
+
+def _remove_jobs_and_rows_before(moment: float, removal: Removal) -> None:
+    """Drop older dead-lettered jobs of the active spine, and older rows, and have memories forget their copies."""
+    jobs_client().publish(invalidations_channel(), EVERYTHING)  # copies in memory; aliases without results serve none
+    dead = cast("list[bytes]", jobs_client().zrangebyscore(key(DEAD), "-inf", f"({moment}"))
+    for task_ids in pages(each.decode() for each in dead):
+        remove_dead(task_ids, removal)
+    for names in scan(jobs_client(), key("experiment-rows:")):
+        removal.rows += sum(
+            int(jobs_client().xtrim(name, minid=f"{moment * 1000:.0f}", approximate=False)) for name in names
+        )
 
 
 def _destroy_key(tenant: str) -> str:

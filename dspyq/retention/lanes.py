@@ -18,6 +18,7 @@ from dspyq.retention.removal import Removal
 from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.keys import lane_key
 from dspyq.store.scripts import run_together
+from dspyq.store.spines import each_spine
 
 _WAITING = (
     "calls in lanes: {number:,}, of which {shipped:,} left for the provider or are about to; they end with their jobs"
@@ -33,6 +34,11 @@ def remove_open_lines(tenant: str, removal: Removal) -> None:
     Raises:
         redis.RedisError: If Redis does not answer; a repetition removes the rest.
     """
+    for _ in each_spine():
+        _remove_open_lines_here(tenant, removal)
+
+
+def _remove_open_lines_here(tenant: str, removal: Removal) -> None:
     money = money_client()
     budget, admin = Budget(money, get_settings()), LaneAdmin(jobs_client())
     for model in admin.models():
@@ -59,20 +65,23 @@ def state_lanes(is_wanted: Callable[[LaneLine], bool], removal: Removal) -> None
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    client = jobs_client()
-    admin = LaneAdmin(client)
     number, opened = 0, 0
     sent: list[str] = []
-    for model in admin.models():
-        journal = admin.journal(model)
-        own = {custom_id for page in journal.every_line() for custom_id, line in page.items() if is_wanted(line)}
-        number += len(own)
-        opened += len(journal.open_among(list(own)))
-        sent += _sent(journal, own)
+    holds_salvaged = False
+    for _ in each_spine():
+        client = jobs_client()
+        admin = LaneAdmin(client)
+        for model in admin.models():
+            journal = admin.journal(model)
+            own = {custom_id for page in journal.every_line() for custom_id, line in page.items() if is_wanted(line)}
+            number += len(own)
+            opened += len(journal.open_among(list(own)))
+            sent += _sent(journal, own)
+        holds_salvaged |= any(True for _ in client.scan_iter(lane_key("*", "salvaged"), count=1000))
     if number:
         removal.not_reached.append(_WAITING.format(number=number, shipped=number - opened))
     removal.not_reached += sent
-    if any(True for _ in client.scan_iter(lane_key("*", "salvaged"), count=1000)):
+    if holds_salvaged:
         removal.not_reached.append(_SALVAGED)
 
 

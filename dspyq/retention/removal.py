@@ -10,10 +10,11 @@ from typing import Any, cast
 import redis
 
 from dspyq.cache.claims import process_claims
-from dspyq.celery_app.revocation import drop_dead_jobs
+from dspyq.celery_app.revocation import drop_dead_jobs_here
 from dspyq.delivery.dead import DEAD
 from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.keys import alias_key, job_key, key, result_key, stream_key
+from dspyq.store.spines import by_spine, each_spine
 
 AT_ONCE = 500
 
@@ -70,6 +71,13 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[
     Raises:
         redis.RedisError: If Redis does not answer.
     """
+    return sum([
+        _remove_tasks_here(own, removal, tasks) for _, own in by_spine(asked, [input_hash for input_hash, _ in asked])
+    ])  # fmt: skip
+
+
+def _remove_tasks_here(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[str]) -> int:
+    """Remove what is left of questions of the active spine."""
     hashes = list(dict.fromkeys(input_hash for input_hash, _ in asked))
     pipeline = jobs_client().pipeline(transaction=False)
     for input_hash in hashes:
@@ -84,13 +92,14 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[
     task_ids = list(dict.fromkeys([*(task_id for _, task_id in asked), *held]))
     tasks.update(task_ids)
     removal.answers += process_claims().invalidate(hashes)
-    removal.results += int(answers_client().unlink(*map(result_key, task_ids)))
-    removal.streams += int(answers_client().unlink(*map(stream_key, task_ids)))
+    for _, own in by_spine(task_ids, task_ids):  # a result is where its id leads, its job where its question does
+        removal.results += int(answers_client().unlink(*map(result_key, own)))
+        removal.streams += int(answers_client().unlink(*map(stream_key, own)))
     return remove_dead(task_ids, removal)
 
 
 def remove_dead(task_ids: Sequence[str], removal: Removal) -> int:
-    """Drop those of these jobs that are dead-lettered; return how many of the others are unfinished.
+    """Drop those of these jobs of the active spine that are dead-lettered; return how many others are unfinished.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -109,8 +118,9 @@ def remove_dead(task_ids: Sequence[str], removal: Removal) -> int:
     ]
     dead = [task_id for task_id, _, is_dead in found if is_dead]
     if dead:
-        removal.dead_jobs += drop_dead_jobs(dead)
-        answers_client().unlink(*map(result_key, dead))  # their failures, which dropping may have stored
+        removal.dead_jobs += drop_dead_jobs_here(dead)
+        for _, own in by_spine(dead, dead):
+            answers_client().unlink(*map(result_key, own))  # their failures, which dropping may have stored
     return sum(exists and not is_dead for _, exists, is_dead in found)
 
 
@@ -120,6 +130,11 @@ def remove_rows(task_ids: frozenset[str], removal: Removal, key_id: str = "") ->
     Raises:
         redis.RedisError: If Redis does not answer.
     """
+    for _ in each_spine():
+        _remove_rows_here(task_ids, removal, key_id)
+
+
+def _remove_rows_here(task_ids: frozenset[str], removal: Removal, key_id: str) -> None:
     client = jobs_client()
     mark = key_id.encode()
     for names in scan(client, key("experiment-rows:")):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
-from dspyq.serve.asking.bulk_asker import BulkAsker
+from dspyq.serve.asking.bulk_asker import AskersOfSpines, BulkAsker
 from dspyq.serve.gate import Gate
 from dspyq.serve.predictions.answer_forms import AnswerForms
 from dspyq.serve.streams.withdrawals import Withdrawals
 from dspyq.serve.waiting.room import WaitingRoom
 from dspyq.store.fleet_secret import FleetSecret
+from dspyq.store.spines import process_spines
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -46,7 +47,8 @@ class Door:
         self.settings: Settings = get_settings()
         self.serve: ServeSection = self.settings.serve
         self.gate = Gate(openness)
-        self.asker = BulkAsker()
+        spines = process_spines()
+        self.asker = BulkAsker() if spines is None else AskersOfSpines(spines)
         self.room = WaitingRoom(self.serve.most_waiting, self.serve.max_queued)
         self.forms = AnswerForms()
         self.streams = 0

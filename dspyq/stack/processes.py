@@ -61,9 +61,9 @@ def wait_for_worker(worker: SupervisedProcess, log: Path) -> None:
 
 def worker_answers() -> bool:
     """Return True if a live worker takes jobs from some queue; wait half a second before the answer is no."""
-    from dspyq.delivery.queues import process_queues  # noqa: PLC0415 - its import must come after the settings' environment is complete
+    from dspyq.delivery.queues import FleetQueues  # noqa: PLC0415 - its import must come after the settings' environment is complete
 
-    if any(queue.is_served for queue in process_queues().all()):
+    if any(queue.is_served for queue in FleetQueues().all()):
         return True
     time.sleep(_PAUSE_SECONDS)
     return False

@@ -145,7 +145,7 @@ def answers_client() -> redis.Redis:
 def money_client() -> redis.Redis:
     """Return this process's client for what the fleet has once: budgets, rates, breakers, books, batches, API keys."""
     settings = get_settings()
-    if settings.money_url is None and len(settings.spine_urls) == 1:
+    if not settings.is_money_apart:
         return jobs_client()
     return connect(settings.home_url, default_seconds=settings.redis_timeout_seconds)
 

@@ -12,8 +12,8 @@ import redis
 
 from dspyq.sealing.keyring import ID_BYTES, MAGIC, is_envelope, key_id_of
 from dspyq.sealing.refusals import shown_id
-from dspyq.store.key_bases import NAMESPACE
-from dspyq.store.keys import key, key_starts
+from dspyq.store.key_bases import key_base, money_base
+from dspyq.store.keys import key_starts
 
 #: Stands for content that is not sealed.
 PLAIN = "plain"
@@ -23,7 +23,9 @@ _BODY_CHARACTERS = 4 * _HEAD_BYTES
 
 
 def count_envelopes(clients: list[redis.Redis], advance: Callable[[int], object]) -> Counter[str]:
-    """Return the number of pieces of content in Redis by the id of their key; those in plain text as ``plain``.
+    """Return the number of pieces of content by the id of their key; those in plain text as ``plain``.
+
+    They are those of the active spine, and outside of spines those of what the fleet has once.
 
     Args:
         clients: The Redis of jobs and, where it is another one, that of answers.
@@ -35,19 +37,24 @@ def count_envelopes(clients: list[redis.Redis], advance: Callable[[int], object]
     found: Counter[str] = Counter()
     starts = key_starts()
     readers = {
-        starts["RESULT"]: _of_strings,
-        starts["STREAM"]: _of_strings,
-        starts["JOB"]: _of_jobs,
-        starts["CALLS"]: _of_hashes,
-        starts["EXPERIMENT_UNSCORED"]: _of_hashes,
-        starts["EXPERIMENT_ROWS"]: _of_streams,
-        starts["CHORD"]: _of_parts,
-        starts["TENANT_KEYS"]: _of_tenant_keys,
-        starts["LANE"]: _of_lanes,
-        starts["JUDGEMENTS"]: _of_judgements,
+        starts[kind]: read
+        for kind, read in (
+            ("RESULT", _of_strings),
+            ("STREAM", _of_strings),
+            ("JOB", _of_jobs),
+            ("CALLS", _of_hashes),
+            ("EXPERIMENT_UNSCORED", _of_hashes),
+            ("EXPERIMENT_ROWS", _of_streams),
+            ("CHORD", _of_parts),
+            ("TENANT_KEYS", _of_tenant_keys),
+            ("LANE", _of_lanes),
+            ("JUDGEMENTS", _of_judgements),
+        )
+        if kind in starts  # where no spine of a cluster is active, those of the fleet alone
     }
+    base = (key_base() if "JOB" in starts else money_base()) + "*"
     for client in clients:
-        for names in _names(client, key("*").removesuffix(f"{NAMESPACE}*") + "*"):
+        for names in _names(client, base):
             for start, read in readers.items():
                 if some := [name for name in names if name.startswith(start.encode())]:
                     for stored in read(client, some):

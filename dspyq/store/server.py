@@ -8,11 +8,13 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from dspyq.config.settings import Settings
+from dspyq.store.clients import answers_client, jobs_client, money_client
 from dspyq.store.cluster import slot_keys
 from dspyq.store.keys import key
 from dspyq.store.scripts import load_script, run_together
+from dspyq.store.spines import each_spine
 
-FindingKind = Literal["version", "cluster", "role", "eviction", "scripts", "unseen"]
+FindingKind = Literal["version", "cluster", "role", "eviction", "scripts", "unseen", "away"]
 
 _OLDEST = (7, 0)
 _SHOWN_CHARACTERS = 160
@@ -70,6 +72,30 @@ def look_at_servers(settings: Settings, jobs: redis.Redis, answers: redis.Redis)
         setting = "result_url" if settings.result_url else "redis_url"
         found += look_at_server(answers, setting, holds_jobs=False)
     return found
+
+
+def look_at_all_servers(settings: Settings) -> list[Finding]:
+    """Check each Redis of the fleet; of several, one that does not answer is a finding that names its setting.
+
+    Raises:
+        redis.RedisError: If the only Redis of jobs, or that of answers, does not answer.
+    """
+    found: list[Finding] = []
+    for spine in each_spine():
+        if spine is None:
+            found += look_at_servers(settings, jobs_client(), answers_client())
+        else:
+            found += _look_tolerantly(jobs_client(), f"redis_urls ({spine.name})")
+    if settings.money_url is not None:
+        found += _look_tolerantly(money_client(), "money_url")
+    return found
+
+
+def _look_tolerantly(client: redis.Redis, setting: str) -> list[Finding]:
+    try:
+        return look_at_server(client, setting, holds_jobs=True)
+    except redis.RedisError as error:
+        return [Finding("away", f"{setting}: its Redis does not answer ({type(error).__name__})")]
 
 
 def judge(info: Mapping[str, Any], setting: str, *, holds_jobs: bool, is_slot: bool = False) -> Iterator[Finding]:

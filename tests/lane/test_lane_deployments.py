@@ -60,7 +60,7 @@ def test_replies_of_a_provider_are_salvaged_after_redis_has_lost_its_data(
     endpoint.batches.finish()
     engine = Engine(configure(lane_settings()).models["control"])
     provider = provider_for("openai", engine.batch_wire.access())
-    found = Salvage(client, "control", provider, engine.batch_wire).run(0)
+    found = Salvage("control", provider, engine.batch_wire).run(0)
     assert (found.batches, found.replies, found.unreadable) == (1, 4, 0)
     worker(lane_settings())
     done = run_lane("qa", 4, name="again")

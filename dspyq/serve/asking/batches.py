@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 from blake3 import blake3
@@ -34,7 +34,7 @@ from dspyq.serve.problems import problem_of
 from dspyq.serve.waiting.preferences import read_prefer
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import REPLY_START_LENGTH
-from dspyq.store.spines import id_beside
+from dspyq.store.spines import id_beside, spread
 
 _MEMBERS = frozenset({"rows", *OPTIONS})
 #: The most faults that one answer states.
@@ -234,8 +234,9 @@ def _collect(task_ids: Sequence[str]) -> list[bytes | None]:
 def _find_again(publics: Sequence[PublicCall]) -> list[AskedRow]:
     """Return the rows of an earlier request, in whatever state they are, in two round trips."""
     with redis_errors("look the predictions up"):
-        marks = jobs_client().mget([call_key(public.call) for public in publics])
-        stored = process_bulk().collect([public.call.task_id for public in publics])
+        task_ids = [public.call.task_id for public in publics]
+        marks = spread(publics, task_ids, _read_marks)
+        stored = process_bulk().collect(task_ids)
     rows: list[AskedRow] = []
     for public, mark, payload in zip(publics, marks, stored, strict=True):
         handle = process_asker().result(public.call.task_id)
@@ -243,6 +244,10 @@ def _find_again(publics: Sequence[PublicCall]) -> list[AskedRow]:
             handle.with_answer(payload)
         rows.append(AskedRow(public, handle, "", is_withdrawn=mark is not None))
     return rows
+
+
+def _read_marks(publics: Sequence[PublicCall], _: Sequence[int]) -> list[bytes | None]:
+    return cast("list[bytes | None]", jobs_client().mget([call_key(public.call) for public in publics]))
 
 
 def _state_all(rows: Sequence[AskedRow], *, shows_errors: bool) -> bytes:

@@ -20,6 +20,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.runtime import bound
 from dspyq.errors import RedisUnavailable
 from dspyq.prediction.request import Request
+from dspyq.store.spines import Spines
 from dspyq.tracing.propagation import trace_headers
 
 _HandleOrError = PredictionResult | BaseException
@@ -97,6 +98,22 @@ class BulkAsker:
                     outcomes = _ask_alike(alike)
                     if not _call_soon(loop, _settle, list(zip(alike, outcomes, strict=True))):
                         return
+
+
+class AskersOfSpines:
+    """Sends the questions of each spine by itself, so that one that does not answer holds up no other.
+
+    Args:
+        spines: The spines.
+    """
+
+    def __init__(self, spines: Spines) -> None:
+        self._spines = spines
+        self._askers = [BulkAsker() for _ in spines.all]
+
+    async def ask(self, request: Request, call_id: str, priority: int) -> PredictionResult:
+        """Ask a question; see ``BulkAsker.ask``."""
+        return await self._askers[self._spines.of(request.input_hash).number].ask(request, call_id, priority)
 
 
 def _groups(questions: Iterable[_QueuedQuestion]) -> Iterable[list[_QueuedQuestion]]:

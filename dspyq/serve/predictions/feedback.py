@@ -33,6 +33,7 @@ from dspyq.serve.predictions.lookup import CallStanding, look_up, read_answer
 from dspyq.serve.predictions.naming import resolve
 from dspyq.serve.predictions.withdrawal import seconds_remembered
 from dspyq.serve.problems import GONE, MALFORMED, NOT_FOUND, Declined, ProblemKind
+from dspyq.store.spines import on_spine
 
 _KEPT = ProblemKind(409, "feedback-kept", "Another judgement was given before, and stays")
 _NAMES = ProblemKind(409, "feedback-names", "The variant's answers are judged under as many names as there may be")
@@ -71,7 +72,7 @@ class _Feedback:
         if standing.mark == "gone":
             raise Declined(NOT_FOUND, "there is no prediction of this id")
         if given is None:
-            found = await off_loop(read_judgements, public.call.call_id)
+            found = await off_loop(_read_given, public.call)
             await exchange.reply_json(200, {"object": "list", "data": [each._asdict() for each in found]})
             return
         outcome = await off_loop(_give, public.call, standing, given, caller.tenant)
@@ -94,7 +95,9 @@ def _give(
         RedisUnavailable: If Redis does not answer; the same may be given again.
     """
     if not call.exposure:
-        return count_judgement(_judged_queue(call, standing), call.call_id, given, seconds_remembered(), tenant)
+        queue = _judged_queue(call, standing)
+        with on_spine(call.task_id):
+            return count_judgement(queue, call.call_id, given, seconds_remembered(), tenant)
     try:
         outcome = give_feedback(call.exposure, given.name, given.value)
     except FeedbackRefused as error:
@@ -102,8 +105,14 @@ def _give(
             raise Declined(_LATE, str(error)) from None
         raise
     if outcome != "kept":
-        keep_judgement(call.call_id, given, seconds_remembered(), tenant)
+        with on_spine(call.task_id):
+            keep_judgement(call.call_id, given, seconds_remembered(), tenant)
     return outcome
+
+
+def _read_given(call: CallOfPrediction) -> list[Judgement]:
+    with on_spine(call.task_id):
+        return read_judgements(call.call_id)
 
 
 def _judged_queue(call: CallOfPrediction, standing: CallStanding) -> str:

@@ -18,6 +18,7 @@ from dspyq.prediction.prediction import AnsweredCaller, Prediction
 from dspyq.serve.predictions.ids import CallOfPrediction
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import job_key, key
+from dspyq.store.spines import on_spine
 
 #: How long a guard's state is good for clients that look at jobs it may hold up.
 _FRESH_SECONDS = 1.0
@@ -92,7 +93,7 @@ def look_up(call: CallOfPrediction) -> CallStanding:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    with redis_errors("look the prediction up"):
+    with redis_errors("look the prediction up"), on_spine(call.task_id):
         pipeline = jobs_client().pipeline(transaction=False)
         pipeline.get(call_key(call))
         pipeline.hmget(job_key(call.task_id), "queue", "tenant")

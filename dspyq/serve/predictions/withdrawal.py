@@ -14,6 +14,7 @@ from dspyq.serve.predictions.lookup import call_key
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import alias_key, job_key, judgements_key
 from dspyq.store.scripts import load_script
+from dspyq.store.spines import on_spine
 
 Mark = Literal["cancelled", "gone"]
 
@@ -28,7 +29,7 @@ def withdraw(call: CallOfPrediction, mark: Mark) -> None:
     Raises:
         RedisUnavailable: If Redis does not answer; the same may be done again.
     """
-    with redis_errors("cancel the prediction"):
+    with redis_errors("cancel the prediction"), on_spine(call.task_id):
         client = jobs_client()
         message = cast("bytes | None", client.hget(job_key(call.task_id), "message"))
         is_free = load_script(client, "dspyq.cache", "withdraw_call")(

@@ -18,7 +18,7 @@ from dspyq.serve.door import Door
 from dspyq.serve.process.log import begin_log
 from dspyq.serve.process.metrics import register_door
 from dspyq.serve.process.server import DoorServer, listen
-from dspyq.store.clients import jobs_client, redis_errors
+from dspyq.store.clients import money_client, redis_errors
 from dspyq.store.content import process_codec
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker.parent import end_with_parent
@@ -47,7 +47,7 @@ def run_server() -> None:
     begin_log(settings)
     process_codec()  # refuses keys that cannot be read
     with redis_errors("start the server"):
-        jobs_client().ping()
+        money_client().ping()
     openness = choose_openness(settings, serve.host)
     listener = listen(serve.host, serve.port, is_shared=SHARES_PORT in os.environ)
     host = f"[{serve.host}]" if ":" in serve.host else serve.host

@@ -29,8 +29,9 @@ from dspyq.serve.process.access_log import AccessLog
 from dspyq.serve.process.log import is_for_people
 from dspyq.serve.process.metrics import RequestCounts
 from dspyq.serve.process.protocol import DoorProtocol
-from dspyq.serve.waiting.room import read_depths
-from dspyq.store.clients import jobs_client
+from dspyq.serve.waiting.room import DepthsOfSpines, read_depths
+from dspyq.store.clients import jobs_client, money_client
+from dspyq.store.spines import each_spine, process_spines
 
 logger = logging.getLogger("dspyq.serve")
 
@@ -80,6 +81,8 @@ class DoorServer(uvicorn.Server):
         self.answered_at = float("-inf")
         self.ticked_at = time.monotonic()
         self._draining: asyncio.Task[None] | None = None
+        spines = process_spines()
+        self._depths = None if spines is None else DepthsOfSpines(spines)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,19 +150,22 @@ class DoorServer(uvicorn.Server):
     @staticmethod
     async def _warm_cache() -> None:
         """Have the memory cache hear of invalidations before the first request, so that its first answers are kept."""
-        cache = process_cache()
+        caches = [process_cache() for _ in each_spine()]
         with suppress(TimeoutError):
             async with asyncio.timeout(_WARM_SECONDS):
-                while isinstance(cache, CoherentCache) and not cache.is_trusted:  # noqa: ASYNC110 - its thread is no task
+                while any(isinstance(cache, CoherentCache) and not cache.is_trusted for cache in caches):  # noqa: ASYNC110 - their threads are no tasks
                     await asyncio.sleep(_WARM_LOOK_SECONDS)
 
     async def _look_at_redis(self) -> None:
+        asked = self.door.room.take_asked()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
-                depths = await off_loop(_look, self.door.room.take_asked())
+                depths = await off_loop(_look, asked if self._depths is None else None)
                 if depths is not None:
                     self.answered_at = time.monotonic()
                     self.door.room.learn(depths)
+        if self._depths is not None:
+            self.door.room.learn(await self._depths.read(asked, _TICK_SECONDS))
 
 
 #: Redis may be silent for so long before the server counts as not ready.
@@ -169,14 +175,18 @@ _LOOK_SECONDS = 5.0
 _WARM_SECONDS, _WARM_LOOK_SECONDS = 2.0, 0.01
 
 
-def _look(asked: frozenset[str]) -> dict[str, int] | None:
-    """Send the counts of keys, read the secrets that are due, and the depths of queues; None without Redis."""
+def _look(asked: frozenset[str] | None) -> dict[str, int] | None:
+    """Send the counts of keys, read the secrets that are due, and the depths of queues; None without Redis.
+
+    Args:
+        asked: The queues; None where there are several spines, whose depths are read apart.
+    """
     try:
         process_key_usage().send()
         process_serve_secret().key()
         process_secret().key()
         if not asked:
-            jobs_client().ping()
+            (money_client() if asked is None else jobs_client()).ping()
             return {}
         return read_depths(asked)
     except (redis.RedisError, DspyqError) as error:

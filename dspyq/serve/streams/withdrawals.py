@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from dspyq.cache.memory import process_cache
 from dspyq.store.keys import withdrawn_calls_channel
+from dspyq.store.spines import each_spine
 
 
 class WatchedCall:
@@ -38,7 +39,8 @@ class Withdrawals:
 
     def __init__(self) -> None:
         self._watched: dict[bytes, tuple[WatchedCall, ...]] = {}
-        process_cache().follow(withdrawn_calls_channel(), self._receive)
+        for _ in each_spine():  # a withdrawal is published where its call's question is
+            process_cache().follow(withdrawn_calls_channel(), self._receive)
 
     @contextmanager
     def watch(self, call_id: str) -> Iterator[WatchedCall]:

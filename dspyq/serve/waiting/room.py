@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dspyq.api_keys.usage import process_key_usage
+from dspyq.client.off_loop import off_loop
+from dspyq.core.tolerated import tolerate
 from dspyq.serve.callers import Caller
 from dspyq.serve.problems import OVERLOADED, TOO_MANY_REQUESTS, Declined
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
+from dspyq.store.spines import Spines
 
 #: Callers that come again at different times do not come all at once.
 _EARLIEST_SECONDS, _LATEST_SECONDS = 1.0, 10.0
@@ -87,7 +91,7 @@ class WaitingRoom:
 
 
 def read_depths(queues: frozenset[str]) -> dict[str, int]:
-    """Return the number of jobs that wait for their turn in each queue, in one round trip.
+    """Return the number of jobs that wait for their turn in each queue of the active spine, in one round trip.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -97,6 +101,43 @@ def read_depths(queues: frozenset[str]) -> dict[str, int]:
     for name in names:
         pipeline.zcard(key("queue:") + name)
     return dict(zip(names, pipeline.execute(), strict=True))
+
+
+class DepthsOfSpines:
+    """Reads the depths of queues over several spines; one that does not answer holds up no other, and counts as empty.
+
+    An event loop alone calls it.
+
+    Args:
+        spines: The spines.
+    """
+
+    def __init__(self, spines: Spines) -> None:
+        self._spines = spines
+        self._reading: dict[int, asyncio.Future[dict[str, int]]] = {}
+
+    async def read(self, queues: frozenset[str], seconds: float) -> dict[str, int]:
+        """Return the depths of queues, each added up over the spines that answer in time.
+
+        Args:
+            queues: The queues.
+            seconds: The longest wait.
+        """
+        for spine in self._spines.all:
+            if queues and spine.number not in self._reading:
+                read = spine.runtime.bind(read_depths)
+                self._reading[spine.number] = asyncio.ensure_future(off_loop(read, queues))
+        if self._reading:
+            await asyncio.wait(self._reading.values(), timeout=seconds)
+        depths: Counter[str] = Counter()
+        for number, reading in list(self._reading.items()):
+            if reading.done():
+                del self._reading[number]
+                if (error := reading.exception()) is None:
+                    depths.update(reading.result())
+                else:
+                    tolerate("door_thread", error)
+        return depths
 
 
 def _overloaded(detail: str) -> Declined:

@@ -1,8 +1,9 @@
 """Prometheus metrics of the whole fleet: every worker exports the same values, so panels take their ``max``.
 
-Each scrape reads them from Redis in one round trip. With many configured variants, those without activity are neither
-exported nor read each time (``quiet``). If Redis does not answer, the scrape takes a second or two longer and omits
-these metrics: no value is better than a stale one.
+Each scrape reads them from Redis in one round trip; from several, in one for each, and adds up what spines count. With
+many configured variants, those without activity are neither exported nor read each time (``quiet``). If Redis does not
+answer, the scrape takes a second or two longer and omits these metrics: no value is better than a stale one. Where one
+of several spines does not, those that are added up are omitted.
 """
 
 from __future__ import annotations
@@ -12,29 +13,30 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dspyq.batch.ends import ends_command, read_ends
-from dspyq.cache.statistics import VariantStatistics, statistics_steps
+from dspyq.cache.statistics import VariantCounts, VariantStatistics, add_up, statistics_steps
 from dspyq.config.periods import process_calendar
 from dspyq.config.settings import Settings
 from dspyq.core.events import Event
 from dspyq.core.money import to_usd
 from dspyq.core.names import DEFAULT_QUEUE
 from dspyq.core.tolerated import read_number, tolerate
-from dspyq.delivery.backlog import OTHER_QUEUES, Backlog, QueueBacklog
+from dspyq.delivery.backlog import OTHER_QUEUES, Backlog, QueueBacklog, add_up_backlogs
 from dspyq.delivery.dead import DEAD
 from dspyq.guards.breaker import Breaker
 from dspyq.guards.costs import Costs, today_steps
 from dspyq.guards.limits import Account, Limits, read_accounts
 from dspyq.store.clients import connect
 from dspyq.store.keys import key
-from dspyq.store.scripts import command_step, run_together
+from dspyq.store.scripts import Step, command_step, run_together
+from dspyq.store.spines import Spine, each_spine
 from dspyq.worker.monitoring.cache_size import CACHE_SIZE
 from dspyq.worker.monitoring.quiet import Shown
 
@@ -59,15 +61,41 @@ class FleetReading:
         costs: Today's books.
         accounts: The budgets.
         batch_ends: Runs of batches that ended, by program and state.
+        spines: True for each spine that answered, by its name; empty for one Redis. Where one did not, what is added up
+            over all is left out: a part of it would look like a fall.
     """
 
     backlogs: list[QueueBacklog]
-    dead: int
+    dead: int | None
     statistics: list[VariantStatistics]
     cache_size: tuple[int, int] | None
     costs: list[Costs]
     accounts: list[Account]
     batch_ends: dict[tuple[str, str], int]
+    spines: dict[str, bool] = field(default_factory=dict)
+
+
+class _OfSpine(NamedTuple):
+    """What one spine counts, as it is read."""
+
+    backlogs: list[QueueBacklog]
+    dead: int
+    savings: list[Costs]
+    statistics: list[VariantCounts]
+
+
+class _SpineReader(NamedTuple):
+    """Reader of one spine.
+
+    Attributes:
+        spine: The spine; None for the only Redis.
+        client: Its client.
+        backlog: Reads its backlog.
+    """
+
+    spine: Spine | None
+    client: redis.Redis
+    backlog: Backlog
 
 
 class Fleet:
@@ -81,47 +109,88 @@ class Fleet:
     def __init__(self, settings: Settings, breakers: Mapping[str, Breaker]) -> None:
         self.breakers = breakers
         self._settings = settings
-        self._client = connect(settings.jobs_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+        self._client = connect(settings.home_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
         variants = [variant for program in settings.programs.values() for variant in program.variants.values()]
-        self._backlog = Backlog(self._client, [*(variant.queue for variant in variants), DEFAULT_QUEUE])
+        queues = [*(variant.queue for variant in variants), DEFAULT_QUEUE]
+        self._readers = [self._reader(spine, queues) for spine in each_spine()]
         self._limits = Limits(self._client, settings, process_calendar())
         self._shown = Shown(len(variants))
         self._active: set[tuple[str, str]] = set()
         self._all_read_at = -_ALL_READ_SECONDS
 
     def read(self) -> FleetReading:
-        """Read it, in one round trip.
+        """Read it, in one round trip; what the fleet has once, and each of several spines, in one of its own.
 
         Raises:
-            redis.RedisError: If Redis does not answer.
+            redis.RedisError: If the only Redis does not answer, or that of what the fleet has once.
         """
-        first = (
-            self._backlog.read(),
-            command_step(int, "ZCARD", key(DEAD)),
-            command_step(_cache_size, "HMGET", key(CACHE_SIZE), "entries", "bytes"),
-            command_step(read_ends, *ends_command()),
-            *today_steps(self._settings, process_calendar()),
-        )
         is_all = self._shown.is_everything or time.monotonic() - self._all_read_at >= _ALL_READ_SECONDS
         active = None if is_all else frozenset(self._active)
-        statistics, accounts = statistics_steps(self._settings, active), self._limits.steps(of=active)
-        breakers = [breaker.read() for breaker in self.breakers.values()]
-        results = run_together(self._client, (*first, *statistics, *accounts, *breakers))
-        backlogs, dead, cache_size, batch_ends, costs, savings, *further = results
-        end = len(statistics)
+        books, accounts = today_steps(self._settings, process_calendar())[0], self._limits.steps(of=active)
+        of_fleet: list[Step[Any]] = [
+            command_step(_cache_size, "HMGET", key(CACHE_SIZE), "entries", "bytes"),
+            command_step(read_ends, *ends_command()),
+            books,
+            *accounts,
+            *(breaker.read() for breaker in self.breakers.values()),
+        ]
+        if self._settings.is_money_apart:
+            found = run_together(self._client, of_fleet)
+            parts = [self._read_tolerantly(reader, active) for reader in self._readers]
+        else:
+            (reader,) = self._readers
+            of_spine = self._steps(reader, active)
+            both = run_together(self._client, (*of_spine, *of_fleet))
+            parts, found = [_of_spine(both[: len(of_spine)])], both[len(of_spine) :]
         if is_all:
             self._all_read_at = time.monotonic()
+        cache_size, batch_ends, costs, *further = found
+        answered = [part for part in parts if part is not None]
+        whole = answered if len(answered) == len(parts) else []
         reading = FleetReading(
-            backlogs=backlogs,
-            dead=dead,
-            statistics=further[:end],
+            backlogs=add_up_backlogs([part.backlogs for part in whole]),
+            dead=sum(part.dead for part in whole) if whole else None,
+            statistics=add_up([part.statistics for part in whole]),
             cache_size=cache_size,
-            costs=costs + savings,
-            accounts=read_accounts(further[end : end + len(accounts)]),
+            costs=costs + [line for part in whole for line in part.savings],
+            accounts=read_accounts(further[: len(accounts)]),
             batch_ends=batch_ends,
+            spines={
+                reader.spine.name: part is not None
+                for reader, part in zip(self._readers, parts, strict=True)
+                if reader.spine
+            },
         )
         self._note_active(reading)
         return reading
+
+    def _reader(self, spine: Spine | None, queues: list[str]) -> _SpineReader:
+        client = connect(spine.url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) if spine else self._jobs_client()
+        return _SpineReader(spine, client, Backlog(client, queues))
+
+    def _jobs_client(self) -> redis.Redis:
+        if not self._settings.is_money_apart:
+            return self._client
+        return connect(self._settings.jobs_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+
+    def _steps(self, reader: _SpineReader, active: frozenset[tuple[str, str]] | None) -> list[Step[Any]]:
+        return [
+            reader.backlog.read(),
+            command_step(int, "ZCARD", key(DEAD)),
+            today_steps(self._settings, process_calendar())[1],
+            *statistics_steps(self._settings, active),
+        ]
+
+    def _read_tolerantly(self, reader: _SpineReader, active: frozenset[tuple[str, str]] | None) -> _OfSpine | None:
+        """Return what a spine counts; None where it does not answer, which holds up no other."""
+        if reader.spine is None:
+            return _of_spine(run_together(reader.client, self._steps(reader, active)))
+        try:
+            with reader.spine.runtime.active():
+                return _of_spine(run_together(reader.client, self._steps(reader, active)))
+        except redis.RedisError as error:
+            logger.warning(Event("spine_not_read", spine=reader.spine.name, error=type(error).__name__))
+            return None
 
     def _note_active(self, reading: FleetReading) -> None:
         """Add variants with jobs, counts or costs to those read each time."""
@@ -164,14 +233,19 @@ class FleetCollector(Collector):
         yield GaugeMetricFamily(
             "dspy_redis_up", "Whether Redis answered, and the fleet's metrics are here.", float(reading is not None)
         )
-        if reading is not None:
-            yield from self._breakers()
+        if reading is None:
+            return
+        if reading.spines:
+            yield _spines(reading.spines)
+        yield from self._breakers()
+        if reading.dead is not None:
             yield from _backlog([one for one in reading.backlogs if self._shows_backlog(one)])
             yield GaugeMetricFamily("dspy_dead_jobs", "Jobs that were set aside.", reading.dead)
-            yield from _budgets([one for one in reading.accounts if self._shows_account(one)])
+        yield from _budgets([one for one in reading.accounts if self._shows_account(one)])
+        if reading.dead is not None:
             yield from self._variants(reading.statistics)
             yield from self._cache(reading)
-            yield _batch_ends(reading.batch_ends)
+        yield _batch_ends(reading.batch_ends)
 
     def _read(self) -> FleetReading | None:
         """Read the fleet, or reuse what another scrape has read since this one began."""
@@ -253,6 +327,18 @@ class FleetCollector(Collector):
             return highest
         self._highest[series] = amount
         return amount
+
+
+def _of_spine(results: list[Any]) -> _OfSpine:
+    backlogs, dead, savings, *statistics = results
+    return _OfSpine(backlogs, dead, savings, statistics)
+
+
+def _spines(spines: Mapping[str, bool]) -> Metric:
+    family = GaugeMetricFamily("dspy_spine_up", "Whether a spine's Redis answered.", labels=["spine"])
+    for name, is_up in spines.items():
+        family.add_metric([name], float(is_up))
+    return family
 
 
 def _backlog(backlogs: list[QueueBacklog]) -> Iterable[Metric]:
