@@ -351,7 +351,8 @@ def dspyq(
         ok: bool | None = True,
         timeout_seconds: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        variables = environment(settings or session_settings_file, redis_url or redis_server.url, env)
+        one = None if "DSPYQ_REDIS_URLS" in (env or {}) else redis_url or redis_server.url
+        variables = environment(settings or session_settings_file, one, env)
         variables |= {"COLUMNS": "80", "NO_COLOR": "1"} | (env or {})
         done = run_fork("dspyq", arguments, env=variables, folder=tmp_path, timeout_seconds=timeout_seconds)
         assert "Traceback" not in done.stdout + done.stderr

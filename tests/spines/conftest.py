@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from dspyq.config.settings import Settings, get_settings
 from dspyq.core.runtime import DEFAULT
 from dspyq.store.spines import process_spines
 from tests.support.configuration import API_KEY, API_KEY_VARIABLE, environment
+from tests.support.door import Door
 from tests.support.processes import LocalProcess
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
@@ -142,6 +144,34 @@ def spine_producer(spines: SpineServers, session_settings_file: Path, nursery: P
             return producer
 
         yield start
+
+
+@pytest.fixture
+def spine_door(spines: SpineServers, session_settings_file: Path, nursery: Path) -> Iterator[Callable[..., Door]]:
+    """Start an HTTP server over all servers: ``spine_door(settings_file(...), env={...})``."""
+    del nursery
+    with ExitStack() as doors:
+
+        def start(settings: Path | None = None, *, env: dict[str, str] | None = None) -> Door:
+            variables = spines.env | {"DSPYQ_SERVE__DRAIN_SECONDS": "0"} | (env or {})
+            started = Door(environment(settings or session_settings_file, None, variables))
+            doors.callback(started.close)
+            started.ready()
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def spine_command(
+    dspyq: Callable[..., subprocess.CompletedProcess[str]], spines: SpineServers
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command over all servers, as ``dspyq`` runs it."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+        return dspyq(*arguments, env=spines.env | (env or {}), **options)
+
+    return run
 
 
 def _end(processes: list[Any]) -> None:
