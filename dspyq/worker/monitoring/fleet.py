@@ -76,7 +76,7 @@ class FleetReading:
 
 
 class _OfSpine(NamedTuple):
-    """What one spine counts, as it is read."""
+    """Counts of one spine, as they are read."""
 
     backlogs: list[QueueBacklog]
     dead: int
