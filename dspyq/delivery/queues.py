@@ -12,7 +12,7 @@ from dspyq.config.settings import Settings, get_settings
 from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE
 from dspyq.core.runtime import per_runtime
 from dspyq.delivery.versions import base_queue, version_queue
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.key_bases import key_base
 from dspyq.store.keys import binding_keys, job_key, key, statistics_key
 from dspyq.store.spines import each_spine
@@ -113,17 +113,18 @@ class Queues:
 
     def forget(self, names: Iterable[str]) -> int:
         """Delete statistics, bells and bindings of queues without jobs; return the number of queues."""
-        pipeline = self._client.pipeline()
+        pipeline, bound_at_home = self._client.pipeline(), money_client().pipeline()
         number = 0
         bindings = self._bindings()
         for name in names:
             for member in bindings.get(name, ()):
                 for bound in binding_keys(DEFAULT_QUEUE):
-                    pipeline.srem(bound, member)
+                    bound_at_home.srem(bound, member)
             number += 1
             pipeline.delete(statistics_key(name), key_base() + name)
             pipeline.srem(key("queues"), name)
             pipeline.hdel(key("unserved"), name)
+        bound_at_home.execute()
         pipeline.execute()
         return number
 
@@ -137,7 +138,7 @@ class Queues:
     def _bindings(self) -> dict[str, list[bytes]]:
         """Return the queues that kombu has bound for us, each with the members of the binding."""
         found: dict[str, list[bytes]] = {}
-        for member in cast("set[bytes]", self._client.sunion(list(binding_keys(DEFAULT_QUEUE)))):
+        for member in cast("set[bytes]", money_client().sunion(list(binding_keys(DEFAULT_QUEUE)))):
             *_, name = member.rpartition(_BINDING_SEPARATOR)
             found.setdefault(name.decode(errors="replace"), []).append(member)
         return found

@@ -175,6 +175,8 @@ class Slot:
     def moved_by(self, reply: str) -> SlotMoved | None:
         """Return the error of a reply by which a node sends clients elsewhere, and note it; None for any other."""
         if reply.startswith(_NAMES_A_NODE):
+            if reply.split(" ")[1] != str(self.number):
+                return None  # a key of another slot: a fault of ours, which no other node mends
             host, _, port = reply.rpartition(" ")[2].rpartition(":")
             if host.strip("[]") and port.isdigit():
                 owner = (host.strip("[]"), int(port))

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from dspyq.core.redis_address import parse_address, url_of_spine
 from dspyq.core.slots import slot_of
@@ -204,3 +205,11 @@ def test_a_cluster_with_a_password_is_joined_with_it_and_refused_without_it_at_o
             assert client.set("{0-0}x", "1")
         with connect(url.replace("p%40ss", "wrong")) as client, pytest.raises(redis.AuthenticationError):
             client.get("{0-0}x")
+
+
+def test_a_key_of_another_slot_is_an_error_and_no_move(redis_cluster, client, tag, slot):
+    owner, names = redis_cluster.owner(slot), [f"k{number}" for number in range(100)]
+    other = next(name for name in names if redis_cluster.owner(key_slot(name.encode())) is not owner)
+    with pytest.raises(redis.exceptions.MovedError):
+        client.get(other)
+    assert client.get(f"{tag}nothing") is None
