@@ -30,7 +30,7 @@ _LEAST_LOOK_SECONDS = 1.0
 #: Time between two estimates of what the rows left would take live; shorter where the hour is near.
 _ESTIMATE_SECONDS = 30.0
 _MOST_SHIPMENTS_KEPT = 500
-#: The lane that an account states at each stage.
+#: The lane that an account states at each stage, where the flex tier costs no less.
 _LANES: dict[LaneStage, str] = {
     "lane": "provider",
     "closing": "provider,live",
@@ -75,6 +75,8 @@ class LaneWatch:
     def account_lane(self) -> str:
         """The lane that the batch's account states now."""
         if self._options.lane == "provider":
+            if self.stage == "closing" and self._has_flex:
+                return "provider,flex"
             lane = _LANES[self.stage]
             return lane if self.stage != "lane" or self._options.rest_goes_live else "provider,stop"
         return "" if self.stage == "live" else self._options.lane
@@ -101,9 +103,9 @@ class LaneWatch:
                 LaneAdmin(jobs_client()).cancel_batch(batch_id)
 
     def look(self, in_flight: Mapping[str, Entry]) -> None:
-        """Count the rows that sleep, and note shipments, as often as their number allows."""
+        """Count the rows that sleep, and note shipments, as often as their number allows, and at the batch's end."""
         now = time.monotonic()
-        if self._options.lane != "provider" or now < self._look_at:
+        if self._options.lane != "provider" or (in_flight and now < self._look_at):
             return
         tasks = list(in_flight)
         self._look_at = now + max(_LEAST_LOOK_SECONDS, len(tasks) / _ROWS_PER_SECOND)
@@ -118,8 +120,11 @@ class LaneWatch:
         """The state of its rows in the provider's lane, for people; empty if none sleeps."""
         if not self._asleep:
             return ""
-        out = f" in {self._out} shipments, oldest {_duration(self._oldest_seconds)}" if self._out else ""
-        return f"round {self._rounds}, {self._asleep:,} asleep{out}"
+        asleep = f"round {self._rounds}, {self._asleep:,} asleep"
+        if not self._out:
+            return asleep
+        shipments = "shipment" if self._out == 1 else "shipments"
+        return f"{asleep} in {self._out} {shipments}, oldest {_duration(self._oldest_seconds)}"
 
     def facts(self) -> dict[str, str | int | float]:
         """Return what lists of batches show of it."""

@@ -44,9 +44,8 @@ class Creation:
 
     def create(self, shipment: Shipment) -> Shipment | None:
         """Create the batch of a shipment whose file is there."""
-        tried = self._parts.save(shipment.at("submitting", tried_at=self._parts.now, tries=shipment.tries + 1))
-        self._parts.journal.sync()
-        return self._submit(tried)
+        tried = shipment.at("submitting", tried_at=self._parts.now, tries=shipment.tries + 1)
+        return self._submit(self._parts.journal.save_for_certain(tried))
 
     def _submit(self, shipment: Shipment) -> Shipment | None:
         lines = () if self._parts.provider.has_files else self._parts.journal.bodies(shipment.name)
@@ -89,9 +88,8 @@ class Creation:
         if self._parts.now - shipment.tried_at < times.settle_seconds:
             return self._parts.save(replace(shipment, not_before=self._parts.now + min(5.0, times.settle_seconds / 4)))
         self._parts.log("lane_created_again", shipment.name, logging.WARNING, tries=shipment.tries + 1)
-        tried = self._parts.save(replace(shipment, tried_at=self._parts.now, tries=shipment.tries + 1))
-        self._parts.journal.sync()
-        return self._submit(tried)
+        tried = replace(shipment, tried_at=self._parts.now, tries=shipment.tries + 1)
+        return self._submit(self._parts.journal.save_for_certain(tried))
 
     def batches_of(self, shipment: Shipment) -> list[RemoteBatch]:
         """Return the batches of this shipment that its provider lists, without those known to be refused."""

@@ -201,6 +201,23 @@ class LaneJournal:
             raise LaneLost
         return shipment
 
+    def save_for_certain(self, shipment: Shipment) -> Shipment:
+        """Save a shipment's next step, and wait until it is on Redis's disk; return the shipment.
+
+        Raises:
+            LaneLost: If another worker runs the lane, or a Redis that restarted meanwhile has lost what was saved.
+        """
+        self.save(shipment)
+        self.sync()
+        if self._client.hget(self._key("shipments"), shipment.name) != shipment.to_json():
+            raise LaneLost
+        return shipment
+
+    def has_lines_left(self, name: str) -> bool:
+        """Return True if lines of a shipment have not landed, for all that Redis has on its disk."""
+        self.sync()
+        return any(self.lines(ids) for ids in self.all_ids_of(name))
+
     def sync(self) -> None:
         """Wait until what was saved is on Redis's disk, where it keeps a file of all writes.
 

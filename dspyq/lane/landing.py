@@ -99,6 +99,7 @@ class Landing:
             steps.append(self._journal.land(custom_id, fields))
         run_together(self._money, money)
         has_landed = self._journal.run(steps)
+        run_together(self._money, money)  # once more: a Redis that restarted in between may have lost it
         return self._counted([outcome for outcome, done in zip(outcomes.values(), has_landed, strict=True) if done])
 
     def drop(self, custom_ids: Iterable[str]) -> int:

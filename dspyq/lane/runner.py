@@ -186,8 +186,7 @@ class LaneRunner:
         may_have_file = shipment.uploads or shipment.refusals or shipment.depth
         for orphan in self._provider.orphan_files(shipment.name) if may_have_file else ():
             self._provider.delete_file(orphan.id)
-        shipment = self._parts.save(replace(shipment, uploads=shipment.uploads + 1))
-        self._journal.sync()  # or after a restart of Redis the file would stay at the provider
+        shipment = self._journal.save_for_certain(replace(shipment, uploads=shipment.uploads + 1))
         file_id = self._provider.upload(shipment.name, self._journal.bodies(shipment.name))
         return self._parts.save(shipment.at("uploaded", file_id=file_id), "lane_uploaded")
 
@@ -258,7 +257,8 @@ class LaneRunner:
             self._provider.delete_files(double)
             shipment = self._parts.save(replace(shipment, dead_batches=(*shipment.dead_batches, double.id)))
         if shipment.remote_state != "gone" and shipment.batch_id:
-            self._journal.sync()  # or a Redis that restarts would have its lines land again, from files that are gone
+            if self._journal.has_lines_left(shipment.name):  # a Redis that restarted has lost their landing
+                return self._parts.save(shipment.at("collecting"))
             with suppress(RemoteMissing):  # and so have its files
                 self._provider.delete_files(self._provider.poll(shipment.batch_id))
         self._journal.close(shipment.name)

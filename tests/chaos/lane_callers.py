@@ -73,19 +73,17 @@ def callers_of_two(stage: Stage) -> Iterator[tuple[Caller, Caller]]:
         yield pair
 
 
-def compare(pair: tuple[Caller, Caller], questions: int) -> dict[str, str]:
-    """Ask both by turns, and return the figures of both and their ratio."""
+def compare(pair: tuple[Caller, Caller], questions: int, when: str) -> dict[str, str]:
+    """Ask both by turns; return the 95th percentile of each, and their ratio, as one figure."""
     alone, beside = pair
     seconds: tuple[list[float], list[float]] = [], []
     for number in range(questions):
         for which in (0, 1) if number % 2 else (1, 0):
-            seconds[which].append((alone, beside)[which].ask(f"interactive {number}"))
-    figures = {}
-    for name, of in (("without a lane", seconds[0]), ("beside held lines", seconds[1])):
-        median, late = (1000 * _percentile(of, percent) for percent in (50, _PERCENTILE))
-        figures[f"a caller {name}"] = f"{median:.0f} ms, p95 {late:.0f} ms"
-    ratio = _percentile(seconds[1], _PERCENTILE) / _percentile(seconds[0], _PERCENTILE)
-    return figures | {"ratio of the p95": f"{ratio:.2f} ({questions} questions each)"}
+            seconds[which].append((alone, beside)[which].ask(f"{when} {number}"))
+    one, other = (1000 * _percentile(of, _PERCENTILE) for of in seconds)
+    medians = _percentile(seconds[1], 50) / _percentile(seconds[0], 50)
+    figure = f"p95 {other:.0f} ms, of a worker without a lane {one:.0f} ms: {other / one:.2f}×; medians {medians:.2f}×"
+    return {f"a caller {when}": figure}
 
 
 def _percentile(values: list[float], percent: int) -> float:

@@ -17,6 +17,7 @@ from tests.support.processes import wait_until
 #: By default: all rows have come before a shipment goes, which an operator's flush then sends at once.
 _LINGER_SECONDS = 120.0
 _MODEL_SECONDS = 0.05
+_POLL_SECONDS = 2.0
 #: More than all holds, so that each call passes by it.
 _DAILY_USD = 100_000.0
 _LONGEST_SECONDS = 1_500.0
@@ -31,7 +32,8 @@ def lane_large(scale: Scale) -> Outcome:
     All go in one shipment, and neither the worker nor Redis grows beyond bounds.
     """
     rows, questions = scale.pick(quick=2_000, full=50_000), scale.pick(quick=30, full=400)
-    settings = settings_with(batch_linger_seconds=_LINGER_SECONDS) | {"budget": {"daily_usd": _DAILY_USD}}
+    settings = settings_with(batch_linger_seconds=_LINGER_SECONDS)
+    settings |= {"budget": {"daily_usd": _DAILY_USD}, "lane": {"first_poll_seconds": _POLL_SECONDS}}
     with Stage(settings=settings, concurrency=8) as stage, stage.redis.client() as client:
         stage.endpoint.clear()
         stage.endpoint.script(latency_seconds=_MODEL_SECONDS, lane="live")
@@ -39,6 +41,7 @@ def lane_large(scale: Scale) -> Outcome:
         worker = stage.worker()
         with callers_of_two(stage) as pair:
             before, at_rest = client.info("memory")["used_memory"], peak_bytes(worker.pid, starts_over=True)
+            compared = compare(pair, questions, "before")
             began_at = time.monotonic()
             with LaneBatch(stage, rows, "qa") as batch:
                 wait_until(lambda: client.zcard("dspy:v1:delayed") >= rows, _LONGEST_SECONDS, "all rows asleep")
@@ -48,7 +51,7 @@ def lane_large(scale: Scale) -> Outcome:
                 wait_until(lambda: client.hlen("dspy:v1:lane:control:bodies") == 0, _LONGEST_SECONDS, "a batch")
                 shipped_at = time.monotonic()
                 each = (client.info("memory")["used_memory"] - before) / rows
-                compared = compare(pair, questions)
+                compared |= compare(pair, questions, "beside held lines")
                 stage.endpoint.batches.finish()
                 ended_at = time.monotonic()
                 wait_until(lambda: client.hlen("dspy:v1:lane:control:lines") == 0, _LONGEST_SECONDS, "all landed")
@@ -71,7 +74,7 @@ def lane_large(scale: Scale) -> Outcome:
             "a sleeping row": f"{each / 1000:.2f} kB of Redis",
             "the worker": f"{at_rest / 1e6:.0f} MB at rest, {peak / 1e6:.0f} MB at most",
         }
-        asked = 2 * (questions + WARM_QUESTIONS)
+        asked = 2 * (2 * questions + WARM_QUESTIONS)
         return outcome_of(stage, f"one shipment of {rows:,} rows", [batch], [counted], figures | compared, asked=asked)
 
 

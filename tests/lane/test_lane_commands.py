@@ -160,7 +160,7 @@ def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     batch = begin(out)
     facts = listed(5, 1)
     assert (facts["lane"], facts["round"]) == ("provider", 1)
-    assert "5 asleep in 1 shipments" in facts["waits_for"]
+    assert "5 asleep in 1 shipment," in facts["waits_for"]
     shown = json.loads(dspyq("lane", "show", "control", "--json", settings=settings).stdout)[0]
     assert shown["shipped_lines"] == 5
     assert shown["held_nano_usd"] > 0

@@ -11,7 +11,7 @@
 | a batch is refused by a quota | ``test_lane``: ``fails_with token_limit_exceeded``; ``test_providers_results`` |
 | a bad line fails the validation of all | ``test_lane``: ``test_a_line_that_its_provider_refuses_fails_alone`` |
 | results that are cut, refused for a while, or for good | ``test_lane``, ``test_providers_results``; here for good |
-| Redis restarts, and has lost its last second | ``tests/chaos/lane_redis.py`` |
+| Redis is killed and restarted | ``tests/chaos/lane_redis.py`` |
 | Redis is lost | ``test_lane_deployments``, ``test_lane_commands``: salvage |
 | a batch is cancelled or paused by its owner | ``test_lane_callers``, ``test_lane_deployments``, ``test_lane_commands`` |
 | two runners: one is frozen and thawed | here; ``tests/chaos/lane_deaths.py`` freezes one at each step |
@@ -68,6 +68,19 @@ def test_a_runner_that_is_frozen_before_a_creation_makes_a_double_that_is_found_
     counts, logs = freeze_at("before-create", worker, lane_settings, begin_lane, client, endpoint)
     assert counts.batches == 3
     assert "lane_double_c" in logs  # cancelled, or charged
+
+
+def test_a_listing_that_is_cut_in_the_middle_is_read_again_and_nothing_is_created_twice(
+    worker, lane_settings, run_lane, endpoint
+):
+    serving = worker(lane_settings())
+    endpoint.batches.script(times=1, loses_reply=True)
+    endpoint.batches.cut_lists(2)
+    done = run_lane("qa", 3)
+    counts = endpoint.batches.counts()
+    assert len(done.answers) == 3
+    assert (counts.batches, counts.lines_billed, counts.double_names) == (1, 3, [])
+    assert "lane_step_failed" in serving.logs()
 
 
 def test_results_that_never_come_are_charged_at_their_bounds_and_their_calls_are_asked_again(

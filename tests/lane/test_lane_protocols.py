@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import redis
 
 from tests.lane.conftest import LANES, LaneRun
+from tests.lane.provider_support import client as provider_client
+from tests.lane.provider_support import ended, submit
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.endpoint import Endpoint
 from tests.support.processes import wait_until
@@ -105,6 +108,24 @@ def test_lines_that_expire_or_fail_for_a_while_are_asked_again(
     assert len(done.answers) == 12
     assert endpoint.batches.counts().billed_twice == []
     assert is_exact(done, endpoint)
+
+
+def test_a_strangers_batch_of_as_many_lines_is_not_taken_for_one_without_a_name(
+    begin_lane: Callable[..., Future[LaneRun]], settings: Path, endpoint: Endpoint
+) -> None:
+    stranger = provider_client(endpoint, "anthropic")
+    ended(stranger, submit(stranger, "anthropic", "", 5, "before").id)
+    cost = endpoint.batches.bill().nano_usd
+    endpoint.batches.script(times=1, loses_reply=True, list_lag_seconds=1.5)
+    running = begin_lane("claude", 5, settings=settings)
+    endpoint.batches.wait_for_batches(2)
+    ended(stranger, submit(stranger, "anthropic", "", 5, "within").id)
+    done = running.result(2 * _LATE_SECONDS)
+    counts = endpoint.batches.counts()
+    assert len(done.answers) == 5
+    assert (counts.lines_billed, counts.billed_twice, endpoint.calls()) == (10 + 10, [], 0)
+    strangers = endpoint.batches.bill().nano_usd - done.settled_nano_usd
+    assert (strangers > cost, done.held_nano_usd) == (True, 0)
 
 
 def test_a_request_that_is_refused_for_good_fails_its_row(

@@ -98,6 +98,10 @@ class BatchControl:
         """Let a page of a listing have so many entries at most, whatever a client asks for."""
         self._act("page", entries=entries)
 
+    def cut_lists(self, times: int) -> None:
+        """Cut the next listings of OpenAI's form in the middle."""
+        self._act("cut_lists", times=times)
+
     def pending(self, polls: int) -> None:
         """Let the next file be ``pending`` for so many looks, as Azure's are; a batch of it is refused till then."""
         self._act("pending", polls=polls)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from tests.support.batch_endpoint.store import (
@@ -133,7 +134,11 @@ class OpenAIRoutes:
 
     def _list_batches(self, request: BatchRequest, *, is_together: bool) -> BatchReply:
         batches = [_shown(batch, is_together=is_together) for batch in self._store.listed("openai")]
-        return reply(batches if is_together else self._page(batches, request))
+        shown = reply(batches if is_together else self._page(batches, request))
+        if self._store.cut_lists > 0:
+            self._store.cut_lists -= 1
+            return replace(shown, fault="cut")
+        return shown
 
     def _cancel(self, batch_id: str, *, is_together: bool) -> BatchReply:
         batch = self._store.batches.get(batch_id)

@@ -58,6 +58,8 @@ class BatchService:
                 store.enqueued_limit_tokens = arguments["tokens"]
             case "pending":
                 store.pending_polls = arguments["polls"]
+            case "cut_lists":
+                store.cut_lists = arguments["times"]
             case "page":
                 store.most_per_page = arguments["entries"]
             case _:

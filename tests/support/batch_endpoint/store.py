@@ -41,6 +41,7 @@ class BatchScript:
         bad_line: The number of the line at fault that such an error states.
         delay_seconds: How long it runs.
         is_manual: Whether it runs until ``finish``.
+        ignores_cancel: Whether a cancellation comes too late to change anything.
         expired_share: Lines that expire; then so does the batch.
         failed_share: Lines that end with ``failed_status``.
         failed_status: As above.
@@ -68,6 +69,7 @@ class BatchScript:
     bad_line: int | None = None
     delay_seconds: float = 0.0
     is_manual: bool = False
+    ignores_cancel: bool = False
     expired_share: float = 0.0
     failed_share: float = 0.0
     failed_status: int = 400
@@ -196,7 +198,7 @@ class BatchStore:
         self.prices = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0, "discount": 0.5}
         self.enqueued_limit_tokens: int | None = None
         self.most_per_page = 1000
-        self.pending_polls = 0
+        self.pending_polls = self.cut_lists = 0
         self.files_deleted = 0
 
     def add_file(self, name: str, purpose: str, content: bytes, prefix: str = "file-") -> StoredFile:
@@ -266,7 +268,7 @@ class BatchStore:
     def cancel(self, batch: StoredBatch) -> None:
         """Cancel what has not been answered yet."""
         self.counts["cancellations"] += 1
-        if not batch.is_over:
+        if not batch.is_over and not batch.script.ignores_cancel:
             batch.state = "cancelling"
             batch.finishing.set()
 
