@@ -9,6 +9,7 @@ import redis
 
 from dspyq.core.tolerated import tolerate
 from dspyq.guards.call_records import JobRun
+from dspyq.lane.disk import wait_for_disk
 from dspyq.lane.line import LaneLine
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
@@ -16,8 +17,6 @@ from dspyq.store.keys import lane_key
 from dspyq.store.scripts import Script, Step, load_script, run_together
 
 _LINES_AT_ONCE = 500
-#: Longer than Redis takes from one write to its disk to the next, in parts shorter than a reply may take.
-_SYNC_ATTEMPTS, _SYNC_MILLISECONDS = 8, 1000
 _SCRIPTS = (
     "cancel", "close", "deposit", "end_lease", "fill", "gone", "land", "lease", "look", "look_open", "rejoin", "save",
     "split", "take_back",
@@ -219,21 +218,8 @@ class LaneJournal:
         return any(self.lines(ids) for ids in self.all_ids_of(name))
 
     def sync(self) -> None:
-        """Wait until what was saved is on Redis's disk, where it keeps a file of all writes.
-
-        With ``appendfsync everysec`` that takes up to a second, and a wait that ends before it has secured nothing.
-
-        Raises:
-            redis.TimeoutError: If the disk takes longer than some seconds.
-        """
-        for _ in range(_SYNC_ATTEMPTS):
-            try:
-                on_disk, _ = self._client.execute_command("WAITAOF", 1, 0, _SYNC_MILLISECONDS)
-            except redis.ResponseError:  # it keeps none, or is too old: then a restart of Redis may repeat a step
-                return
-            if on_disk:
-                return
-        raise redis.TimeoutError("Redis does not write its append-only file to the disk (WAITAOF)")
+        """Wait until what was saved is on Redis's disk; see ``wait_for_disk``."""
+        wait_for_disk(self._client)
 
     def ids_of(self, name: str, start: int = 0) -> list[str]:
         """Return some hundred custom ids of a shipment, from one on, in the order of its file."""
