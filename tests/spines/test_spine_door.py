@@ -1,0 +1,101 @@
+"""The HTTP door over several spines: each form of a request finds its answer; one that is away costs its own alone."""
+
+import httpx
+import pytest
+
+from dspyq.prediction.request import build_request
+from dspyq.store.spines import process_spines
+from tests.support.processes import wait_until
+
+pytestmark = pytest.mark.usefixtures("configured_spines")
+
+QUESTIONS = [f"question {number}" for number in range(9)]
+
+
+def spine_of(question):
+    return process_spines().of(build_request({"question": question}).input_hash).number
+
+
+def one_of_each(text):
+    """Return a question of each spine."""
+    found = {}
+    number = 0
+    while len(found) < 3:
+        question = f"{text} {number}"
+        found.setdefault(spine_of(question), question)
+        number += 1
+    return [found[number] for number in range(3)]
+
+
+@pytest.fixture
+def door(spine_door):
+    return spine_door(env={"DSPYQ_SERVE__HOST": "127.0.0.1"})
+
+
+def rows_of(door, questions, key):
+    body = {"rows": [{"question": each} for each in questions]}
+    return door.api.post(
+        "/v1/programs/qa/predictions:batch", json=body, headers={"Idempotency-Key": key, "Prefer": "wait=30"}
+    )
+
+
+def test_each_form_of_a_request_finds_its_answer_on_each_spine(door, spine_worker, endpoint):
+    spine_worker()
+    for question in (asked := one_of_each("asked")):
+        reply = door.ask(question, prefer="wait=30")
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["outputs"] == {"answer": f"echo:{question}"}
+        shown = door.look(reply.json()["id"])
+        assert shown["status"] == "succeeded"
+        path = f"/v1/predictions/{shown['id']}"
+        given = door.api.post(f"{path}/feedback", json={"name": "thumbs", "value": 1})
+        assert given.status_code == 201, given.text
+        assert door.api.get(f"{path}/feedback").json()["data"][0]["value"] == 1
+        assert door.api.delete(path).status_code == 204
+        assert door.api.get(path).status_code == 404
+    later = [door.ask(each, headers={"Idempotency-Key": each}) for each in one_of_each("later")]
+    again = [door.ask(each, headers={"Idempotency-Key": each}) for each in one_of_each("later")]
+    assert [each.json()["id"] for each in later] == [each.json()["id"] for each in again]
+    assert [door.look(each.json()["id"], wait="30")["status"] for each in later] == ["succeeded"] * 3
+
+    first, second = rows_of(door, QUESTIONS, "batch"), rows_of(door, QUESTIONS, "batch")
+    assert first.status_code == 200, first.text
+    outputs = [each["outputs"]["answer"] for each in first.json()["predictions"]]
+    assert outputs == [f"echo:{each}" for each in QUESTIONS]
+    assert [each["id"] for each in second.json()["predictions"]] == [each["id"] for each in first.json()["predictions"]]
+    for question in one_of_each("streamed"):
+        with door.api.stream(
+            "POST",
+            "/v1/programs/qa/predictions",
+            json={"inputs": {"question": question}, "stream": True},
+            headers={"Accept": "text/event-stream"},
+        ) as reply:
+            text = "".join(reply.iter_text())
+        assert f"echo:{question}" in text
+    assert endpoint.calls() == len(asked) + 3 + len(QUESTIONS) + 3
+
+
+def test_a_cancelled_call_ends_its_stream_on_each_spine(door):
+    for question in one_of_each("cancelled"):
+        public = door.ask(question).json()
+        with door.api.stream(
+            "GET", f"/v1/predictions/{public['id']}/events", headers={"Accept": "text/event-stream"}
+        ) as events:
+            lines = events.iter_lines()
+            cancelled = httpx.post(f"{door.url}/v1/predictions/{public['id']}/cancel", timeout=30)
+            assert cancelled.json()["status"] == "cancelled"
+            assert any("cancel" in line for line in lines)
+        assert door.look(public["id"])["status"] == "cancelled"
+
+
+def test_a_spine_that_is_away_refuses_its_own_questions_alone(door, spine_worker, spines):
+    spine_worker()
+    asked = one_of_each("away")
+    assert door.ask(asked[0], prefer="wait=30").status_code == 200
+    spines.servers[1].process.kill()
+    refused = door.ask(asked[1], prefer="wait=30")
+    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (503, "redis-unavailable")
+    assert door.ask(asked[2], prefer="wait=30").json()["outputs"] == {"answer": f"echo:{asked[2]}"}
+    assert httpx.get(f"{door.metrics_url}/readyz").status_code == 200
+    spines.servers[1].restart()
+    wait_until(lambda: door.ask(asked[1], prefer="wait=30").status_code == 200, 60, "the spine's answers")
