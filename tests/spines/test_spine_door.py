@@ -1,9 +1,13 @@
 """The HTTP door over several spines: each form of a request finds its answer; one that is away costs its own alone."""
 
 import httpx
+import openai
 import pytest
 
+from dspyq.api_keys.store import ApiKeys
+from dspyq.config.key_grants import KeyGrant
 from dspyq.prediction.request import build_request
+from dspyq.store.clients import money_client
 from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
 
@@ -72,12 +76,16 @@ def test_each_form_of_a_request_finds_its_answer_on_each_spine(door, spine_worke
         ) as reply:
             text = "".join(reply.iter_text())
         assert f"echo:{question}" in text
-    assert endpoint.calls() == len(asked) + 3 + len(QUESTIONS) + 3
+    client = openai.OpenAI(base_url=f"{door.url}/v1", api_key="none", max_retries=0)
+    for question in one_of_each("chatted"):
+        said = client.chat.completions.create(model="qa", messages=[{"role": "user", "content": question}])
+        assert said.choices[0].message.content == f"echo:{question}"
+    assert endpoint.calls() == len(asked) + 3 + len(QUESTIONS) + 3 + 3
 
 
 def test_a_cancelled_call_ends_its_stream_on_each_spine(door):
     for question in one_of_each("cancelled"):
-        public = door.ask(question).json()
+        public = door.ask(question, prefer="respond-async").json()
         with door.api.stream(
             "GET", f"/v1/predictions/{public['id']}/events", headers={"Accept": "text/event-stream"}
         ) as events:
@@ -88,13 +96,22 @@ def test_a_cancelled_call_ends_its_stream_on_each_spine(door):
         assert door.look(public["id"])["status"] == "cancelled"
 
 
+def test_a_revoked_key_is_refused_by_a_door_that_knew_it(door):
+    keys = ApiKeys(money_client())
+    made = keys.create("acme", "a", KeyGrant())
+    headers = {"Authorization": f"Bearer {made.text}"}
+    assert door.api.get("/v1/key", headers=headers).status_code == 200
+    keys.revoke(made.id)
+    wait_until(lambda: door.api.get("/v1/key", headers=headers).status_code == 401, 20, "the refusal")
+
+
 def test_a_spine_that_is_away_refuses_its_own_questions_alone(door, spine_worker, spines):
     spine_worker()
     asked = one_of_each("away")
     assert door.ask(asked[0], prefer="wait=30").status_code == 200
     spines.servers[1].process.kill()
     refused = door.ask(asked[1], prefer="wait=30")
-    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (503, "redis-unavailable")
+    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (503, "storage-unavailable")
     assert door.ask(asked[2], prefer="wait=30").json()["outputs"] == {"answer": f"echo:{asked[2]}"}
     assert httpx.get(f"{door.metrics_url}/readyz").status_code == 200
     spines.servers[1].restart()

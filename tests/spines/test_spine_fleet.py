@@ -1,0 +1,56 @@
+"""The fleet's metrics, envelopes and a tenant's traces over several spines: one sum of all."""
+
+import json
+
+import pytest
+
+from dspyq.client.predict import process_predict
+from dspyq.config.settings import get_settings
+from dspyq.worker.monitoring.fleet import Fleet, FleetCollector
+
+pytestmark = pytest.mark.usefixtures("configured_spines")
+
+QUESTIONS = [f"question {number}" for number in range(12)]
+#: Metrics that are added up over the spines.
+SUMMED = {"dspy_queue_jobs", "dspy_dead_jobs", "dspy_variant_answers", "dspy_cache_misses"}
+
+
+def samples_of(collector):
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for metric in collector.collect()
+        for sample in metric.samples
+    }
+
+
+def test_metrics_are_summed_and_name_a_spine_that_is_away(spines):
+    process_predict().many([{"question": each} for each in QUESTIONS])
+    collector = FleetCollector(get_settings(), Fleet(get_settings(), {}))
+    found = samples_of(collector)
+    assert found["dspy_queue_jobs", "qa.control", "waiting"] == len(QUESTIONS)
+    assert found["dspy_cache_misses_total", "control"] == len(QUESTIONS)
+    assert [value for (name, *_), value in found.items() if name == "dspy_spine_up"] == [1, 1, 1]
+    assert len(spines.keys("dspy:v1:job:*")) == 3
+    spines.servers[2].process.kill()
+    metrics = list(collector.collect())
+    names = {metric.name for metric in metrics}
+    assert not names & SUMMED
+    assert {"dspy_budget_spent_usd", "dspy_batches_ended"} <= names
+    (up,) = [metric for metric in metrics if metric.name == "dspy_spine_up"]
+    assert sorted(sample.value for sample in up.samples) == [0, 1, 1]
+    spines.servers[2].restart()
+    assert samples_of(collector)["dspy_queue_jobs", "qa.control", "waiting"] == len(QUESTIONS)
+
+
+def test_what_is_stored_of_a_tenant_is_forgotten_on_each_spine(spine_worker, spine_command, spines):
+    spine_worker()
+    rows = [{"question": each} for each in QUESTIONS]
+    [handle.get(timeout=30) for handle in process_predict().many(rows, tenant="acme")]
+    others = [handle.get(timeout=30) for handle in process_predict().many(rows, tenant="other")]
+    removed = json.loads(spine_command("forget", "--tenant", "acme", "--yes", "--json").stdout)
+    assert removed["answers"] == len(QUESTIONS) == len(others)
+    assert all(keys for keys in spines.keys("dspy:v1:prediction:*"))
+    left = [handle.get(timeout=30) for handle in process_predict().many(rows, tenant="other")]
+    assert all(each.metadata.cached for each in left)
+    costs = json.loads(spine_command("costs", "--by", "tenant", "--json").stdout)["costs"]
+    assert {line["tenant"]: line["calls"] for line in costs} == {"acme": len(QUESTIONS), "other": len(QUESTIONS)}
