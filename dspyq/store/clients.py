@@ -16,11 +16,11 @@ from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedS
 from dspyq.config.secrets import scrub
 from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import Address, parse_address
-from dspyq.core.runtime import per_runtime
+from dspyq.core.runtime import current, per_runtime
 from dspyq.errors import DamagedKey, RedisUnavailable
 from dspyq.store.cluster import Slot, SlotClient, SlotConnection, SlotSSLConnection
 from dspyq.store.key_bases import slot_key
-from dspyq.store.spines import answers_url, jobs_url
+from dspyq.store.spines import answers_url, jobs_url, process_spines
 from dspyq.store.wire import line_of
 
 SOCKET_TIMEOUT_SECONDS = 10.0
@@ -193,8 +193,18 @@ class _NamedErrors:
         if is_wrong_type(own):
             raise damaged_key(self._doing, text) from error
         raise RedisUnavailable(
-            f"cannot {self._doing}: {scrub(cause)}; check DSPYQ_REDIS_URL and that Redis is running"
+            f"cannot {self._doing}: {scrub(cause)}; check {_setting()} and that Redis is running"
         ) from error
+
+
+def _setting() -> str:
+    """Return the setting that names the Redis of this place."""
+    spines = process_spines()
+    if spines is None:
+        return "DSPYQ_REDIS_URL"
+    here = current()
+    names = [f" ({spine.name})" for spine in spines.all if spine.runtime is here]
+    return f"DSPYQ_REDIS_URLS{''.join(names)}, DSPYQ_MONEY_URL"
 
 
 def redis_errors(doing: str) -> AbstractContextManager[None]:

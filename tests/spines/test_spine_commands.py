@@ -108,3 +108,6 @@ def test_a_spine_that_is_away_is_named_by_the_check(spine_command, spines):
     (line,) = [line for line in done.stderr.splitlines() if "does not answer" in line]
     assert "redis_urls (" in line
     assert port in line
+    refused = spine_command("dead", "list", ok=False).stderr
+    assert refused.startswith("dspyq: cannot read the dead jobs: ")
+    assert port in refused.partition("DSPYQ_REDIS_URLS")[2]
