@@ -259,7 +259,7 @@ class PredictionBackend(SpreadBackend):
         meta: dict[str, Any] = super()._get_result_meta(result, state, traceback, request, *args, **kwargs)
         if (spent := task_run(request).spent) is not None:
             meta["spent"] = spent
-        header = request.get(HEADER) if request else None
+        header = getattr(request, HEADER, None)
         if isinstance(header, Mapping):  # whose failure it is, should the task id be used again
             meta["input_hash"] = header.get("input_hash")
         return meta
@@ -355,7 +355,7 @@ class PredictionBackend(SpreadBackend):
 
 def _run_in_arms(task_id: str, request: Any) -> tuple[str, str, str] | None:
     """Return the queue, task and fence of a run of a program that may have an experiment; None for any other."""
-    header = request.get(HEADER) if request else None
+    header = getattr(request, HEADER, None)
     if not isinstance(header, Mapping):
         return None
     program = get_settings().programs.get(str(header.get("program")))
@@ -367,7 +367,7 @@ def _run_in_arms(task_id: str, request: Any) -> tuple[str, str, str] | None:
 
 def _row_of(program: Program, task_id: str, result: Mapping[str, Any], request: Any) -> bytes:
     """Return what the program's experiment keeps of an answer for exports; empty for nothing."""
-    header = request.get(HEADER) if request and program.experiment and program.experiment.keep_rows else None
+    header = getattr(request, HEADER, None) if program.experiment and program.experiment.keep_rows else None
     if not isinstance(header, Mapping) or not isinstance(request.kwargs, Mapping):
         return b""
     stated = str(header.get("fingerprint"))

@@ -8,6 +8,7 @@ from itertools import chain
 
 import redis
 from celery.app.task import Context
+from celery.exceptions import NotRegistered
 
 from dspyq.cache.claim import Run
 from dspyq.cache.claims import process_claims
@@ -63,9 +64,12 @@ def notify_callers(task_ids: Iterable[str]) -> None:
 def _fail(job: DeadJob) -> None:
     request = request_of_message(job.message)
     logger.error(Event("job_set_aside", task_id=job.id, reason=job.reason))
+    backend = process_app().backend
     error = PoisonedJob(f"set aside: {job.reason}; look at it with: dspyq dead show {job.id}")
+    stored = backend.get_task_meta(job.id, cache=False)["result"]
     _release(job.id, request)
-    process_app().backend.mark_as_failure(job.id, error, request=request)
+    # An unknown task's caller has its error from the worker that received it; links and chords get the same one here.
+    backend.mark_as_failure(job.id, stored if isinstance(stored, NotRegistered) else error, request=request)
 
 
 def replay_dead_jobs(task_ids: Iterable[str]) -> int:
@@ -121,6 +125,6 @@ def _failed_with(job: DeadJob) -> list[str]:
 
 
 def _release(task_id: str, request: Context | None) -> None:
-    stated = request.get(HEADER) if request else None
+    stated = getattr(request, HEADER, None)
     if stated:
         process_claims().release(Header(**stated), Run(task_id), {"failures": 1})

@@ -18,14 +18,14 @@ _stored_for: ContextVar[tuple[str, str]] = ContextVar("dspyq_stored_for", defaul
 
 def tenant_of(request: Any) -> str:
     """Return the tenant of a task's prediction; empty for none."""
-    header = request.get(HEADER) if request else None
+    header = getattr(request, HEADER, None)
     return str(header.get("tenant") or "") if isinstance(header, Mapping) else ""
 
 
 @contextmanager
 def storing_for(request: Any) -> Iterator[None]:
     """Have ``encode_for`` and ``group_in_store`` take a request into account within a block."""
-    token = _stored_for.set((tenant_of(request), str((request and request.group) or "")))
+    token = _stored_for.set((tenant_of(request), str(getattr(request, "group", None) or "")))
     try:
         yield
     finally:

@@ -61,18 +61,20 @@ def test_a_dead_job_can_be_listed_shown_replayed_and_dropped(predict, worker, re
     assert "no dead job" in dspyq("dead", "show", "nobody", ok=False).stderr
 
 
-def test_a_job_of_an_unknown_task_is_set_aside(configured, worker, redis_server):
+def test_a_job_of_an_unknown_task_is_set_aside_and_its_caller_gets_not_registered(configured, worker, redis_server):
     del configured
     from celery.exceptions import NotRegistered
 
     from dspyq.celery_app.application import app
-    from dspyq.errors import PoisonedJob
 
-    worker()
+    process = worker()
     result = app.send_task("nobody.knows.this")
-    with pytest.raises((PoisonedJob, NotRegistered)):
-        result.get(timeout=20)
-    eventually(lambda: redis_server.client().zcard("dspy:v1:dead") == 1)
+    with pytest.raises(NotRegistered):
+        result.get(timeout=60)
+    client = redis_server.client()
+    eventually(lambda: client.zcard("dspy:v1:dead") == 1 and client.scard("dspy:v1:untold") == 0)
+    assert isinstance(app.AsyncResult(result.id).result, NotRegistered)  # once callers of dead jobs are notified too
+    assert "job_not_readable" not in process.logs()
 
 
 def test_a_malformed_message_does_not_stop_the_notification_of_other_callers(predict, redis_server):
