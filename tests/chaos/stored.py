@@ -13,6 +13,7 @@ from typing import Self
 import orjson
 import redis
 
+from dspyq.store.keys import REPLY_START_LENGTH
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.several_servers import SeveralServers
@@ -61,6 +62,8 @@ class StoredResults:
                 message = channel.get_message(ignore_subscribe_messages=True, timeout=0.1)
                 if message and message["type"] == "pmessage":
                     task_id = message["channel"].decode().removeprefix(_RESULT_PREFIX)
+                    if len(task_id) == REPLY_START_LENGTH:  # the channel of a process, which repeats the task's own
+                        continue
                     meta = json.loads(message["data"])
                     result = meta["result"]
                     content = result.get("outputs", result) if isinstance(result, dict) else result

@@ -67,7 +67,8 @@ class SeveralClients:
         """Return a command over all."""
 
         def run(*args: Any, **options: Any) -> Any:
-            return _together([getattr(client, name)(*args, **options) for client in self._clients])
+            replies = [getattr(client, name)(*args, **options) for client in self._clients]
+            return _first_of_each(replies) if name == "hmget" else _together(replies)
 
         return run
 
@@ -96,9 +97,7 @@ def _together(replies: list[Any]) -> Any:
     if isinstance(first, int):
         return sum(there)
     if isinstance(first, list):
-        return (
-            _first_of_each(there) if all(None in reply for reply in replies if reply) else list(itertools.chain(*there))
-        )
+        return list(itertools.chain(*there))
     found = type(first)()
     for reply in there:
         found |= reply
@@ -106,5 +105,5 @@ def _together(replies: list[Any]) -> Any:
 
 
 def _first_of_each(replies: list[list[Any]]) -> list[Any]:
-    """Return of several replies to one HMGET, in which most fields are missing, what is there."""
+    """Return of several replies to one HMGET, of servers that do not all have the hash, what is there."""
     return [next((value for value in values if value is not None), None) for values in zip(*replies, strict=True)]
