@@ -69,7 +69,7 @@ class BudgetWatch:
         self.worst_unbacked = 0
         self._stage = stage
         self._limit = round(limit_usd * NANO)
-        self._client = stage.redis.client()
+        self._client = stage.money.client()
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -138,7 +138,7 @@ def billed_nano_usd(counts: Counts) -> int:
 def read_books(stage: Stage) -> dict[str, int]:
     """Return the books' counters, added up over programs, variants and models."""
     sums: dict[str, int] = {}
-    with stage.redis.client() as client:
+    with stage.money.client() as client:
         for key in client.scan_iter("dspy:v1:costs:*", count=1000):
             for field, value in client.hgetall(key).items():
                 name = field.split(" ")[-1]
@@ -148,7 +148,7 @@ def read_books(stage: Stage) -> dict[str, int]:
 
 def read_statistics(stage: Stage) -> dict[str, int]:
     """Return the budget's counters of what was unusual."""
-    with stage.redis.client() as client:
+    with stage.money.client() as client:
         return {name: int(value) for name, value in client.hgetall("dspy:v1:budget-statistics").items()}
 
 

@@ -211,10 +211,10 @@ def _books(questions: int) -> Iterator[str]:
     """Yield a remark if not each question's call is billed, and once."""
     from dspyq.config.settings import get_settings
     from dspyq.guards.costs import read_costs
-    from dspyq.store.clients import jobs_client
+    from dspyq.store.clients import money_client
 
     def billed() -> int:
-        lines = read_costs(jobs_client(), get_settings(), days=1)
+        lines = read_costs(money_client(), get_settings(), days=1)
         return sum(line.calls for line in lines) - sum(line.unknown_calls for line in lines)
 
     try:

@@ -184,7 +184,7 @@ def _raise_limit(stage: Stage, limit_usd: float) -> None:
 
 def _expire_holds(stage: Stage) -> None:
     """Let the leases of what the dead held run out now: nobody calls the model at this time."""
-    with stage.redis.client() as client:
+    with stage.money.client() as client:
         for call_id in client.zrange("dspy:v1:budget:leases", 0, -1):
             client.zadd("dspy:v1:budget:leases", {call_id: 1}, xx=True)
 

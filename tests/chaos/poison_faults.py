@@ -116,7 +116,7 @@ def _most_calls(stage: Stage, questions: Sequence[str]) -> int:
 
 
 def _openings(stage: Stage) -> int:
-    with stage.redis.client() as client:
+    with stage.money.client() as client:
         return int(client.hget("dspy:v1:breaker:control", "openings") or 0)
 
 

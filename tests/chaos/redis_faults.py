@@ -233,7 +233,7 @@ def garbage_in_lists(scale: Scale) -> Outcome:
         workers = [stage.worker(waits=False) for _ in range(_WORKERS)]
         for worker in workers:
             worker.ready()
-        client = stage.redis.client(decode_responses=False)
+        client = stage.jobs.client(decode_responses=False)
         strange += list(_mutations(_message(stage), scale, scale.pick(quick=40, full=400)))
         started_at = time.time()
         for number in range(scale.pick(quick=1, full=4)):

@@ -55,7 +55,9 @@ class Stage:
     """One fault's servers, workers and callers; they end with the context.
 
     Attributes:
-        redis: The Redis of jobs and, unless there is another one, of answers.
+        redis: The Redis of jobs and, unless there is another one, of answers; all servers, where there are several.
+        money: The Redis of budgets, books and breakers.
+        jobs: The Redis of jobs alone: all spines, where there are several.
         answers: The Redis of answers.
         endpoint: The model.
         calls: All callers.
@@ -120,6 +122,7 @@ class Stage:
             if directory is not None:
                 directory.mkdir(exist_ok=True)
             servers.append(started.enter_context(RedisServer(append_only_directory=directory)))
+        self.money = self.jobs = servers[0]
         if number == 1:
             return servers[0]
         if self._options["evicting_bytes"]:
@@ -128,6 +131,7 @@ class Stage:
             "DSPYQ_MONEY_URL": servers[0].url,
             "DSPYQ_REDIS_URLS": json.dumps([server.url for server in servers[1:]]),
         }
+        self.jobs = SeveralServers(servers[1:])
         return SeveralServers(servers)
 
     def __exit__(self, *_: object) -> None:

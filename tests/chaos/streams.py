@@ -77,7 +77,7 @@ def _faults(stage: Stage, calls: list[Any], listeners: list[StreamText], *, held
         found.append(f"{wrong} listeners have another text than the answer")
     if resets != {("rerun",): len(listeners)}:
         found.append(f"the texts began anew for {dict(resets)}")
-    with stage.redis.client() as client, contextlib.suppress(TimeoutError):
+    with stage.money.client() as client, contextlib.suppress(TimeoutError):
         wait_until(lambda: client.zcard("dspy:v1:budget:leases") == held, 5, "the bills")
         return found
     return [*found, "the killed calls are not held once each, to be charged at their bound"]

@@ -40,7 +40,7 @@ def tight_budget(scale: Scale) -> Outcome:
             time.sleep(2)
         at_once = stage.endpoint.counts().in_flight
         began_at, cpu = time.monotonic(), _cpu_seconds(worker.pid)
-        with stage.redis.counted() as usage:
+        with stage.money.counted() as usage:
             time.sleep(seconds)
         waited = time.monotonic() - began_at
         cpu_share = (_cpu_seconds(worker.pid) - cpu) / waited

@@ -119,6 +119,24 @@ def test_a_question_of_many_threads_and_processes_is_one_call(predict, endpoint,
     assert endpoint.calls() == len(QUESTIONS)
 
 
+@pytest.mark.usefixtures("_worker")
+def test_three_hundred_callers_in_three_processes_cost_one_question_one_call(predict, endpoint, spine_producer):
+    def ask():
+        from concurrent.futures import ThreadPoolExecutor
+
+        from dspyq import predict
+
+        with ThreadPoolExecutor(100) as pool:
+            return sorted(pool.map(lambda _: predict.delay(question="one").get(timeout=60).answer, range(100)))
+
+    endpoint.script(latency_seconds=2)
+    others = [spine_producer(ask) for _ in range(2)]
+    with ThreadPoolExecutor(100) as pool:
+        found = list(pool.map(lambda _: predict.delay(question="one").get(timeout=60).answer, range(100)))
+    assert found == others[0].result(90) == others[1].result(90) == ["echo:one"] * 100
+    assert endpoint.calls() == 1
+
+
 def test_rows_are_looked_up_and_withdrawn_in_bulk(predict):
     requests = [build_request({"question": each}) for each in QUESTIONS]
     handles = predict.many([{"question": each} for each in QUESTIONS])

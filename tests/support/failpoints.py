@@ -37,11 +37,13 @@ import redis.connection
 from dspyq.cache.claims import Claims
 from dspyq.celery_app.result_backend import PredictionBackend
 from dspyq.config.settings import get_settings
+from dspyq.core.runtime import in_all_runtimes
 from dspyq.delivery.leases import Leases, process_leases
 from dspyq.delivery.records import Records
 from dspyq.delivery.transport import BELL, Transport
 from dspyq.store import wire
 from dspyq.store.clients import connect, money_client
+from dspyq.store.spines import jobs_url
 
 ONCE_KEY = "failpoint"
 DEATHS_KEY = "failpoint-deaths"
@@ -112,7 +114,8 @@ class _Points:
     def _leave_record(self, job_id: str | None) -> bool:
         """Return whether it may die now; then it must."""
         self.doing.action = None
-        held = {tag.rpartition(":")[0] for tag in list(process_leases()._held)}  # noqa: SLF001 - no production code asks
+        tags = [tag for leases in in_all_runtimes(process_leases) for tag in list(leases._held)]  # noqa: SLF001 - no production code asks
+        held = {tag.rpartition(":")[0] for tag in tags}
         if job_id:
             held.add(job_id)
         death = Death(self.point or "", time.time(), tuple(sorted(held)), len(list(self._unpaid_tags)))
@@ -125,9 +128,14 @@ class _Points:
 _points = _Points()
 
 
-@functools.cache
 def _own_client() -> redis.Redis:
-    return connect(get_settings().home_url)
+    """Return the client of what all processes share, which nothing here is hooked into."""
+    return _client_of(get_settings().home_url)
+
+
+@functools.cache
+def _client_of(url: str) -> redis.Redis:
+    return connect(url)
 
 
 def _around(
@@ -173,7 +181,7 @@ def _before_reply(connection: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _first_of(queue: str) -> str | None:
-    first = _own_client().zrange(f"dspy:v1:queue:{queue}", 0, 0)
+    first = _client_of(jobs_url()).zrange(f"dspy:v1:queue:{queue}", 0, 0)
     return first[0].decode() if first else None
 
 

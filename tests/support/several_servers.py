@@ -8,6 +8,9 @@ from typing import Any, Self
 
 from tests.support.redis_server import RedisServer
 
+#: Commands whose replies have a place for each name asked for.
+_BY_PLACE = frozenset({"hmget", "mget"})
+
 
 class SeveralServers:
     """Servers that are ended, filled and read together.
@@ -68,7 +71,7 @@ class SeveralClients:
 
         def run(*args: Any, **options: Any) -> Any:
             replies = [getattr(client, name)(*args, **options) for client in self._clients]
-            return _first_of_each(replies) if name == "hmget" else _together(replies)
+            return _first_of_each(replies) if name in _BY_PLACE else _together(replies)
 
         return run
 
@@ -105,5 +108,5 @@ def _together(replies: list[Any]) -> Any:
 
 
 def _first_of_each(replies: list[list[Any]]) -> list[Any]:
-    """Return of several replies to one HMGET, of servers that do not all have the hash, what is there."""
+    """Return of replies with a place for each name what is there in any of them."""
     return [next((value for value in values if value is not None), None) for values in zip(*replies, strict=True)]
