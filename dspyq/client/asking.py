@@ -29,6 +29,7 @@ from dspyq.client.spread_bulk import process_bulk
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import InputsTooLarge, InvalidOption, RedisUnavailable
+from dspyq.experiments.copies import is_behind, latest_of
 from dspyq.experiments.exposure import Exposure
 from dspyq.experiments.fence import ANY_STATE, StateChanged
 from dspyq.experiments.known import process_states
@@ -249,6 +250,10 @@ def _enrolled_by_the_latest(request: Request, *, at_once: bool = False) -> Reque
 def _enrolled_again(request: Request, version: str, stored: bytes) -> Request:
     """Return a call with the variant of the state that it was refused with."""
     program, states = request.program.name, process_states()
+    known = states.get(program)
+    if known is not None and is_behind(version, known.version):
+        with on_spine(request.input_hash):  # which may have missed a change
+            version, stored = latest_of(program, version, stored)
     if not version:
         states.forget(program)
     elif not states.learn(program, version, stored, instead_of=request.seen):
@@ -295,7 +300,7 @@ def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | Non
         with redis_errors("note the unit"):
             note_units([(request, entry.task_id)])
     if request.exposure is not None:
-        _count_hit(request.exposure, entry.task_id, asked_at)
+        _count_hit(request, request.exposure, entry.task_id, asked_at)
     if _are_hits_noted():
         _note_hit(request, entry.task_id, "memory", asked_at)
     handle = PredictionResult.of_request(request, entry.task_id, asked_at=asked_at, cache_level="memory")
@@ -305,7 +310,7 @@ def _look_in_memory(request: Request, asked_at: float) -> PredictionResult | Non
 def _handle(request: Request, claim: Claim, asked_at: float) -> PredictionResult:
     if claim.verdict == "hit":
         if request.exposure is not None and not claim.batch:
-            _count_hit(request.exposure, claim.task_id, asked_at)
+            _count_hit(request, request.exposure, claim.task_id, asked_at)
         if _are_hits_noted():
             _note_hit(request, claim.task_id, "redis", asked_at)
         handle = PredictionResult.of_request(request, claim.task_id, asked_at=asked_at, cache_level="redis")
@@ -335,14 +340,14 @@ def _note_hit(request: Request, task_id: str, level: CacheLevel, asked_at: float
     log_hit(request, task_id, level, asked_at)
 
 
-def _count_hit(exposure: Exposure, task_id: str, asked_at: float) -> None:
+def _count_hit(request: Request, exposure: Exposure, task_id: str, asked_at: float) -> None:
     """Count a hit for its experiment."""
     waited_seconds = time.monotonic() - asked_at
     state = process_states().get(exposure.program)
     longest = state.slow_wait_seconds if state else None
     served = "" if state and not state.tracks_served else task_id
     is_slow = longest is not None and waited_seconds > longest
-    with on_spine(task_id):
+    with on_spine(request.input_hash):  # where the scores of the answer are
         process_tally().count(exposure, served, waited_seconds, is_slow=is_slow)
 
 

@@ -22,7 +22,7 @@ def token_of(request: Request | None) -> str | None:
     """
     if request is None or request.exposure is None:
         return None
-    return make_token(request.exposure, request.request_id, request.canonical_inputs)
+    return make_token(request.exposure, request.request_id, request.canonical_inputs, request.input_hash)
 
 
 def with_token(prediction: Prediction, request: Request | None) -> Prediction:

@@ -16,12 +16,13 @@ import redis
 
 from dspyq.core.operator import operator_name
 from dspyq.errors import ExperimentRefused
+from dspyq.experiments.copies import announcement_of, channel_of_home, copy_to_spines, restore_home
 from dspyq.experiments.counting import counting_settings
 from dspyq.experiments.known import process_states
 from dspyq.experiments.placement import ExperimentStatus
 from dspyq.experiments.state import ExperimentState, UnreadableState
-from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import experiment_log_key, experiment_state_key, killed_arms_key
+from dspyq.store.clients import money_client, redis_errors
+from dspyq.store.keys import experiment_home_key, experiment_log_key, killed_arms_key
 from dspyq.store.scripts import load_script, read_hash
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def read_plan(program: str) -> StartedPlan | None:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the experiment"):
-        stored = cast("bytes | None", jobs_client().hget(experiment_state_key(program), "plan"))
+        stored = cast("bytes | None", money_client().hget(experiment_home_key(program), "plan"))
     if stored is None:
         return None
     try:
@@ -117,7 +118,7 @@ def read_log(program: str, most: int = 100) -> list[LoggedChange]:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the experiment's log"):
-        found = cast("list[Any]", jobs_client().xrevrange(experiment_log_key(program), count=most))
+        found = cast("list[Any]", money_client().xrevrange(experiment_log_key(program), count=most))
     return [_entry(identity, fields) for identity, fields in reversed(found)]
 
 
@@ -230,7 +231,7 @@ def list_killed(state: ExperimentState) -> None:
     """
     if state.killed:
         with redis_errors("kill the arm"):
-            jobs_client().sadd(killed_arms_key(), *map(state.queue_of, state.killed))
+            money_client().sadd(killed_arms_key(), *map(state.queue_of, state.killed))
 
 
 def stop(program: str, *, serve: str | None = None, by_weight: bool = False, reason: str = "") -> ExperimentState:
@@ -308,9 +309,11 @@ class _Operation:
 
     def __init__(self, program: str) -> None:
         self._program = program
-        self._client = jobs_client()
+        self._client = money_client()
         with redis_errors("read the experiment"):
-            found = read_hash(self._client.hgetall(experiment_state_key(program)))
+            found = read_hash(self._client.hgetall(experiment_home_key(program)))
+            if not found and restore_home(program):
+                found = read_hash(self._client.hgetall(experiment_home_key(program)))
         self.state = self._read(found)
 
     def _read(self, found: Mapping[bytes, bytes]) -> ExperimentState | None:
@@ -350,7 +353,7 @@ class _Operation:
         written = state.dump()
         with redis_errors("change the experiment"):
             reply = load_script(self._client, "dspyq.experiments", "change")(
-                [experiment_state_key(self._program), experiment_log_key(self._program)],
+                [experiment_home_key(self._program), experiment_log_key(self._program)],
                 expected="" if before is None else str(before.version),
                 version=str(state.version),
                 written=written,
@@ -358,11 +361,13 @@ class _Operation:
                 plan=orjson.dumps(plan._asdict()) if plan else b"",
                 counting=counting_settings(state.epoch, plan.table) if plan else "",
                 entry=orjson.dumps(entry),
-                announcement=f"~{self._program} {state.version} ".encode() + written,
+                announcement=announcement_of(self._program, state.version, written),
+                channel=channel_of_home(),
                 most=_MOST_LOG_ENTRIES,
                 arms=[part for arm in state.arms for part in (state.queue_of(arm), "1" if arm in state.killed else "")],
             )
         if reply:
+            copy_to_spines(self._program)
             process_states().learn(self._program, str(state.version), written)  # others get it within a second
         return bool(reply)
 
@@ -374,7 +379,7 @@ def _written(reason: str) -> str:
 
 def _unreadable(program: str) -> ExperimentRefused:
     return ExperimentRefused(
-        f"{experiment_state_key(program)} in Redis is no state that this version reads: give all hosts the same "
+        f"{experiment_home_key(program)} in Redis is no state that this version reads: give all hosts the same "
         "version of dspyq, or delete that key"
     )
 

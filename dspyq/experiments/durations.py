@@ -12,6 +12,7 @@ from typing import cast
 from dspyq.experiments.state import ExperimentState
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import experiment_sums_key
+from dspyq.store.spines import each_spine
 
 #: As ``count_time`` in sums.lua has them: counters, and the logarithm of a span's end over its start.
 _SPANS, _GROWTH = 96, 0.14
@@ -33,6 +34,10 @@ class DurationCounts:
         """Return the counts that Redis has packed, the most significant byte of each first; what is missing is 0."""
         known = min(len(packed) // 4, _SPANS)
         return cls(struct.unpack(f">{known}I", packed[: 4 * known]) + (0,) * (_SPANS - known))
+
+    def plus(self, other: DurationCounts) -> DurationCounts:
+        """Return the counts of both."""
+        return DurationCounts(tuple(map(sum, zip(self.counts, other.counts, strict=True))))
 
     @property
     def number(self) -> int:
@@ -68,10 +73,14 @@ def read_durations(state: ExperimentState) -> dict[str, DurationCounts]:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    base = experiment_sums_key(state.program, state.epoch)
+    found = {arm: DurationCounts.unpacked(b"") for arm in state.arms}
     with redis_errors("read the experiment's times"):
-        stored = cast("list[bytes | None]", jobs_client().mget([f"{base}{arm}:times" for arm in state.arms]))
-    return {arm: DurationCounts.unpacked(packed or b"") for arm, packed in zip(state.arms, stored, strict=True)}
+        for _ in each_spine():
+            base = experiment_sums_key(state.program, state.epoch)
+            stored = cast("list[bytes | None]", jobs_client().mget([f"{base}{arm}:times" for arm in state.arms]))
+            for arm, packed in zip(state.arms, stored, strict=True):
+                found[arm] = found[arm].plus(DurationCounts.unpacked(packed or b""))
+    return found
 
 
 def _edge(place: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from dspyq.experiments.token import ForgedToken, read_token
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import SECONDS_OF_BOOKS, experiment_refused_key
 from dspyq.store.scripts import load_script, read_hash
+from dspyq.store.spines import each_spine, on_spine
 
 FeedbackOutcome = Literal["new", "same", "replaced", "kept"]
 _RefusalReason = Literal["closed", "unknown", "range", "late"]
@@ -58,7 +60,7 @@ def give_feedback(token: str, name: str, value: float) -> FeedbackOutcome:
     window_days = int(judged["window_days"])
     if exposure.day + window_days < day_at(time.time()):
         raise _refused(exposure.program, "late", f"{name} is taken for {window_days} days after the answer")
-    with redis_errors("take the feedback"):
+    with redis_errors("take the feedback"), on_spine(given_for.nonce):
         outcome = load_script(jobs_client(), "dspyq.experiments", "feedback")(
             program=exposure.program,
             exposure=exposure.stated(),
@@ -83,8 +85,8 @@ def _part(program: str, name: str, value: float, judged: Mapping[str, Any]) -> i
 
 def _refused(program: str, reason: _RefusalReason, why: str) -> FeedbackRefused:
     """Count a refusal; return its error."""
-    key = experiment_refused_key(program)
-    with redis_errors("count the refused feedback"):
+    with redis_errors("count the refused feedback"), on_spine(program):
+        key = experiment_refused_key(program)
         pipeline = jobs_client().pipeline(transaction=False)
         pipeline.hincrby(key, reason, 1)
         pipeline.expire(key, SECONDS_OF_BOOKS)
@@ -100,9 +102,12 @@ def read_refusals(program: str) -> dict[str, int]:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
+    found: Counter[bytes] = Counter()
     with redis_errors("read the refused feedback"):
-        found = read_hash(jobs_client().hgetall(experiment_refused_key(program)))
-    return {reason.decode("utf-8", "replace"): int(read_number(number)) for reason, number in sorted(found.items())}
+        for _ in each_spine():
+            stored = read_hash(jobs_client().hgetall(experiment_refused_key(program)))
+            found.update({reason: int(read_number(number)) for reason, number in stored.items()})
+    return {reason.decode("utf-8", "replace"): number for reason, number in sorted(found.items())}
 
 
 class _KeptTable(NamedTuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from dspyq.core.days import day_at
+from dspyq.experiments.packed_sums import read_arrays
 from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.sums import unpack_counters
-from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import experiment_sums_key
+from dspyq.store.clients import redis_errors
 
 #: Days are shown so far back.
 MOST_DAYS = 120
@@ -78,12 +78,11 @@ def _read_day(
     state: ExperimentState, table: Mapping[str, Any], day: str
 ) -> tuple[dict[str, int], dict[tuple[str, str], tuple[int, int]]]:
     """Return the exposures by arm, and the number and the sum of judgements by name and arm."""
-    base = experiment_sums_key(state.program, state.epoch)
     pairs = [(name, arm) for name in table["feedback"] for arm in state.arms]
-    keys = [f"{base}{arm}:exposed:{day}:q" for arm in state.arms]
-    keys += [f"{base}{arm}:feedback:{name}:{day}:q" for name, arm in pairs]
+    names = [f"{arm}:exposed:{day}:q" for arm in state.arms]
+    names += [f"{arm}:feedback:{name}:{day}:q" for name, arm in pairs]
     with redis_errors("read the experiment's judgements"):
-        stored = cast("list[bytes | None]", jobs_client().mget(keys))
+        stored = read_arrays(state, names)
     exposed = {
         arm: sum(unpack_counters(packed or b"", _EXPOSED_FIELDS)[0])
         for arm, packed in zip(state.arms, stored, strict=False)

@@ -10,6 +10,7 @@ from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.sums_reader import MOST_UNFOLDED_DAYS, last_mature_day
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.scripts import load_script
+from dspyq.store.spines import each_spine
 
 
 def fold_mature_days(state: ExperimentState, table: Mapping[str, Any], *, folded_day: int, today: int) -> int:
@@ -31,10 +32,11 @@ def fold_mature_days(state: ExperimentState, table: Mapping[str, Any], *, folded
     # A judgement that came as its day was folded has made the day's array anew, so the latest days are folded again.
     first = max(started, min(folded_day + 1, last - MOST_UNFOLDED_DAYS) if folded_day else started)
     with redis_errors("fold the experiment's judgements"):
-        fold = load_script(jobs_client(), "dspyq.experiments", "fold")
-        for day in range(first, last + 1):
-            for arm in state.arms:
-                fold(program=state.program, epoch=state.epoch, arrays=list(_arrays(table, arm, day)))
+        for _ in each_spine():
+            fold = load_script(jobs_client(), "dspyq.experiments", "fold")
+            for day in range(first, last + 1):
+                for arm in state.arms:
+                    fold(program=state.program, epoch=state.epoch, arrays=list(_arrays(table, arm, day)))
     return last
 
 

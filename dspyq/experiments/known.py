@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.experiments.state import ExperimentState, UnreadableState
-from dspyq.store.clients import jobs_client
-from dspyq.store.keys import experiment_state_key
+from dspyq.store.clients import money_client
+from dspyq.store.keys import experiment_home_key
 
 if TYPE_CHECKING:
     from dspyq.config.programs import Program
@@ -82,7 +82,7 @@ class KnownStates:
         now, known = time.monotonic(), self.get(program)
         if not at_once and now - self._read_at.get(program, float("-inf")) < _FRESH_SECONDS:
             return
-        found = jobs_client().hmget(experiment_state_key(program), "version", "state")
+        found = money_client().hmget(experiment_home_key(program), "version", "state")
         version, stored = cast("list[bytes | None]", found)
         self._read_at[program] = now
         if version is None or stored is None:

@@ -22,8 +22,8 @@ from dspyq.experiments.looks import LookedAt, look_at
 from dspyq.experiments.looks_store import Notes, StoredLooks, read_looks, write_look
 from dspyq.experiments.state import ExperimentState, UnreadableState
 from dspyq.experiments.sums_reader import read_sums
-from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import experiment_state_key
+from dspyq.store.clients import money_client, redis_errors
+from dspyq.store.keys import experiment_home_key
 
 logger = logging.getLogger("dspyq.experiments")
 
@@ -67,9 +67,9 @@ def read_active(programs: Iterable[str]) -> list[ExperimentState]:
     """
     names = list(programs)
     with redis_errors("read the experiments"):
-        reading = jobs_client().pipeline(transaction=False)
+        reading = money_client().pipeline(transaction=False)
         for program in names:
-            reading.hmget(experiment_state_key(program), "version", "state", "counting")
+            reading.hmget(experiment_home_key(program), "version", "state", "counting")
         found = cast("list[list[bytes | None]]", reading.execute())
     states = []
     for program, (version, stored, counting) in zip(names, found, strict=True):
@@ -218,5 +218,5 @@ def read_time() -> float:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the time"):
-        seconds, microseconds = jobs_client().time()
+        seconds, microseconds = money_client().time()
     return float(seconds) + microseconds / 1e6

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import orjson
 
+from dspyq.core.runtime import Runtime, current
 from dspyq.core.tolerated import tolerate
 from dspyq.experiments.exposure import Exposure, read_exposure
 from dspyq.experiments.state import ExperimentState
@@ -14,6 +16,7 @@ from dspyq.experiments.token import question_name
 from dspyq.store import content
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import experiment_kept_key, experiment_rows_key
+from dspyq.store.spines import each_spine
 
 #: Larger rows are not kept: the stream is bounded in rows.
 MOST_ROW_BYTES = 65_536
@@ -80,10 +83,18 @@ def read_rows(state: ExperimentState, since: float = 0.0) -> Iterator[KeptRow]:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
-    rows, kept = experiment_rows_key(state.program, state.epoch), experiment_kept_key(state.program, state.epoch)
+    # A part of a runtime is active for each page alone: rows of several spines come by turns.
+    runtimes = [current() for _ in each_spine()]
+    pages = [_rows_of_spine(runtime, state, since) for runtime in runtimes]
+    yield from pages[0] if len(pages) == 1 else heapq.merge(*pages, key=lambda row: row.at)
+
+
+def _rows_of_spine(runtime: Runtime, state: ExperimentState, since: float) -> Iterator[KeptRow]:
+    with runtime.active():
+        rows, kept = experiment_rows_key(state.program, state.epoch), experiment_kept_key(state.program, state.epoch)
     start = f"{since * 1000:.0f}"
     while True:
-        with redis_errors("read the experiment's rows"):
+        with redis_errors("read the experiment's rows"), runtime.active():
             client = jobs_client()
             entries = cast("list[Any]", client.xrange(rows, start, count=_ROWS_AT_ONCE))
             ids = [entry[1].get(b"id", b"").decode() for entry in entries]

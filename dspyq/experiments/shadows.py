@@ -19,12 +19,14 @@ from dspyq.experiments.burn_in import LEAST_EFFECTIVE_CLUSTERS, LEAST_ROWS
 from dspyq.experiments.effects import paired_effect
 from dspyq.experiments.known import process_states
 from dspyq.experiments.mixture import paired_radius
+from dspyq.experiments.packed_sums import added_arrays
 from dspyq.experiments.placement import is_in_share
 from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.sums import ClusterSums, unpack_counters
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import experiment_answer_key, experiment_sums_key
 from dspyq.store.scripts import load_script, read_hash
+from dspyq.store.spines import each_spine
 
 ShadowVerdict = Literal["asked", "refused", "full", "known", "gone"]
 #: What may come of a shadow run, beside its being asked.
@@ -169,7 +171,7 @@ def read_shadows(
     Args:
         state: The experiment.
         table: Its frozen table.
-        client: The Redis of jobs; this process's connection to it where left out.
+        client: The one Redis of jobs; this process's connections to all spines where left out.
 
     Raises:
         RedisUnavailable: If Redis does not answer.
@@ -178,18 +180,24 @@ def read_shadows(
     if not shadow:
         return {}
     units = _units(table)
-    base = experiment_sums_key(state.program, state.epoch)
     names = [(arm, name) for arm in shadow["variants"] for name in units]
+    counts: dict[bytes, int] = {}
+    arrays = []
     with redis_errors("read the experiment's shadow runs"):
-        reading = (client or jobs_client()).pipeline(transaction=False)
-        reading.hgetall(base + "shadow")
-        reading.mget([f"{base}shadow:{arm}:pair:{name}:q" for arm, name in names])
-        found, stored = reading.execute()
-    counts = read_hash(found)
+        for _ in each_spine():
+            base = experiment_sums_key(state.program, state.epoch)
+            reading = (client or jobs_client()).pipeline(transaction=False)
+            reading.hgetall(base + "shadow")
+            reading.mget([f"{base}shadow:{arm}:pair:{name}:q" for arm, name in names])
+            found, packed = reading.execute()
+            for what, number in read_hash(found).items():
+                counts[what] = counts.get(what, 0) + int(read_number(number))
+            arrays.append(packed)
+    stored = arrays[0] if len(arrays) == 1 else [added_arrays(each) for each in zip(*arrays, strict=True)]
     pairs = {pair: packed or b"" for pair, packed in zip(names, stored, strict=True)}
 
     def count(arm: str, what: str) -> int:
-        return int(read_number(counts.get(f"{arm} {what}".encode())))
+        return counts.get(f"{arm} {what}".encode(), 0)
 
     def compared(arm: str, name: str) -> PairedScore:
         return _paired(pairs[arm, name], *units[name], float(table["alpha"]))

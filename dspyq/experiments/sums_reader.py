@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import redis
-
-from dspyq.core.tolerated import read_number
-from dspyq.errors import DamagedKey
+from dspyq.experiments.packed_sums import read_arrays, read_counts, read_units
 from dspyq.experiments.state import ExperimentState
 from dspyq.experiments.sums import ArmSums, ClusterSums, RowSums, unpack_counters
-from dspyq.store.clients import jobs_client, redis_errors
-from dspyq.store.keys import experiment_sums_key
-from dspyq.store.scripts import read_hash
+from dspyq.store.clients import redis_errors
 
 
 class _Counter(NamedTuple):
@@ -85,38 +80,22 @@ def read_sums(state: ExperimentState, table: Mapping[str, Any], *, today: int) -
         RedisUnavailable: If Redis does not answer.
         DamagedKey: If another program wrote to one of their keys.
     """
-    base = experiment_sums_key(state.program, state.epoch)
     arrays = list(_arrays(table, mature_days(table, today)))
     names = [f"{arm}:{array}:{side}" for arm in state.arms for array in arrays for side in ("u", "q")]
     with redis_errors("read the experiment's sums"):
-        client = jobs_client()
-        units = cast("dict[bytes, bytes]", client.hgetall(base + "units"))
-        unscored = read_hash(client.hgetall(base + "unscored"))
-        stored = cast("list[bytes | None]", client.mget([base + name for name in names]))
-        absent = [base + name for name, each in zip(names, stored, strict=True) if each is None]
-        # MGET passes over keys of another type, and an arm without its counts would pass for one without calls.
-        if absent and client.exists(*absent):
-            _refuse_damaged(client, absent)
+        units = read_counts(state, "units") | read_units(state)
+        unscored = read_counts(state, "unscored")
+        stored = read_arrays(state, names, is_strict=True)
     packed = {name: each or b"" for name, each in zip(names, stored, strict=True)}
     return {
         arm: ArmReading(
-            units=int(read_number(units.get(arm.encode()))),
-            dropped=int(read_number(units.get(f"dropped:{arm}".encode()))),
+            units=units.get(arm.encode(), 0),
+            dropped=units.get(f"dropped:{arm}".encode(), 0),
             metrics=_Arm(arm, packed, has_units=state.unit != "inputs").metrics(table, mature_days(table, today)),
             unscored=_unscored(unscored, arm),
         )
         for arm in state.arms
     }
-
-
-def _refuse_damaged(client: redis.Redis, names: Sequence[str]) -> None:
-    for name in names:
-        found = cast("bytes", client.type(name)).decode()
-        if found not in ("none", "string"):  # it may have been made since
-            raise DamagedKey(
-                f"cannot read the experiment's sums: WRONGTYPE {name} is a {found}: another program wrote it; "
-                "delete it, or give dspyq a key_prefix of its own"
-            )
 
 
 def mature_days(table: Mapping[str, Any], today: int) -> list[str]:
@@ -150,9 +129,9 @@ def _arrays(table: Mapping[str, Any], days: Iterable[str]) -> Iterator[str]:
         yield from (f"feedback:{name}:{day}" for name in table["feedback"])
 
 
-def _unscored(found: Mapping[bytes, bytes], arm: str) -> dict[tuple[str, str], int]:
+def _unscored(found: Mapping[bytes, int], arm: str) -> dict[tuple[str, str], int]:
     words = ((field.decode(errors="replace").split(), count) for field, count in found.items())
-    return {(word[2], word[1]): int(read_number(count)) for word, count in words if len(word) == 3 and word[0] == arm}  # noqa: PLR2004 - arm, reason and score
+    return {(word[2], word[1]): count for word, count in words if len(word) == 3 and word[0] == arm}  # noqa: PLR2004 - arm, reason and score
 
 
 class _Arm:

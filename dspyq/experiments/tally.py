@@ -126,9 +126,9 @@ def _close(tally: HitTally) -> None:
     tally.close()
 
 
-@per_runtime(close=_close)
+@per_runtime(is_of_part=True, close=_close)
 def process_tally() -> HitTally:
-    """Return this process's tally, started at its first use; a forked child gets one of its own."""
+    """Return this process's tally of the active spine, started at its first use; a forked child gets one of its own."""
     tally = HitTally()
     atexit.register(tally.close)
     return tally

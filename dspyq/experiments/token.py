@@ -18,6 +18,7 @@ from dspyq.errors import ConfigurationError
 from dspyq.experiments.exposure import Exposure
 from dspyq.store.fleet_secret import FleetSecret
 from dspyq.store.seal_keys import hash_of, process_question_keys
+from dspyq.store.spines import id_beside
 
 _FORM = "x1"
 _MAC_BYTES = 8
@@ -52,11 +53,18 @@ class ForgedToken(ValueError):
     """No token, or none that this fleet signed."""
 
 
-def make_token(exposure: Exposure, request_id: str, canonical_inputs: bytes) -> str:
-    """Return the token of a call: the same for the same request and inputs."""
+def make_token(exposure: Exposure, request_id: str, canonical_inputs: bytes, input_hash: str = "") -> str:
+    """Return the token of a call: the same for the same request and inputs.
+
+    Args:
+        exposure: The call.
+        request_id: The request.
+        canonical_inputs: The question, as JSON with sorted keys.
+        input_hash: The hash of the question, beside which its judgements are kept where there are several spines.
+    """
     stated = request_id.encode("utf-8", "surrogatepass") + b"\0" + canonical_inputs
     nonce = hash_of(stated, process_question_keys().common).hexdigest(length=_NONCE_BYTES)
-    nonce = question_name(canonical_inputs) + nonce
+    nonce = question_name(canonical_inputs) + (id_beside(input_hash, nonce) if input_hash else nonce)
     program, *others = exposure
     text = ".".join(map(str, (_FORM, program, *others, nonce)))
     return f"{text}.{_mac(program, text)}"

@@ -9,9 +9,8 @@ Queues' lists and Celery's own keys carry it too: kombu and the result backend a
 
 Each kind of key belongs to one side. ``spine`` keys are what one question touches: its alias, job, place, result,
 statistics and savings. ``money`` keys are what the whole fleet has once: budgets, rates, breakers, books, batches,
-API keys, secrets. No script touches both, so that either side can have a server of its own; but for
-``experiments/change``, which kills an arm in the same moment for its calls and for its state. Which parts of a
-deployment may write a kind is stated in ``dspyq.store.users``.
+API keys, experiments, secrets. No script touches both, so that either side can have a server of its own. Which parts of
+a deployment may write a kind is stated in ``dspyq.store.users``.
 """
 
 from __future__ import annotations
@@ -54,8 +53,10 @@ KEY_KINDS = (
     KeyKind("CACHE_SIZE", "cache-size", "spine"),
     KeyKind("CACHE_SIZE_FRESH", "cache-size-fresh", "spine"),
     KeyKind("CACHE_STATISTICS", "cache-statistics", "spine"),
+    # An experiment's state, and the copy of it beside the questions: one key where one Redis holds all.
+    KeyKind("EXPERIMENT_HOME", "experiment-state:", "money"),
     KeyKind("EXPERIMENT_STATE", "experiment-state:", "spine"),
-    KeyKind("EXPERIMENT_LOG", "experiment-log:", "spine"),
+    KeyKind("EXPERIMENT_LOG", "experiment-log:", "money"),
     KeyKind("EXPERIMENT_LOOK", "experiment-look:", "money"),
     KeyKind("EXPERIMENT_LOOKS", "experiment-looks:", "money"),
     KeyKind("EXPERIMENT_REFEREE", "experiment-referee", "money"),
@@ -291,8 +292,13 @@ def batch_account_key(batch_id: str) -> str:
 
 
 def experiment_state_key(program: str) -> str:
-    """Return the key of the state of a program's experiment."""
-    return key("experiment-state:") + program
+    """Return the key of the state of a program's experiment, as the claims of the active spine read it."""
+    return f"{bases().spine}{NAMESPACE}experiment-state:{program}"
+
+
+def experiment_home_key(program: str) -> str:
+    """Return the key of the state of a program's experiment, of which each spine has a copy."""
+    return f"{bases().money}{NAMESPACE}experiment-state:{program}"
 
 
 def experiment_log_key(program: str) -> str:

@@ -47,6 +47,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "CACHE_SIZE_FRESH": ("worker", "watcher"),
     "CACHE_STATISTICS": (_ALL, "watcher"),
     # Experiments: callers count what they were served, and workers judge.
+    "EXPERIMENT_HOME": ("worker", "producer batch door watcher"),
     "EXPERIMENT_STATE": ("worker", "producer batch door watcher"),
     "EXPERIMENT_LOG": ("worker", "watcher"),
     "EXPERIMENT_LOOK": ("worker", "watcher"),
@@ -203,7 +204,7 @@ def _keys(user: User, prefix: str) -> list[str]:
         start = f"{prefix}{kind.namespace}{kind.start}"
         several = "" if _is_single(start) else "*"
         patterns.append(f"{'~' if user in writers else '%R~'}{start}{several}")
-    return patterns
+    return list(dict.fromkeys(patterns))  # a state and its copies begin alike
 
 
 def _is_single(start: str) -> bool:

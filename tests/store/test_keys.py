@@ -1,4 +1,4 @@
-"""Kinds of keys: each belongs to the spine or to the money, and no script but one touches both."""
+"""Kinds of keys: each belongs to the spine or to the money, and no script touches both."""
 
 from collections import defaultdict
 
@@ -9,8 +9,6 @@ from dspyq.store.script_text import read_script
 from dspyq.store.scripts import load_script
 from tests.store.test_script_text import every_script
 
-#: A killed arm must be closed to model calls in the moment in which its state says so.
-OF_BOTH_SIDES = {("dspyq.experiments", "change")}
 SIDES = {kind.name: kind.side for kind in KEY_KINDS}
 STARTS = {kind.namespace + kind.start: kind.name for kind in KEY_KINDS if kind.start}
 #: Commands all of whose arguments are keys; of others it is the first.
@@ -43,7 +41,7 @@ def touched_by(scripts, commands):
     return touched
 
 
-@pytest.mark.parametrize(("package", "name"), sorted(set(every_script()) - OF_BOTH_SIDES))
+@pytest.mark.parametrize(("package", "name"), sorted(every_script()))
 def test_a_script_names_keys_of_one_side(package, name):
     kinds = read_script(package, name).key_kinds
     assert len(sides(kinds)) <= 1, kinds

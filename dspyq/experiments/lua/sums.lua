@@ -10,7 +10,8 @@
 --   score:…, delivered:…, feedback:…:<day>   n, sum in millionths of the range; by question also the squares, in
 --              hundredths of a per cent of the range
 --   exposed:<day>   n
--- each by unit, ':u', and by question, ':q'. '<program>:<epoch>:seen' is a bitmap of units, ':units' their number by arm;
+-- each by unit, ':u', and by question, ':q'. '<program>:<epoch>:seen' is a bitmap of units (':seen::<arm>' of an arm's, where
+-- there are several servers), ':units' their number by arm;
 -- ':<arm>:times' is a histogram of the times of computed answers.
 -- '<program>:<epoch>:unscored' is a hash, '<arm> <reason> <score>' to a number of answers; the score is * where none of the
 -- answer's was counted.
@@ -37,7 +38,8 @@ local function counting_of(program, epoch)
     base = EXPERIMENT_SUMS .. program .. ':' .. epoch .. ':',
     slow_answer = tonumber(words[2]),
     slow_wait = tonumber(words[3]),
-    has_feedback = words[4] == 'f',
+    has_feedback = string.find(words[4] or '', 'f', 1, true) ~= nil,
+    units_by_arm = string.find(words[4] or '', 's', 1, true) ~= nil,
     keep_rows = tonumber(words[5]) or 0,
     scores = { unpack(words, 6) },
   }
@@ -83,9 +85,14 @@ local function add_both(array, unit, question, amounts, squared_from)
   add(array .. ':q', question, amounts)
 end
 
+-- The bitmap of units. Where their questions are on several servers, each arm has one, so that they can be united.
+local function units_of(counting, arm)
+  return counting.base .. (counting.units_by_arm and 'seen::' .. arm or 'seen')
+end
+
 -- Counts a unit once.
 local function count_unit(counting, exposed)
-  local seen, units = counting.base .. 'seen', counting.base .. 'units'
+  local seen, units = units_of(counting, exposed[2]), counting.base .. 'units'
   if redis.call('SETBIT', seen, exposed[5], 1) == 0 and redis.call('HINCRBY', units, exposed[2], 1) == 1 then
     redis.call('EXPIRE', seen, SECONDS_OF_EXPERIMENT)
     redis.call('EXPIRE', units, SECONDS_OF_EXPERIMENT)
@@ -157,7 +164,7 @@ end
 
 -- Counts units once, by a list of their cells.
 local function count_cells(counting, arm, cells)
-  local seen, units, new = counting.base .. 'seen', counting.base .. 'units', 0
+  local seen, units, new = units_of(counting, arm), counting.base .. 'units', 0
   local command, at = { 'BITFIELD', seen }, 2
   for _, cell in ipairs(cells) do
     command[at + 1], command[at + 2], command[at + 3], command[at + 4] = 'SET', 'u1', cell, 1

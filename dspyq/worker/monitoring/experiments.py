@@ -20,7 +20,7 @@ from dspyq.experiments.look import Look, MetricFinding, UnreadableLook
 from dspyq.experiments.shadows import ShadowReading, read_shadows
 from dspyq.experiments.state import ExperimentState, UnreadableState
 from dspyq.store.clients import connect
-from dspyq.store.keys import experiment_look_key, experiment_state_key
+from dspyq.store.keys import experiment_home_key, experiment_look_key
 
 logger = logging.getLogger("dspyq.metrics")
 
@@ -57,7 +57,9 @@ class ExperimentCollector(Collector):
         """Take the configuration."""
         self.failures = 0
         self._programs = [name for name, program in settings.programs.items() if program.experiment is not None]
-        self._client = connect(settings.jobs_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+        self._client = connect(settings.home_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
+        #: Where the same Redis has the sums; else all spines are asked.
+        self._sums = self._client if settings.spine_urls == (settings.home_url,) else None
 
     def describe(self) -> Iterable[Metric]:
         """Describe no metric in advance, so that registering does not read Redis."""
@@ -83,7 +85,7 @@ class ExperimentCollector(Collector):
     def _read(self) -> list[Seen]:
         reading = self._client.pipeline(transaction=False)
         for program in self._programs:
-            reading.hmget(experiment_state_key(program), "version", "state", "plan")
+            reading.hmget(experiment_home_key(program), "version", "state", "plan")
             reading.hmget(experiment_look_key(program), "epoch", "look")
         replies = reading.execute()
         states, looks, seen = replies[::2], replies[1::2], []
@@ -94,7 +96,7 @@ class ExperimentCollector(Collector):
                 state = ExperimentState.read(program, int(version), stored)
                 is_its_own = epoch == state.epoch.encode()
                 found = Look.read(look) if is_its_own and look is not None else None
-                seen.append(Seen(state, found, read_shadows(state, _table(plan), self._client)))
+                seen.append(Seen(state, found, read_shadows(state, _table(plan), self._sums)))
             except (UnreadableState, UnreadableLook, ValueError) as error:
                 tolerate("experiment_look", error)
         return seen
