@@ -154,7 +154,7 @@ def test_a_change_whose_reply_is_lost_is_made_once(started, client):
     script = load_script(client, "dspyq.experiments", "change")
     arguments = {
         "expected": str(started.version), "version": str(changed.version), "written": changed.dump(), "id": "one",
-        "plan": b"", "counting": "", "entry": b"{}", "announcement": b"", "most": 9, "arms": [],
+        "plan": b"", "counting": "", "entry": b"{}", "announcement": b"", "channel": "", "most": 9, "arms": [],
     }  # fmt: skip
     keys = [experiment_state_key("qa"), experiment_log_key("qa")]
     assert [script(keys, **arguments) for _ in range(2)] == [1, 1]
