@@ -6,6 +6,7 @@ import pytest
 
 from dspyq.client.predict import process_predict
 from dspyq.config.settings import get_settings
+from dspyq.sealing.keyring import new_key_line
 from dspyq.worker.monitoring.fleet import Fleet, FleetCollector
 
 pytestmark = pytest.mark.usefixtures("configured_spines")
@@ -54,3 +55,24 @@ def test_what_is_stored_of_a_tenant_is_forgotten_on_each_spine(spine_worker, spi
     assert all(each.metadata.cached for each in left)
     costs = json.loads(spine_command("costs", "--by", "tenant", "--json").stdout)["costs"]
     assert {line["tenant"]: line["calls"] for line in costs} == {"acme": len(QUESTIONS), "other": len(QUESTIONS)}
+
+
+def test_envelopes_of_all_spines_and_of_money_are_counted_and_a_unit_is_forgotten_on_all(
+    configure_spines, settings_file, spine_command, tmp_path
+):
+    keys = tmp_path / "keys"
+    keys.write_text(f"{new_key_line('seal')}\n{new_key_line('index')}\n", encoding="utf-8")
+    keys.chmod(0o600)
+    path = settings_file(
+        {"encryption": {"keys_file": str(keys), "index_units": True}, "programs": {"qa": {"encrypt": True}}}
+    )
+    configure_spines(path)
+    process_predict().many([{"question": each} for each in QUESTIONS], tenant="acme")
+    process_predict().many([{"question": each} for each in QUESTIONS], unit="one")
+    found = json.loads(spine_command("encryption", "status", "--json", settings=path).stdout)
+    (key,) = found["keys"]
+    # The tenant's own key is sealed too, at the Redis of money.
+    assert (key["envelopes"], found["tenants"], found["plain"]) == (len(QUESTIONS) + 1, len(QUESTIONS), 0)
+    forgotten = json.loads(spine_command("forget", "--unit", "one", "--yes", "--json", settings=path).stdout)
+    assert forgotten["answers"] == len(QUESTIONS)
+    assert f"unfinished jobs: {len(QUESTIONS)}" in forgotten["not_reached"][0]
