@@ -7,11 +7,12 @@ or from the first call that is refused there by an older state. With one Redis h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import redis
 
 from dspyq.config.settings import get_settings
+from dspyq.core.runtime import per_runtime
 from dspyq.core.tolerated import tolerate
 from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.key_bases import bases
@@ -51,10 +52,8 @@ def copy_to_spines(program: str) -> None:
     Raises:
         redis.RedisError: If the Redis of money does not answer.
     """
-    if not has_copies():
-        return
-    home = _read_home(program)
-    for _ in each_spine():
+    home = _read_home(program) if has_copies() else {}
+    for _ in _spines_with_copies():
         try:
             _copy(program, home)
         except redis.RedisError as error:
@@ -62,41 +61,74 @@ def copy_to_spines(program: str) -> None:
 
 
 def repair_copies(programs: Iterable[str]) -> None:
-    """Copy the states that spines have missed, and restore those that the home has lost.
+    """Copy the states that spines have missed, and restore those that the home has lost. Two round trips a spine.
 
     Raises:
         redis.RedisError: If the Redis of money does not answer.
     """
-    if not has_copies():
-        return
-    for program in programs:
-        restore_home(program)
-        copy_to_spines(program)
+    names, away = list(programs), _spines_away()
+    for spine in _spines_with_copies():
+        try:
+            copies = _changes(jobs_client(), names, experiment_state_key)
+            homes = _changes(money_client(), names, experiment_home_key)
+            for program in names:
+                if copies[program] != homes[program]:
+                    _repair(program)
+            away.discard(spine)
+        except redis.RedisError as error:
+            if spine not in away:  # once for each time that it is away: the referee comes by every ten seconds
+                tolerate("spine_away", error)
+            away.add(spine)
 
 
 def restore_home(program: str) -> bool:
-    """Write the home again where a copy is newer, and so the home has lost a change; return True if it was.
-
-    The home is written before any copy, so no copy is newer otherwise than after such a loss.
+    """Write a home that is gone again from its copies; return True if there is one then.
 
     Raises:
         redis.RedisError: If the Redis of money does not answer.
     """
-    if not has_copies():
-        return False
-    is_restored = False
-    for _ in each_spine():
-        if _is_home():
-            continue
+    for _ in _spines_with_copies():
         try:
-            copy = read_hash(jobs_client().hgetall(experiment_state_key(program)))
+            _repair(program)
         except redis.RedisError as error:
             tolerate("spine_away", error)
-            continue
+    return has_copies() and bool(_read_home(program))
+
+
+def _repair(program: str) -> None:
+    """Let the newer one of the home and the active spine's copy be both.
+
+    The home is written before any copy. So a copy that was read first and is newer is of a change that the home has
+    lost, as after a failover to a replica that did not have it yet.
+    """
+    copy = read_hash(jobs_client().hgetall(experiment_state_key(program)))
+    home = _read_home(program)
+    if _version(copy) > _version(home):
         script = load_script(money_client(), "dspyq.experiments", "copy_state")
-        if _version(copy) > _version(_read_home(program)):
-            is_restored |= _write(script, experiment_home_key(program), copy, b"")
-    return is_restored
+        _write(script, experiment_home_key(program), copy, b"")
+    else:
+        _copy(program, home)
+
+
+def _spines_with_copies() -> Iterator[int]:
+    if has_copies():
+        for spine in each_spine():
+            if not _is_home():
+                yield spine.number if spine else 0
+
+
+@per_runtime
+def _spines_away() -> set[int]:
+    return set()
+
+
+def _changes(client: redis.Redis, programs: Iterable[str], key_of: Callable[[str], str]) -> dict[str, list[bytes]]:
+    """Return the version and the change of each program's state."""
+    names = list(programs)
+    reading = client.pipeline(transaction=False)
+    for program in names:
+        reading.hmget(key_of(program), "version", "change")
+    return dict(zip(names, reading.execute(), strict=True))
 
 
 def latest_of(program: str, version: str, stored: bytes) -> tuple[str, bytes]:

@@ -130,8 +130,11 @@ class _Callers:
     def _is_uncounted(self, event: _Event) -> bool:
         from dspyq.store.clients import jobs_client
         from dspyq.store.keys import key
+        from dspyq.store.spines import on_spine
 
-        return not jobs_client().hexists(key("experiment-open:") + event.handle.id, event.handle.request.noted_as)
+        with on_spine(event.handle.request.input_hash):
+            open_key = key("experiment-open:") + event.handle.id
+            return not jobs_client().hexists(open_key, event.handle.request.noted_as)
 
 
 def undisturbed(scale: Scale) -> Outcome:
@@ -194,8 +197,10 @@ def _differences(stage: Stage, events: list[_Event], state: Any, table: Any) -> 
     from dspyq.experiments.placement import digest_of_unit, place
     from dspyq.experiments.sums_reader import read_sums
     from dspyq.experiments.tally import process_tally
+    from dspyq.store.spines import each_spine
 
-    process_tally().flush()
+    for _ in each_spine():
+        process_tally().flush()
     found = []
     with stage.redis.client(decode_responses=False) as client:
         for arm, reading in read_sums(state, table, today=_TODAY).items():
