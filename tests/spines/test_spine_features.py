@@ -1,4 +1,4 @@
-"""What a deployment has beside plain questions, over several spines."""
+"""Features beside plain questions, over several spines."""
 
 import itertools
 import json
