@@ -25,7 +25,7 @@ from dspyq.prediction.request import Request
 from dspyq.prediction.stored import read_meta
 from dspyq.store.clients import jobs_client, which_exist
 from dspyq.store.keys import job_key
-from dspyq.store.spines import by_spine, id_beside
+from dspyq.store.spines import by_spine, id_beside, place_of
 
 #: Time without an answer after which an entry's job is looked up.
 LOOK_FOR_JOB_SECONDS = 30.0
@@ -370,7 +370,7 @@ def _chunks(entries: Sequence[Entry]) -> Iterable[Sequence[Entry]]:
 
 def _place(entry: Entry) -> str:
     """Return what leads to an entry's job: its question, or its task's id after a restart."""
-    return str(entry.task_id) if entry.request is None else entry.request.input_hash
+    return place_of("" if entry.request is None else entry.request.input_hash, str(entry.task_id))
 
 
 def _with_job(entries: Sequence[Entry]) -> set[str]:

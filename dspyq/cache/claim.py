@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import IntFlag
 from typing import Literal, NamedTuple, Protocol
 
-ClaimVerdict = Literal["hit", "join", "urge", "claim", "lost", "damaged", "stale"]
+ClaimVerdict = Literal["hit", "join", "urge", "claim", "lost", "damaged", "stale", "moved"]
 #: Outcome of a release: a ``shared`` run continues, because others wait for it.
 Release = Literal["lost", "ended", "shared"]
 
@@ -17,7 +17,8 @@ class Claim(NamedTuple):
     Attributes:
         verdict: ``hit``: answered; ``join``: being answered; ``urge``: as join, but this call is more urgent;
             ``claim``: unanswered, and now claimed for this caller; ``damaged``: another program wrote to its alias;
-            ``stale``: the program's experiment has another state than gave the call its variant.
+            ``stale``: the program's experiment has another state than gave the call its variant; ``moved``: as
+            ``claim``, but another Redis owns the question now, and nothing was claimed.
         task_id: The task that answered, answers, or will answer; of a stale call the version of that state.
         result: The stored result of a hit, as Celery wrote it; the failure of a damaged one; the state itself.
         milliseconds_left: Remaining lifetime of a hit.

@@ -13,7 +13,7 @@ import orjson
 import redis
 
 from dspyq.cache.claim import AnsweredRequest, Claim, Kept, NewQuestions, Release, Run, Stored
-from dspyq.cache.earlier_results import earlier_answer, prepare_own_id
+from dspyq.cache.earlier_results import earlier_answer, prepare_own_id, store_and_publish
 from dspyq.config.periods import Calendar, process_calendar
 from dspyq.config.settings import get_settings
 from dspyq.core.runtime import per_runtime
@@ -23,9 +23,9 @@ from dspyq.prediction.stored import answers_question, failed_meta
 from dspyq.store import content
 from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs_client, name_damage
 from dspyq.store.content import decode_result
-from dspyq.store.keys import alias_key, invalidations_channel, job_key, replies_channel, result_key
+from dspyq.store.keys import alias_key, invalidations_channel, job_key, result_key
 from dspyq.store.scripts import Step, load_script, run_each, run_together
-from dspyq.store.spines import on_spine, process_spines
+from dspyq.store.spines import current_spine, on_spine, process_spines
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -52,18 +52,19 @@ class Claims:
         self._claim, self._claim_and_put, self._ask_new, self._answer, self._release, self._withdraw = (
             load_script(jobs, "dspyq.cache", name) for name in names
         )
+        self._spines, self._spine = process_spines(), current_spine()
         #: The day they name, and the templates.
-        self._templates: tuple[str, dict[tuple[str, int, bool, str], bytes]] = ("", {})
+        self._templates: tuple[str, dict[tuple[str, int, bool, str, str], bytes]] = ("", {})
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
         """Look a question up for a caller, and claim it for ``task_id`` if it has no answer and no running task."""
         input_hash, own_id = request.input_hash.encode(), task_id.encode()
-        claimant = _Claimant(task_id, "c", priority)
+        claimant = _Claimant(task_id, self._flags(request.input_hash), priority)
         is_unlike = request.exposure is not None or request.tenant
         if is_unlike or len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES:
             return self._ask(self._question(request, claimant))
         try:
-            reply = self._claim.run_packed(self._template(request, priority) % (input_hash, own_id))
+            reply = self._claim.run_packed(self._template(request, claimant) % (input_hash, own_id))
         except redis.ResponseError as error:
             raise self._explained(error, self._question(request, claimant)) from None
         claim = _claim(reply)
@@ -73,7 +74,7 @@ class Claims:
 
     def ask(self, request: Request, job: QueuedJob) -> Claim:
         """As ``claim`` for the job, and put it where it claims the question, in one round trip."""
-        alias, arguments = self._question(request, _Claimant(job.id, "c", job.priority))
+        alias, arguments = self._question(request, _Claimant(job.id, self._flags(request.input_hash), job.priority))
         return self._ask((alias, {**arguments, "message": job.message}))
 
     def ask_new(self, questions: Iterable[NewQuestions], *, priority: int, batch: str = "") -> list[bool]:
@@ -88,6 +89,7 @@ class Claims:
             For each question whether it was claimed and put. Of the others nothing was changed: ``claim_many`` decides.
         """
         aliases = alias_key("")
+        spread = {"is_spread": "1"} if self._spines else {}
         steps = (
             self._ask_new.step(
                 list,
@@ -98,6 +100,7 @@ class Claims:
                 seen=each.seen,
                 tenant=each.tenant,
                 jobs=each.jobs,
+                **spread,
             )
             for each in questions
         )
@@ -110,8 +113,10 @@ class Claims:
 
         One whose alias another program wrote to is ``damaged``; the others are claimed all the same.
         """
-        claimants = [_Claimant(task_id, "c", priority, batch=batch) for task_id in task_ids]
-        questions = [self._question(*one) for one in zip(requests, claimants, strict=True)]
+        questions = [
+            self._question(request, _Claimant(task_id, self._flags(request.input_hash), priority, batch=batch))
+            for request, task_id in zip(requests, task_ids, strict=True)
+        ]
         return self._own(self._ask_many(questions), questions)
 
     def look_up(self, request: Request, run: Run, *, is_first_look: bool) -> Claim:
@@ -153,7 +158,7 @@ class Claims:
         if answers is not self._jobs:
             if run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
                 return Kept.LOST
-            _store_and_publish(answers, run.task_id, payload, stored.keep_seconds)
+            store_and_publish(answers, run.task_id, payload, stored.keep_seconds)
         if self._is_one_redis:  # of an id on another spine too, so that the question's next caller finds it here
             keys.append(stored_under)
         else:
@@ -270,7 +275,13 @@ class Claims:
             arguments["tenant"] = tenant
         return alias_key(request.input_hash), arguments
 
-    def _template(self, request: Request, priority: int) -> bytes:
+    def _flags(self, input_hash: str) -> str:
+        """Return a caller's flags: what a bucket that has moved is to do here."""
+        if self._spines is None:
+            return "c"
+        return "cm" if self._spines.former(input_hash) is self._spine else "cs"
+
+    def _template(self, request: Request, claimant: _Claimant) -> bytes:
         """Return the look-up by a caller, packed but for the question's hash and the task's id.
 
         Packing a look-up takes longer than all else that a hit needs before it is sent.
@@ -280,11 +291,12 @@ class Claims:
         if day != today:
             templates = {}
             self._templates = today, templates
-        look_up = request.queue, priority, request.refresh, request.seen
+        _, flags, priority, *_ = claimant
+        look_up = request.queue, priority, request.refresh, request.seen, flags
         template = templates.get(look_up)
         if template is None:
             alike = request._replace(input_hash="\0" * _HASH_BYTES, tenant="")
-            key, arguments = self._question(alike, _Claimant("\0" * _ID_BYTES, "c", priority))
+            key, arguments = self._question(alike, claimant._replace(task_id="\0" * _ID_BYTES))
             template = templates[look_up] = self._claim.template((key,), **arguments)
         return template
 
@@ -363,16 +375,6 @@ def _without(question: _Question, gone: str) -> _Question:
     """Return the same look-up, which ignores the given stale answer."""
     key, arguments = question
     return key, arguments | {"gone": gone}
-
-
-def _store_and_publish(answers: redis.Redis, task_id: str, payload: bytes, seconds: int) -> None:
-    """Store an answer apart from its job."""
-    pipeline, stored_under = answers.pipeline(), result_key(task_id)
-    pipeline.set(stored_under, payload, ex=seconds)
-    pipeline.publish(stored_under, payload)
-    if replies := replies_channel(task_id):
-        pipeline.publish(replies, task_id.encode() + payload)
-    pipeline.execute()
 
 
 @per_runtime(is_of_part=True)

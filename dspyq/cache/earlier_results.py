@@ -16,7 +16,7 @@ from dspyq.errors import InvalidOption
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import answers_question, is_failure
 from dspyq.store.content import decode_result
-from dspyq.store.keys import result_key
+from dspyq.store.keys import replies_channel, result_key
 
 
 def find_failures(client: Any, task_ids: Sequence[str]) -> list[str]:
@@ -106,3 +106,13 @@ def prepare_own_id(client: redis.Redis, request: Request, task_id: str) -> None:
             withdraw_failures(client, [task_id])
         except redis.exceptions.NoPermissionError:
             return  # this user may not write results; the new one replaces it
+
+
+def store_and_publish(answers: redis.Redis, task_id: str, payload: bytes, seconds: int) -> None:
+    """Store an answer apart from its job."""
+    pipeline, stored_under = answers.pipeline(), result_key(task_id)
+    pipeline.set(stored_under, payload, ex=seconds)
+    pipeline.publish(stored_under, payload)
+    if replies := replies_channel(task_id):
+        pipeline.publish(replies, task_id.encode() + payload)
+    pipeline.execute()

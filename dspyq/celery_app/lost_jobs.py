@@ -12,7 +12,7 @@ import redis
 from dspyq.core.events import Event
 from dspyq.store.clients import jobs_client, which_exist
 from dspyq.store.keys import job_key
-from dspyq.store.spines import on_spine, process_spines
+from dspyq.store.spines import on_spine, place_of, process_spines
 
 logger = logging.getLogger("dspyq.waiting")
 
@@ -52,16 +52,17 @@ class JobCheck:
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
 
 
-def jobs_of(question: str, otherwise: redis.Redis) -> redis.Redis:
+def jobs_of(question: str, task_id: str, otherwise: redis.Redis) -> redis.Redis:
     """Return the Redis of a question's job, which may be on another spine than its task's id.
 
     Args:
         question: Its input hash; empty where it is not known.
+        task_id: The task.
         otherwise: The Redis of the task's id.
     """
     if not question or process_spines() is None:
         return otherwise
-    with on_spine(question):
+    with on_spine(place_of(question, task_id)):
         return jobs_client()
 
 

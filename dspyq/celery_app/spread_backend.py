@@ -9,6 +9,7 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import str_to_bytes
 
+from dspyq.cache.moves import find_runs
 from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import parse_address
 from dspyq.core.runtime import Runtime, in_own_runtime
@@ -61,14 +62,18 @@ class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
     @in_own_runtime
     def get(self, key: Any) -> Any:
         """Return what is stored under a key."""
-        with on_spine(self._strip_prefix(key)):
+        task_id = self._strip_prefix(key)
+        find_runs([task_id])
+        with on_spine(task_id):
             return super().get(key)
 
     @in_own_runtime
     def mget(self, keys: Any) -> Any:
         """Return what is stored under keys."""
         found: dict[int, Any] = {}
-        for places, own in by_spine(keys, map(self._strip_prefix, keys)):
+        task_ids = [self._strip_prefix(key) for key in keys]
+        find_runs(task_ids)
+        for places, own in by_spine(keys, task_ids):
             found |= zip(places, super().mget(own), strict=True)
         return [found[place] for place in range(len(found))]
 

@@ -138,7 +138,7 @@ class Waiter:
                 if on_state is not None:
                     awaited.on_states[callback] = on_state
                 if is_sent and awaited.check is None:
-                    awaited.check = JobCheck(jobs_of(question, self._jobs))
+                    awaited.check = JobCheck(jobs_of(question, task_id, self._jobs))
                 awaited.is_relied_on = is_heard and key not in self._heard
                 if not awaited.is_relied_on:
                     self._added.add(key)

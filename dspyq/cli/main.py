@@ -29,6 +29,7 @@ from dspyq.cli import (
     program_commands,
     queue_commands,
     serve_commands,
+    spine_commands,
     tenant_commands,
     users_commands,
     worker_commands,
@@ -81,6 +82,7 @@ app.command()(forget_commands.forget)
 app.command()(health_commands.health)
 app.command()(init_commands.init)
 app.command()(serve_commands.serve)
+app.command()(spine_commands.spines)
 app.command()(users_commands.users)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker_commands.worker)
 

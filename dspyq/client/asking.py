@@ -17,6 +17,7 @@ from redis import RedisError
 from dspyq.cache.claim import Claim, Run
 from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import cache_of
+from dspyq.cache.moves import ask_where_they_are, refuse_old_list
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.client.bulk import CHUNK_ROWS
@@ -37,7 +38,7 @@ from dspyq.experiments.tally import process_tally
 from dspyq.prediction.prediction import CacheLevel
 from dspyq.prediction.request import Request, check_task_id, enrol_again
 from dspyq.store.clients import redis_errors
-from dspyq.store.spines import id_beside, on_spine
+from dspyq.store.spines import id_beside, on_spine, process_spines
 from dspyq.store.unit_index import are_units_indexed, note_units
 from dspyq.streaming.joining import want_streams
 from dspyq.tracing.propagation import note_shared
@@ -134,8 +135,7 @@ class QueueAsker:
                 task_id = process_task_ids().make_for(request.input_hash)
                 if request.unit is not None:
                     note_units([(request, task_id)])
-                with on_spine(request.input_hash):
-                    claim = self._claim(request, task_id, options)
+                claim = self._claim_where_it_is(request, task_id, options)
                 if claim.verdict != "stale":
                     break
                 request = _enrolled_again(request, claim.task_id, claim.result)
@@ -169,6 +169,19 @@ class QueueAsker:
                         raise
                     request = latest
         raise _changes_too_often(request)
+
+    def _claim_where_it_is(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
+        spines = process_spines()
+        if spines is None or spines.former(request.input_hash) is None:
+            with on_spine(request.input_hash):
+                claim = self._claim(request, task_id, options)
+            refuse_old_list([claim])
+            return claim
+
+        def ask(*_: object) -> list[Claim]:
+            return [self._claim(request, task_id, options)]
+
+        return ask_where_they_are([request], [request.input_hash], ask, ask)[0]
 
     def _claim(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
         """Claim a question for a task, and send its job where that is its."""

@@ -130,6 +130,16 @@ class Bulk:
             claims += self._ask_chunk(requests[rows], task_ids[rows], priority, batch)
         return claims
 
+    def ask_former(
+        self, requests: Sequence[Request], task_ids: Sequence[str], *, priority: int, batch: str = ""
+    ) -> list[Claim]:
+        """As ``ask``, of questions whose bucket has moved from here: those without a run or an answer are ``moved``."""
+        claims: list[Claim] = []
+        for start in range(0, len(requests), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            claims += self._ask_known(requests[rows], task_ids[rows], priority, batch)
+        return claims
+
     def collect(self, task_ids: Sequence[str]) -> list[bytes | None]:
         """Return tasks' stored results, as Celery stored them; None for each without one."""
         stored: list[bytes | None] = []

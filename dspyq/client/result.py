@@ -15,6 +15,7 @@ from vine import Thenable, promise
 from dspyq.cache.claims import process_claims
 from dspyq.cache.lost_result import REVOKED_RESULT
 from dspyq.cache.memory import FreshAnswer
+from dspyq.cache.moves import find_runs, is_to_find
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.callbacks import process_callbacks
 from dspyq.celery_app.groups import arrival
@@ -33,10 +34,11 @@ from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, Prediction, 
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import is_unreadable, read_meta
 from dspyq.store.clients import redis_errors
-from dspyq.store.spines import on_spine
+from dspyq.store.spines import on_spine, place_of
 
 #: Held to choose the thread that calls back for a result, never during a callback.
 _settling = threading.Lock()
+_note_failure = functools.partial(tolerate, "callback", is_fault=True)
 
 
 class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery ships no types
@@ -189,7 +191,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
         with redis_errors("cancel the prediction"):
             if self._payload is not None or self.ready():
                 return False
-            with on_spine(self.question or self.id):
+            with on_spine(place_of(self.question, self.id)):
                 if self.request and not process_claims().withdraw(self.request, self.id, is_own=not self.is_shared):
                     return False
                 self.app.control.revoke(self.id)
@@ -248,6 +250,8 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     @in_own_runtime
     async def _wait(self) -> Prediction:
         if self._payload is None and self._cache is None:
+            if is_to_find(self.id):
+                await off_loop(find_runs, [self.id])
             self._payload = await arrival(self.id, is_sent=self.is_sent, asked_at=self.asked_at, question=self.question)
         return self.get(disable_sync_subtasks=False)
 
@@ -336,6 +340,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
 
     @property
     def _waiter(self) -> Waiter:
+        find_runs([self.id])
         with on_spine(self.id):
             return process_waiter()
 
@@ -385,10 +390,6 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
         if isinstance(value, Prediction) or self.state != states.SUCCESS:
             return value  # type: ignore[no-any-return]  # with propagate=False, Celery returns the error itself
         raise NotAPrediction(f"the result of task {self.id} was not written by a dspyq worker of this version")
-
-
-def _note_failure(error: Exception) -> None:
-    tolerate("callback", error, is_fault=True)
 
 
 def _renew_lock() -> None:

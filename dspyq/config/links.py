@@ -59,7 +59,7 @@ def link_tables(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Give each table its name and each variant its model's table; return the document and the links that fail."""
     faults: list[str] = []
     urls = [str(data.get(key, "")) for key in ("redis_url", "broker_url", "result_url", "money_url")]
-    urls += [str(url) for url in data.get("redis_urls") or ()]
+    urls += [str(url) for key in ("redis_urls", "former_redis_urls") for url in data.get(key) or ()]
     if any(url.strip().lower().startswith("sentinel") for url in urls) and not data.get("sentinel_master"):
         faults.append("sentinel_master: missing: the name that the sentinels give to the master")
     models = {name: {**table, "name": name} for name, table in tables(data, "models").items()}

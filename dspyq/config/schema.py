@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         broker_url: The Redis of jobs and claims, where it is another one.
         result_url: The Redis of answers, where it is another one.
         redis_urls: Several Redis servers in place of ``redis_url``, over which questions are spread.
+        former_redis_urls: The ``redis_urls`` before a server was added or left out, until all that it held has expired.
         money_url: The Redis of budgets, rates, breakers, books, batches and API keys, where it is another one.
         key_prefix: What every key, list and channel begins with, so that several deployments can share a Redis.
         sentinel_master: The name of the master, where the URLs are those of sentinels.
@@ -89,6 +90,7 @@ class Settings(BaseSettings):
     broker_url: RedisUrl | None = None
     result_url: RedisUrl | None = None
     redis_urls: tuple[RedisUrl, ...] = ()
+    former_redis_urls: tuple[RedisUrl, ...] = ()
     money_url: RedisUrl | None = None
     key_prefix: KeyPrefix = ""
     sentinel_master: str | None = None
@@ -173,10 +175,35 @@ class Settings(BaseSettings):
             raise ValueError("redis_urls names a server twice: each spine is a Redis, or a database, of its own")
         return self
 
+    @model_validator(mode="after")
+    def _changes_servers_in_place(self) -> Settings:
+        if not self.former_redis_urls:
+            return self
+        former, current = (
+            [str(parse_address(url)) for url in urls] for urls in (self.former_redis_urls, self.redis_urls)
+        )
+        if not current:
+            raise ValueError("former_redis_urls is the redis_urls before a change: state redis_urls too")
+        if any(parse_address(url).spines for url in (*self.former_redis_urls, *self.redis_urls)):
+            raise ValueError("former_redis_urls names a cluster, or stands beside one: a cluster grows by moving slots")
+        if len(former) == 1:
+            raise ValueError("former_redis_urls names one server: its ids lead to no other; let its jobs end first")
+        if len(set(former)) < len(former):
+            raise ValueError("former_redis_urls names a server twice")
+        if self.money_url is None and former[0] != current[0]:
+            raise ValueError(
+                f"redis_urls must still begin with {former[0]}, which holds budgets and API keys: keep it first, or "
+                "state money_url"
+            )
+        return self
+
     @property
     def spine_urls(self) -> tuple[str, ...]:
-        """URLs of the servers over which questions are spread; of a cluster, those of its spines."""
+        """URLs of the servers that hold questions, those to drain last; of a cluster, those of its spines."""
         urls = self.redis_urls or (self.broker_url or self.redis_url,)
+        if self.former_redis_urls:
+            names = {str(parse_address(url)) for url in urls}
+            urls += tuple(url for url in self.former_redis_urls if str(parse_address(url)) not in names)
         return tuple(spine_urls(urls[0])) if len(urls) == 1 else urls
 
     @property

@@ -228,7 +228,9 @@ def learn_settings(settings: Settings) -> None:
         for variant in program.variants.values():
             known.learn(*secrets_in(variant.parameters), is_sent=True)
     known.learn(*header_secrets(os.environ.get(settings.logging.loki_authorization_env or "", "")))
-    for url in (settings.redis_url, settings.broker_url, settings.result_url, settings.money_url, *settings.redis_urls):
+    for url in (settings.redis_url, settings.broker_url, settings.result_url, settings.money_url):
+        known.learn_url(url)
+    for url in (*settings.redis_urls, *settings.former_redis_urls):
         known.learn_url(url)
     known.learn(settings.sentinel_password)
     known.learn_url(settings.logging.loki_url)

@@ -39,6 +39,7 @@ KEY_KINDS = (
     KeyKind("SERVED", "served", "spine"),
     KeyKind("UNSERVED", "unserved", "spine"),
     KeyKind("SEQUENCE", "seq", "spine"),
+    KeyKind("MOVED_BUCKETS", "moved-buckets", "spine"),
     KeyKind("STREAM", "stream:", "spine"),
     KeyKind("TURNS", "turns:", "spine"),
     KeyKind("PASSED_ON", "passed-on:", "spine"),

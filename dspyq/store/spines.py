@@ -9,11 +9,17 @@ Each spine is a part of the runtime, with clients, claims, leases and waiters of
 question runs within ``on_spine(input_hash)`` or ``on_spine(task_id)``; code that reads the whole fleet goes through
 ``each_spine()``. What the fleet has once, such as budgets, is reached by ``money_client`` from anywhere. With one Redis
 there is one spine, which is always active.
+
+Once a server is added or left out, the *moved* buckets have another owner than under ``former_redis_urls``. Their runs
+and answers are finished and served where they are, at the former owner, which is asked first; only what it does not
+have goes to the owner. Code that runs on the former owner stays there for names of its moved buckets; the owner is
+activated by its runtime (``dspyq.cache.moves``). A run found in either place is noted under its id.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +32,8 @@ from dspyq.core.runtime import Runtime, current, per_runtime
 BUCKETS = 256
 #: Digits of a bucket, at the end of a hash or an id.
 BUCKET_DIGITS = 2
+#: Runs of moved buckets that a process keeps the places of; another is looked for once more.
+_MOST_NOTED = 100_000
 _HERE: AbstractContextManager[None] = nullcontext()
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -59,25 +67,65 @@ class Spines:
 
     Args:
         urls: Their servers. A server keeps its buckets as long as its address is written alike.
+        former: Servers before a change of ``redis_urls``; they are among ``urls``.
+        drained: How many of the last ``urls`` get no new questions.
 
     Attributes:
-        all: The spines, in the order of the configuration.
+        all: The spines, in the order of the configuration, those that are drained last.
+        moved: The former owner of each bucket that has another now.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], former: Sequence[str] = (), drained: int = 0) -> None:
         self.all = tuple(Spine(number, url, Runtime(part_of=current())) for number, url in enumerate(urls))
         for spine in self.all:
             spine.runtime.put(current_spine, cast("Spine | None", spine))
         if parse_address(urls[0]).spines:  # whose slots are alike, whatever nodes lead to them
             owners = [bucket * len(urls) // BUCKETS for bucket in range(BUCKETS)]
         else:
-            names = [spine.name for spine in self.all]
+            names = [spine.name for spine in self.all[: len(urls) - drained]]
             owners = [owner_of(bucket, names) for bucket in range(BUCKETS)]
         self._owners = tuple(self.all[owner] for owner in owners)
+        self.moved = self._find_moved([str(parse_address(url)) for url in former])
+        self._lock = threading.Lock()
+        self._noted: dict[str, Spine] = {}
 
     def of(self, name: str) -> Spine:
         """Return the spine of an input hash or of a task's id."""
+        bucket = bucket_of(name)
+        former = self.moved.get(bucket) if self.moved else None
+        if former is None:
+            return self._owners[bucket]
+        if (noted := self._noted.get(name)) is not None:
+            return noted
+        return former if former.runtime is current() else self._owners[bucket]
+
+    def owner(self, name: str) -> Spine:
+        """Return the spine on which a question is asked anew."""
         return self._owners[bucket_of(name)]
+
+    def former(self, name: str) -> Spine | None:
+        """Return the former owner of an input hash or of a task's id; None where it has not moved."""
+        return self.moved.get(bucket_of(name)) if self.moved else None
+
+    def buckets(self, spine: Spine) -> list[int]:
+        """Return the buckets that a spine owns; none of one that is drained."""
+        return [bucket for bucket, owner in enumerate(self._owners) if owner is spine]
+
+    def note(self, task_id: str, spine: Spine) -> None:
+        """Have a run's id lead to where the run was found, if its bucket has moved."""
+        with self._lock:
+            self._noted[task_id] = spine
+            if len(self._noted) > _MOST_NOTED:
+                del self._noted[next(iter(self._noted))]
+
+    def is_noted(self, task_id: str) -> bool:
+        """Return True if a run's id leads to where the run was found."""
+        return task_id in self._noted
+
+    def _find_moved(self, former: list[str]) -> dict[int, Spine]:
+        by_name = {spine.name: spine for spine in self.all}
+        owners = [by_name[former[owner_of(bucket, former)]] for bucket in range(BUCKETS)] if former else []
+        return {bucket: owner for bucket, owner in enumerate(owners) if owner is not self._owners[bucket]}
 
     def close(self) -> None:
         """Close what the spines hold open."""
@@ -108,8 +156,11 @@ def id_beside(input_hash: str, task_id: str) -> str:
 @per_runtime(close=lambda spines: spines.close())
 def process_spines() -> Spines | None:
     """Return the spines of this configuration; None where one Redis holds all questions."""
-    urls = get_settings().spine_urls
-    return Spines(urls) if len(urls) > 1 else None
+    settings = get_settings()
+    urls, former = settings.spine_urls, settings.former_redis_urls
+    if len(urls) == 1:
+        return None
+    return Spines(urls, former, len(urls) - len(settings.redis_urls) if former else 0)
 
 
 @per_runtime(is_of_part=True)
@@ -161,12 +212,26 @@ def by_spine(items: Iterable[Item], names: Iterable[str]) -> Iterator[tuple[list
         if ordered:
             yield list(range(len(ordered))), ordered
         return
+    yield from on_each(ordered, [spines.of(name) for name in names])
+
+
+def on_each(items: Sequence[Item], spines: Sequence[Spine]) -> Iterator[tuple[list[int], list[Item]]]:
+    """As ``by_spine``, for items whose spines are known."""
     places: dict[int, list[int]] = {}
-    for place, name in zip(range(len(ordered)), names, strict=True):
-        places.setdefault(spines.of(name).number, []).append(place)
+    for place, (spine, _) in enumerate(zip(spines, items, strict=True)):
+        places.setdefault(spine.number, []).append(place)
+    by_number = {spine.number: spine for spine in spines}
     for number, own in places.items():
-        with spines.all[number].runtime.active():
-            yield own, [ordered[place] for place in own]
+        with by_number[number].runtime.active():
+            yield own, [items[place] for place in own]
+
+
+def place_of(input_hash: str, task_id: str) -> str:
+    """Return the name that leads to a run: its question's hash where known, or its id where its question has moved."""
+    spines = process_spines()
+    if spines is None or not input_hash or not (spines.former(input_hash) and spines.is_noted(task_id)):
+        return input_hash or task_id
+    return task_id
 
 
 def spread(

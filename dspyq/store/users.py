@@ -36,6 +36,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SERVED": ("worker", "producer batch door watcher"),
     "UNSERVED": ("worker", "watcher"),
     "SEQUENCE": (_ALL, "watcher"),
+    "MOVED_BUCKETS": (_ALL, "watcher"),
     "STREAM": ("worker", "producer door"),
     "TURNS": (_ALL, ""),
     "PASSED_ON": ("worker", ""),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dspyq.core.runtime import per_runtime
 from dspyq.store.clients import jobs_client
 from dspyq.store.scripts import Script, load_script, run_together
-from dspyq.store.spines import by_spine
+from dspyq.store.spines import by_spine, place_of
 
 
 def want_streams(tasks: Mapping[str, str]) -> None:
@@ -19,7 +19,7 @@ def want_streams(tasks: Mapping[str, str]) -> None:
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    for _, own in by_spine(tasks, tasks.values()):
+    for _, own in by_spine(tasks, [place_of(question, task_id) for task_id, question in tasks.items()]):
         run_together(jobs_client(), [_script().step(int, id=task_id) for task_id in own])
 
 

@@ -137,8 +137,14 @@ def spine_producer(spines: SpineServers, session_settings_file: Path, nursery: P
     del nursery
     with ExitStack() as producers:
 
-        def start(code: Callable[..., Any], settings: Path | None = None, **arguments: Any) -> Producer:
-            variables = environment(settings or session_settings_file, None, spines.env)
+        def start(
+            code: Callable[..., Any],
+            settings: Path | None = None,
+            *,
+            env: dict[str, str] | None = None,
+            **arguments: Any,
+        ) -> Producer:
+            variables = environment(settings or session_settings_file, None, spines.env | (env or {}))
             producer = Producer(code, arguments, variables)
             producers.callback(producer.close)
             return producer

@@ -8,15 +8,25 @@
 --   batch            of the caller, '' for none
 --   seen             as of claiming.lua
 --   tenant           of the caller, '' for none
+--   is_spread?       '1' where there are several Redis servers
 --   jobs...          the task's id and the message of each
 -- Reply: for each question 1 where it was claimed and put, 0 where claim.lua must decide: it is answered or claimed, its
---   alias is of another type, its task has a job, or the experiment's state is another.
+--   alias is of another type, its task has a job, its bucket has moved to another Redis, or the experiment's state is
+--   another.
 local made, replies, new, places = {}, {}, {}, {}
 local is_stale = other_state(queue, seen) ~= nil
+local moved = is_spread == '1' and redis.call('GET', MOVED_BUCKETS) or ''
+
+-- Whether a bit of that bitmap is set.
+local function has_moved(alias)
+  local bucket = bucket_of(alias)
+  local byte = string.byte(moved, math.floor(bucket / 8) + 1) or 0
+  return math.floor(byte / 2 ^ (7 - bucket % 8)) % 2 == 1
+end
 
 for index, alias in ipairs(aliases) do
   local id = jobs[2 * index - 1]
-  if is_stale or made[alias] or made[id] or redis.call('EXISTS', alias, JOB .. id) > 0 then
+  if is_stale or made[alias] or made[id] or moved ~= '' and has_moved(alias) or redis.call('EXISTS', alias, JOB .. id) > 0 then
     replies[index] = 0
   else
     made[alias], made[id], replies[index] = true, true, 1

@@ -5,7 +5,8 @@
 -- Arguments:
 --   id                    of the task that claims
 --   flags                 r: ignore an answer; w: the caller is a worker, which waits only for a leased run; c: count
---                         this call
+--                         this call; s: there are several Redis servers, and a bucket that has moved is not claimed here;
+--                         m: this question's bucket has moved, and is marked so instead of a claim
 --   claim_seconds:number  how long a claim without a job record holds
 --   priority:number       0 is the most urgent
 --   queue                 the variant's
@@ -21,6 +22,15 @@
 local FIELDS_OF_CLAIM = 5
 local COUNTED = 'counted' -- in place of a hit's batch
 local CLAIMS_LAST = 2 -- times as long as others leave them to their producers
+
+-- Whether the question is to be claimed at another Redis. The mark keeps processes with an old list from a claim here.
+local function has_moved()
+  if string.find(flags, 'm', 1, true) then
+    redis.call('SETBIT', MOVED_BUCKETS, bucket_of(alias), 1)
+    return true
+  end
+  return string.find(flags, 's', 1, true) and redis.call('GETBIT', MOVED_BUCKETS, bucket_of(alias)) == 1
+end
 
 -- Looks the question up, and claims it if it has neither an answer nor a run; its reply is that of claim.lua. The function
 -- that puts its job, if there is one, gets the second it is, and runs before the claim: if it fails, nothing is claimed.
@@ -118,6 +128,10 @@ local function claim(put)
     if not has_job and time - since >= hold then -- nothing will answer it
       fail_exposures(queue, pending, 0)
     end
+  end
+
+  if not is_owner and has_moved() then
+    return { 'moved', id, '', 0, '' }
   end
 
   -- Callers that joined this run before its question was invalidated or taken over is not counted any more.

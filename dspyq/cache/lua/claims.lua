@@ -1,6 +1,11 @@
 -- Shared by the scripts on claims.
 -- Libraries: store/aliases.
 
+-- Returns the bucket of a question: what its hash ends with (dspyq/store/spines.py).
+local function bucket_of(alias)
+  return tonumber(string.sub(alias, -2), 16)
+end
+
 -- Adds to a variant's statistics, given as pairs of field and amount.
 local function count(queue, counts)
   for index = 1, #counts, 2 do
