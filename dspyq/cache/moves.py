@@ -17,11 +17,11 @@ from dspyq.store.keys import job_key, key, result_key
 from dspyq.store.spines import Spine, Spines, bucket_of, current_spine, on_each, on_spine, process_spines
 
 Item = TypeVar("Item")
-Asked = Callable[[list[Item], list[int]], Sequence[Claim]]
+AskOnSpine = Callable[[list[Item], list[int]], Sequence[Claim]]
 
 
 def ask_where_they_are(
-    items: Sequence[Item], hashes: Sequence[str], ask: Asked[Item], ask_former: Asked[Item]
+    items: Sequence[Item], hashes: Sequence[str], ask: AskOnSpine[Item], ask_former: AskOnSpine[Item]
 ) -> list[Claim]:
     """Ask questions, each at its owner; those whose bucket has moved at their former owner first.
 
@@ -40,7 +40,7 @@ def ask_where_they_are(
         return list(ask(list(items), list(range(len(items)))))
     claims: dict[int, Claim] = {}
 
-    def ask_at(places: list[int], owners: Sequence[Spine], how: Asked[Item]) -> None:
+    def ask_at(places: list[int], owners: Sequence[Spine], how: AskOnSpine[Item]) -> None:
         for found, _ in on_each(places, owners):
             own = [places[each] for each in found]
             answers = how([items[place] for place in own], own)

@@ -57,6 +57,7 @@ WITHOUT_A_WORKER = (
     Row("watcher", "check", does_without=("shop:dspy:v1:job:",)),
     Row("producer", "predict question=early --program night --timeout 0.2", code=1),
     Row("operator", "queues list"),
+    Row("watcher operator", "spines"),
     Row("operator", "check", is_after_removal=True),
     Row("operator", "queues drain night.control", is_after_removal=True),
     Row("operator", "queues forget night.control", is_after_removal=True),
