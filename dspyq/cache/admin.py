@@ -15,7 +15,7 @@ from dspyq.prediction.request import find_program, find_variant, hash_inputs
 from dspyq.prediction.tenants import check_tenant, owner_of_answer
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key, stream_key
-from dspyq.store.spines import by_spine, each_spine
+from dspyq.store.spines import by_owners, by_spine, each_spine
 
 _PAGE_KEYS = 1000
 
@@ -71,7 +71,7 @@ def invalidate(
             for name in variants
             for scope in scopes(asked, name)
         })  # fmt: skip
-        return sum(process_claims().invalidate(own) for _, own in by_spine(hashes, hashes))
+        return sum(process_claims().invalidate(own) for own in by_owners(hashes, hashes))
 
 
 def clear(*, program: str | None = None, variant: str | None = None) -> int:

@@ -14,7 +14,7 @@ from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import job_key, key, result_key
-from dspyq.store.spines import Spine, Spines, bucket_of, current_spine, on_each, on_spine, process_spines
+from dspyq.store.spines import Spine, Spines, bucket_of, current_spine, on_each, process_spines
 
 Item = TypeVar("Item")
 AskOnSpine = Callable[[list[Item], list[int]], Sequence[Claim]]
@@ -107,18 +107,6 @@ def is_to_find(task_id: str) -> bool:
     """Return True if ``find_runs`` has to ask Redis for a run."""
     spines = process_spines()
     return spines is not None and spines.former(task_id) is not None and not spines.is_noted(task_id)
-
-
-def at_each_owner(input_hash: str, act: Callable[[], object]) -> None:
-    """Act on a question's spine, and at its former owner before."""
-    spines = process_spines()
-    if spines is not None and (former := spines.former(input_hash)) is not None:
-        for spine in (former, spines.owner(input_hash)):
-            with spine.runtime.active():
-                act()
-        return
-    with on_spine(input_hash):
-        act()
 
 
 @per_runtime(is_of_part=True)

@@ -47,7 +47,7 @@ from dspyq.store.clients import connection_pool
 from dspyq.store.content import Kind, decode_result
 from dspyq.store.keys import replies_channel
 from dspyq.store.scripts import load_script
-from dspyq.store.spines import on_spine
+from dspyq.store.spines import by_owners, on_spine
 
 #: kombu's marker of a type that JSON lacks; a user's own JSON may contain it too.
 _KOMBU_TYPE = b'"__type__"'
@@ -247,7 +247,7 @@ class PredictionBackend(SpreadBackend):
         meta = self.get_task_meta(task_id, cache=False)
         if isinstance(meta["result"], Prediction):
             input_hash = meta["result"].metadata.input_hash
-            with on_spine(input_hash):
+            for _ in by_owners([input_hash], [input_hash]):
                 process_claims().invalidate([input_hash])
                 process_cache().invalidate(input_hash)  # at once in this process; the claims notify others
         super().forget(task_id)

@@ -7,10 +7,10 @@ import time
 
 from dspyq.cache.claims import process_claims
 from dspyq.cache.memory import FreshAnswer, cache_of
-from dspyq.cache.moves import at_each_owner
 from dspyq.client.off_loop import soon
 from dspyq.prediction.prediction import Prediction
 from dspyq.prediction.request import Request
+from dspyq.store.spines import by_owners
 
 
 def remember(request: Request, prediction: Prediction, answer: FreshAnswer, milliseconds_left: int | None) -> None:
@@ -37,7 +37,8 @@ def forget_answer(input_hash: str) -> None:
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    at_each_owner(input_hash, lambda: process_claims().invalidate([input_hash]))
+    for own in by_owners([input_hash], [input_hash]):
+        process_claims().invalidate(own)
     cache_of(input_hash).invalidate(input_hash)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from dspyq.cache.moves import find_runs
 from dspyq.celery_app.timeouts import timed_out
 from dspyq.celery_app.waiting import process_waiter
 from dspyq.client.off_loop import off_loop
@@ -123,6 +124,8 @@ class Listener:
         self._is_answered: bool = self._was_known
         if self._was_known:
             return
+        with job.runtime.active():
+            find_runs([job.id])
         with job.runtime.active(), on_spine(job.id):
             self._waiter = process_waiter()
             self._log = self._waiter.streams.follow(job.id, wake)

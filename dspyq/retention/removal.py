@@ -14,7 +14,7 @@ from dspyq.celery_app.revocation import drop_dead_jobs_here
 from dspyq.delivery.dead import DEAD
 from dspyq.store.clients import answers_client, jobs_client
 from dspyq.store.keys import alias_key, job_key, key, result_key, stream_key
-from dspyq.store.spines import by_spine, each_spine
+from dspyq.store.spines import by_owners, by_spine, each_spine
 
 AT_ONCE = 500
 
@@ -72,7 +72,7 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[
         redis.RedisError: If Redis does not answer.
     """
     return sum([
-        _remove_tasks_here(own, removal, tasks) for _, own in by_spine(asked, [input_hash for input_hash, _ in asked])
+        _remove_tasks_here(own, removal, tasks) for own in by_owners(asked, [input_hash for input_hash, _ in asked])
     ])  # fmt: skip
 
 

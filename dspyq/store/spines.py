@@ -226,6 +226,26 @@ def on_each(items: Sequence[Item], spines: Sequence[Spine]) -> Iterator[tuple[li
             yield own, [items[place] for place in own]
 
 
+def by_owners(items: Iterable[Item], names: Iterable[str]) -> Iterator[list[Item]]:
+    """Yield the items of each spine while it is active; those that have moved at their former owner too.
+
+    Args:
+        items: What belongs to questions.
+        names: The input hash or the task id of each.
+    """
+    spines, ordered, known = process_spines(), list(items), list(names)
+    if spines is None:
+        if ordered:
+            yield ordered
+        return
+    both = [(item, spines.owner(name)) for item, name in zip(ordered, known, strict=True)]
+    both += [
+        (item, former) for item, name in zip(ordered, known, strict=True) if (former := spines.former(name)) is not None
+    ]
+    for _, own in on_each([item for item, _ in both], [spine for _, spine in both]):
+        yield own
+
+
 def place_of(input_hash: str, task_id: str) -> str:
     """Return the name that leads to a run: its question's hash where known, or its id where its question has moved."""
     spines = process_spines()

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dspyq import predict
+from dspyq.cache import admin as cache
 from dspyq.client.spread_bulk import process_bulk
 from dspyq.delivery.spine_holdings import read_spines
 from dspyq.errors import RedisUnavailable
@@ -141,6 +142,24 @@ def test_a_drained_server_ends_its_jobs_gets_no_more_and_can_be_switched_off(
     spines.servers[2].process.kill()
     configure_spines(**env(*spines.servers[:2]))
     assert all(each.get(timeout=30).metadata.cached for each in predict.many(rows(moved[8:])))
+
+
+def test_an_answer_at_the_former_owner_is_invalidated(configure_spines, spine_worker, endpoint, two, three):
+    configure_spines(**three)
+    by_command, by_handle, by_backend = questions_of("invalidated", 3, is_moved=True)
+    configure_spines(**two)
+    before = predict.many(rows([by_command, by_handle, by_backend]))
+    spine_worker(env=three)
+    assert [each.get(timeout=60).metadata.cached for each in before] == [False] * 3
+    configure_spines(**three)
+    assert cache.invalidate({"question": by_command}) == 1
+    handle = predict.delay(question=by_handle)
+    assert handle.get(timeout=30).metadata.cached
+    handle.forget()
+    predict.AsyncResult(before[2].id).forget()
+    again = [predict.delay(question=each).get(timeout=60) for each in (by_command, by_handle, by_backend)]
+    assert not any(each.metadata.cached for each in again)
+    assert endpoint.calls() == 6
 
 
 def test_a_server_that_owns_a_bucket_again_takes_its_questions(configure_spines, two, three, spines):

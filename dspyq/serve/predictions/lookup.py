@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from celery.exceptions import TaskRevokedError
 
+from dspyq.cache.moves import find_runs
 from dspyq.client.asking import process_asker
 from dspyq.client.result import PredictionResult
 from dspyq.client.spread_bulk import process_bulk
@@ -93,6 +94,8 @@ def look_up(call: CallOfPrediction) -> CallStanding:
     Raises:
         RedisUnavailable: If Redis does not answer.
     """
+    with redis_errors("look the prediction up"):
+        find_runs([call.task_id])
     with redis_errors("look the prediction up"), on_spine(call.task_id):
         pipeline = jobs_client().pipeline(transaction=False)
         pipeline.get(call_key(call))

@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
+from dspyq.cache.moves import find_runs
 from dspyq.celery_app.application import process_app
 from dspyq.config.settings import get_settings
 from dspyq.core.names import HEADER
@@ -29,6 +30,8 @@ def withdraw(call: CallOfPrediction, mark: Mark) -> None:
     Raises:
         RedisUnavailable: If Redis does not answer; the same may be done again.
     """
+    with redis_errors("cancel the prediction"):
+        find_runs([call.task_id])
     with redis_errors("cancel the prediction"), on_spine(call.task_id):
         client = jobs_client()
         message = cast("bytes | None", client.hget(job_key(call.task_id), "message"))
