@@ -42,6 +42,8 @@ SECONDS: dict[str, tuple[int, int | None]] = {
     "connections-reset": (11, 28),
     "answers-evicted": (16, 33),
     "garbage": (8, 14),
+    "spine-added": (16, 26),
+    "spine-drained": (15, 28),
     "experiment-undisturbed": (10, 17),
     "experiment-counts": (14, 31),
     "experiment-producer-killed": (10, 29),

@@ -22,6 +22,7 @@ from tests.chaos import (
     provider_faults,
     redis_faults,
     soak,
+    spine_changes,
     streams,
     tight,
 )
@@ -58,6 +59,8 @@ FAULTS: dict[str, Fault] = {
     "connections-reset": redis_faults.reset_in_mid_command,
     "answers-evicted": redis_faults.answers_evicted,
     "garbage": redis_faults.garbage_in_lists,
+    "spine-added": spine_changes.added,
+    "spine-drained": spine_changes.drained,
     "experiment-undisturbed": experiment_counts.undisturbed,
     "experiment-counts": experiment_counts.replayed,
     "experiment-producer-killed": experiment_counts.producer_killed,
