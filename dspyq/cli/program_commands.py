@@ -17,6 +17,7 @@ from dspyq.config.secrets import scrub
 from dspyq.config.settings import Settings, get_settings, require_configuration
 from dspyq.console.output import JsonOption, console, dollars, percent, print_json, print_table, seconds
 from dspyq.delivery.queues import FleetQueues, stray_queues
+from dspyq.delivery.spine_holdings import describe_moves
 from dspyq.errors import ConfigurationError, DspyqError, InvalidInputs
 from dspyq.store.clients import redis_errors
 from dspyq.store.content import process_codec
@@ -131,6 +132,7 @@ def check(as_json: JsonOption = False) -> None:
     programs = settings.programs.values()
     served = [(program.served[variant.name], variant) for program in programs for variant in program.variants.values()]
     differences = {program.name: find_differences(program) for program in programs}
+    notes += describe_moves()
     notes += [
         f"programs.{program.name}.variants: {' and '.join(group)} do not differ, so they share their answers"
         for program in programs

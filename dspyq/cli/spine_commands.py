@@ -36,8 +36,6 @@ def spines(as_json: JsonOption = False) -> None:
     ]
     print_table("Redis servers", titles, [_cells(each) for each in found])
     for each in found:
-        if each.moved_in:
-            console.print(f"{percent(each.moved_in)} of the questions move to {each.name}")
         if each.is_draining and each.is_empty:
             console.print(f"{each.name} holds no jobs: switch it off once the longest cache_ttl_seconds has passed")
 

@@ -56,6 +56,17 @@ def read_spines() -> list[SpineHoldings]:
     return [_read(spine) for spine in each_spine()]
 
 
+def describe_moves() -> list[str]:
+    """Return a line for each server that others' questions move to, and for each that is drained."""
+    spines = process_spines()
+    if spines is None or not spines.moved:
+        return []
+    shares = [(spine.name, _shares(spine)) for spine in spines.all]
+    lines = [f"{each['moved_in']:.1%} of the questions move to {name}" for name, each in shares if each["moved_in"]]
+    drained = [f"{name} is drained; `dspyq spines` shows what it holds" for name, each in shares if not each["share"]]
+    return lines + drained
+
+
 def _read(spine: Spine | None) -> SpineHoldings:
     client = jobs_client()
     queues = process_leases().records.queues()

@@ -8,8 +8,9 @@ import pytest
 
 from dspyq import predict
 from dspyq.cache import admin as cache
+from dspyq.cli import spine_commands
 from dspyq.client.spread_bulk import process_bulk
-from dspyq.delivery.spine_holdings import read_spines
+from dspyq.delivery.spine_holdings import describe_moves, read_spines
 from dspyq.errors import RedisUnavailable
 from dspyq.prediction.request import build_request
 from dspyq.store.spines import process_spines
@@ -215,3 +216,20 @@ def test_a_server_is_added_under_load_and_no_question_is_paid_twice(
     assert endpoint.calls() == len(expected)
     again = [predict.delay(question=each).get(timeout=30).metadata.cached for each in expected]
     assert all(again)
+
+
+def test_the_command_shows_shares_and_what_a_drained_server_holds(configure_spines, spines, capsys):
+    configure_spines()
+    predict.many(rows([f"shown {each}" for each in range(30)]))
+    configure_spines(**env(*spines.servers[:2], former=spines.servers))
+    spine_commands.spines(as_json=True)
+    first, second, drained = json.loads(capsys.readouterr().out)
+    assert first["share"] + second["share"] == 1
+    assert first["share_moved_here"] + second["share_moved_here"] == drained["share_moved_away"] > 0
+    assert first["waiting"] + second["waiting"] + drained["waiting"] == 30
+    assert (drained["share"], drained["is_draining"], drained["is_empty"]) == (0, True, False)
+    spine_commands.spines()
+    assert "draining" in capsys.readouterr().out
+    *moves, last = describe_moves()
+    assert all("of the questions move to" in each for each in moves)
+    assert last == f"{drained['server']} is drained; `dspyq spines` shows what it holds"
