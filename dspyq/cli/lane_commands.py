@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dspyq.console.output import JsonOption, console, dollars, print_count, print_json, print_table, seconds
+from dspyq.cli.report.texts import short_duration
+from dspyq.console.output import JsonOption, console, dollars, print_count, print_json, print_table
 from dspyq.core.money import to_usd
 from dspyq.core.runtime import current
 from dspyq.errors import DspyqError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from dspyq.store.spines import Spine
 
 _BYTES_PER_TOKEN = 4
+#: The beginning of a shipment's name, which is enough for `dspyq lane cancel`; the whole is in --json and in logs.
+_NAME_CHARACTERS = 14
 
 app = typer.Typer(
     help="Look at lines: model calls that go to a provider's batch interface; and change their course.",
@@ -170,6 +173,11 @@ def salvage(
         f"{found.replies:,} replies of {found.batches:,} batches are kept for a day; {found.unreadable:,} lines could "
         f"not be read; {found.running:,} batches still run"
     )
+    if found.gone:
+        console.print(
+            f"{len(found.gone):,} batches have no results any more, as shipments that were collected: "
+            f"{', '.join(found.gone)}"
+        )
     if found.running:
         console.print("Salvage again once they have ended.")
 
@@ -223,7 +231,7 @@ def _plain(state: Any) -> dict[str, Any]:
 def _print(lane: LaneStatus, ended: Sequence[Shipment], spine: Spine | None) -> None:
     where = f" on {spine.name}" if spine else ""
     unpaid = f"; {lane.unpaid_rows:,} rows wait for money" if lane.unpaid_rows else ""
-    waits = f", the first for {seconds(lane.oldest_open_seconds)}" if lane.open_lines else ""
+    waits = f", the first for {short_duration(lane.oldest_open_seconds)}" if lane.open_lines else ""
     console.print(
         f"{lane.model}{where}: {lane.open_lines:,} lines wait for a shipment{waits}; {lane.shipped_lines:,} are at the "
         f"provider; {dollars(to_usd(lane.held_nano_usd))} held{unpaid}"
@@ -231,21 +239,22 @@ def _print(lane: LaneStatus, ended: Sequence[Shipment], spine: Spine | None) -> 
     rows = [_row(each, lane.now) for each in [*lane.shipments, *ended]]
     if rows:
         columns = ["shipment", "state", "lines", "tokens", "answered", "failed", "again", "age", "filled (UTC)", "id"]
-        print_table(f"Shipments of {lane.model}{where}", columns, rows)
+        spare = ["id", "filled (UTC)", "tokens", "again"]
+        print_table(f"Shipments of {lane.model}{where}", columns, rows, spare=spare)
 
 
 def _row(shipment: Shipment, now: float) -> list[str]:
     end = shipment.ended_at or now
     filled = datetime.fromtimestamp(shipment.filled_at, UTC).isoformat(timespec="seconds")[:19]
     return [
-        shipment.name,
+        shipment.name[:_NAME_CHARACTERS],
         shipment.remote_state or shipment.state,
         f"{shipment.lines:,}",
         f"{shipment.size_bytes // _BYTES_PER_TOKEN:,}",
         f"{shipment.answered:,}",
         f"{shipment.failed:,}",
         f"{shipment.unanswered:,}",
-        seconds(max(0.0, end - shipment.filled_at)) if shipment.filled_at else "",
+        short_duration(max(0.0, end - shipment.filled_at)) if shipment.filled_at else "",
         filled if shipment.filled_at else "",
         shipment.batch_id,
     ]

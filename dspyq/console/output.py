@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -136,11 +136,24 @@ def print_count(what: str, number: int, *, as_json: bool) -> None:
         console.print(f"{number:,} {what}")
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def print_table(
+    title: str, columns: list[str], rows: list[list[str]], *, spare: Sequence[str] = (), spare_in: str = "--json"
+) -> None:
     """Print a table: text left-aligned, numbers right-aligned, without empty columns.
 
     Nothing is cut: on a narrow terminal long texts are folded, or lines exceed its width.
+
+    Args:
+        title: Its title.
+        columns: The names of its columns.
+        rows: Its rows, a text for each column.
+        spare: Columns that are left out on a narrow terminal, one after another, until the others fit on a line each.
+            A line below the table names them.
+        spare_in: The option that shows them all the same.
     """
+    left_out = _left_out(columns, rows, spare)
+    kept = [index for index, name in enumerate(columns) if name not in left_out]
+    columns, rows = [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     title, columns, rows = visible_line(title), _visible(columns), [_visible(row) for row in rows]
     shown = [(name, cells) for name, *cells in zip(columns, *rows, strict=True) if any(cells) or not rows]
@@ -156,6 +169,22 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row)
     table.width = needed if needed > console.width else None  # a width asked of print would be the terminal's at most
     console.print(table, crop=False)
+    if left_out:
+        console.print(f"Without {', '.join(left_out)}: use a wider terminal, or {spare_in}.")
+
+
+def _left_out(columns: list[str], rows: list[list[str]], spare: Sequence[str]) -> list[str]:
+    """Return the first of the spare columns, as many as have to go until a row is a line."""
+    widths = {
+        name: max(map(cell_len, [name, *cells])) for name, *cells in zip(columns, *rows, strict=True) if any(cells)
+    }
+    left_out = []
+    for name in spare:
+        if sum(widths.values()) + 2 * (len(widths) - 1) <= console.width:
+            break
+        if widths.pop(name, None):
+            left_out.append(name)
+    return left_out
 
 
 def _visible(cells: list[str]) -> list[str]:

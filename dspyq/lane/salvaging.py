@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dspyq.core.events import Event
 from dspyq.guards.call import LineReader
 from dspyq.lane.line import call_key_of
-from dspyq.lane.providers.protocol import BatchProvider, LineOutcome, RemoteLine
+from dspyq.lane.providers.errors import RemoteMissing
+from dspyq.lane.providers.protocol import BatchProvider, LineOutcome, RemoteBatch, RemoteLine
 from dspyq.store import content
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import lane_key
@@ -31,16 +32,19 @@ class SalvagedReplies:
     """Result of a salvage.
 
     Attributes:
-        batches: Batches of ours that had ended.
+        batches: Batches of ours that had ended, and were read.
         running: Batches of ours that had not; salvage again later.
         replies: Replies that were kept, by the digest of their request.
         unreadable: Lines that could not be read.
+        gone: Names of batches of ours whose results the provider does not have any more, as of shipments that were
+            collected; the batch's id where it has no name.
     """
 
     batches: int = 0
     running: int = 0
     replies: int = 0
     unreadable: int = 0
+    gone: list[str] = field(default_factory=list)
 
 
 class Salvage:
@@ -70,16 +74,26 @@ class Salvage:
             if not batch.state.is_final:
                 found.running += 1
                 continue
-            found.batches += 1
-            kept: dict[Any, Any] = {}
+            try:
+                self._read_batch(batch, found)
+            except RemoteMissing:  # a finished shipment has its files deleted
+                found.gone.append(batch.name or batch.id)
+            else:
+                found.batches += 1
+        counts = {"batches": found.batches, "replies": found.replies, "gone": len(found.gone)}
+        logger.info(Event("lane_salvaged", model=self._model, **counts))
+        return found
+
+    def _read_batch(self, batch: RemoteBatch, found: SalvagedReplies) -> None:
+        kept: dict[Any, Any] = {}
+        try:
             for line in self._provider.read_lines(batch):
                 if _CUSTOM_ID.fullmatch(line.custom_id) and line.outcome is LineOutcome.ANSWERED:
                     self._read(line, kept, found)
                 if len(kept) >= _AT_ONCE:
                     self._keep(kept)
+        finally:  # what was read is paid, whatever the rest is
             self._keep(kept)
-        logger.info(Event("lane_salvaged", model=self._model, batches=found.batches, replies=found.replies))
-        return found
 
     def _read(self, line: RemoteLine, kept: dict[Any, Any], found: SalvagedReplies) -> None:
         try:

@@ -13,7 +13,8 @@ from dspyq.lane.journal import LaneJournal, OpenLines
 from dspyq.lane.shipment import Shipment
 from dspyq.lane.unpaid import UnpaidRows
 
-#: A shipment has at least this part of what waits, lines at the provider included, while others of its batches are out.
+#: A shipment of batches that are short of money has at least this part of what waits, lines at the provider included,
+#: while others of these batches are out.
 _LEAST_PART = 0.05
 #: A rest is one only if nothing has come for so many times ``batch_linger_seconds``.
 _LINGERS_OF_REST = 3
@@ -79,15 +80,15 @@ class Scarcity:
             return None
         lines = self._journal.first_open()
         batches = {line.batch for line in lines.values()}
+        short = batches & self._unpaid.batches()  # of money; what is in the lane of the others is paid for
         out = {batch for one in shipments if one.state != "closing" for batch in one.batches}
-        if batches <= out:
+        if batches <= short & out:
             return []
-        resting = batches & self._unpaid.batches()
-        if batches & out or not resting:
+        if batches & out or not short:
             return None
         if self.quiet_seconds(opened)[1] < _LINGERS_OF_REST * linger_seconds:
             return []
-        leaving = self._begin_rest(resting, opened.now)
+        leaving = self._begin_rest(short, opened.now)
         return None if leaving is None else [custom_id for custom_id, line in lines.items() if line.batch in leaving]
 
     def _begin_rest(self, batches: set[str], now: float) -> set[str] | None:

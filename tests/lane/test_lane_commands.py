@@ -1,6 +1,7 @@
 """``dspyq lane``, quotes of lanes, and what lists of batches show of one."""
 
 import json
+import re
 import sys
 from contextlib import ExitStack, closing
 
@@ -165,7 +166,12 @@ def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     assert shown["shipped_lines"] == 5
     assert shown["held_nano_usd"] > 0
     name = shown["shipments"][0]["name"]
-    assert name in dspyq("lane", "show", settings=settings, env={"COLUMNS": "200"}).stdout
+    for columns in ("80", "100", "200"):
+        lines = dspyq("lane", "show", settings=settings, env={"COLUMNS": columns}).stdout.splitlines()
+        (row,) = [line for line in lines if line.startswith(name[:14])]  # unfolded
+        assert re.search(rf"{name[:14]} +\w+ +5 ", row)
+        assert len(row) <= int(columns)
+        assert ("Without id" in lines[-1]) == (columns != "200")
     dspyq("lane", "cancel", name[:12], settings=settings)
     wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 5, 60, "its rows in another shipment")
     wait_until(lambda: not batch.is_running, 30, "its end")
@@ -175,10 +181,12 @@ def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
 
 
 @pytest.mark.usefixtures("lane_worker")
-def test_replies_that_a_provider_still_has_are_salvaged_after_redis_was_lost(
-    dspyq, tmp_path, lane_settings, endpoint, redis_server, begin, listed
+def test_replies_that_a_provider_still_has_are_salvaged_after_redis_was_lost_and_deleted_ones_are_named(
+    dspyq, tmp_path, lane_settings, endpoint, redis_server, begin, listed, run_lane
 ):
     settings, out = lane_settings(), tmp_path / "out.jsonl"
+    run_lane("qa", 1, name="collected", question="an earlier question")
+    wait_until(lambda: endpoint.batches.counts().files_left == 0, 60, "its files to be deleted")
     endpoint.batches.script(is_manual=True, times=1)
     batch = begin(out)
     listed(5, 1)
@@ -187,9 +195,12 @@ def test_replies_that_a_provider_still_has_are_salvaged_after_redis_was_lost(
     endpoint.batches.finish()
     found = json.loads(dspyq("lane", "salvage", "control", "--json", settings=settings).stdout)
     assert (found["batches"], found["replies"], found["running"], found["unreadable"]) == (1, 5, 0, 0)
+    collected, _ = endpoint.batches.list()
+    assert found["gone"] == [collected["name"]]
+    assert "1 batches have no results any more" in dspyq("lane", "salvage", "control", settings=settings).stdout
     out.unlink(missing_ok=True)
     out.with_name("out.jsonl.journal").unlink()
     again = begin(out)
     wait_until(lambda: not again.is_running, 60, "its end")
     assert len(out.read_text().splitlines()) == 5
-    assert (endpoint.batches.counts().lines_billed, endpoint.calls()) == (5, 0)
+    assert (endpoint.batches.counts().lines_billed, endpoint.calls()) == (6, 0)

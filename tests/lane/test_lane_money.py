@@ -53,6 +53,22 @@ def test_a_batch_stops_at_its_limit_and_never_above(worker, run_lane, lane_setti
     assert "= the ledger" in done.text
 
 
+def test_the_last_lines_of_a_batch_with_enough_money_are_shipped_beside_a_large_shipment(
+    worker, begin_lane, lane_settings, endpoint
+):
+    settings = lane_settings({"models": {"control": {"batch_max_lines": 40}}}, name="full")
+    worker(settings)
+    endpoint.batches.script(is_manual=True)
+    running = begin_lane("qa", 41, settings=settings)
+
+    def shipped():
+        return [batch["lines"] for batch in endpoint.batches.list()]
+
+    wait_until(lambda: sum(shipped()) == 41, 60, lambda: f"shipped: {shipped()}")  # the 41st is under 5 % of all
+    endpoint.batches.finish()
+    assert len(running.result(200).answers) == 41
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("lane", ["provider", "provider,stop"])
 def test_a_batch_with_half_its_money_pays_for_rows_that_end_in_shipments_worth_a_round(
