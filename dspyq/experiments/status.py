@@ -16,6 +16,8 @@ from dspyq.experiments.looks_store import read_looks, read_points, write_look
 from dspyq.experiments.referee import read_time, take_look
 from dspyq.experiments.shadows import ShadowReading, read_shadows
 from dspyq.experiments.state import ExperimentState
+from dspyq.store.clients import money_client
+from dspyq.store.users import is_watcher
 
 _SECONDS_OF_HOUR = 3_600.0
 #: A rate needs some time; before that there is none.
@@ -83,7 +85,8 @@ class Standing:
 def status(program: str) -> Standing | None:
     """Return the standing of a program's experiment; None if none was ever started.
 
-    The look counts, as those of a referee do: while the experiment is under way it is kept.
+    The look counts, as those of a referee do: while the experiment is under way it is kept. The user ``watcher`` of
+    ``dspyq users`` may not keep it.
 
     Raises:
         ExperimentRefused: If its state or its plan cannot be read.
@@ -96,8 +99,8 @@ def status(program: str) -> Standing | None:
         raise ExperimentRefused(f"the plan of {state.name} is gone; start another: dspyq experiment start {program}")
     stored, now = read_looks(state), read_time()
     looked = take_look(state, plan.table, now, stored=stored)
-    if state.status in ("running", "paused"):
-        with suppress(RedisUnavailable):  # a user of Redis that may only read sees it all the same
+    if state.status in ("running", "paused") and not is_watcher(money_client()):
+        with suppress(RedisUnavailable):  # another user of Redis that may only read sees it all the same
             write_look(state, looked, stored.notes)  # where a referee's came first, that is as good
     rate = _calls_per_day(state, looked.look, read_points(state))
     return Standing(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
+import redis
+
 from dspyq.config.settings import Settings
 from dspyq.core.names import BATCH_QUEUE, DEFAULT_QUEUE
 from dspyq.core.redis_address import parse_address
@@ -128,6 +130,11 @@ _BLIND: Final = "-scan -randomkey -dbsize"
 #: Channels that everyone listens to, and those that a user may publish on besides.
 _HEARD: Final = ("celery-task-meta-*", "dspy:v1:stream:*", "dspy:v1:invalidations", "dspy:v1:cancelled")
 _PUBLISHED: Final = ("dspy:v1:invalidations", "dspy:v1:cancelled")
+
+
+def is_watcher(client: redis.Redis) -> bool:
+    """Return True if a client's user has the watcher's name: it may write nothing of ours, and need not try."""
+    return bool(client.connection_pool.connection_kwargs.get("username") == "watcher")
 
 
 def users(prefix: str, queues: Iterable[str], *, database: int = 0, remote_control: bool = False) -> dict[User, str]:

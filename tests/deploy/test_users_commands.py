@@ -112,9 +112,8 @@ ANSWERED = (
             *("experiment log qa", "health --port {port}"),
         )
     ),
-    # It notes its look, where it may; a referee's does as well.
-    Row("watcher", "experiment status qa", does_without=("shop:dspy:v1:experiment-look:qa",)),
-    Row("watcher", "experiment report qa --json", does_without=("shop:dspy:v1:experiment-look:qa",)),
+    Row("watcher", "experiment status qa"),
+    Row("watcher", "experiment report qa --json"),
     Row("operator", "experiment status"),
     Row("operator", "experiment report qa --html report.html"),
 )
