@@ -63,9 +63,9 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     _payload: bytes | None = None
     asked_at = float("-inf")
     _milliseconds_left: int | None = None
-    _is_promised = False
-    _is_settled = False
-    _is_listening = False
+    _is_promised = _is_settled = _is_listening = False
+    #: Whether this process's memory cache may keep its answer.
+    _is_kept = True
 
     def __init__(
         self,
@@ -307,7 +307,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
         if request is not None:
             if prediction.metadata.input_hash != request.input_hash:
                 return self._set_cache(self._checked_owner(meta))
-            if self.cache_level != "memory":
+            if self._is_kept and self.cache_level != "memory":
                 cost = to_nano_usd(float(stored["metadata"]["cost_usd"] or 0.0))
                 answer = FreshAnswer(self.id, self._payload or b"", 0.0, self.asked_at, cost)
                 remember(request, prediction, answer, self._milliseconds_left)

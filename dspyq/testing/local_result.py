@@ -16,7 +16,6 @@ from dspyq.cache.lost_result import REVOKED_RESULT
 from dspyq.client.result import PredictionResult
 from dspyq.errors import AnswerLost
 from dspyq.prediction.prediction import Prediction
-from dspyq.prediction.request import Request
 from dspyq.streaming.chunks import Chunk
 
 
@@ -60,6 +59,7 @@ class LocalResult(PredictionResult):
     """A handle that needs no Redis."""
 
     job: LocalJob
+    _is_kept = False  # a test's answer is no other caller's
 
     @classmethod
     def of_job(cls, job: LocalJob, task_id: str) -> LocalResult:
@@ -149,9 +149,6 @@ class LocalResult(PredictionResult):
         if self._payload is None:
             self._payload = self.job.payload
         return super()._get_task_meta()
-
-    def _remember(self, request: Request, prediction: Prediction, cost_usd: float | None) -> None:
-        """Keep a test's answer out of this process's memory cache."""
 
 
 def _raise_unknown(timeout: float | None) -> NoReturn:

@@ -66,6 +66,7 @@ def legible_commands(commands: list[Any]) -> set[str]:
 def ask_in_every_way(canary: str) -> dict[str, Any]:
     """Answered, read again, by the hundred, failed, linked, in a chord, streamed and set aside; what callers got."""
     from celery import chord
+    from celery.exceptions import NotRegistered
 
     from dspyq import predict
     from dspyq.celery_app.application import app
@@ -76,7 +77,7 @@ def ask_in_every_way(canary: str) -> dict[str, Any]:
         try:
             found = job.get(timeout=60)
             return getattr(found, "answer", found)
-        except DspyqError as error:
+        except (DspyqError, NotRegistered) as error:
             return type(error).__name__
 
     def ask(what):

@@ -23,7 +23,7 @@ TOLD = {
     "failed": "PredictionFailed",
     "chained": f"echo:{CANARY} chain".upper(),
     "chord": [f"echo:{CANARY} a", f"echo:{CANARY} b"],
-    "dead": "PoisonedJob",
+    "dead": "NotRegistered",
 }
 
 

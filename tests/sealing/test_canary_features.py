@@ -49,7 +49,7 @@ def ask_with_links(canary: str) -> dict[str, Any]:
 
     def outcome(job: Any) -> Any:
         try:
-            return job.get(timeout=60)
+            return job.get(timeout=60, follow_parents=False)  # the chord's own fate, whenever its members' are stored
         except Exception as error:  # noqa: BLE001 - its type is what is asked for
             return type(error).__name__
 
@@ -74,7 +74,7 @@ ASKED = {
     "behind an own task": f"echo:What of {CANARY}?".upper(),
     "chord with a refused member": "ChordError",
     "chord with a dead member": "ChordError",
-    "chord with a dead body": "PoisonedJob",
+    "chord with a dead body": "NotRegistered",
 }
 
 
