@@ -136,9 +136,9 @@ class Spines:
 def bucket_of(name: str) -> int:
     """Return the bucket of an input hash or of a task's id; one that users chose is hashed."""
     try:
-        return int(name[-BUCKET_DIGITS:], 16)
-    except ValueError:
-        return zlib.crc32(name.encode()) % BUCKETS
+        return bytes.fromhex(name[-BUCKET_DIGITS:])[0]  # int() would take a sign too
+    except (ValueError, IndexError):
+        return zlib.crc32(name.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 def owner_of(bucket: int, names: Sequence[str]) -> int:

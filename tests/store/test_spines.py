@@ -79,9 +79,10 @@ def test_items_are_grouped_by_spine_with_their_places():
         assert [found[place] for place in range(256)] == HASHES
 
 
-def test_an_id_of_a_users_own_has_a_spine():
-    assert 0 <= bucket_of("order of the day") < 256
-    assert bucket_of("order of the day") == bucket_of("order of the day")
+@pytest.mark.parametrize("name", ["order of the day", "day-1", "order+f", "x", "１１", "\ud800", "order 17"])
+def test_an_id_of_a_users_own_has_a_bucket_of_its_own_form(name):
+    assert 0 <= bucket_of(name) < 256
+    assert bucket_of("order-17") == 0x17
 
 
 @pytest.mark.parametrize("settings", [{"redis_url": "redis://d"}, {"redis_urls": [URLS[0], URLS[0]]}])
