@@ -14,7 +14,7 @@ TOOLS_FOLDER := .venvs/tools
 TOOLS := $(TOOLS_FOLDER)/.installed
 PINS := pyproject.toml constraints.txt
 # Tests that run most of the code in their own process, where it is measured; in percent, a little below what they cover.
-IN_PROCESS := $(addprefix tests/,core config store prediction cache client delivery guards programs experiments batch console testing streaming api_keys) \
+IN_PROCESS := $(addprefix tests/,core config store prediction cache client delivery guards programs experiments batch console testing streaming api_keys spines) \
   $(addprefix tests/serve/test_,ids.py problems.py chat_requests.py) \
   $(wildcard tests/lane/test_providers_*.py) tests/lane/test_journal.py \
   $(addprefix tests/sealing/test_,envelopes.py key_sources.py kept_files.py plain.py)

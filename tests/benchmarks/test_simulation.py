@@ -106,6 +106,7 @@ def test_of_the_servers_one_for_all_is_full_first_and_money_before_connections()
     assert parts.index("the Redis of money") < parts.index("one Redis: 10,000 connections")
 
 
+@pytest.mark.journey
 def test_the_page_has_the_tables_that_the_plan_prints():
     page = (REPOSITORY / "docs" / "scale.md").read_text()
     for table in markdown():

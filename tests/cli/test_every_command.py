@@ -32,6 +32,7 @@ NEEDED = {
     "budget reset": ["--yes"],
     "budget set": ["--daily", "5"],
     "cache clear": ["--all"],
+    "forget": ["--before", "2020-01-01", "--yes"],
     "experiment export": ["--out", "rows.jsonl"],
     "experiment ramp": ["0.5"],
     "experiment simulate": ["--calls-per-day", "100", "--baseline", "0.5"],

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from dspyq import predict
 from dspyq.celery_app.application import process_app
 from dspyq.config.settings import get_settings
@@ -17,6 +19,8 @@ from dspyq.worker.refereeing import Refereeing
 from tests.cluster.conftest import SPINES
 from tests.support.configuration import API_KEY, API_KEY_VARIABLE
 from tests.support.experiments import with_experiment
+
+pytestmark = pytest.mark.journey
 
 UNITS = [f"user {number}" for number in range(6)]
 

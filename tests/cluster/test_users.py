@@ -9,6 +9,8 @@ from dspyq.store.users import ANY_TAG, users
 from tests.cluster.conftest import SPINES
 from tests.support.redis_users import PREFIX, QUEUES, password_of, split
 
+pytestmark = pytest.mark.journey
+
 
 def url_of(cluster, user):
     """The address of the cluster for a user."""

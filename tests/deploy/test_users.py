@@ -43,6 +43,7 @@ def test_a_command_prints_the_file_of_a_configuration(dspyq, fresh_redis_server,
     assert "&/0.celery.pidbox" in told["worker"]
 
 
+@pytest.mark.journey
 def test_each_part_of_a_deployment_works_with_its_own_users_rights(
     server, worker, start_producer, dspyq, endpoint, tmp_path
 ):
@@ -103,6 +104,7 @@ OPERATED = (
 )
 
 
+@pytest.mark.journey
 def test_an_operator_changes_keys_limits_breakers_and_queues(server, dspyq):
     """All commands of all users are in test_users_commands.py."""
     for command in OPERATED:

@@ -13,6 +13,8 @@ from tests.support.door import Door
 from tests.support.processes import wait_until
 from tests.support.redis_users import PREFIX, env_of, load_users, refusals
 
+pytestmark = pytest.mark.journey
+
 
 @pytest.fixture
 def server(fresh_redis_server):

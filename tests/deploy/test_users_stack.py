@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.configuration import environment
-from tests.support.processes import LocalProcess, free_port, wait_until
+from tests.support.processes import REPOSITORY, LocalProcess, free_port, wait_until
 from tests.support.redis_users import PREFIX, env_of, load_users, password_of, refusals, url_of
 
 
@@ -73,7 +73,7 @@ def test_flower_runs_with_the_watchers_rights(is_on, fresh_redis_server, worker,
 def test_a_stack_on_a_redis_with_users_runs_as_the_operator(server, settings_file, start_producer, tmp_path):
     settings = settings_file()
     (tmp_path / "Procfile").write_text("worker: celery -A dspyq worker\n")
-    env = environment(settings, None, env_of(server, "operator"))
+    env = environment(settings, None, env_of(server, "operator", PYTHONPATH=str(REPOSITORY)))
     command = [sys.executable, "-m", "dspyq", "up"]
     with closing(LocalProcess("up", command, ready_line="Ask from", env=env, directory=tmp_path)) as up:
         told = start_producer(ask, settings, env=env_of(server, "producer"), first=0, count=2).result(120)

@@ -62,6 +62,7 @@ def test_every_row_is_there_at_the_hour_though_the_provider_never_ends(run_lane,
     assert (settled, held) == (endpoint.batches.bill().nano_usd, 0)
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("lane_worker")
 def test_calls_that_the_provider_makes_after_the_hour_are_charged_once_more_and_listed_on_no_row(
     run_lane, dspyq, lane_settings, endpoint, client

@@ -152,6 +152,7 @@ def test_shipments_of_a_paused_batch_go_on_and_are_collected(dspyq, tmp_path, la
     assert endpoint.batches.counts().lines_billed == 5
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("lane_worker")
 def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     dspyq, tmp_path, lane_settings, endpoint, begin, listed
@@ -180,6 +181,7 @@ def test_a_batch_that_sleeps_is_listed_with_its_shipment_which_can_be_cancelled(
     assert "Shipments" in report.read_text()
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("lane_worker")
 def test_replies_that_a_provider_still_has_are_salvaged_after_redis_was_lost_and_deleted_ones_are_named(
     dspyq, tmp_path, lane_settings, endpoint, redis_server, begin, listed, run_lane

@@ -28,6 +28,7 @@ def die_at(point, worker, lane_settings, run_lane, client, endpoint):
     assert endpoint.batches.files() == []
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("point", SHORT)
 def test_a_worker_that_dies_at_a_step_of_a_shipment_costs_nothing_twice(
     point, worker, lane_settings, run_lane, client, endpoint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lane.conftest import asleep
 from tests.support.processes import wait_until
 
@@ -41,6 +43,7 @@ def test_rows_that_sleep_over_a_deployment_and_its_return_are_answered_by_what_w
     assert (done.settled_nano_usd, done.held_nano_usd) == (endpoint.batches.bill().nano_usd, 0)
 
 
+@pytest.mark.journey
 def test_replies_of_a_provider_are_salvaged_after_redis_has_lost_its_data(
     worker, begin_lane, run_lane, dspyq, configure, lane_settings, endpoint, client
 ):

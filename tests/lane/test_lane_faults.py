@@ -53,6 +53,7 @@ def freeze_at(point, worker, lane_settings, begin_lane, client, endpoint):
     return counts, "".join(each.logs() for each in workers)
 
 
+@pytest.mark.journey
 def test_a_runner_that_is_frozen_in_mid_landing_lands_nothing_once_it_is_thawed(
     worker, lane_settings, begin_lane, client, endpoint
 ):
@@ -70,6 +71,7 @@ def test_a_runner_that_is_frozen_before_a_creation_makes_a_double_that_is_found_
     assert "lane_double_c" in logs  # cancelled, or charged
 
 
+@pytest.mark.journey
 def test_a_listing_that_is_cut_in_the_middle_is_read_again_and_nothing_is_created_twice(
     worker, lane_settings, run_lane, endpoint
 ):
@@ -83,6 +85,7 @@ def test_a_listing_that_is_cut_in_the_middle_is_read_again_and_nothing_is_create
     assert "lane_step_failed" in serving.logs()
 
 
+@pytest.mark.journey
 def test_results_that_never_come_are_charged_at_their_bounds_and_their_calls_are_asked_again(
     worker, lane_settings, run_lane, endpoint
 ):

@@ -41,6 +41,7 @@ def test_holds_of_a_lane_leave_half_of_the_day_to_interactive_calls(
     assert (done.settled_nano_usd, done.held_nano_usd) == (bill.batch_nano_usd, 0)
 
 
+@pytest.mark.journey
 def test_a_batch_stops_at_its_limit_and_never_above(worker, run_lane, lane_settings, endpoint):
     settings = lane_settings({"models": {"control": {"max_tokens": 200}}})
     worker(settings)

@@ -110,6 +110,7 @@ def test_lines_that_expire_or_fail_for_a_while_are_asked_again(
     assert is_exact(done, endpoint)
 
 
+@pytest.mark.journey
 def test_a_strangers_batch_of_as_many_lines_is_not_taken_for_one_without_a_name(
     begin_lane: Callable[..., Future[LaneRun]], settings: Path, endpoint: Endpoint
 ) -> None:

@@ -11,7 +11,7 @@ from tests.lane.conftest import LANES
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.processes import LocalProcess, wait_until
 
-pytestmark = pytest.mark.usefixtures("configured_spines")
+pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 ROWS = 24
 

@@ -12,7 +12,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.store.spines import each_spine, process_spines
 from tests.support.processes import wait_until
 
-pytestmark = pytest.mark.usefixtures("configured_spines")
+pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 QUESTIONS = [f"question {number}" for number in range(12)]
 

@@ -11,7 +11,7 @@ from dspyq.store.clients import money_client
 from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
 
-pytestmark = pytest.mark.usefixtures("configured_spines")
+pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 QUESTIONS = [f"question {number}" for number in range(9)]
 

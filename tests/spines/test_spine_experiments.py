@@ -20,6 +20,8 @@ from dspyq.store.spines import each_spine, process_spines
 from dspyq.worker.refereeing import Refereeing
 from tests.support.experiments import with_experiment
 
+pytestmark = pytest.mark.journey
+
 STATE = "dspy:v1:experiment-state:qa"
 FEEDBACK = {"thumbs": {"low": 0, "high": 1}}
 UNITS, QUESTIONS = [f"user {number}" for number in range(12)], [f"question {number}" for number in range(9)]

@@ -24,6 +24,8 @@ from tests.support.configuration import environment, merged
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.user_tasks import collect, note, note_error, shout
 
+pytestmark = pytest.mark.journey
+
 QUESTIONS = [f"question {number}" for number in range(12)]
 TASKS = {"workers": {"imports": ["tests.support.user_tasks"]}}
 

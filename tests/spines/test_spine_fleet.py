@@ -9,7 +9,7 @@ from dspyq.config.settings import get_settings
 from dspyq.sealing.keyring import new_key_line
 from dspyq.worker.monitoring.fleet import Fleet, FleetCollector
 
-pytestmark = pytest.mark.usefixtures("configured_spines")
+pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 QUESTIONS = [f"question {number}" for number in range(12)]
 #: Metrics that are added up over the spines.

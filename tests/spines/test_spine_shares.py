@@ -9,7 +9,7 @@ from dspyq.store.spines import process_spines
 from tests.spines.test_spine_workers import all_answered, send
 from tests.support.processes import wait_until
 
-pytestmark = pytest.mark.usefixtures("configured_spines")
+pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 
 def share(wanted=1):

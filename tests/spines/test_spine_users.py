@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.redis_users import PREFIX, load_file, refusals, url_of
 
+pytestmark = pytest.mark.journey
+
 QUESTIONS = [f"question {number}" for number in range(12)]
 COMMANDS = {
     "operator": (["queues", "list"], ["spines"], ["tenants", "limit", "acme", "--daily", "5"], ["dead", "list"]),

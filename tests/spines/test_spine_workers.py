@@ -96,6 +96,7 @@ def test_a_worker_that_ends_hands_back_its_jobs_on_every_spine(spine_worker, spi
     wait_until(lambda: all_answered(sent), 60, "the answers")
 
 
+@pytest.mark.journey
 def test_a_killed_workers_jobs_on_every_spine_are_taken_by_another(spine_worker, spines, endpoint):
     endpoint.hold()
     worker = spine_worker()

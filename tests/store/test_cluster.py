@@ -179,6 +179,7 @@ def test_a_script_without_keys_is_sent_elsewhere_before_it_runs(redis_cluster, c
     assert script() == 2
 
 
+@pytest.mark.journey
 def test_an_owner_that_freezes_is_replaced_within_the_time_of_connecting(redis_cluster, slot_url, tag, slot):
     owner = redis_cluster.owner(slot)
     with connect(slot_url, timeout_seconds=SECONDS) as fresh:

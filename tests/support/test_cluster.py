@@ -1,8 +1,11 @@
 """The cluster of tests does to its slots and nodes what it states."""
 
+import pytest
 import redis
 
 from tests.support.processes import wait_until
+
+pytestmark = pytest.mark.journey
 
 SLOT = 100
 
