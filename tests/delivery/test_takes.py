@@ -11,13 +11,15 @@ import redis
 from kombu import Connection, Consumer, Queue
 
 from dspyq.delivery.leases import Leases
+from dspyq.store.scripts import load_script
 from tests.delivery.consuming import PREFIX, QUEUE, consume, drain
 from tests.support.redis_server import RedisServer
 
 
 def test_one_take_brings_as_many_waiting_jobs_as_there_is_room_for(
-    connection: Connection, tasks: ModuleType, redis_server: RedisServer
+    connection: Connection, tasks: ModuleType, redis_server: RedisServer, jobs_redis: redis.Redis
 ) -> None:
+    jobs_redis.script_load(load_script(jobs_redis, "dspyq.delivery", "take").script)  # the first take would
     sent = [tasks.add.apply_async((number, 1), ignore_result=True).id for number in range(12)]
     received: list[Any] = []
     consume(connection, received, prefetch_count=10)
