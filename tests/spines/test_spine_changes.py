@@ -16,6 +16,8 @@ from dspyq.prediction.request import build_request
 from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
 
+pytestmark = pytest.mark.journey
+
 
 def env(*servers, former=()):
     lists = {"DSPYQ_REDIS_URLS": servers, "DSPYQ_FORMER_REDIS_URLS": former}

@@ -49,6 +49,7 @@ def test_questions_of_all_spines_are_answered_and_found_again(predict, endpoint,
     assert all(keys for keys in spines.keys("dspy:v1:prediction:*"))
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("_worker")
 def test_many_and_an_event_loop_get_the_answers_in_order(predict):
     rows = [{"question": each} for each in QUESTIONS]
@@ -60,6 +61,7 @@ def test_many_and_an_event_loop_get_the_answers_in_order(predict):
     assert [each.answer for each in asyncio.run(ask())] == [f"echo:{each}, later" for each in QUESTIONS]
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("_worker")
 def test_an_answer_is_found_by_the_id_alone(predict):
     handles = predict.many([{"question": each} for each in QUESTIONS])
@@ -81,6 +83,7 @@ def test_an_id_of_the_callers_own_has_its_result_on_its_spine_and_its_question_o
     assert endpoint.calls() == 2
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("_worker")
 def test_groups_chains_and_chords_cross_spines(predict):
     assert [each.answer for each in group(predict.s(question=each) for each in QUESTIONS)().get(timeout=60)] == [
@@ -104,6 +107,7 @@ def test_a_job_is_cancelled_before_and_while_it_runs(predict, spine_worker, endp
             each.get(timeout=30)
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("_worker")
 def test_a_question_of_many_threads_and_processes_is_one_call(predict, endpoint, spine_producer):
     def ask(questions):

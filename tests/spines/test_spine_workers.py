@@ -82,6 +82,7 @@ def test_a_spine_that_is_away_costs_its_own_questions_alone(spine_worker, spines
     assert worker.is_running
 
 
+@pytest.mark.journey
 def test_a_worker_that_ends_hands_back_its_jobs_on_every_spine(spine_worker, spines, settings_file, endpoint):
     endpoint.hold()
     worker = spine_worker(settings_file({"workers": {"concurrency": 1, "prefetch_multiplier": 6}}))
