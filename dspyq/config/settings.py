@@ -115,7 +115,8 @@ def _validated(model: type[Settings], document: dict[str, Any], folder: Path, fa
     except TypeError as error:  # a top-level key that is no identifier
         raise ConfigurationError([*faults, str(error)]) from None
     except ValueError as error:  # pydantic-settings: an environment variable that should hold JSON
-        raise ConfigurationError([*faults, f"environment: {error}"]) from None
+        form = 'a variable of a list or a table holds JSON, as DSPYQ_REDIS_URLS=\'["redis://a", "redis://b"]\''
+        raise ConfigurationError([*faults, f"environment: {error}; {form}"]) from None
     if faults:
         raise ConfigurationError(faults)
     learn_settings(settings)

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from dspyq.client.configured import Configured
-from dspyq.config.settings import read_settings
+from dspyq.config.settings import load_settings, read_settings
 from dspyq.errors import ConfigurationError
 from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.spines import NoSpine, bucket_of, by_spine, each_spine, id_beside, on_spine, owner_of, process_spines
@@ -89,3 +89,9 @@ def test_an_id_of_a_users_own_has_a_bucket_of_its_own_form(name):
 def test_addresses_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ConfigurationError, match="redis_urls"):
         read_settings({"redis_urls": URLS, **settings}, {})
+
+
+def test_a_list_of_servers_that_is_no_json_is_refused_in_a_line_that_shows_the_form(monkeypatch):
+    monkeypatch.setenv("DSPYQ_REDIS_URLS", "redis://a")
+    with pytest.raises(ConfigurationError, match=r"redis_urls.*holds JSON, as DSPYQ_REDIS_URLS="):
+        load_settings(None)
