@@ -66,6 +66,9 @@ FAULTS: dict[str, Fault] = {
     "experiment-producer-killed": experiment_counts.producer_killed,
 }
 
+#: Those with a Redis of answers apart (``result_url``), which the settings refuse beside several servers.
+ANSWERS_APART = frozenset({"killed-mid-store-elsewhere", "answers-away", "answers-evicted"})
+
 #: What ``make test`` runs: of those that differ little one, and of all the gaps those that lost most before.
 SHORT = [
     "killed-mid-take",

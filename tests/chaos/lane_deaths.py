@@ -111,25 +111,32 @@ def _deaths(
     stage: Stage, scale: Scale, batch: LaneBatch, workers: list[Worker], point: str, most: int
 ) -> Iterator[float | None]:
     """Have workers die at a point while a batch runs; yield how long the lane stood, None where its runner lived."""
-    with stage.redis.client() as client:
+    with stage.money.client() as client:
         for _ in range(most):
             time.sleep(scale.random.uniform(0.0, 0.3))
+            deaths = client.llen(DEATHS_KEY)
             client.set(KEY, point)
             wait_until(lambda: not (client.exists(KEY) and batch.is_running), _LONGEST_SECONDS, f"a death {point}")
             if client.delete(KEY):
                 return
-            before = _state(client)
-            wait_until(lambda: not all(each.is_running for each in workers), _LONGEST_SECONDS, "a worker's end")
-            dead = next(each for each in workers if not each.is_running)
-            dead.kill()
-            dead.start()
-            yield _seconds_until_resumed(client, before)
+            wait_until(functools.partial(_is_longer, client, deaths), _LONGEST_SECONDS, "where it died")
+            died_at, spine = client.lindex(DEATHS_KEY, -1).split()
+            with stage.spines[int(spine)].client() as lane:
+                before = _state(lane)
+                wait_until(lambda: not all(each.is_running for each in workers), _LONGEST_SECONDS, "a worker's end")
+                dead = next(each for each in workers if not each.is_running)
+                dead.kill()
+                dead.start()
+                yield _seconds_until_resumed(lane, before, float(died_at))
             dead.ready()
 
 
-def _seconds_until_resumed(client: redis.Redis, before: tuple[Any, ...]) -> float | None:
-    """Return the seconds from the last death to the next step of another runner; None if its runner lives."""
-    died_at = float(client.lindex(DEATHS_KEY, -1))
+def _is_longer(client: redis.Redis, deaths: int) -> bool:
+    return client.llen(DEATHS_KEY) > deaths
+
+
+def _seconds_until_resumed(client: redis.Redis, before: tuple[Any, ...], died_at: float) -> float | None:
+    """Return the seconds from a death to the next step of another runner; None if the lane's runner lives."""
     runner, *steps = before
     until = time.monotonic() + _LONGEST_SECONDS
     milliseconds = client.pttl("dspy:v1:lane:control:runner")

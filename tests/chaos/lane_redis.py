@@ -14,7 +14,8 @@ from tests.chaos.lane_batch import LaneBatch, settings_with
 from tests.chaos.lane_deaths import outcome_of
 from tests.chaos.outcome import Outcome
 from tests.chaos.scale import Scale
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Stage, number_of_spines
+from tests.support.redis_server import RedisServer
 
 _LINES_PER_SHIPMENT = 10
 _LOOK_SECONDS, _KEPT_SECONDS = 0.02, 4.0
@@ -32,13 +33,15 @@ class _Written(NamedTuple):
 def lane_redis_restarted(scale: Scale, lost_seconds: float = 0.0) -> Outcome:
     """SIGKILL Redis again and again while a lane ships; cut off so many seconds, which it may lose with its host.
 
+    Of several servers one is killed at a time, be it a spine or that of money.
     It syncs each write. With a second cut off, as ``appendfsync everysec`` may lose, now and then a shipment's lines or
     their bill are lost: that is open.
 
     The statement may list calls of that second again as calls on no row; the account is the bill all the same.
     """
     rows, restarts = scale.pick(quick=20, full=100), scale.pick(quick=2, full=10)
-    with Stage(settings=settings_with(batch_max_lines=_LINES_PER_SHIPMENT), is_append_only=True) as stage:
+    lines = max(1, _LINES_PER_SHIPMENT // number_of_spines())
+    with Stage(settings=settings_with(batch_max_lines=lines), is_append_only=True) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(delay_seconds=1.0)
         syncs = stage.folder / "syncs"
@@ -51,9 +54,10 @@ def lane_redis_restarted(scale: Scale, lost_seconds: float = 0.0) -> Outcome:
         with LaneBatch(stage, rows) as batch:
             stage.endpoint.batches.wait_for_batches(1)
             while done < restarts and batch.is_running:
-                with _watched(stage) as written:
+                server = scale.random.choice(stage.servers)
+                with _watched(server) as written:
                     time.sleep(scale.random.uniform(*_SECONDS_BETWEEN_RESTARTS))
-                    lost_bytes += _restart(stage, written, syncs, lost_seconds)
+                    lost_bytes += _restart(server, written, syncs, lost_seconds)
                 done += 1
             counted = batch.end(_LONGEST_SECONDS, checks_statement=False)
         counted.remarks += ["a worker ended" for worker in workers if not worker.is_running]
@@ -62,7 +66,7 @@ def lane_redis_restarted(scale: Scale, lost_seconds: float = 0.0) -> Outcome:
 
 
 @contextmanager
-def _watched(stage: Stage) -> Iterator[deque[_Written]]:
+def _watched(server: RedisServer) -> Iterator[deque[_Written]]:
     """Note how long the file of writes is, all the while."""
     written: deque[_Written] = deque(maxlen=round(_KEPT_SECONDS / _LOOK_SECONDS))
     is_over = threading.Event()
@@ -70,7 +74,7 @@ def _watched(stage: Stage) -> Iterator[deque[_Written]]:
     def watch() -> None:
         while not is_over.wait(_LOOK_SECONDS):
             with suppress(FileNotFoundError):
-                written.append(_Written(time.monotonic(), _file(stage).stat().st_size))
+                written.append(_Written(time.monotonic(), _file(server).stat().st_size))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -81,21 +85,24 @@ def _watched(stage: Stage) -> Iterator[deque[_Written]]:
         watcher.join()
 
 
-def _file(stage: Stage) -> Path:
-    return max(stage.folder.glob("appendonlydir/*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
+def _file(server: RedisServer) -> Path:
+    folder = server.append_only_directory
+    if folder is None:
+        raise RuntimeError("this server writes nothing down")
+    return max(folder.glob("appendonlydir/*.incr.aof"), key=lambda path: int(path.name.split(".")[-3]))
 
 
-def _restart(stage: Stage, written: deque[_Written], syncs: Path, lost_seconds: float) -> int:
+def _restart(server: RedisServer, written: deque[_Written], syncs: Path, lost_seconds: float) -> int:
     """Kill Redis, cut its file to what a host that dies must have kept, and start it; return the bytes cut off."""
-    stage.redis.process.kill()
+    server.process.kill()
     since = max([time.monotonic() - lost_seconds, *map(float, syncs.read_text().split())])
-    path = _file(stage)
+    path = _file(server)
     size = path.stat().st_size
     keep = min((one.size_bytes for one in written if one.at >= since), default=size)
     with path.open("r+b") as file:
         file.truncate(keep)
-    stage.redis.process.start()
-    stage.redis.process.ready()
+    server.process.start()
+    server.process.ready()
     return size - keep
 
 

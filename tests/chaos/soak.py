@@ -24,6 +24,7 @@ from tests.chaos.scale import Scale
 from tests.chaos.stage import Stage
 from tests.client.test_data_model import OTHERS, PREFIX, is_documented
 from tests.support.processes import REPOSITORY, wait_until
+from tests.support.redis_server import RedisServer
 from tests.support.worker import Worker
 
 _RESULT_SECONDS = 3
@@ -207,14 +208,18 @@ class _Soak:
             began_at = time.monotonic()
             remarks += _settled(found)
             self.counts[f"seconds until {found.__name__.strip('_')} was nothing"] = round(time.monotonic() - began_at)
-        with self._stage.redis.client() as client:
-            time.sleep(_RESULT_SECONDS + 1)
+        time.sleep(_RESULT_SECONDS + 1)
+        for server in self._stage.servers:
+            remarks += self._keys_left(server)
+        return remarks
+
+    def _keys_left(self, server: RedisServer) -> list[str]:
+        with server.client() as client:
             names = client.keys("*")
-            families = Counter(_family(name) for name in names)
-            self.counts.update({f"keys {family}": count for family, count in families.items()})
+            self.counts.update(f"keys {_family(name)}" for name in names)
             mine = [name for name in names if not name.startswith(OTHERS) and name != "failpoint-deaths"]
             unknown = [name for name in mine if not is_documented(name.removeprefix(PREFIX))]
-            remarks += [f"no table has {name}" for name in unknown if not self._is_bells(name)][:5]
+            remarks = [f"no table has {name}" for name in unknown if not self._is_bells(name)][:5]
             remarks += [
                 f"{name} has no end"
                 for pattern in (PREFIX + one for one in _ENDING)
@@ -222,7 +227,7 @@ class _Soak:
                 if client.ttl(name) == -1
             ][:5]
             bindings = client.keys("_kombu.binding*")
-            self.counts["bindings"] = sum(client.scard(name) for name in bindings if client.type(name) == "set")
+            self.counts["bindings"] += sum(client.scard(name) for name in bindings if client.type(name) == "set")
         return remarks
 
     def _is_bells(self, name: str) -> bool:
@@ -250,18 +255,22 @@ class _Soak:
         from dspyq.celery_app.waiting import process_waiter
         from dspyq.client.result import PredictionResult
         from dspyq.store.keys import REPLY_START_LENGTH
+        from dspyq.store.spines import each_spine
 
         gc.collect()
-        backend, memory = predict.app.backend, process_cache().memory
-        concrete, weak = backend._pending_results  # noqa: SLF001 - what is kept is what is tested
+        backend = predict.app.backend
+        awaited, invalidations = [], 0
+        for _ in each_spine():
+            awaited += process_waiter()._awaited  # noqa: SLF001 - what is kept is what is tested
+            invalidations = max(invalidations, len(process_cache().memory._invalidated_at))  # noqa: SLF001 - as above
+        concrete, weak = backend._pending_results  # noqa: SLF001 - as above
         tables = {
-            "results that are waited for": process_waiter()._awaited,  # noqa: SLF001 - as above
+            "results that are waited for": awaited,
             "Celery's pending results": [*concrete, *weak],
             "Celery's messages": list(backend._pending_messages),  # noqa: SLF001 - as above
             "Celery's subscriptions": backend.result_consumer.subscribed_to,
             "handles": [one for one in gc.get_objects() if type(one) is PredictionResult],
         }
-        invalidations = len(memory._invalidated_at)  # noqa: SLF001 - as above
         self.counts["invalidations kept"] = invalidations
         over = ["more invalidations than are kept"] if invalidations > _LONGEST_INVALIDATIONS else []
         with self._stage.redis.client() as client:

@@ -41,6 +41,11 @@ SPINES_VARIABLE = "CHAOS_SPINES"
 _IMPORTS = '["tests.support.user_tasks", "tests.support.failpoints"]'
 
 
+def number_of_spines() -> int:
+    """Return the number of Redis servers that hold questions on a stage."""
+    return int(os.environ.get(SPINES_VARIABLE, "1"))
+
+
 def armed(point: str, scale: Scale, *, probability: float, deaths: int) -> Callable[[int], dict[str, str]]:
     """Return what environment has a fleet's workers die at a point, until so many have."""
     return lambda number: {
@@ -58,6 +63,7 @@ class Stage:
         redis: The Redis of jobs and, unless there is another one, of answers; all servers, where there are several.
         money: The Redis of budgets, books and breakers.
         jobs: The Redis of jobs alone: all spines, where there are several.
+        spines: Each Redis of jobs.
         answers: The Redis of answers.
         endpoint: The model.
         calls: All callers.
@@ -114,7 +120,7 @@ class Stage:
 
     def _servers(self, started: ExitStack) -> Any:
         """Start the Redis of jobs: one, or several spines and that of money."""
-        number = int(os.environ.get(SPINES_VARIABLE, "1"))
+        number = number_of_spines()
         names = ["money", *map(str, range(number))] if number > 1 else [""]
         servers = []
         for name in names:
@@ -123,15 +129,16 @@ class Stage:
                 directory.mkdir(exist_ok=True)
             servers.append(started.enter_context(RedisServer(append_only_directory=directory)))
         self.money = self.jobs = servers[0]
+        self.spines = tuple(servers[1:] or servers)
         if number == 1:
             return servers[0]
         if self._options["evicting_bytes"]:
-            raise NotImplementedError("answers of several spines are with their jobs")
+            raise RuntimeError("answers of several spines are with their jobs: this fault is left out there")
         self._urls = {
             "DSPYQ_MONEY_URL": servers[0].url,
             "DSPYQ_REDIS_URLS": json.dumps([server.url for server in servers[1:]]),
         }
-        self.jobs = SeveralServers(servers[1:])
+        self.jobs = SeveralServers(self.spines)
         return SeveralServers(servers)
 
     def __exit__(self, *_: object) -> None:
@@ -155,6 +162,11 @@ class Stage:
         if waits:
             worker.ready()
         return worker
+
+    @property
+    def servers(self) -> tuple[RedisServer, ...]:
+        """Each Redis but one of answers alone."""
+        return self.spines if self.money in self.spines else (self.money, *self.spines)
 
     @contextlib.contextmanager
     def fleet(

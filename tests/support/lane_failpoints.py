@@ -18,16 +18,18 @@ from dspyq.delivery.leases import Leases
 from dspyq.lane.creation import Creation
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.openai import OpenAIBatches
-from dspyq.store.clients import jobs_client
+from dspyq.store.clients import money_client
+from dspyq.store.spines import current_spine
 from tests.support.lane_points import DEATHS_KEY, FROZEN, KEY, RUNNER_LEASE_SECONDS
 
 
 def reach(point: str) -> None:
     """Die or freeze here, if this is the point."""
-    client = jobs_client()
+    client = money_client()  # which all lanes of a worker share, where several servers hold questions
     named = (client.get(KEY) or b"").decode()
     if named.removeprefix(FROZEN) == point and client.delete(KEY):
-        client.rpush(DEATHS_KEY, time.time())
+        spine = current_spine()
+        client.rpush(DEATHS_KEY, f"{time.time()} {0 if spine is None else spine.number}")
         # To this thread: one to the process may be taken by another thread, while this one goes on for a moment.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if named.startswith(FROZEN) else signal.SIGKILL)
 

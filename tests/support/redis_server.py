@@ -62,6 +62,7 @@ class RedisServer:
         port: Its port; a restart keeps it.
         url: Its database 0, the password included.
         process: The process: ``stop()``, ``cont()``, ``kill()``, ``logs()``.
+        append_only_directory: Where it writes every change; None where it keeps nothing.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class RedisServer:
         self._folder = tempfile.TemporaryDirectory(prefix="redis-")
         options = ["--save", "", "--dir", self._folder.name]
         options += ["--maxmemory", str(max_memory_bytes), "--maxmemory-policy", max_memory_policy]
+        self.append_only_directory = append_only_directory
         if append_only_directory:
             options += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(append_only_directory)]
         if socket_path:
