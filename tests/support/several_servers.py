@@ -10,6 +10,10 @@ from tests.support.redis_server import RedisServer
 
 #: Commands whose replies have a place for each name asked for.
 _BY_PLACE = frozenset({"hmget", "mget"})
+#: Commands whose reply is lower on the servers that lack the key.
+_OF_WHO_HAS_IT = frozenset({"pttl", "ttl"})
+#: What means something on one server alone.
+_OF_ONE = frozenset({"eval", "info", "monitor", "pipeline", "pubsub", "type"})
 
 
 class SeveralServers:
@@ -44,7 +48,8 @@ class SeveralServers:
 class SeveralClients:
     """Clients of several servers: a read sums up what all have, a write is made everywhere.
 
-    Numbers of a count and members of collections are added up; of anything else, the first value that is there counts.
+    Numbers of a count and members of collections are added up, and what one server confirms is true; of anything else,
+    the first value that is there counts.
     """
 
     def __init__(self, clients: Sequence[Any]) -> None:
@@ -67,10 +72,18 @@ class SeveralClients:
             yield from client.scan_iter(*args, **options)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return a command over all."""
+        """Return a command over all.
+
+        Raises:
+            AttributeError: If it means something on one server alone.
+        """
+        if name in _OF_ONE:
+            raise AttributeError(f"{name} is asked of one server: use the servers' own clients")
 
         def run(*args: Any, **options: Any) -> Any:
             replies = [getattr(client, name)(*args, **options) for client in self._clients]
+            if name in _OF_WHO_HAS_IT:
+                return max(replies)
             return _first_of_each(replies) if name in _BY_PLACE else _together(replies)
 
         return run
@@ -95,7 +108,9 @@ def _together(replies: list[Any]) -> Any:
     if not there:
         return None
     first = there[0]
-    if isinstance(first, bool) or not isinstance(first, int | list | dict | set):
+    if isinstance(first, bool):
+        return any(there)
+    if not isinstance(first, int | list | dict | set):
         return first
     if isinstance(first, int):
         return sum(there)
