@@ -55,9 +55,9 @@ class Panel:
     stacked: bool = False
 
 
-def _quantiles(metric: str, labels: str) -> dict[str, str]:
+def _quantiles(metric: str, labels: str, window: str = _RATE) -> dict[str, str]:
     return {
-        f"p{percent}": f"histogram_quantile({percent / 100:g}, sum by (le) (rate({metric}_bucket{{{labels}}}{_RATE})))"
+        f"p{percent}": f"histogram_quantile({percent / 100:g}, sum by (le) (rate({metric}_bucket{{{labels}}}{window})))"
         for percent in (50, 95, 99)
     }
 
@@ -325,8 +325,20 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Lines of lanes",
             "How many model calls wait for a provider's batch interface?",
-            {"{{model}} {{state}}": f"sum by (model, state) (dspy_lane_lines{{{_MODEL}}})"},
-            width=6,
+            {"{{model}} {{state}}": f"max by (model, state) (dspy_lane_lines{{{_MODEL}}})"},
+            stacked=True,
+        ),
+        Panel(
+            "Shipments",
+            "What are the shipments of lanes waiting for?",
+            {"{{state}}": f"sum by (state) (max by (model, state) (dspy_lane_shipments{{{_MODEL}}}))"},
+            stacked=True,
+        ),
+        Panel(
+            "Money held by lanes",
+            "How much may the calls in lanes cost at most?",
+            {"{{model}}": f"max by (model) (dspy_lane_held_usd{{{_MODEL}}})"},
+            "currencyUSD",
             stacked=True,
         ),
         Panel(
@@ -334,22 +346,40 @@ ROWS: dict[str, list[Panel]] = {
             "How long have rows waited for a provider?",
             {"{{model}}": f"max by (model) (dspy_lane_oldest_shipment_seconds{{{_MODEL}}})"},
             "s",
-            width=6,
             steps=[(0, GREEN), (90_000, RED)],
+        ),
+        Panel(
+            "Time at the provider",
+            "How long did providers take for the batches of the last day?",
+            _quantiles("dspy_lane_seconds", _MODEL, "[1d]"),
+            "s",
         ),
         Panel(
             "Lines that landed",
             "What becomes of lines in lanes?",
             {"{{outcome}}": f"sum by (outcome) (rate(dspy_lane_landed_total{{{_MODEL}}}{_RATE}))"},
             "reqps",
-            width=6,
             stacked=True,
+        ),
+        Panel(
+            "Lines without an outcome",
+            "Why did providers not execute lines of the last day? They are shipped again, and then made live.",
+            {"{{reason}}": f"sum by (reason) (increase(dspy_lane_unanswered_total{{{_MODEL}}}[1d]))"},
+            stacked=True,
+        ),
+        Panel(
+            "Lanes that do not go on",
+            "How often in a row has a step failed, and which lanes does no worker run?",
+            {
+                "{{model}}: failures in a row": f"max by (model) (dspy_lane_repeated_failures{{{_MODEL}}})",
+                "{{model}}: no worker": f"max by (model) (dspy_lane_unattended{{{_MODEL}}})",
+            },
+            steps=[(0, GREEN), (8, RED)],
         ),
         Panel(
             "Runs of batches that ended",
             "Did last night's batches finish?",
             {"{{program}} {{state}}": "max by (program, state) (increase(dspy_batches_ended_total[1d]))"},
-            width=6,
         ),
     ],
     "Variants": [

@@ -124,15 +124,9 @@ class LaneJournal:
 
     def deposit(self, custom_id: str, line: LaneLine, body: bytes) -> bool:
         """Put a line into the lane, unless it is there; return False if its job is gone."""
-        reply = self._script("deposit")(
-            model=self.model,
-            task=line.task,
-            batch=line.batch,
-            id=custom_id,
-            version=line.version,
-            line=line.to_json(),
-            body=content.encode(content.Kind.REQUEST, custom_id, body, program=line.program, tenant=line.tenant),
-        )
+        sealed = content.encode(content.Kind.REQUEST, custom_id, body, program=line.program, tenant=line.tenant)
+        known = {name: getattr(line, name) for name in ("task", "batch", "version", "bound")}
+        reply = self._script("deposit")(model=self.model, id=custom_id, line=line.to_json(), body=sealed, **known)
         return int(reply) >= 0
 
     def rejoin(self, task_id: str) -> None:

@@ -1,15 +1,12 @@
-"""Prometheus metrics of lanes, docs/metrics.md. ``model`` is the name of a model's table."""
+"""Prometheus metrics of what a worker does for lanes, docs/metrics.md. ``model`` is the name of a model's table.
+
+What lanes hold is the same for all workers, and stands among the fleet's metrics.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
-LINES = Gauge("dspy_lane_lines", "Lines of a lane, as the worker that runs it sees them.", ["model", "state"])
-UNPAID_ROWS = Gauge(
-    "dspy_lane_unpaid_rows", "Rows that wait for money, as the worker that runs the lane sees them.", ["model"]
-)
-SHIPMENTS = Gauge("dspy_lane_shipments", "Shipments, as the worker that runs the lane sees them.", ["model", "state"])
-OLDEST_SECONDS = Gauge("dspy_lane_oldest_shipment_seconds", "Age of the oldest shipment at the provider.", ["model"])
 SECONDS = Histogram(
     "dspy_lane_seconds",
     "Seconds from the creation of a batch at the provider to its end.",
@@ -26,10 +23,7 @@ PROMOTED = Counter("dspy_lane_promoted_total", "Calls of a lane made live, becau
 
 def begin(model: str) -> None:
     """Show a lane's series from the start, so that the first change of each is seen as one."""
-    for state in ("open", "shipped"):
-        LINES.labels(model, state).set(0)
-    UNPAID_ROWS.labels(model).set(0)
-    OLDEST_SECONDS.labels(model).set(0)
+    SECONDS.labels(model)
     for outcome in ("answered", "failed", "unanswered"):
         LANDED.labels(model, outcome)
     FAILURES.labels(model, "ProviderBusy")

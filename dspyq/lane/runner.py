@@ -53,7 +53,6 @@ class LaneRunner:
         self._provider = parts.provider
         self._collecting = parts.collecting
         self._scarcity = parts.scarcity
-        self._failures: dict[str, int] = {}
         self._renew_at = 0.0
         self._looked_at = 0
         self._cancelled: frozenset[str] = frozenset()
@@ -81,10 +80,9 @@ class LaneRunner:
         self._scarcity.wake(opened)
         if opened.number and not any(one.state == "filling" for one in shipments) and self._is_due(opened, shipments):
             shipments.append(Shipment(f"dspyq-{uuid.uuid4().hex[:20]}"))
-        self._publish(opened, shipments)
         for shipment in shipments:
             if shipment.not_before <= self._parts.now or shipment.name in self._cancelled:
-                self._advance(replace(shipment, not_before=0.0))
+                self._advance(replace(shipment, not_before=0.0, failures=0), shipment.failures)
         if opened.number:
             self._drop_gone()
         if opened.all_lines and self._parts.now >= self._renew_at:
@@ -116,24 +114,23 @@ class LaneRunner:
             self._parts.log("lane_rest_leaves", "", lines=len(leaving))
         return leaving is not None
 
-    def _advance(self, shipment: Shipment) -> None:
-        """Take steps of a shipment until one has to wait."""
+    def _advance(self, shipment: Shipment, failures: int) -> None:
+        """Take steps of a shipment, the first of which has failed so often before, until one has to wait."""
         current: Shipment | None = shipment
         try:
             while current is not None and current.not_before <= self._parts.now:
                 state = current.state
                 current = self._steps[state](current)
+                failures = 0
                 if current is not None and current.state == state:
                     break
-            self._failures.pop(shipment.name, None)
         except (BatchInterfaceError, OSError, UnknownKey) as error:
-            self._put_off(shipment.name, error)
+            self._put_off(shipment.name, error, failures + 1)
         except UnreadableContent:
             self._creation.without_unreadable(shipment.name)
 
-    def _put_off(self, name: str, error: Exception) -> None:
-        """Have a step that failed taken again later; what was saved of it stays."""
-        failures = self._failures[name] = self._failures.get(name, 0) + 1
+    def _put_off(self, name: str, error: Exception, failures: int) -> None:
+        """Have a step that failed so often in a row taken again later; what was saved of it stays."""
         first, longest = _RETRY_SECONDS
         seconds = min(longest, first * 2.0 ** min(failures - 1, 10))
         if isinstance(error, BatchInterfaceError) and error.retry_after_seconds:
@@ -143,7 +140,7 @@ class LaneRunner:
         self._parts.log("lane_step_failed", name, logging.WARNING, error=text, again_seconds=round(seconds, 1))
         current = next((one for one in self._journal.shipments() if one.name == name), None)
         if current is not None:
-            self._journal.save(replace(current, not_before=self._parts.now + seconds))
+            self._journal.save(replace(current, not_before=self._parts.now + seconds, failures=failures))
 
     def _fill(self, shipment: Shipment) -> Shipment | None:
         """Move open lines into the shipment until it is full."""
@@ -279,13 +276,3 @@ class LaneRunner:
             ids = [f"{line.task}:{attempt_id_of(line.variant, custom_id)}" for custom_id, line in lines.items()]
             run_together(self._parts.budget.client, [self._parts.budget.renew(ids, LEASE_SECONDS)])
         self._renew_at = self._parts.now + LEASE_SECONDS / _RENEWALS_PER_LEASE
-
-    def _publish(self, opened: OpenLines, shipments: list[Shipment]) -> None:
-        name = self._model.name
-        metrics.LINES.labels(name, "open").set(opened.number)
-        metrics.UNPAID_ROWS.labels(name).set(opened.unpaid_rows)
-        metrics.LINES.labels(name, "shipped").set(max(0, opened.all_lines - opened.number))
-        for state in self._steps:
-            metrics.SHIPMENTS.labels(name, state).set(sum(one.state == state for one in shipments))
-        oldest = min((one.submitted_at for one in shipments if one.state == "submitted"), default=self._parts.now)
-        metrics.OLDEST_SECONDS.labels(name).set(self._parts.now - oldest)

@@ -35,6 +35,7 @@ class Shipment:
         ended_at: When its batch was found to have ended.
         remote_state: The provider's word for that.
         not_before: When the next step may be taken.
+        failures: How often the step that it waits for has failed in a row.
         answered: Lines that landed with a reply.
         failed: Lines that landed with a lasting failure.
         unanswered: Lines that landed without an outcome.
@@ -59,6 +60,7 @@ class Shipment:
     ended_at: float = 0.0
     remote_state: str = ""
     not_before: float = 0.0
+    failures: int = 0
     answered: int = 0
     failed: int = 0
     unanswered: int = 0

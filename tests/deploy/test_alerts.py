@@ -20,6 +20,10 @@ WANTED = {
     "ExperimentBreach",
     "ExperimentBroken",
     "ExperimentStale",
+    "LaneShipmentOld",
+    "LaneDouble",
+    "LaneStuck",
+    "LaneUnattended",
 }
 
 

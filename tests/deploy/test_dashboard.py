@@ -66,7 +66,7 @@ def test_what_is_the_same_on_every_worker_is_not_summed_over_workers():
     fleet = (
         r"dspy_(circuit_breaker_open|budget_\w+_usd|cache_(hits_total|misses_total|size_bytes|entries)"
         r"|cost_avoided_usd_total|variant_(answers|cost_usd)_total|queue_(jobs|waiting_jobs|oldest_job_age_seconds)|dead_jobs"
-        r"|experiment_\w+)\b"
+        r"|experiment_\w+|lane_(lines|shipments|held_usd|unpaid_rows|oldest_shipment_seconds|repeated_failures|unattended))\b"
     )
     for panel in panels():
         for query in panel["targets"]:

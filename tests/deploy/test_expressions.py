@@ -2,8 +2,8 @@
 
 The worker has a parent, whose page shows what both count. It has answered questions of every fate twice before:
 computed, cached, joined, failed, refused by a breaker and by a budget, and held back by a rate limit. One waits in a
-queue that nobody serves, and one is sealed with a key that the worker lacks. An experiment runs, and its cache has
-answered enough users for an interval.
+queue that nobody serves, and one is sealed with a key that the worker lacks. Two batches went through the provider's
+lane, where some lines expired. An experiment runs, and its cache has answered enough users for an interval.
 """
 
 import math
@@ -15,7 +15,7 @@ import pytest
 
 from dspyq.sealing.keyring import new_key_line
 from tests.support.configuration import default_document, environment, merged, with_challenger, write_settings
-from tests.support.deployment import DEPLOY, Prometheus, alerts, documents, panels
+from tests.support.deployment import DEPLOY, Prometheus, alerts, documents, panels, run
 from tests.support.experiments import TABLE
 from tests.support.processes import LocalProcess, free_port
 from tests.support.producer_process import Producer
@@ -25,9 +25,10 @@ from tests.support.worker import START_TIMEOUT_SECONDS
 pytestmark = pytest.mark.journey
 
 SCRAPE_SECONDS = 0.5
-SERVED = "qa.control,qa.challenger,fragile.control,poor.control,dspyq"
+SERVED = "qa.control,qa.challenger,fragile.control,poor.control,laned.control,dspyq"
 #: What Grafana puts in place of its variables: everything, and a window that holds the whole traffic.
 VARIABLES = {"$model": ".*", "$variant": ".*", "$metric": ".*", "$__rate_interval": "1m"}
+LANE = {"batch": "openai", "batch_linger_seconds": 0.5, "batch_discount": 0.5}
 #: So many users of each arm, each with questions of its own: enough for an interval.
 USERS_OF_ARM = 200
 
@@ -57,12 +58,6 @@ def of_scaling():
 
 def ask_of_every_fate(number):
     from dspyq import predict
-    from dspyq.batch.ends import note_end
-    from dspyq.batch.events import BatchOutcome
-
-    def end_a_batch():
-        counts = {"rows": 1, "ok": 1, "failed_by_type": {}, "cached": 0, "joined": 0, "left": 0, "is_read": True}
-        note_end(BatchOutcome("b", "finished", **counts, spent_usd=0.0, reconciliation=None), "qa", "")
 
     def ask(program, question):
         return predict.apply_async(kwargs={"question": question}, program=program)
@@ -81,13 +76,19 @@ def ask_of_every_fate(number):
         wait(ask("fragile", f"{number}.{each}"))
         wait(ask("poor", f"dear {number}.{each}"))
     ask("later", f"{number}")
-    end_a_batch()
 
 
 def ask_over_http(port, question):
     body = {"inputs": {"question": question}}
     reply = httpx.post(f"http://127.0.0.1:{port}/v1/programs/qa/predictions", json=body, timeout=60)
     assert reply.status_code == 200, reply.text
+
+
+def run_a_lane(number, folder, variables):
+    rows, out = folder / f"{number}.jsonl", folder / f"{number}.out.jsonl"
+    rows.write_text("".join(f'{{"question": "{number}.{row} in a lane"}}\n' for row in range(12)))
+    command = [sys.executable, "-m", "dspyq", "batch", "run", str(rows), "--program", "laned", "--output", str(out)]
+    run(*command, "--lane", "provider", env=variables)
 
 
 def ask_sealed():
@@ -127,7 +128,8 @@ def document_for(endpoint, port):
         base,
         {
             "metrics": {"port": port},
-            "models": {"control": {"requests_per_second": 20, "batch": "openai"}, "fragile": fragile},
+            "models": {"control": {"requests_per_second": 20} | LANE, "fragile": fragile},
+            "lane": {"first_poll_seconds": 0.2, "settle_seconds": 2},
             "programs": {
                 "qa": {"scorers": [scorer]},
                 "fragile": refusing | {"variants": {"control": {"model": "fragile"}}},
@@ -138,6 +140,7 @@ def document_for(endpoint, port):
                     "scorers": [scorer],
                     "experiment": TABLE | {"primary": "call.waited", "scores": scores, "shadow": shadow},
                 },
+                "laned": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
                 "later": {"signature": "question -> answer", "variants": {"control": {"model": "control"}}},
             },
             "breaker": {"failure_threshold": 1, "reset_timeout_seconds": 300},
@@ -171,6 +174,7 @@ def prometheus(session_endpoint, tmp_path_factory):
     session_endpoint.reset()
     session_endpoint.script(model="fragile", status=500)
     session_endpoint.script(containing="in prose", fault="unparseable")
+    session_endpoint.batches.script(expired_share=0.5)
     # $0.0021: the second does not fit into the day's $0.004.
     session_endpoint.script(containing="dear", usage={"prompt_tokens": 100, "completion_tokens": 1000})
     door_ports = free_port(2)
@@ -190,6 +194,7 @@ def prometheus(session_endpoint, tmp_path_factory):
             produce(run_an_experiment, {"users": 2 * USERS_OF_ARM}, variables)
             for number in range(2):
                 produce(ask_of_every_fate, {"number": number}, variables)
+                run_a_lane(number, folder, variables)
                 ask_over_http(door_ports, f"{number} over HTTP")
                 # The last of a round, so all of it has been scraped.
                 running.wait_for(f'dspy_guard_refusals_total{{error_type="BudgetExceeded"}} > {number}')

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 QUESTIONS = [f"question {number}" for number in range(12)]
 #: Metrics that are added up over the spines.
-SUMMED = {"dspy_queue_jobs", "dspy_dead_jobs", "dspy_variant_answers", "dspy_cache_misses"}
+SUMMED = {"dspy_queue_jobs", "dspy_dead_jobs", "dspy_variant_answers", "dspy_cache_misses", "dspy_lane_lines"}
 
 
 def samples_of(collector):
@@ -26,10 +26,14 @@ def samples_of(collector):
 
 def test_metrics_are_summed_and_name_a_spine_that_is_away(spines):
     process_predict().many([{"question": each} for each in QUESTIONS])
+    for server in spines.servers:
+        server.client().sadd("dspy:v1:lanes", "control")
+        server.client().hset("dspy:v1:lane:control:lines", "a", "{}")
     collector = FleetCollector(get_settings(), Fleet(get_settings(), {}))
     found = samples_of(collector)
     assert found["dspy_queue_jobs", "qa.control", "waiting"] == len(QUESTIONS)
     assert found["dspy_cache_misses_total", "control"] == len(QUESTIONS)
+    assert found["dspy_lane_lines", "control", "shipped"] == len(spines.servers)
     assert [value for (name, *_), value in found.items() if name == "dspy_spine_up"] == [1, 1, 1]
     assert len(spines.keys("dspy:v1:job:*")) == 3
     spines.servers[2].process.kill()

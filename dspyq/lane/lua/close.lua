@@ -21,7 +21,9 @@ if name ~= '' then
   redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
 end
 if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments'), part(model, 'unpaid')) == 0 then
-  redis.call('DEL', part(model, 'bodies'), part(model, 'open'), part(model, 'runner'), part(model, 'cancelled'))
+  for _, name in ipairs({ 'bodies', 'open', 'runner', 'cancelled', 'held' }) do
+    redis.call('DEL', part(model, name))
+  end
   redis.call('SREM', LANES, model)
 end
 return 1

@@ -8,6 +8,7 @@
 --   id       its custom id
 --   version  queue of the job's version
 --   line     as JSON
+--   bound    nano-dollars that it holds
 --   body     of its request
 -- Reply: 1 where it was put, 0 where it is there already, -1 where there is no such job.
 if redis.call('EXISTS', JOB .. task) == 0 then
@@ -17,6 +18,7 @@ if redis.call('HSETNX', part(model, 'lines'), id, line) == 0 then
   return 0
 end
 redis.call('HSET', part(model, 'bodies'), id, body)
+redis.call('INCRBY', part(model, 'held'), bound)
 redis.call('ZREM', part(model, 'unpaid'), batch .. ':' .. task)
 redis.call('ZADD', part(model, 'open'), string.format('%.3f', now_seconds()), id)
 redis.call('HINCRBY', JOB .. task, 'lines', 1)

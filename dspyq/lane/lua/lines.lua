@@ -6,6 +6,7 @@
 --                                        what else its bill needs; until its outcome has landed
 --   dspy:v1:lane:<model>:bodies          hash by custom id: the request; until its provider has accepted it
 --   dspy:v1:lane:<model>:open            sorted set of the lines that are in no shipment, by the second they came
+--   dspy:v1:lane:<model>:held            nano-dollars that its lines hold: the sum of their bounds
 --   dspy:v1:lane:<model>:unpaid          sorted set of '<batch>:<task>' of rows that wait for money: those that have begun by
 --                                        the number of their replies, below 0, and then the others by their turns
 --   dspy:v1:lane:<model>:shipments       hash by name: the shipment, as JSON; each step is saved before it is taken
@@ -36,6 +37,7 @@ local function remove_line(model, id)
   local line = cjson.decode(text)
   redis.call('HDEL', part(model, 'lines'), id)
   redis.call('HDEL', part(model, 'bodies'), id)
+  redis.call('DECRBY', part(model, 'held'), whole(line.bound))
   line.was_open = redis.call('ZREM', part(model, 'open'), id) == 1
   if redis.call('HINCRBY', LANE_VERSIONS, line.version, -1) <= 0 then
     redis.call('HDEL', LANE_VERSIONS, line.version)

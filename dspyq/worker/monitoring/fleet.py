@@ -33,10 +33,12 @@ from dspyq.delivery.dead import DEAD
 from dspyq.guards.breaker import Breaker
 from dspyq.guards.costs import Costs, today_steps
 from dspyq.guards.limits import Account, Limits, read_accounts
+from dspyq.lane.figures import LaneFigures, LaneReader, add_up_lanes
 from dspyq.store.clients import connect
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, command_step, run_together
 from dspyq.store.spines import Spine, each_spine
+from dspyq.worker.monitoring.batches import batch_ends, lane_metrics
 from dspyq.worker.monitoring.cache_size import CACHE_SIZE
 from dspyq.worker.monitoring.quiet import Shown
 
@@ -61,6 +63,7 @@ class FleetReading:
         costs: Today's books.
         accounts: The budgets.
         batch_ends: Runs of batches that ended, by program and state.
+        lanes: The lanes that hold anything, by model.
         spines: True for each spine that answered, by its name; empty for one Redis. Where one did not, what is added up
             over all is left out: a part of it would look like a fall.
     """
@@ -72,6 +75,7 @@ class FleetReading:
     costs: list[Costs]
     accounts: list[Account]
     batch_ends: dict[tuple[str, str], int]
+    lanes: dict[str, LaneFigures]
     spines: dict[str, bool] = field(default_factory=dict)
 
 
@@ -81,6 +85,7 @@ class _OfSpine(NamedTuple):
     backlogs: list[QueueBacklog]
     dead: int
     savings: list[Costs]
+    lanes: dict[str, LaneFigures]
     statistics: list[VariantCounts]
 
 
@@ -91,11 +96,13 @@ class _SpineReader(NamedTuple):
         spine: The spine; None for the only Redis.
         client: Its client.
         backlog: Reads its backlog.
+        lanes: Reads its lanes.
     """
 
     spine: Spine | None
     client: redis.Redis
     backlog: Backlog
+    lanes: LaneReader
 
 
 class Fleet:
@@ -155,6 +162,7 @@ class Fleet:
             costs=costs + [line for part in whole for line in part.savings],
             accounts=read_accounts(further[: len(accounts)]),
             batch_ends=batch_ends,
+            lanes=add_up_lanes([part.lanes for part in whole]),
             spines={
                 reader.spine.name: part is not None
                 for reader, part in zip(self._readers, parts, strict=True)
@@ -166,7 +174,7 @@ class Fleet:
 
     def _reader(self, spine: Spine | None, queues: list[str]) -> _SpineReader:
         client = connect(spine.url, timeout_seconds=_TIMEOUT_SECONDS, retries=0) if spine else self._jobs_client()
-        return _SpineReader(spine, client, Backlog(client, queues))
+        return _SpineReader(spine, client, Backlog(client, queues), LaneReader(client))
 
     def _jobs_client(self) -> redis.Redis:
         if not self._settings.is_money_apart:
@@ -178,6 +186,7 @@ class Fleet:
             reader.backlog.read(),
             command_step(int, "ZCARD", key(DEAD)),
             today_steps(self._settings, process_calendar())[1],
+            reader.lanes.read(),
             *statistics_steps(self._settings, active),
         ]
 
@@ -218,7 +227,9 @@ class FleetCollector(Collector):
             for program in settings.programs.values()
             for variant in program.variants.values()
         }
-        self._shown = Shown(len(self._models))
+        self._programs = list(settings.programs)
+        self._lanes = [model.name for model in settings.models.values() if model.batch_protocol is not None]
+        self._shown = Shown(max(len(self._models), len(self._lanes)))
         self._lock = threading.Lock()
         self._latest: tuple[float, FleetReading | None] = (0.0, None)
         self._highest: dict[tuple[str, str], float] = {}
@@ -245,7 +256,9 @@ class FleetCollector(Collector):
         if reading.dead is not None:
             yield from self._variants(reading.statistics)
             yield from self._cache(reading)
-        yield _batch_ends(reading.batch_ends)
+            lanes = {name: LaneFigures() for name in self._lanes} | reading.lanes
+            yield from lane_metrics({name: of for name, of in lanes.items() if self._shows_lane(name, of)})
+        yield batch_ends(reading.batch_ends, self._programs if self._shown.is_everything else ())
 
     def _read(self) -> FleetReading | None:
         """Read the fleet, or reuse what another scrape has read since this one began."""
@@ -271,6 +284,9 @@ class FleetCollector(Collector):
 
     def _shows_account(self, account: Account) -> bool:
         return self._shown.shows(("account", account.scope, account.period), account.is_limited, account.is_used)
+
+    def _shows_lane(self, model: str, lane: LaneFigures) -> bool:
+        return self._shown.shows(("lane", model), lane != LaneFigures())
 
     def _breakers(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
@@ -330,8 +346,8 @@ class FleetCollector(Collector):
 
 
 def _of_spine(results: list[Any]) -> _OfSpine:
-    backlogs, dead, savings, *statistics = results
-    return _OfSpine(backlogs, dead, savings, statistics)
+    backlogs, dead, savings, lanes, *statistics = results
+    return _OfSpine(backlogs, dead, savings, lanes, statistics)
 
 
 def _spines(spines: Mapping[str, bool]) -> Metric:
@@ -371,13 +387,6 @@ def _budgets(accounts: list[Account]) -> Iterable[Metric]:
         spent.add_metric(values, to_usd(account.settled_nano_usd))
         held.add_metric(values, to_usd(account.held_nano_usd))
     return limits, spent, held
-
-
-def _batch_ends(ends: Mapping[tuple[str, str], int]) -> Metric:
-    family = CounterMetricFamily("dspy_batches_ended", "Runs of batches that ended.", labels=["program", "state"])
-    for (program, state), number in ends.items():
-        family.add_metric([program, state], number)
-    return family
 
 
 def _cache_size(reply: list[Any]) -> tuple[int, int] | None:
