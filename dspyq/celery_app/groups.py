@@ -75,7 +75,7 @@ def arrivals(
     results: Iterable[Any],
     *,
     timeout: float | None,
-    late: Callable[[list[str]], Exception],
+    late: Callable[[list[Any]], Exception],
     hooks: WaitHooks,
 ) -> Iterator[tuple[str, Any]]:
     """Yield members as their results arrive: each one's id and stored result, or results if it is a group.
@@ -84,7 +84,7 @@ def arrivals(
         backend: The result backend, which decodes stored results.
         results: The members.
         timeout: The seconds to wait for all of them; None for no limit.
-        late: Returns the error to raise if they do not come in time; it gets the ids of those missing.
+        late: Returns the error to raise if they do not come in time; it gets those missing.
         hooks: The caller's hooks.
     """
     end_at = None if timeout is None else time.monotonic() + timeout
@@ -106,7 +106,7 @@ def arrivals(
             try:
                 member, payload, is_final = _next(arrived, end_at, hooks)
             except queue.Empty:
-                raise late([member.id for member, _ in waiting.values()]) from None
+                raise late([member for member, _ in waiting.values()]) from None
             if is_final:
                 del waiting[id(member)]
                 _take(backend, member, payload)

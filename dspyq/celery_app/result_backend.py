@@ -127,7 +127,7 @@ class PredictionBackend(SpreadBackend):
         That one looks once, beside a subscription that Redis may serve after the look: an answer that came between
         them would be lost.
         """
-        late = self.runtime.bind(lambda _: timed_out(result.id, timeout or 0.0))
+        late = self.runtime.bind(lambda _: timed_out(result.id, timeout or 0.0, getattr(result, "question", "")))
         hooks = WaitHooks(on_message, on_interval, interval)
         return arrivals(self, [result], timeout=timeout, late=late, hooks=hooks)
 

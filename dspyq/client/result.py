@@ -168,7 +168,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
                 return self._checked(value)
             self._payload = self._waiter.wait(self.id, timeout, **self._awaited)
             if self._payload is None:
-                raise timed_out(self.id, timeout or 0.0)
+                raise timed_out(self.id, timeout or 0.0, self.question)
         result = self._read_meta()["result"]
         if callback is None and isinstance(result, Prediction):
             return result

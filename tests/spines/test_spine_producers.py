@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from dspyq.client.predict import process_predict
 from dspyq.client.spread_bulk import process_bulk
@@ -81,6 +82,20 @@ def test_an_id_of_the_callers_own_has_its_result_on_its_spine_and_its_question_o
     named = predict.apply_async(kwargs={"question": "named"}, task_id="order of the day")
     assert named.get(timeout=30).answer == "echo:named"
     assert endpoint.calls() == 2
+
+
+def test_a_caller_who_gives_up_sees_what_its_job_waits_for(predict):
+    plain, own = (predict.apply_async(kwargs={"question": "late"}, **each) for each in ({}, {"task_id": "late"}))
+    members = group(predict.s(question=each) for each in QUESTIONS[:2])()
+
+    def reason(handle):
+        with pytest.raises(CeleryTimeoutError) as late:
+            handle.get(timeout=2)
+        return str(late.value)
+
+    with ThreadPoolExecutor(4) as pool:
+        reasons = list(pool.map(reason, (plain, own, predict.AsyncResult(own.id), members)))
+    assert all("no worker takes from its queue, qa.control" in each for each in reasons), reasons
 
 
 @pytest.mark.journey
