@@ -29,7 +29,7 @@ _BYTES_PER_TOKEN = 4
 _NAME_CHARACTERS = 14
 
 app = typer.Typer(
-    help="Look at lines: model calls that go to a provider's batch interface; and change their course.",
+    help="Look at model calls that go to a provider's batch interface, and change their course.",
     no_args_is_help=True,
 )
 

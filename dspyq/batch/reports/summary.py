@@ -115,6 +115,8 @@ class ShipmentSpan(NamedTuple):
         submitted_at: When its provider had it; 0 before.
         ended_at: When its provider had ended it; 0 before.
         state: The provider's word for its end, or its state so far.
+        answered: Calls that were answered.
+        failed: Calls that failed for good.
         unanswered: Calls that the provider did not execute.
     """
 
@@ -125,6 +127,8 @@ class ShipmentSpan(NamedTuple):
     submitted_at: float
     ended_at: float
     state: str
+    answered: int
+    failed: int
     unanswered: int
 
 

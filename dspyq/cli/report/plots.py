@@ -21,17 +21,18 @@ def nice_top(highest: float) -> float:
     return float(next(step * power for step in _STEPS if step * power >= highest * 0.999))
 
 
-def framed(svg: str, marks: Sequence[str], ticks: Sequence[str]) -> str:
+def framed(svg: str, marks: Sequence[str], ticks: Sequence[str], kind: str = "plot") -> str:
     """Return a plot between its axes.
 
     Args:
         svg: Its shapes.
         marks: Texts of the axis upwards, from the top, at equal distances.
         ticks: Texts of the axis to the right, at equal distances.
+        kind: Its CSS classes; with ``bands``, a mark stands beside the middle of its band, not at a line of the grid.
     """
     y = "".join(f"<span>{mark}</span>" for mark in marks)
     x = "".join(f"<span>{tick}</span>" for tick in ticks)
-    return f'<div class="plot"><div class="y">{y}</div>{svg}<div class="x">{x}</div></div>'
+    return f'<div class="{kind}"><div class="y">{y}</div>{svg}<div class="x">{x}</div></div>'
 
 
 def drawing(shapes: str, label: str) -> str:

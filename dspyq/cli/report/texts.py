@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from dspyq.core.visible import visible_line
 
 _MILLISECONDS_BELOW = 1.0
+#: Below this, milliseconds have a decimal, so that the marks of an axis differ.
+_TENTHS_BELOW = 0.01
 
 
 def escape(text: str) -> str:
@@ -20,6 +22,8 @@ def short_duration(seconds: float | None) -> str:
     """Return a duration in its own unit."""
     if seconds is None:
         return "–"
+    if 0 < seconds < _TENTHS_BELOW:
+        return f"{seconds * 1000:.1f} ms"
     if seconds < _MILLISECONDS_BELOW:
         return f"{seconds * 1000:,.0f} ms"
     if seconds < 120:  # noqa: PLR2004 - two minutes

@@ -8,12 +8,14 @@ from dspyq.batch.reports.comparison import Comparison
 from dspyq.batch.reports.summary import Summary
 from dspyq.cli.batch.report import plots
 from dspyq.cli.batch.report.texts import (
+    SHIPMENT_COLUMNS,
     VARIANT_COLUMNS,
     clusters_remark,
     comparison_lines,
     headline,
     retry_hint,
     rows,
+    shipment_cells,
     variant_cells,
     when,
 )
@@ -24,7 +26,15 @@ from dspyq.cli.report.texts import escape, money
 from dspyq.core.money import to_usd
 
 _LEGEND = (("computed", "computed"), ("shared", "cached, or shared a run"), ("failed", "failed"))
-_SHIPMENTS = (("shared", "waits"), ("computed", "at the provider"), ("failed", "of which some were not answered"))
+_SHIPMENTS = (
+    ("shared", "waits"),
+    ("computed", "at the provider"),
+    ("failed", "at the provider, which left some calls undone"),
+)
+
+_OF_LANES = (
+    "A row in the provider's lane runs once in each round: this is its last run, without the time at the provider."
+)
 
 
 def to_html(summary: Summary) -> str:
@@ -40,11 +50,14 @@ def _parts(summary: Summary) -> Iterable[str]:
     if summary.timeline is not None:
         yield section("Rows a minute", plots.throughput(summary.timeline) + legend(_LEGEND))
     if summary.shipments:
-        yield section("Shipments", plots.shipments(summary.shipments) + legend(_SHIPMENTS))
+        yield _shipments(summary)
     if summary.variants:
         variants = table(VARIANT_COLUMNS, [variant_cells(variant) for variant in summary.variants])
         yield section("Variants", variants)
-        yield section("How long runs took", durations({v.variant: v.durations for v in summary.variants}, "row"))
+        runs = durations({v.variant: v.durations for v in summary.variants}, "row")
+        yield section(
+            "How long runs took", runs + (f'<p class="hint">{_OF_LANES}</p>' if runs and summary.shipments else "")
+        )
     if len(summary.variants) > 1:
         costs = [(v.variant, float(v.cost_nano_usd), money(to_usd(v.cost_nano_usd))) for v in summary.variants]
         yield section("Cost", shares(costs, "computed"))
@@ -52,6 +65,14 @@ def _parts(summary: Summary) -> Iterable[str]:
         yield _comparison(comparison)
     if summary.failed:
         yield _errors(summary)
+
+
+def _shipments(summary: Summary) -> str:
+    shown = summary.shipments[-plots.MOST_SHIPMENTS :]
+    title = "Shipments" if len(shown) == len(summary.shipments) else f"The last {len(shown)} shipments"
+    lines = table(SHIPMENT_COLUMNS, map(shipment_cells, shown))
+    details = f"<details><summary>Each of them</summary>{lines}</details>"
+    return section(title, plots.shipments(shown) + legend(_SHIPMENTS) + details)
 
 
 def _tiles(summary: Summary) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dspyq.batch.reports.summary import ShipmentSpan, Timeline, TimelineBar
-from dspyq.cli.batch.report.texts import clock, rows_a_minute
-from dspyq.cli.report.plots import HEIGHT, TICKS, WIDTH, drawing, framed, grid, nice_top, rect
-from dspyq.cli.report.texts import utc
+from dspyq.cli.batch.report.texts import clock, moment, rows_a_minute
+from dspyq.cli.report.plots import HEIGHT, TICKS, WIDTH, drawing, framed, grid, line, nice_top, rect
+from dspyq.cli.report.texts import short_duration
 
 _GAP_SHARE = 0.15
 #: The last ones are shown.
-_MOST_SHIPMENTS = 60
+MOST_SHIPMENTS = 60
+#: So many have room for a text each.
+_MOST_MARKED = 12
 
 
 def throughput(timeline: Timeline) -> str:
@@ -40,24 +42,26 @@ def throughput(timeline: Timeline) -> str:
 
 def shipments(spans: Sequence[ShipmentSpan]) -> str:
     """Return a plot of shipments over time: a bar each, while it waited and while its provider had it."""
-    shown = spans[-_MOST_SHIPMENTS:]
+    shown = spans[-MOST_SHIPMENTS:]
     first = min(span.filled_at for span in shown)
     last = max(max(span.filled_at, span.submitted_at, span.ended_at) for span in shown)
     seconds, step = max(1.0, last - first), HEIGHT / len(shown)
-    shapes = []
+    shapes = [line(WIDTH * share, 0, WIDTH * share, HEIGHT, "grid") for share in (0, 0.5, 1)]
     for number, span in enumerate(shown):
         top, high = number * step + step * _GAP_SHARE / 2, step * (1 - _GAP_SHARE)
         submitted = span.submitted_at or last
         ended = (span.ended_at or last) if span.submitted_at else submitted
-        title = f"{span.name} of {span.model}: {span.lines:,} calls, {span.state}, {ended - span.filled_at:,.0f} s"
+        title = (
+            f"{span.name} of {span.model}: {span.lines:,} calls, {span.state}, {short_duration(ended - span.filled_at)}"
+        )
         kind = "failed" if span.unanswered else "computed"
         for start, end, of in ((span.filled_at, submitted, "shared"), (submitted, ended, kind)):
             left, width = (start - first) / seconds * WIDTH, max(2.0, (end - start) / seconds * WIDTH)
             if end > start:
                 shapes.append(rect(left, top, min(width, WIDTH - left), high, of, title))
-    marks = [f"{shown[0].lines:,} calls", "", "", "", f"{shown[-1].lines:,} calls"]
-    times = [f"{utc(first + share * seconds):%H:%M:%S}" for share in (0, 0.5, 1)]
-    return framed(drawing(grid() + "".join(shapes), "Shipments over time"), marks, times)
+    marks = [f"{span.lines:,} calls" for span in shown] if len(shown) <= _MOST_MARKED else []
+    times = [moment(first + share * seconds, first, last) for share in (0, 0.5, 1)]
+    return framed(drawing("".join(shapes), "Shipments over time"), marks, times, "plot bands")
 
 
 def _title(bar: TimelineBar, timeline: Timeline) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dspyq.batch.reports.comparison import Comparison, Measurement
-from dspyq.batch.reports.summary import Summary, Timeline, VariantSummary
+from dspyq.batch.reports.summary import ShipmentSpan, Summary, Timeline, VariantSummary
 from dspyq.cli.report.texts import money, short_duration, utc
 from dspyq.console.output import percent
 from dspyq.core.money import to_usd
@@ -24,6 +24,32 @@ VARIANT_COLUMNS = (
     "cost",
     "cost a row",
 )
+
+SHIPMENT_COLUMNS = (
+    "shipment", "model", "filled (UTC)", "calls", "waited", "at the provider", "answered", "failed", "undone", "state"
+)  # fmt: skip
+#: The beginning of a shipment's name, as `dspyq lane show` has it.
+_NAME_CHARACTERS = 14
+#: Over a shorter time, seconds are shown.
+_SECONDS_OF_MINUTES = 600
+
+
+def shipment_cells(span: ShipmentSpan) -> list[str]:
+    """Return a shipment's line of the table."""
+    waited = span.submitted_at - span.filled_at if span.submitted_at else None
+    there = span.ended_at - span.submitted_at if span.submitted_at and span.ended_at else None
+    return [
+        span.name[:_NAME_CHARACTERS],
+        span.model,
+        f"{utc(span.filled_at):%m-%d %H:%M:%S}",
+        f"{span.lines:,}",
+        short_duration(waited),
+        short_duration(there),
+        f"{span.answered:,}",
+        f"{span.failed:,}",
+        f"{span.unanswered:,}",
+        span.state,
+    ]
 
 
 def variant_cells(variant: VariantSummary) -> list[str]:
@@ -46,7 +72,7 @@ def variant_cells(variant: VariantSummary) -> list[str]:
 
 def headline(summary: Summary) -> list[tuple[str, str, str]]:
     """Return the headline figures, each with its name, value and note."""
-    lasted = _lasted(summary.timeline)
+    lasted = _lasted(summary)
     rate = f"{summary.lines / lasted * 60:,.0f} {_rows(summary)} a minute" if lasted else ""
     figures = [
         ("answered", f"{summary.ok:,}", f"of {summary.lines + summary.left:,} {_rows(summary)}"),
@@ -65,12 +91,13 @@ def headline(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def when(summary: Summary) -> str:
-    """Return the times of the first and the last line, in UTC."""
-    if summary.timeline is None:
+    """Return the times at which it began and had its last line, in UTC."""
+    if (span := _span(summary)) is None:
         return ""
-    first, last = summary.timeline.bars[0].starts_at, summary.timeline.bars[-1].starts_at
-    ends_at = last + summary.timeline.bar_seconds
-    return f"{utc(first):%Y-%m-%d} {clock(first, summary.timeline)} to {_until(first, ends_at, summary.timeline)} UTC"
+    first, last = span
+    begins, ends = moment(first, first, last), moment(last, first, last)
+    day = "" if utc(first).date() != utc(last).date() else f"{utc(first):%Y-%m-%d} "
+    return f"{day}{begins} to {ends} UTC"
 
 
 def retry_hint(summary: Summary) -> str:
@@ -112,6 +139,12 @@ def clock(seconds: float, timeline: Timeline) -> str:
     return f"{utc(seconds):%H:%M:%S}" if timeline.bar_seconds < 60 else f"{utc(seconds):%H:%M}"  # noqa: PLR2004 - a minute
 
 
+def moment(seconds: float, first: float, last: float) -> str:
+    """Return a time between two others, in UTC, as exactly as their distance needs."""
+    day = "" if utc(first).date() == utc(last).date() else f"{utc(seconds):%Y-%m-%d} "
+    return day + (f"{utc(seconds):%H:%M:%S}" if last - first < _SECONDS_OF_MINUTES else f"{utc(seconds):%H:%M}")
+
+
 def rows_a_minute(number: int, timeline: Timeline) -> float:
     """Return the rate of a number of rows in one span of the timeline."""
     return number * 60 / timeline.bar_seconds
@@ -121,13 +154,18 @@ def _rows(summary: Summary) -> str:
     return "answers" if summary.comparisons else "rows"
 
 
-def _until(first: float, last: float, timeline: Timeline) -> str:
-    day = "" if utc(first).date() == utc(last).date() else f"{utc(last):%Y-%m-%d} "
-    return day + clock(last, timeline)
+def _span(summary: Summary) -> tuple[float, float] | None:
+    """Return when its first shipment was filled, or its first row done, and when its last row was."""
+    if summary.timeline is None:
+        return None
+    bars = summary.timeline.bars
+    began = [bars[0].starts_at, *(span.filled_at for span in summary.shipments)]
+    return float(min(began)), float(bars[-1].starts_at + summary.timeline.bar_seconds)
 
 
-def _lasted(timeline: Timeline | None) -> float | None:
-    return None if timeline is None else float(len(timeline.bars) * timeline.bar_seconds)
+def _lasted(summary: Summary) -> float | None:
+    span = _span(summary)
+    return None if span is None else span[1] - span[0]
 
 
 def _shares(measured: Measurement) -> str:
