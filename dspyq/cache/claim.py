@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from typing import Literal, NamedTuple, Protocol
 
-ClaimVerdict = Literal["hit", "join", "urge", "claim", "lost", "damaged", "stale", "moved"]
+ClaimVerdict = Literal["hit", "join", "queued", "urge", "claim", "lost", "damaged", "stale", "moved"]
 #: Outcome of a release: a ``shared`` run continues, because others wait for it.
 Release = Literal["lost", "ended", "shared"]
 
@@ -15,10 +15,11 @@ class Claim(NamedTuple):
     """Result of looking up a question's alias.
 
     Attributes:
-        verdict: ``hit``: answered; ``join``: being answered; ``urge``: as join, but this call is more urgent;
-            ``claim``: unanswered, and now claimed for this caller; ``damaged``: another program wrote to its alias;
-            ``stale``: the program's experiment has another state than gave the call its variant; ``moved``: as
-            ``claim``, but another Redis owns the question now, and nothing was claimed.
+        verdict: ``hit``: answered; ``join``: being answered; ``queued``: as join, for a worker, by a job that waits for
+            its turn; ``urge``: as join, but this call is more urgent; ``claim``: unanswered, and now claimed for this
+            caller; ``damaged``: another program wrote to its alias; ``stale``: the program's experiment has another
+            state than gave the call its variant; ``moved``: as ``claim``, but the question is another Redis's, and
+            nothing was claimed.
         task_id: The task that answered, answers, or will answer; of a stale call the version of that state.
         result: The stored result of a hit, as Celery wrote it; the failure of a damaged one; the state itself.
         milliseconds_left: Remaining lifetime of a hit.
@@ -113,6 +114,7 @@ class Stored(NamedTuple):
         found: ``redis`` or ``joined`` where it is a copy of another task's answer; empty for one that its run computed.
         unscored: It and its inputs, for the scores of an experiment; empty for none.
         tenant: The tenant that it belongs to; empty for none.
+        is_own_id: Whether its task's id is not the question's, so that callers may wait for it on other spines.
     """
 
     payload: bytes
@@ -128,8 +130,14 @@ class Stored(NamedTuple):
     unscored: bytes = b""
     row: bytes = b""
     tenant: str = ""
+    is_own_id: bool = False
 
     @property
     def marks(self) -> dict[str, str]:
         """The arguments of ``answer.lua`` that state what kind of answer it is."""
         return {"is_fallback": "1" if self.is_fallback else "", "found": self.found}
+
+
+def asked_by(asked: Iterable[tuple[AnsweredRequest, str]]) -> list[str]:
+    """Return of each call its task and the id under which an experiment counts it, for scripts that take calls back."""
+    return [part for request, task_id in asked for part in (task_id, getattr(request, "noted_as", ""))]

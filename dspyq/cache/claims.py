@@ -7,12 +7,14 @@ with the jobs; if the answers live in the same Redis, a hit is one round trip.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 import redis
 
-from dspyq.cache.claim import AnsweredRequest, Claim, Kept, NewQuestions, Release, Run, Stored
+from dspyq.cache.claim import AnsweredRequest, Claim, Kept, NewQuestions, Release, Run, Stored, asked_by
+from dspyq.cache.claim_flags import ClaimFlags
 from dspyq.cache.earlier_results import earlier_answer, prepare_own_id, store_and_publish
 from dspyq.config.periods import Calendar, process_calendar
 from dspyq.config.settings import get_settings
@@ -25,7 +27,7 @@ from dspyq.store.clients import answers_client, damaged_key, is_wrong_type, jobs
 from dspyq.store.content import decode_result
 from dspyq.store.keys import alias_key, invalidations_channel, job_key, result_key
 from dspyq.store.scripts import Step, load_script, run_each, run_together
-from dspyq.store.spines import current_spine, on_spine, process_spines
+from dspyq.store.spines import on_spine, places_beside
 
 if TYPE_CHECKING:
     from dspyq.config.schema import Settings
@@ -52,14 +54,14 @@ class Claims:
         self._claim, self._claim_and_put, self._ask_new, self._answer, self._release, self._withdraw = (
             load_script(jobs, "dspyq.cache", name) for name in names
         )
-        self._spines, self._spine = process_spines(), current_spine()
+        self._flags = ClaimFlags()
         #: The day they name, and the templates.
         self._templates: tuple[str, dict[tuple[str, int, bool, str, str], bytes]] = ("", {})
 
     def claim(self, request: Request, task_id: str, *, priority: int) -> Claim:
         """Look a question up for a caller, and claim it for ``task_id`` if it has no answer and no running task."""
         input_hash, own_id = request.input_hash.encode(), task_id.encode()
-        claimant = _Claimant(task_id, self._flags(request.input_hash), priority)
+        claimant = _Claimant(task_id, self._flags.of_caller(request), priority)
         is_unlike = request.exposure is not None or request.tenant
         if is_unlike or len(input_hash) != _HASH_BYTES or len(own_id) != _ID_BYTES:
             return self._ask(self._question(request, claimant))
@@ -74,7 +76,7 @@ class Claims:
 
     def ask(self, request: Request, job: QueuedJob) -> Claim:
         """As ``claim`` for the job, and put it where it claims the question, in one round trip."""
-        alias, arguments = self._question(request, _Claimant(job.id, self._flags(request.input_hash), job.priority))
+        alias, arguments = self._question(request, _Claimant(job.id, self._flags.of_caller(request), job.priority))
         return self._ask((alias, {**arguments, "message": job.message}))
 
     def ask_new(self, questions: Iterable[NewQuestions], *, priority: int, batch: str = "") -> list[bool]:
@@ -89,7 +91,7 @@ class Claims:
             For each question whether it was claimed and put. Of the others nothing was changed: ``claim_many`` decides.
         """
         aliases = alias_key("")
-        spread = {"is_spread": "1"} if self._spines else {}
+        spread = {"is_spread": "1"} if self._flags.are_spread else {}
         steps = (
             self._ask_new.step(
                 list,
@@ -114,7 +116,7 @@ class Claims:
         One whose alias another program wrote to is ``damaged``; the others are claimed all the same.
         """
         questions = [
-            self._question(request, _Claimant(task_id, self._flags(request.input_hash), priority, batch=batch))
+            self._question(request, _Claimant(task_id, self._flags.of_caller(request), priority, batch=batch))
             for request, task_id in zip(requests, task_ids, strict=True)
         ]
         return self._own(self._ask_many(questions), questions)
@@ -128,11 +130,17 @@ class Claims:
             is_first_look: Whether to count it as a call: one that its producer did not claim, seen for the first time.
         """
         if run.is_repeated:
-            own = earlier_answer(self._answers_of(run.task_id), run.task_id, request.input_hash)
+            with on_spine(run.task_id):
+                own = earlier_answer(self._answers_here(), run.task_id, request.input_hash)
             if own is not None:
                 return Claim("hit", run.task_id, own)
-        claimant = _Claimant(run.task_id, "wc" if is_first_look else "w", fence=run.fence)
-        return self._ask(self._question(request, claimant))
+        flags = self._flags.of_worker(request, counts=is_first_look)
+        return self._ask(self._question(request, _Claimant(run.task_id, flags, fence=run.fence)))
+
+    def look_on(self, request: Request, *, is_first_look: bool) -> Claim:
+        """Look a question up, as ``look_up``, for a worker whose job is on another spine; nothing is claimed."""
+        flags = self._flags.of_onlooker(request, counts=is_first_look)
+        return self._ask(self._question(request._replace(exposure=None), _Claimant("", flags)))
 
     def prepare_own_id(self, request: Request, task_id: str) -> None:
         """Refuse a task id of another question, and withdraw a failure of this one stored under it.
@@ -142,7 +150,8 @@ class Claims:
         Raises:
             InvalidOption: If it is another question's.
         """
-        prepare_own_id(self._answers_of(task_id), request, task_id)
+        with on_spine(task_id):
+            prepare_own_id(self._answers_here(), request, task_id)
 
     def answer(self, request: AnsweredRequest, run: Run, stored: Stored) -> Kept:
         """Store an answer, notify its waiters, serve it by the alias, and end the job if nothing is left to do.
@@ -154,11 +163,13 @@ class Claims:
         tenant, kinds = stored.tenant, content.Kind
         payload = content.encode(kinds.RESULT, run.task_id, stored.payload, tenant=tenant)
         unscored = stored.unscored and content.encode(kinds.UNSCORED, run.task_id, stored.unscored, tenant=tenant)
-        answers = self._answers_of(run.task_id)
-        if answers is not self._jobs:
+        places = places_beside(run.task_id) if stored.is_own_id else []
+        if places or self._answers is not self._jobs:
             if run.fence and self._jobs.hget(job_key(run.task_id), "fence") != run.fence.encode():
                 return Kept.LOST
-            store_and_publish(answers, run.task_id, payload, stored.keep_seconds)
+            for place in places or [nullcontext()]:
+                with place:
+                    store_and_publish(self._answers_here(), run.task_id, payload, stored.keep_seconds)
         if self._is_one_redis:  # of an id on another spine too, so that the question's next caller finds it here
             keys.append(stored_under)
         else:
@@ -247,12 +258,9 @@ class Claims:
             pipeline.publish(invalidations_channel(), input_hash)
         return sum(pipeline.execute()[::2])
 
-    def _answers_of(self, task_id: str) -> redis.Redis:
-        """Return the Redis of a task's result: of an id that a caller chose, that may be another spine's."""
-        if process_spines() is None:
-            return self._answers
-        with on_spine(task_id):
-            return answers_client()
+    def _answers_here(self) -> redis.Redis:
+        """Return the Redis of results of the active spine, which a task's id may lead to."""
+        return answers_client() if self._flags.are_spread else self._answers
 
     def _question(self, request: Request, claimant: _Claimant) -> _Question:
         task_id, flags, priority, fence, batch = claimant
@@ -274,12 +282,6 @@ class Claims:
         if tenant := request.sharer or request.tenant:
             arguments["tenant"] = tenant
         return alias_key(request.input_hash), arguments
-
-    def _flags(self, input_hash: str) -> str:
-        """Return a caller's flags: what a bucket that has moved is to do here."""
-        if self._spines is None:
-            return "c"
-        return "cm" if self._spines.former(input_hash) is self._spine else "cs"
 
     def _template(self, request: Request, claimant: _Claimant) -> bytes:
         """Return the look-up by a caller, packed but for the question's hash and the task's id.
@@ -381,11 +383,6 @@ def _without(question: _Question, gone: str) -> _Question:
 def process_claims() -> Claims:
     """Return this process's claims."""
     return Claims(get_settings(), jobs_client(), answers_client(), process_calendar())
-
-
-def asked_by(asked: Iterable[tuple[AnsweredRequest, str]]) -> list[str]:
-    """Return of each call its task and the id under which an experiment counts it, for scripts that take calls back."""
-    return [part for request, task_id in asked for part in (task_id, getattr(request, "noted_as", ""))]
 
 
 def _claim(reply: list[Any]) -> Claim:

@@ -2,6 +2,10 @@
 
 The former owner is asked first: it has the answer, or a run to join; or it marks the bucket as moved, and the question
 is asked at its owner. The mark keeps processes that still run with the old list from claiming it at the former owner.
+
+A job may be elsewhere than its question is asked now: at the former owner, where an earlier list had it put, or where
+its id leads, if it was sent by its task's name alone. Its worker claims the question at the former owner as long as
+that has no mark, for then all others find its run there. Else it only looks.
 """
 
 from __future__ import annotations
@@ -9,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from dspyq.cache.claim import Claim
+from dspyq.cache.claim import Claim, Run
+from dspyq.cache.claims import process_claims
 from dspyq.core.runtime import per_runtime
 from dspyq.errors import RedisUnavailable
+from dspyq.prediction.request import Request
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import job_key, key, result_key
 from dspyq.store.spines import Spine, Spines, bucket_of, current_spine, on_each, process_spines
@@ -60,6 +66,41 @@ def ask_where_they_are(
     return [claims[place] for place in range(len(items))]
 
 
+def look_where_it_is(request: Request, run: Run, *, is_first_look: bool) -> Claim:
+    """Look a question up for a worker about to run its job, which is on the active spine, at all of its owners.
+
+    Args:
+        request: The question.
+        run: The worker's run.
+        is_first_look: As of ``Claims.look_up``.
+
+    Returns:
+        As ``Claims.look_up``; ``moved`` where no task answers it and it cannot be claimed from here.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    spines, here, claims = process_spines(), current_spine(), process_claims()
+    places = () if spines is None else spines.places(request.input_hash)
+    if here is not None and here is places[-1]:
+        for former in places[:-1]:
+            found = _look_on(former, request, is_first_look=is_first_look)
+            if found.verdict != "moved":
+                return found
+            _own_marks_are_gone()
+        return claims.look_up(request, run, is_first_look=is_first_look)
+    found = claims.look_up(request, run, is_first_look=is_first_look)
+    for place in places:
+        if found.verdict == "moved" and place is not here:
+            found = _look_on(place, request, is_first_look=is_first_look)
+    return found
+
+
+def _look_on(spine: Spine, request: Request, *, is_first_look: bool) -> Claim:
+    with spine.runtime.active():
+        return process_claims().look_on(request, is_first_look=is_first_look)
+
+
 def refuse_old_list(claims: Iterable[Claim]) -> None:
     """Refuse questions that belong to another Redis.
 
@@ -85,7 +126,7 @@ def note_run(spines: Spines, input_hash: str, claim: Claim) -> None:
 
 
 def find_runs(task_ids: Iterable[str]) -> None:
-    """Look for the runs and results whose ids have moved, and note those that are at the former owner.
+    """Look for the runs and results whose ids have moved, at both owners, and note where they are.
 
     Raises:
         redis.RedisError: If Redis does not answer.
@@ -93,14 +134,16 @@ def find_runs(task_ids: Iterable[str]) -> None:
     spines = process_spines()
     if spines is None or not spines.moved:
         return
-    looked_for = {each: former for each in task_ids if (former := spines.former(each)) and not spines.is_noted(each)}
-    for _, ids in on_each(list(looked_for), list(looked_for.values())):
-        pipeline, here = jobs_client().pipeline(transaction=False), current_spine()
-        for task_id in ids:
-            pipeline.exists(job_key(task_id), result_key(task_id))
-        for task_id, is_there in zip(ids, pipeline.execute(), strict=True):
-            if is_there and here:
-                spines.note(task_id, here)
+    looked_for = {each: spines.places(each) for each in task_ids if is_to_find(each)}
+    for turn in range(2):
+        unknown = [each for each in looked_for if not spines.is_noted(each)]
+        for _, ids in on_each(unknown, [looked_for[each][turn] for each in unknown]):
+            pipeline, here = jobs_client().pipeline(transaction=False), current_spine()
+            for task_id in ids:
+                pipeline.exists(job_key(task_id), result_key(task_id))
+            for task_id, is_there in zip(ids, pipeline.execute(), strict=True):
+                if is_there and here:
+                    spines.note(task_id, here)
 
 
 def is_to_find(task_id: str) -> bool:

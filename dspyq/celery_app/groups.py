@@ -13,10 +13,11 @@ from typing import Any
 
 from celery.result import AsyncResult, GroupResult
 
+from dspyq.cache.moves import find_runs, is_to_find
 from dspyq.celery_app.callbacks import process_callbacks
 from dspyq.celery_app.waiting import Waiter, process_waiter
 from dspyq.core.runtime import Runtime, after_fork, current
-from dspyq.store.spines import on_spine
+from dspyq.store.spines import on_result
 
 #: A member, what arrived, and whether that is final.
 _Arrived = queue.SimpleQueue[tuple[Any, bytes, bool]]
@@ -90,6 +91,8 @@ def arrivals(
     end_at = None if timeout is None else time.monotonic() + timeout
     arrived: _Arrived = queue.SimpleQueue()
     members = list(results)
+    with backend.runtime.active():
+        find_runs(member.id for member in members if hasattr(member, "_cache"))
     waiting: dict[int, tuple[Any, Callable[[bytes], None]]] = {}
     try:
         for member in members:
@@ -186,6 +189,8 @@ async def _arrival(member: Any) -> None:
     if _is_known(member):
         return
     with _runtime_of(member).active():
+        if is_to_find(member.id):
+            await asyncio.to_thread(find_runs, [member.id])
         payload = await arrival(member.id, **_known_of(member))
     _take(member.backend, member, payload)
 
@@ -209,7 +214,7 @@ async def arrival(task_id: str, *, is_sent: bool, asked_at: float, question: str
     def receive(payload: bytes) -> None:
         loop.call_soon_threadsafe(settle, payload)
 
-    with on_spine(task_id):
+    with on_result(task_id):
         waiter = process_waiter()
     waiter.add(task_id, receive, is_sent=is_sent, asked_at=asked_at, question=question)
     try:
@@ -224,7 +229,7 @@ def _runtime_of(result: Any) -> Runtime:
 
 
 def _waiter_of(result: Any) -> Waiter:
-    with _runtime_of(result).active(), on_spine(result.id):
+    with _runtime_of(result).active(), on_result(result.id):
         return process_waiter()
 
 

@@ -47,7 +47,7 @@ from dspyq.store.clients import connection_pool
 from dspyq.store.content import Kind, decode_result
 from dspyq.store.keys import replies_channel
 from dspyq.store.scripts import load_script
-from dspyq.store.spines import by_owners, on_spine
+from dspyq.store.spines import by_owners, on_group, on_spine, places_of
 
 #: kombu's marker of a type that JSON lacks; a user's own JSON may contain it too.
 _KOMBU_TYPE = b'"__type__"'
@@ -204,7 +204,7 @@ class PredictionBackend(SpreadBackend):
         the claim's end the body would never be called. What two runs send is one job, as the body has its id.
         """
         delivery = delivery_of(request)
-        with on_spine(request.group or ""), storing_for(request):
+        with on_group(request.group or ""), storing_for(request):
             if request.group and (delivery is NOT_DELIVERED or delivery.run_count > 1):
                 load_script(self.client, "dspyq.cache", "free_chord")([self.get_key_for_group(request.group, ".c")])
             super().on_chord_part_return(request, state, result, *args, **kwargs)
@@ -225,12 +225,13 @@ class PredictionBackend(SpreadBackend):
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         """Store a value and publish it, a task's result also on the channel of the process that sent the task."""
         seconds = self.expires if expires is None else expires
-        with on_spine(self._strip_prefix(key)), self.client.pipeline() as pipeline:
-            pipeline.set(key, value, ex=seconds or None)
-            pipeline.publish(key, value)
-            if replies := replies_channel(task_id := self._task_id(key)):
-                pipeline.publish(replies, task_id.encode() + str_to_bytes(value))
-            pipeline.execute()
+        for place in places_of(self._strip_prefix(key)):
+            with place, self.client.pipeline() as pipeline:
+                pipeline.set(key, value, ex=seconds or None)
+                pipeline.publish(key, value)
+                if replies := replies_channel(task_id := self._task_id(key)):
+                    pipeline.publish(replies, task_id.encode() + str_to_bytes(value))
+                pipeline.execute()
 
     def _task_id(self, key: str | bytes) -> str:
         """Return whose result is under a key; empty for what is no task's."""
@@ -342,10 +343,11 @@ class PredictionBackend(SpreadBackend):
             unscored=b"" if metadata.cached else task_run(request).unscored,
             row=_row_of(program, task_id, result, request),
             tenant=tenant_of(request),
+            is_own_id=_has_own_id(request),
         )
         tag, job = delivery_of(request).tag, delivery_of(request).runtime
         run = Run.of_delivery_tag(task_id, tag)
-        # Where the job is, which is its question's spine unless it was sent by its task's name alone.
+        # Where the job is: its question may be elsewhere, if it has moved or the job was sent by its task's name alone.
         with on_spine(metadata.input_hash) if job is None else job.active(), process_leases().storing(tag) as lease:
             kept = process_claims().answer(metadata, run, stored)
             lease.is_finished = Kept.ENDED in kept
@@ -363,6 +365,12 @@ def _run_in_arms(task_id: str, request: Any) -> tuple[str, str, str] | None:
         return None
     fence = Run.of_delivery_tag(task_id, delivery_of(request).tag).fence
     return f"{program.name}.{header.get('variant')}", task_id, fence
+
+
+def _has_own_id(request: Any) -> bool:
+    """Return whether a task claimed no question when it was sent."""
+    header = getattr(request, HEADER, None)
+    return request is not None and not (isinstance(header, Mapping) and header.get("is_claimed"))
 
 
 def _row_of(program: Program, task_id: str, result: Mapping[str, Any], request: Any) -> bytes:

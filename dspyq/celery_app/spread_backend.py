@@ -14,7 +14,7 @@ from dspyq.config.settings import get_settings
 from dspyq.core.redis_address import parse_address
 from dspyq.core.runtime import Runtime, in_own_runtime
 from dspyq.store.clients import answers_client, close_idle
-from dspyq.store.spines import by_spine, jobs_url, on_spine, process_spines
+from dspyq.store.spines import by_spine, jobs_url, on_group, on_spine, process_spines
 
 SLOT_TAG = re.compile(rb"^\{[^}]*\}")
 
@@ -90,13 +90,19 @@ class SpreadBackend(RedisBackend):  # type: ignore[misc]  # celery ships no type
             return super().expire(key, value)
 
     @in_own_runtime
+    def apply_chord(self, header_result_args: Any, body: Any, **options: Any) -> None:
+        """Keep the form of a chord's results, where it has groups within."""
+        with on_group(header_result_args[0]):
+            super().apply_chord(header_result_args, body, **options)
+
+    @in_own_runtime
     def add_to_chord(self, group_id: str, result: Any) -> None:
         """Count one more task of a chord."""
-        with on_spine(group_id):
+        with on_group(group_id):
             super().add_to_chord(group_id, result)
 
     @in_own_runtime
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Keep how many tasks a chord has."""
-        with on_spine(group_id):
+        with on_group(group_id):
             super().set_chord_size(group_id, chord_size)

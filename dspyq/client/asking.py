@@ -125,6 +125,25 @@ class QueueAsker:
         """Return the handle of a task."""
         return PredictionResult(task_id, **options)
 
+    def claim_where_it_is(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
+        """Claim a question for a task at the Redis that it is asked at now, and send its job where that is its.
+
+        Raises:
+            RedisUnavailable: If this process has an old ``redis_urls``.
+            redis.RedisError: If Redis does not answer.
+        """
+        spines = process_spines()
+        if spines is None or spines.former(request.input_hash) is None:
+            with on_spine(request.input_hash):
+                claim = self._claim(request, task_id, options)
+            refuse_old_list([claim])
+            return claim
+
+        def ask(*_: object) -> list[Claim]:
+            return [self._claim(request, task_id, options)]
+
+        return ask_where_they_are([request], [request.input_hash], ask, ask)[0]
+
     def _ask_plain(self, request: Request, options: Mapping[str, Any]) -> PredictionResult:
         asked_at = time.monotonic()
         if (hit := _look_in_memory(request, asked_at)) is not None:
@@ -135,7 +154,7 @@ class QueueAsker:
                 task_id = process_task_ids().make_for(request.input_hash)
                 if request.unit is not None:
                     note_units([(request, task_id)])
-                claim = self._claim_where_it_is(request, task_id, options)
+                claim = self.claim_where_it_is(request, task_id, options)
                 if claim.verdict != "stale":
                     break
                 request = _enrolled_again(request, claim.task_id, claim.result)
@@ -169,19 +188,6 @@ class QueueAsker:
                         raise
                     request = latest
         raise _changes_too_often(request)
-
-    def _claim_where_it_is(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
-        spines = process_spines()
-        if spines is None or spines.former(request.input_hash) is None:
-            with on_spine(request.input_hash):
-                claim = self._claim(request, task_id, options)
-            refuse_old_list([claim])
-            return claim
-
-        def ask(*_: object) -> list[Claim]:
-            return [self._claim(request, task_id, options)]
-
-        return ask_where_they_are([request], [request.input_hash], ask, ask)[0]
 
     def _claim(self, request: Request, task_id: str, options: Mapping[str, Any]) -> Claim:
         """Claim a question for a task, and send its job where that is its."""

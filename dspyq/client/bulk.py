@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import redis
 from kombu.exceptions import OperationalError
 
-from dspyq.cache.claim import AnsweredRequest, Claim, NewQuestions
-from dspyq.cache.claims import Claims, asked_by, process_claims
+from dspyq.cache.claim import AnsweredRequest, Claim, NewQuestions, asked_by
+from dspyq.cache.claims import Claims, process_claims
 from dspyq.celery_app.application import process_app
 from dspyq.client.call_counters import process_calls
 from dspyq.client.message_template import MessageTemplate, Outgoing

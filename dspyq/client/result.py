@@ -34,7 +34,7 @@ from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, Prediction, 
 from dspyq.prediction.request import Request
 from dspyq.prediction.stored import is_unreadable, read_meta
 from dspyq.store.clients import redis_errors
-from dspyq.store.spines import on_spine, place_of
+from dspyq.store.spines import on_result, on_spine, place_of
 
 #: Held to choose the thread that calls back for a result, never during a callback.
 _settling = threading.Lock()
@@ -341,7 +341,7 @@ class PredictionResult(Streamed, AsyncResult):  # type: ignore[misc]  # celery s
     @property
     def _waiter(self) -> Waiter:
         find_runs([self.id])
-        with on_spine(self.id):
+        with on_result(self.id):
             return process_waiter()
 
     @property

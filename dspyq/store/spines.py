@@ -107,6 +107,11 @@ class Spines:
         """Return the former owner of an input hash or of a task's id; None where it has not moved."""
         return self.moved.get(bucket_of(name)) if self.moved else None
 
+    def places(self, name: str) -> tuple[Spine, ...]:
+        """Return the spines that a name leads to: its owner and, where it has moved, its former one."""
+        former, owner = self.former(name), self.owner(name)
+        return (owner,) if former is None else (former, owner)
+
     def buckets(self, spine: Spine) -> list[int]:
         """Return the buckets that a spine owns; none of one that is drained."""
         return [bucket for bucket, owner in enumerate(self._owners) if owner is spine]
@@ -183,6 +188,37 @@ def on_spine(name: str) -> AbstractContextManager[None]:
     """
     spines = process_spines()
     return _HERE if spines is None else spines.of(name).runtime.active()
+
+
+def places_of(name: str) -> list[AbstractContextManager[None]]:
+    """Return blocks, one on each spine that a name leads to: two of them while a list changes and it moves."""
+    spines = process_spines()
+    return [_HERE] if spines is None else [place.runtime.active() for place in spines.places(name)]
+
+
+def places_beside(name: str) -> list[AbstractContextManager[None]]:
+    """As ``places_of``, without the active spine."""
+    spines, here = process_spines(), current()
+    places = () if spines is None else spines.places(name)
+    return [place.runtime.active() for place in places if place.runtime is not here]
+
+
+def on_result(task_id: str) -> AbstractContextManager[None]:
+    """Have a block use the spine on which to wait for a task's result.
+
+    While a list changes, that of an id that nothing is known of comes to its former owner: workers with the list before
+    store it there, and others store it on each spine that the id leads to.
+    """
+    spines = process_spines()
+    if spines is None:
+        return _HERE
+    return (spines.of(task_id) if spines.is_noted(task_id) else spines.places(task_id)[0]).runtime.active()
+
+
+def on_group(group_id: str) -> AbstractContextManager[None]:
+    """Have a block use the spine of a group or a chord; while a list changes, that of the list before, for all."""
+    spines = process_spines()
+    return _HERE if spines is None else spines.places(group_id)[0].runtime.active()
 
 
 def each_spine() -> Iterator[Spine | None]:

@@ -15,7 +15,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from dspyq.cache.claim import Claim, Run
-from dspyq.cache.claims import process_claims
+from dspyq.cache.moves import look_where_it_is
 from dspyq.client.predict import install_body
 from dspyq.config.secrets import process_secrets
 from dspyq.config.settings import get_settings
@@ -42,6 +42,7 @@ from dspyq.guards.queue_pauser import QueuePauser
 from dspyq.prediction.prediction import AnsweredCaller, CacheLevel, metadata_from_json, to_json
 from dspyq.prediction.request import Request
 from dspyq.programs.runner import Runner
+from dspyq.worker.elsewhere import ask_elsewhere
 from dspyq.worker.monitoring.measuring import MeasuredBody
 from dspyq.worker.monitoring.scoring import Scoring
 from dspyq.worker.prediction_run import WAIT_IN_REDIS_SECONDS, PredictionRun, claim_of, job_run_of, leave, open_ledger
@@ -322,7 +323,9 @@ def _answered_by_another(context: Context, request: Request, run: Run, *, is_fir
     while True:
         # A refresh ignores a stored answer, but accepts that of the refresh it waited for.
         asked = request._replace(refresh=False) if waited_for else request
-        claim = process_claims().look_up(asked, run, is_first_look=is_first_look and waited_for is None)
+        claim = look_where_it_is(asked, run, is_first_look=is_first_look and waited_for is None)
+        if claim.verdict == "moved":
+            return _copy(ask_elsewhere(context, request, run), request, run, "joined")
         if claim.verdict == "claim":
             return None
         if claim.verdict == "lost":
@@ -333,7 +336,7 @@ def _answered_by_another(context: Context, request: Request, run: Run, *, is_fir
             waited_for = None
             continue
         waited_for = claim.task_id
-        if time.monotonic() > park_at and not request.refresh:
+        if claim.verdict == "queued" or (time.monotonic() > park_at and not request.refresh):
             park(context, WAIT_IN_REDIS_SECONDS)
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, longest_pause_seconds)

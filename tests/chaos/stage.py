@@ -258,8 +258,9 @@ class Stage:
 
     def listen(self, call: Call) -> None:
         """Note when and what this caller hears, as ``handle.get()`` would."""
+        from dspyq.cache.moves import find_runs
         from dspyq.celery_app.waiting import process_waiter
-        from dspyq.store.spines import on_spine
+        from dspyq.store.spines import on_result
 
         def hear(payload: bytes) -> None:
             call.answered_at = time.time()
@@ -273,7 +274,8 @@ class Stage:
         if (payload := call.handle._payload) is not None:  # noqa: SLF001 - a hit
             hear(payload)
         else:
-            with on_spine(call.handle.id):
+            find_runs([call.handle.id])
+            with on_result(call.handle.id):
                 process_waiter().add(call.handle.id, hear)
 
     def note(self, call: Call) -> None:

@@ -4,9 +4,10 @@
 --   verdict one of
 --   hit    that task answered it
 --   join   that task will answer it
+--   queued as join, for a worker whose run is elsewhere: that task waits for its turn itself
 --   urge   as join, and this call is more urgent or the run's message is not put yet: put it
 --   claim  no task does: the question is now the caller's, or was so already
 --   lost   the run has lost its job, and nothing was looked up
---   moved  no task does, and the question belongs to another Redis; nothing was claimed
+--   moved  no task does, and the question is not to be claimed here; nothing was claimed
 --   stale  the experiment's state is another: its version and the state itself take the places of task id and result
 return claim()

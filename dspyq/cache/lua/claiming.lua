@@ -6,7 +6,8 @@
 --   id                    of the task that claims
 --   flags                 r: ignore an answer; w: the caller is a worker, which waits only for a leased run; c: count
 --                         this call; s: there are several Redis servers, and a bucket that has moved is not claimed here;
---                         m: this question's bucket has moved, and is marked so instead of a claim
+--                         m: this question's bucket has moved, and is marked so instead of a claim; l: look alone,
+--                         claim nothing here
 --   claim_seconds:number  how long a claim without a job record holds
 --   priority:number       0 is the most urgent
 --   queue                 the variant's
@@ -27,6 +28,9 @@ local CLAIMS_LAST = 2 -- times as long as others leave them to their producers
 local function has_moved()
   if string.find(flags, 'm', 1, true) then
     redis.call('SETBIT', MOVED_BUCKETS, bucket_of(alias), 1)
+    return true
+  end
+  if string.find(flags, 'l', 1, true) then
     return true
   end
   return string.find(flags, 's', 1, true) and redis.call('GETBIT', MOVED_BUCKETS, bucket_of(alias)) == 1
@@ -98,8 +102,9 @@ local function claim(put)
   if pending and not is_owner then
     local has_job = redis.call('EXISTS', JOB .. pending) == 1
     local is_alive = has_job or time - since < hold
-    if by_worker then
-      is_alive = redis.call('ZSCORE', LEASES, pending)
+    local is_leased = by_worker and redis.call('ZSCORE', LEASES, pending)
+    if by_worker and not is_leased and is_alive then -- taken over here, but not for a run elsewhere
+      is_alive = has_moved()
     end
     if is_alive then
       if not is_asked_again then
@@ -108,8 +113,11 @@ local function claim(put)
           expose(queue, pending, exposure, id)
         end
       end
+      if by_worker and not is_leased and owner ~= '' and batch == '' then
+        wake_for_live(alias, pending)
+      end
       if by_worker then
-        return { 'join', pending, '', 0, owner }
+        return { is_leased and 'join' or 'queued', pending, '', 0, owner }
       end
       redis.call('HINCRBY', alias, 'joined', is_asked_again and 0 or 1)
       if owner ~= '' and batch == '' then
