@@ -12,6 +12,7 @@ from dspyq.batch.files.rows import NO_CLUSTER, Row
 from dspyq.batch.files.source import Source
 from dspyq.batch.journal import Journal
 from dspyq.batch.options import BatchOptions
+from dspyq.batch.quotes.quote import QuoteOptions
 from dspyq.config.lane_faults import find_faults_of_lane
 from dspyq.config.programs import Program
 from dspyq.errors import BatchRefused
@@ -20,8 +21,8 @@ from dspyq.prediction.request import find_variant
 _TABLE = "CREATE TABLE IF NOT EXISTS clusters (row INTEGER PRIMARY KEY, cluster INTEGER NOT NULL)"
 
 
-def check_options(options: BatchOptions, program: Program) -> None:
-    """Check what a batch is to compare.
+def check_options(options: BatchOptions | QuoteOptions, program: Program) -> None:
+    """Check what a batch is to compare, and its lane; its quote is refused for the same.
 
     Raises:
         UnknownVariant: If it names a variant that the program does not have.

@@ -71,6 +71,29 @@ def test_a_dry_run_quotes_all_lanes_and_asks_nothing(dspyq, rows, lane_settings,
     assert "timeout_seconds is 10" in dspyq(*arguments[:-4], "--lane", "flex", settings=lane_settings()).stdout
 
 
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_what_has_no_lane_is_refused_in_one_line_and_so_is_its_quote(dspyq, rows, lane_settings, arguments):
+    closed = {"signature": "question -> answer", "class": "tests.support.dspy_programs:TwoSteps"}
+    settings = lane_settings({
+        "models": {"plain": {"model": "openai/plain", "api_base": "http://127.0.0.1:1/v1"}},
+        "programs": {
+            "closed": closed | {"variants": {"control": {"model": "control"}}},
+            "plain": {"signature": "question -> answer", "variants": {"control": {"model": "plain"}}},
+        },
+    })  # fmt: skip
+    for options, told in (
+        (["--program", "closed", "--lane", "provider"], "state programs.closed.lanes"),
+        (["--program", "plain", "--lane", "provider"], "models.plain.batch: this model has no batch interface"),
+        (["--program", "qa", "--finish-by", "07:00"], "--finish-by is for batches with a lane"),
+        (["--program", "qa", "--lane", "provider", "--finish-by", "7am"], "'7am' is no hour of the day"),
+    ):
+        command = ["batch", "run", str(rows), "--output", str(rows.with_suffix(".out")), *options, *arguments]
+        done = dspyq(*command, settings=settings, ok=False)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_lanes_are_shown_flushed_and_cancelled_by_name(dspyq, lane_settings):
     settings = lane_settings()
     (lane,) = json.loads(dspyq("lane", "show", "--json", settings=settings).stdout)

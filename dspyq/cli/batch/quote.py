@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from dspyq.batch.clusters import check_options
 from dspyq.batch.files.source import open_source
 from dspyq.batch.finish_by import next_time
 from dspyq.batch.quotes.estimate import Interval
@@ -18,7 +19,7 @@ from dspyq.config.settings import get_settings
 from dspyq.console.output import console, dollars, print_json, print_table
 from dspyq.core.money import to_usd
 from dspyq.core.scratch import scratch_folder
-from dspyq.prediction.request import find_program, find_variant
+from dspyq.prediction.request import find_program
 from dspyq.store.clients import money_client, redis_errors
 
 _LANE_COLUMNS = ["lane", "cost", "rounds", "shipments", "tokens waiting", "a shipment takes, p50, p95", ""]
@@ -56,8 +57,7 @@ def show_quote(
         as_json: Whether to print JSON.
     """
     asked = find_program(program)
-    if options.variant is not None:
-        find_variant(asked, options.variant)
+    check_options(options, asked)
     with scratch_folder() as folder:
         source = open_source(input_path, spool=folder / "input", format=format)
         quote = take_quote(
