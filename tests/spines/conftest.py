@@ -86,10 +86,14 @@ def spines(session_spine_servers: SpineServers) -> SpineServers:
 
 @pytest.fixture
 def configure_spines(
-    spines: SpineServers, session_settings_file: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+    spines: SpineServers,
+    session_settings_file: Path,
+    endpoint: Any,
+    own_secrets: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Settings]]:
     """Configure this process over all servers."""
-    del endpoint
+    del endpoint, own_secrets
     monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
     with ExitStack() as blocks:
 

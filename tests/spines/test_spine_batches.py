@@ -10,6 +10,7 @@ import pytest
 from tests.lane.conftest import LANES
 from tests.support.configuration import default_document, environment, merged, write_settings
 from tests.support.processes import LocalProcess, wait_until
+from tests.support.spine_questions import some_of_each
 
 pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
@@ -22,9 +23,20 @@ def settings(tmp_path, endpoint):
 
 
 @pytest.fixture
-def rows(tmp_path):
+def questions(configured_spines):
+    del configured_spines
+    return some_of_each("question", ROWS)
+
+
+@pytest.fixture
+def expected(questions):
+    return [f"echo:{each}" for each in questions]
+
+
+@pytest.fixture
+def rows(questions, tmp_path):
     path = tmp_path / "in.jsonl"
-    path.write_text("".join(json.dumps({"question": f"question {number}"}) + "\n" for number in range(ROWS)))
+    path.write_text("".join(json.dumps({"question": each}) + "\n" for each in questions))
     return path
 
 
@@ -50,9 +62,6 @@ def answers(lines):
     return [line["outputs"]["answer"] for line in lines if line["outputs"]]
 
 
-EXPECTED = [f"echo:question {number}" for number in range(ROWS)]
-
-
 def account(spines):
     """Return what batches' accounts have settled and hold, in nano-dollars; no spine has one."""
     assert spines.keys("dspy:v1:budget:batch:*") == [[], [], []]
@@ -61,16 +70,18 @@ def account(spines):
     return [sum(int(client.hget(name, field) or 0) for name in names) for field in ("settled", "held")]
 
 
-def test_batches_find_money_and_rows_wherever_they_are(batch, spine_worker, spine_command, settings, spines, endpoint):
+def test_batches_find_money_and_rows_wherever_they_are(
+    batch, expected, spine_worker, spine_command, settings, spines, endpoint
+):
     quoted, _ = batch("ordered", "--dry-run")
     assert f"{ROWS}" in quoted.stdout
     spine_worker(settings)
     _, lines = batch("ordered", "--ordered", "--max-usd", "5")
-    assert answers(lines) == EXPECTED
+    assert answers(lines) == expected
     assert endpoint.calls() == ROWS
     assert account(spines) == [endpoint.batches.bill().nano_usd, 0]
     ran, again = batch("again")
-    assert sorted(answers(again)) == sorted(EXPECTED)
+    assert sorted(answers(again)) == sorted(expected)
     assert f"{ROWS} cached" in ran.stdout
     assert endpoint.calls() == ROWS
     listed = json.loads(spine_command("batch", "list", "--json", settings=settings).stdout)
@@ -78,18 +89,18 @@ def test_batches_find_money_and_rows_wherever_they_are(batch, spine_worker, spin
     assert spines.keys("dspy:v1:job:*") == [[], [], []]
 
 
-def test_a_batch_without_money_stops_and_goes_on(batch, spine_worker, settings, spines, endpoint):
+def test_a_batch_without_money_stops_and_goes_on(batch, expected, spine_worker, settings, spines, endpoint):
     spine_worker(settings)
     _, lines = batch("tight", "--max-usd", "0.0001", ok=None)
     assert len(answers(lines)) < ROWS
     _, lines = batch("tight", "--max-usd", "5", ok=None)
-    assert sorted(answers(lines)) == sorted(EXPECTED)
+    assert sorted(answers(lines)) == sorted(expected)
     assert endpoint.calls() == ROWS
     assert account(spines) == [endpoint.batches.bill().nano_usd, 0]
 
 
 def test_a_batch_that_is_stopped_leaves_no_job_and_one_that_is_killed_goes_on(
-    batch, spine_worker, spines, settings, rows, tmp_path, endpoint
+    batch, expected, spine_worker, spines, settings, rows, tmp_path, endpoint
 ):
     out = tmp_path / "killed.jsonl"
     command = ["batch", "run", str(rows), "--program", "qa", "--output", str(out)]
@@ -112,15 +123,17 @@ def test_a_batch_that_is_stopped_leaves_no_job_and_one_that_is_killed_goes_on(
         killed.kill()
     spine_worker(settings)
     _, lines = batch("killed")
-    assert sorted(answers(lines)) == sorted(EXPECTED)
+    assert sorted(answers(lines)) == sorted(expected)
     assert endpoint.calls() == ROWS
     assert account(spines) == [endpoint.batches.bill().nano_usd, 0]
 
 
-def test_rows_in_the_lanes_of_all_spines_cost_half_and_nothing_twice(batch, spine_worker, spines, settings, endpoint):
+def test_rows_in_the_lanes_of_all_spines_cost_half_and_nothing_twice(
+    batch, expected, spine_worker, spines, settings, endpoint
+):
     spine_worker(settings)
     _, lines = batch("lane", "--lane", "provider")
-    assert sorted(answers(lines)) == sorted(EXPECTED)
+    assert sorted(answers(lines)) == sorted(expected)
     bill = endpoint.batches.bill()
     assert (endpoint.calls(), bill.live_nano_usd) == (0, 0)
     assert account(spines) == [bill.nano_usd, 0]

@@ -9,12 +9,19 @@ import pytest
 from dspyq.client.predict import process_predict
 from dspyq.delivery.dead import find_dead
 from dspyq.delivery.leases import process_leases
-from dspyq.store.spines import each_spine, process_spines
+from dspyq.store.spines import each_spine
 from tests.support.processes import wait_until
+from tests.support.spine_questions import some_of_each
 
 pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
-QUESTIONS = [f"question {number}" for number in range(12)]
+COUNT = 12
+
+
+@pytest.fixture
+def questions(configured_spines):
+    del configured_spines
+    return some_of_each("question", COUNT)
 
 
 @pytest.fixture
@@ -26,36 +33,35 @@ def as_json(done):
     return json.loads(done.stdout)
 
 
-def set_aside_some_of_each(predict):
-    """Dead-letter jobs on each spine, as a worker does whose program ends its process; return the handles."""
-    handles = predict.many([{"question": each} for each in QUESTIONS])
-    assert {process_spines().of(handle.id).number for handle in handles} == {0, 1, 2}
+def set_aside(predict, questions):
+    """Dead-letter the jobs of questions, as a worker does whose program ends its process; return the handles."""
+    handles = predict.many([{"question": each} for each in questions])
     for _ in each_spine():
         while delivery := process_leases().take("qa.control"):
             process_leases().set_aside(delivery.tag, "for a test")
     return handles
 
 
-def test_commands_cover_all_spines(predict, spine_worker, spine_command, spines, endpoint):
+def test_commands_cover_all_spines(predict, questions, spine_worker, spine_command, spines, endpoint):
     assert as_json(spine_command("queues", "list", "--json"))[0]["name"]
     spine_worker()
-    rows = [{"question": each} for each in QUESTIONS]
+    rows = [{"question": each} for each in questions]
     answers = [handle.get(timeout=30) for handle in predict.many(rows)]
     billed = sum(each.metadata.cost_usd for each in answers)
     again = [handle.get(timeout=30) for handle in predict.many(rows)]
-    assert [each.answer for each in answers + again] == [f"echo:{each}" for each in QUESTIONS] * 2
-    assert endpoint.calls() == len(QUESTIONS)
+    assert [each.answer for each in answers + again] == [f"echo:{each}" for each in questions] * 2
+    assert endpoint.calls() == COUNT
 
     costs = as_json(spine_command("costs", "--json"))["costs"]
-    assert sum(line["calls"] for line in costs) == len(QUESTIONS)
+    assert sum(line["calls"] for line in costs) == COUNT
     assert sum(line["billed_usd"] for line in costs) == pytest.approx(billed)
 
     def counted():
         return as_json(spine_command("cache", "stats", "--json"))
 
-    wait_until(lambda: counted()["hits_memory"] + counted()["hits_redis"] == len(QUESTIONS), 20, "the hits' counts")
+    wait_until(lambda: counted()["hits_memory"] + counted()["hits_redis"] == COUNT, 20, "the hits' counts")
     stats = counted()
-    assert (stats["entries"], stats["misses"]) == (len(QUESTIONS), len(QUESTIONS))
+    assert (stats["entries"], stats["misses"]) == (COUNT, COUNT)
     wait_until(
         lambda: (
             sum(line["avoided_usd"] for line in as_json(spine_command("costs", "--json"))["costs"])
@@ -65,26 +71,26 @@ def test_commands_cover_all_spines(predict, spine_worker, spine_command, spines,
         "the savings",
     )
     (control,) = as_json(spine_command("variants", "--json"))
-    assert (control["calls"], control["runs"]) == (2 * len(QUESTIONS), len(QUESTIONS))
+    assert (control["calls"], control["runs"]) == (2 * COUNT, COUNT)
     assert control["mean_duration_seconds"] > 0
 
-    shown = as_json(spine_command("predict", f"question={QUESTIONS[0]}", "--json"))
+    shown = as_json(spine_command("predict", f"question={questions[0]}", "--json"))
     assert shown["metadata"]["cached"]
     assert as_json(spine_command("check", "--json"))["ok"]
-    assert as_json(spine_command("cache", "invalidate", f"question={QUESTIONS[0]}", "--json")) == {"forgotten": 1}
-    assert as_json(spine_command("cache", "clear", "--all", "--json")) == {"forgotten": len(QUESTIONS) - 1}
+    assert as_json(spine_command("cache", "invalidate", f"question={questions[0]}", "--json")) == {"forgotten": 1}
+    assert as_json(spine_command("cache", "clear", "--all", "--json")) == {"forgotten": COUNT - 1}
     assert counted()["entries"] == 0
-    again = [handle.get(timeout=30) for handle in predict.many([{"question": each} for each in QUESTIONS])]
+    again = [handle.get(timeout=30) for handle in predict.many([{"question": each} for each in questions])]
     assert not any(each.metadata.cached for each in again)
     time.sleep(1.1)  # `forget` takes whole seconds
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     removed = as_json(spine_command("forget", "--before", moment, "--yes", "--json"))
-    assert removed["results"] == 2 * len(QUESTIONS)
+    assert removed["results"] == 2 * COUNT
     assert spines.keys("celery-task-meta-*") == [[], [], []]
 
 
-def test_dead_jobs_of_all_spines_are_listed_replayed_and_dropped(predict, spine_command):
-    handles = set_aside_some_of_each(predict)
+def test_dead_jobs_of_all_spines_are_listed_replayed_and_dropped(predict, questions, spine_command):
+    handles = set_aside(predict, questions)
     listed = as_json(spine_command("dead", "list", "--json"))
     assert {row["id"] for row in listed} == {handle.id for handle in handles}
     assert [row["set_aside_at"] for row in listed] == sorted((row["set_aside_at"] for row in listed), reverse=True)

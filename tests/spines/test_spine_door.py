@@ -6,29 +6,13 @@ import pytest
 
 from dspyq.api_keys.store import ApiKeys
 from dspyq.config.key_grants import KeyGrant
-from dspyq.prediction.request import build_request
 from dspyq.store.clients import money_client
-from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
+from tests.support.spine_questions import one_of_each
 
 pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
 QUESTIONS = [f"question {number}" for number in range(9)]
-
-
-def spine_of(question):
-    return process_spines().of(build_request({"question": question}).input_hash).number
-
-
-def one_of_each(text):
-    """Return a question of each spine."""
-    found = {}
-    number = 0
-    while len(found) < 3:
-        question = f"{text} {number}"
-        found.setdefault(spine_of(question), question)
-        number += 1
-    return [found[number] for number in range(3)]
 
 
 @pytest.fixture

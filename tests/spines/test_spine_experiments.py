@@ -19,12 +19,13 @@ from dspyq.store.clients import money_client
 from dspyq.store.spines import each_spine, process_spines
 from dspyq.worker.refereeing import Refereeing
 from tests.support.experiments import with_experiment
+from tests.support.spine_questions import one_of_each
 
 pytestmark = pytest.mark.journey
 
 STATE = "dspy:v1:experiment-state:qa"
 FEEDBACK = {"thumbs": {"low": 0, "high": 1}}
-UNITS, QUESTIONS = [f"user {number}" for number in range(12)], [f"question {number}" for number in range(9)]
+UNITS, QUESTIONS = [f"user {number}" for number in range(12)], [f"question {number}" for number in range(20)]
 
 
 @pytest.fixture
@@ -121,11 +122,16 @@ def miss(spines):
     spines.servers[1].client().hset(STATE, mapping={"version": "1", "change": "an earlier one"})
 
 
+def of_each(unit):
+    """Return a question of each spine, as the state that is known now places this unit."""
+    return one_of_each("asked", unit=unit)
+
+
 @pytest.mark.usefixtures("started")
 def test_a_call_that_a_spine_refuses_by_an_older_state_brings_it_the_latest(spines, predict):
     state = administration.ramp("qa", 0.5)
     miss(spines)
-    for question in QUESTIONS:
+    for question in of_each("user 1"):
         assert ask(predict, "user 1", question).request.seen == str(state.version)
     assert copies(spines) == ["2"] * 3
     assert process_states().get("qa").version == state.version
@@ -133,7 +139,7 @@ def test_a_call_that_a_spine_refuses_by_an_older_state_brings_it_the_latest(spin
 
 def test_a_spine_that_was_emptied_does_not_end_the_experiment_of_its_callers(spines, predict, started):
     spines.servers[2].flush()
-    for question in QUESTIONS:
+    for question in of_each("user 1"):
         ask(predict, "user 1", question)
     assert copies(spines) == ["1"] * 3
     assert process_states().get("qa") == started

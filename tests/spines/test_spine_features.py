@@ -1,6 +1,5 @@
 """Features beside plain questions, over several spines."""
 
-import itertools
 import json
 import sys
 import time
@@ -16,12 +15,11 @@ from dspyq.celery_app.application import process_app
 from dspyq.celery_app.revocation import replay_dead_jobs
 from dspyq.client.predict import process_predict
 from dspyq.errors import PoisonedJob
-from dspyq.prediction.request import build_request
 from dspyq.sealing.keyring import new_key_line
-from dspyq.store.spines import process_spines
 from tests.sealing.test_rotation import NO_MEMORY
 from tests.support.configuration import environment, merged
 from tests.support.processes import LocalProcess, wait_until
+from tests.support.spine_questions import one_of_each
 from tests.support.user_tasks import collect, note, note_error, shout
 
 pytestmark = pytest.mark.journey
@@ -32,16 +30,6 @@ TASKS = {"workers": {"imports": ["tests.support.user_tasks"]}}
 
 def ask(question, **options):
     return process_predict().apply_async(kwargs={"question": question}, **options)
-
-
-def one_of_each(text):
-    """Return a question of each spine."""
-    found = {}
-    for question in (f"{text} {number}" for number in itertools.count()):
-        found.setdefault(process_spines().of(build_request({"question": question}).input_hash).number, question)
-        if len(found) == 3:
-            break
-    return list(found.values())
 
 
 def counted(spines, name):

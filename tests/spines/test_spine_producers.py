@@ -13,15 +13,12 @@ from dspyq.client.spread_bulk import process_bulk
 from dspyq.prediction.request import build_request
 from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
+from tests.support.spine_questions import spine_of
 from tests.support.user_tasks import collect, shout
 
 pytestmark = pytest.mark.usefixtures("configured_spines")
 
 QUESTIONS = [f"question {number}" for number in range(40)]
-
-
-def spine_of_question(question):
-    return process_spines().of(build_request({"question": question}).input_hash).number
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def answers(handles):
 
 @pytest.mark.usefixtures("_worker")
 def test_questions_of_all_spines_are_answered_and_found_again(predict, endpoint, spines):
-    assert {spine_of_question(each) for each in QUESTIONS} == {0, 1, 2}
+    assert {spine_of(each) for each in QUESTIONS} == {0, 1, 2}  # all but surely, of so many
     handles = [predict.delay(question=each) for each in QUESTIONS]
     assert answers(handles) == [f"echo:{each}" for each in QUESTIONS]
     assert all(handle.id[-2:] == handle.request.input_hash[-2:] for handle in handles)
@@ -73,7 +70,7 @@ def test_an_answer_is_found_by_the_id_alone(predict):
 def test_an_id_of_the_callers_own_has_its_result_on_its_spine_and_its_question_on_its_own(predict, endpoint):
     question = QUESTIONS[0]
     task_id = str(uuid.uuid4())
-    while process_spines().of(task_id).number == spine_of_question(question):
+    while process_spines().of(task_id).number == spine_of(question):
         task_id = str(uuid.uuid4())
     sent = predict.apply_async(kwargs={"question": question}, task_id=task_id)
     assert sent.get(timeout=30).answer == f"echo:{question}"

@@ -8,7 +8,7 @@ from tests.support.redis_users import PREFIX, load_file, refusals, url_of
 
 pytestmark = pytest.mark.journey
 
-QUESTIONS = [f"question {number}" for number in range(12)]
+QUESTIONS = [f"question {number}" for number in range(40)]  # so many that each spine has some
 COMMANDS = {
     "operator": (["queues", "list"], ["spines"], ["tenants", "limit", "acme", "--daily", "5"], ["dead", "list"]),
     "watcher": (["spines"], ["variants"], ["costs"], ["budget", "show"], ["batch", "list"]),

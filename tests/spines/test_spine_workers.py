@@ -1,6 +1,5 @@
 """Workers over several spines: one worker answers the questions of all."""
 
-import itertools
 import json
 import signal
 import urllib.request
@@ -10,21 +9,14 @@ import pytest
 from dspyq import predict
 from dspyq.celery_app.application import process_app
 from dspyq.core.names import TASK_NAME
-from dspyq.prediction.request import build_request
 from dspyq.prediction.stored import read_meta
 from dspyq.store.clients import answers_client
 from dspyq.store.keys import result_key
-from dspyq.store.spines import on_spine, process_spines
+from dspyq.store.spines import on_spine
 from tests.support.processes import free_port, wait_until
+from tests.support.spine_questions import question_of
 
 pytestmark = pytest.mark.usefixtures("configured_spines")
-
-
-def question_of(number, text):
-    """Return a question like this text that a spine has."""
-    candidates = (f"{text} ({each})" for each in itertools.count())
-    spines = process_spines()
-    return next(each for each in candidates if spines.of(build_request({"question": each}).input_hash).number == number)
 
 
 def send(number, text, **options):
