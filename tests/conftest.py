@@ -203,10 +203,14 @@ def session_settings_file(session_endpoint: Endpoint, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def configure(
-    session_settings_file: Path, redis_server: RedisServer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    session_settings_file: Path,
+    redis_server: RedisServer,
+    endpoint: Endpoint,
+    own_secrets: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Settings]]:
     """Configure this process, from a file that ``settings_file`` wrote: ``configure(path)``; returns the settings."""
-    del endpoint  # started and reset
+    del endpoint, own_secrets  # started and reset
     monkeypatch.setenv(API_KEY_VARIABLE, API_KEY)
     with ExitStack() as blocks:
 

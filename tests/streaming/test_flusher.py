@@ -11,7 +11,7 @@ from dspyq.streaming.flusher import Flusher
 from dspyq.streaming.frames import read_entries
 from tests.support.processes import eventually
 
-pytestmark = pytest.mark.usefixtures("configured", "own_secrets")
+pytestmark = pytest.mark.usefixtures("configured")
 
 
 @pytest.fixture

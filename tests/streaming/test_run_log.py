@@ -10,7 +10,7 @@ from dspyq.streaming.chunks import Chunk, ListenerView
 from dspyq.streaming.frames import Frame, read_entries, write_entry
 from dspyq.streaming.run_log import MOST_BYTES, RunLog
 
-pytestmark = pytest.mark.usefixtures("configured", "own_secrets")
+pytestmark = pytest.mark.usefixtures("configured")
 
 
 @pytest.fixture
