@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import importlib
 import inspect
 import re
@@ -166,14 +167,20 @@ def _without_assignments(words: list[str]) -> list[str]:
 
 def _check(words: list[str]) -> None:
     if words[:1] == ["dspyq"]:
-        from dspyq.cli.main import app
-
-        _parse(typer.main.get_command(app), "dspyq", words[1:])
+        _parse(_own_command(), "dspyq", words[1:])
     elif words[:2] == ["celery", "-A"]:
         from celery.bin.celery import celery
 
         assert words[2] in {"dspyq", "workers"} or not words[2].startswith("dspyq"), words
         _parse(celery, "celery", words[3:])
+
+
+@functools.cache
+def _own_command() -> Any:
+    """The command line of dspyq; once, for that builds every command."""
+    from dspyq.cli.main import app
+
+    return typer.main.get_command(app)
 
 
 def _parse(command: Any, name: str, arguments: list[str]) -> None:
