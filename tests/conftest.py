@@ -13,10 +13,13 @@ A test that fails shows the end of the output of every process it had.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import itertools
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,7 +47,7 @@ from tests.support.configuration import (
 )
 from tests.support.endpoint import Endpoint
 from tests.support.nodes import LocalBackend, LocalBroker, has_docker, redis_urls
-from tests.support.nursery import run_fork, running_nursery
+from tests.support.nursery import run_fork, running_nursery, shared_nursery
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
@@ -68,6 +71,40 @@ _LONGEST_FIRST = (
     "testing/", "e2e/", "cli/", "delivery/", "application/", "deploy/", "batch/", "client/",
     "celery_app/", "guards/",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the processes of a run share what starts workers and commands: it imports DSPy, which takes seconds."""
+    if _leaves_tests_to_others(config):
+        stack = ExitStack()
+        stack.enter_context(shared_nursery())
+        config.add_cleanup(stack.close)
+
+
+def _leaves_tests_to_others(config: pytest.Config) -> bool:
+    """Return True in the process of a run that starts the others of pytest-xdist."""
+    return bool(getattr(config.option, "tx", None)) and not hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Import the tests without looks for garbage, of which imports leave little, and leave them out of later looks."""
+    gc.disable()
+    try:
+        is_whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if is_whole and not _leaves_tests_to_others(session.config):
+            _import_from_a_short_stack("dspy")  # as many tests do
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def _import_from_a_short_stack(name: str) -> None:
+    """Import a module that looks at the whole stack, below which pytest has more frames than the module has lines."""
+    thread = threading.Thread(target=importlib.import_module, args=(name,))
+    thread.start()
+    thread.join()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -135,7 +135,7 @@ def main() -> None:
     if (folder := str(Path.cwd())) not in sys.path:  # the folder of the configuration's programs and types
         sys.path.insert(0, folder)
     try:
-        sys.exit(_command()(prog_name="dspyq", standalone_mode=False))
+        sys.exit(whole_command()(prog_name="dspyq", standalone_mode=False))
     except DspyqError as error:
         print_faults(error)
     except typer.Abort:
@@ -146,8 +146,9 @@ def main() -> None:
     sys.exit(1)
 
 
-def _command() -> Any:
-    """Return the command, whose parts look for the configuration before they run."""
+@functools.cache
+def whole_command() -> Any:
+    """Return the command, whose parts look for the configuration before they run; built once."""
     command = typer.main.get_command(app)
     for path, part in _parts(command, ()):
         if path not in _WITHOUT_CONFIGURATION:

@@ -8,6 +8,7 @@ Where no nursery runs, processes are spawned; those whose command line or start 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -25,12 +26,14 @@ import time
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from tests.support import watchdog
 
 #: Names the nursery's socket, also for the processes that faults run in.
 SOCKET_VARIABLE = "TEST_NURSERY"
+#: Names the folder of a nursery that several processes share, the workers of one test run.
+SHARED_VARIABLE = "TEST_SHARED_NURSERY"
 #: Names modules that a fork imports before its own runs.
 IMPORTS_VARIABLE = "TEST_IMPORTS"
 _REPOSITORY = Path(__file__).parents[2]
@@ -153,24 +156,69 @@ def running_nursery(folder: Path) -> Iterator[Path]:
     if is_running():
         yield Path(os.environ[SOCKET_VARIABLE])
         return
-    path = folder / "nursery"
-    command = [sys.executable, "-u", "-m", "tests.support.nursery", str(path)]
-    # Its input closes with this process, however that ends, and so it ends too.
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, env=_environment_of_its_own(), cwd=_REPOSITORY, start_new_session=True
-    )
-    try:
-        end = time.monotonic() + _START_TIMEOUT_SECONDS
-        while not path.exists():
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the nursery does not start")
-            time.sleep(0.02)
+    with _of_the_run() if SHARED_VARIABLE in os.environ else _of_its_own(folder) as path:
         os.environ[SOCKET_VARIABLE] = str(path)
+        try:
+            yield path
+        finally:
+            del os.environ[SOCKET_VARIABLE]
+
+
+@contextlib.contextmanager
+def shared_nursery() -> Iterator[None]:
+    """Have the processes that this one starts share a nursery; the first that needs it starts it.
+
+    It ends with this process.
+    """
+    with tempfile.TemporaryDirectory(prefix="nursery-") as name:
+        folder = Path(name)
+        os.mkfifo(folder / "life")
+        life = os.open(folder / "life", os.O_RDWR)  # the nursery's input, which closes with this process
+        os.environ[SHARED_VARIABLE] = name
+        try:
+            yield
+        finally:
+            del os.environ[SHARED_VARIABLE]
+            os.close(life)
+
+
+@contextlib.contextmanager
+def _of_its_own(folder: Path) -> Iterator[Path]:
+    path = folder / "nursery"
+    # Its input closes with this process, however that ends, and so it ends too.
+    process = _start(path, subprocess.PIPE)
+    try:
         yield path
     finally:
-        os.environ.pop(SOCKET_VARIABLE, None)
         process.kill()
         process.communicate()
+
+
+@contextlib.contextmanager
+def _of_the_run() -> Iterator[Path]:
+    folder = Path(os.environ[SHARED_VARIABLE])
+    path = folder / "nursery"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with (folder / "life").open("rb") as life:
+                _start(path, life)
+    yield path
+
+
+def _start(path: Path, life: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a nursery that lives as long as its input, and wait until it serves."""
+    command = [sys.executable, "-u", "-m", "tests.support.nursery", str(path)]
+    process = subprocess.Popen(
+        command, stdin=life, env=_environment_of_its_own(), cwd=_REPOSITORY, start_new_session=True
+    )
+    end = time.monotonic() + _START_TIMEOUT_SECONDS
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise RuntimeError("the nursery does not start")
+        time.sleep(0.02)
+    return process
 
 
 def _environment_of_its_own() -> dict[str, str]:
@@ -253,6 +301,7 @@ def _import_what_most_import() -> None:
     import dspyq.worker.monitoring.serving
     import dspyq.worker.versions
 
+    dspyq.cli.main.whole_command()  # which looks at the annotations of every command
     del billiard, celery, dspy, dspyq
 
 
