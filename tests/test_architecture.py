@@ -242,6 +242,20 @@ def names_of_types(path):
             yield from (name for name in names if re.match(r"[A-Z]+[a-z]", name))
 
 
+def test_no_comprehension_keeps_a_spine_active_while_its_error_is_handled():
+    loops = ("each_spine(", "by_spine(", "by_owners(", "on_each(", "process_served_spines().each(")
+    kinds = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    found = [
+        f"{path}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, kinds)
+        for each in node.generators
+        if ast.unparse(each.iter).startswith(loops)
+    ]
+    assert not found, "use on_each_spine(…), or a loop"
+
+
 def test_a_run_leaves_its_state_on_no_attribute_of_celerys_request():
     """mypy does not see those; ``dspyq/delivery/task_run.py`` has the typed ones."""
     for path in modules():

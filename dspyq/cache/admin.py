@@ -15,7 +15,7 @@ from dspyq.prediction.request import find_program, find_variant, hash_inputs
 from dspyq.prediction.tenants import check_tenant, owner_of_answer
 from dspyq.store.clients import answers_client, jobs_client, redis_errors
 from dspyq.store.keys import CACHE_STATISTICS, EVERYTHING, alias_key, invalidations_channel, key, result_key, stream_key
-from dspyq.store.spines import by_owners, by_spine, each_spine
+from dspyq.store.spines import by_owners, by_spine, on_each_spine
 
 _PAGE_KEYS = 1000
 
@@ -71,7 +71,10 @@ def invalidate(
             for name in variants
             for scope in scopes(asked, name)
         })  # fmt: skip
-        return sum(process_claims().invalidate(own) for own in by_owners(hashes, hashes))
+        invalidated = 0
+        for own in by_owners(hashes, hashes):
+            invalidated += process_claims().invalidate(own)
+        return invalidated
 
 
 def clear(*, program: str | None = None, variant: str | None = None) -> int:
@@ -89,7 +92,7 @@ def clear(*, program: str | None = None, variant: str | None = None) -> int:
         find_variant(find_program(program), variant)
     wanted = find_program(program).name if program or variant else None
     with redis_errors("clear the cache"):
-        return sum(_clear_here(wanted, variant) for _ in each_spine())
+        return sum(on_each_spine(lambda: _clear_here(wanted, variant)))
 
 
 def _clear_here(program: str | None, variant: str | None) -> int:
@@ -113,7 +116,7 @@ def forget_tenant(tenant: str) -> int:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("forget the tenant's answers"):
-        return sum(_forget_here(tenant) for _ in each_spine())
+        return sum(on_each_spine(lambda: _forget_here(tenant)))
 
 
 def _forget_here(tenant: str) -> int:
@@ -136,7 +139,7 @@ def cache_statistics() -> CacheStatistics:
         RedisUnavailable: If Redis does not answer.
     """
     with redis_errors("read the cache's statistics"):
-        sizes = [(*measure_cache(), _read_evictions()) for _ in each_spine()]
+        sizes = on_each_spine(lambda: (*measure_cache(), _read_evictions()))
         entries, size_bytes, evictions = map(sum, zip(*sizes, strict=True))
     variants = variant_statistics()
     return CacheStatistics(

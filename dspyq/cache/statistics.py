@@ -14,7 +14,7 @@ from dspyq.core.tolerated import read_number
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import statistics_key
 from dspyq.store.scripts import Step, command_step, read_hash, run_together
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import on_each_spine
 
 #: The counters of a variant, as the scripts and ``run_counts`` name them.
 _COUNTERS = (
@@ -119,7 +119,7 @@ def variant_statistics() -> list[VariantStatistics]:
     """
     with redis_errors("read the statistics"):
         settings = get_settings()
-        return add_up([run_together(jobs_client(), statistics_steps(settings)) for _ in each_spine()])
+        return add_up(on_each_spine(lambda: run_together(jobs_client(), statistics_steps(settings))))
 
 
 class VariantCounts(NamedTuple):

@@ -24,7 +24,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.header import Header
 from dspyq.store.clients import answers_client
-from dspyq.store.spines import by_spine, each_spine, process_spines
+from dspyq.store.spines import by_spine, each_spine, on_each_spine, process_spines
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def replay_dead_jobs(task_ids: Iterable[str]) -> int:
         redis.RedisError: If Redis does not answer.
     """
     ids = list(task_ids)
-    return sum(_replay_here(ids) for _ in each_spine())
+    return sum(on_each_spine(lambda: _replay_here(ids)))
 
 
 def _replay_here(task_ids: Sequence[str]) -> int:
@@ -100,7 +100,7 @@ def _replay_here(task_ids: Sequence[str]) -> int:
 def drop_dead_jobs(task_ids: Iterable[str]) -> int:
     """Forget jobs that were set aside; return how many."""
     ids = list(task_ids)
-    return sum(drop_dead_jobs_here(ids) for _ in each_spine())
+    return sum(on_each_spine(lambda: drop_dead_jobs_here(ids)))
 
 
 def drop_dead_jobs_here(task_ids: Iterable[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,11 +16,12 @@ from dspyq.core.money import to_usd
 from dspyq.core.runtime import current
 from dspyq.errors import DspyqError
 from dspyq.store.clients import redis_errors
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import current_spine, each_spine, on_each_spine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dspyq.core.runtime import Runtime
     from dspyq.lane.administration import LaneAdmin, LaneStatus
     from dspyq.lane.shipment import Shipment
     from dspyq.store.spines import Spine
@@ -68,7 +70,9 @@ def show(
     with redis_errors("read the lanes"):
         known = _known()
         names = known if model is None else [_checked(model, known)]
-        lanes = [(spine, *_read(name, past)) for spine in each_spine() for name in names]
+        lanes = list(
+            chain.from_iterable(on_each_spine(lambda: [(current_spine(), *_read(each, past)) for each in names]))
+        )
     if as_json:
         print_json([
             {
@@ -94,7 +98,7 @@ def flush(model: LaneModelArgument, as_json: JsonOption = False) -> None:
     """
     with redis_errors("flush the lane"):
         _checked(model, _known())
-        number = sum([_flush_here(model) for _ in each_spine()])
+        number = sum(on_each_spine(lambda: _flush_here(model)))
     print_count("to be shipped", number, as_json=as_json)
 
 
@@ -109,13 +113,7 @@ def cancel(
     """
     with redis_errors("cancel the shipment"):
         known = _known()
-        found = [
-            (model, each.name, current())
-            for _ in each_spine()
-            for model in known
-            for each in _admin().journal(model).shipments()
-            if each.name.startswith(shipment)
-        ]
+        found = list(chain.from_iterable(on_each_spine(lambda: _shipments_here(known, shipment))))
         if len(found) != 1:
             what = f"{len(found)} shipments begin with" if found else "there is no shipment"
             raise DspyqError(f"{what} {shipment!r}: see dspyq lane show")
@@ -189,9 +187,19 @@ def _admin() -> LaneAdmin:
     return LaneAdmin(jobs_client())
 
 
+def _shipments_here(models: Sequence[str], start: str) -> list[tuple[str, str, Runtime]]:
+    """Return the shipments on the active spine whose names begin so."""
+    return [
+        (model, each.name, current())
+        for model in models
+        for each in _admin().journal(model).shipments()
+        if each.name.startswith(start)
+    ]
+
+
 def _known() -> list[str]:
     """Return the models with a lane: the configured ones, and others whose lanes hold anything."""
-    held = [name for _ in each_spine() for name in _admin().models()]
+    held = chain.from_iterable(on_each_spine(lambda: _admin().models()))
     return list(dict.fromkeys([*_models(), *held]))
 
 

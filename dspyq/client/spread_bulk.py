@@ -46,7 +46,10 @@ class BulkOverSpines:
 
     def withdraw(self, asked: Sequence[TaskOfRequest], *, batch: str = "") -> int:
         """As ``Bulk.withdraw``."""
-        return sum(bulk_here().withdraw(own, batch=batch) for _, own in by_spine(asked, _places(asked)))
+        withdrawn = 0
+        for _, own in by_spine(asked, _places(asked)):
+            withdrawn += bulk_here().withdraw(own, batch=batch)
+        return withdrawn
 
     def recall(self, asked: Sequence[TaskOfRequest], *, batch: str = "") -> list[bool]:
         """As ``Bulk.recall``."""

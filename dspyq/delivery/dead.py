@@ -14,7 +14,7 @@ from dspyq.delivery.records import BATCH_SIZE
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import job_key, key
 from dspyq.store.scripts import load_script
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import on_each_spine
 
 DEAD = "dead"
 _UNNOTIFIED = "untold"  # the key of 0.1
@@ -115,7 +115,7 @@ def dead_jobs() -> DeadJobs:
 
 def find_dead(limit: int = BATCH_SIZE, job_ids: Sequence[str] = ()) -> list[DeadJob]:
     """Return dead-lettered jobs of all spines: the latest, or those with these ids, as ``DeadJobs.find`` does."""
-    found = [job for _ in each_spine() for job in dead_jobs().find(limit, job_ids)]
+    found = [job for jobs in on_each_spine(lambda: dead_jobs().find(limit, job_ids)) for job in jobs]
     if not job_ids:
         return sorted(found, key=lambda job: job.set_aside_at, reverse=True)[:limit]
     places = {job_id: place for place, job_id in enumerate(job_ids)}
@@ -124,4 +124,4 @@ def find_dead(limit: int = BATCH_SIZE, job_ids: Sequence[str] = ()) -> list[Dead
 
 def count_dead() -> int:
     """Return the number of dead-lettered jobs of all spines."""
-    return sum(len(dead_jobs()) for _ in each_spine())
+    return sum(on_each_spine(lambda: len(dead_jobs())))

@@ -15,7 +15,7 @@ from dspyq.delivery.versions import base_queue, version_queue
 from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.key_bases import key_base
 from dspyq.store.keys import binding_keys, job_key, key, statistics_key
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import each_spine, on_each_spine
 
 #: Separator in kombu's record of a binding: routing key, pattern and queue.
 _BINDING_SEPARATOR = b"\x06\x16"
@@ -188,12 +188,12 @@ class FleetQueues:
 
     def job_ids(self, name: str, limit: int = 500) -> list[str]:
         """Return ids of a queue's jobs that no worker holds; only some if there are many."""
-        return [job_id for _ in each_spine() for job_id in process_queues().job_ids(name, limit)]
+        return [job_id for ids in on_each_spine(lambda: process_queues().job_ids(name, limit)) for job_id in ids]
 
     def forget(self, names: Iterable[str]) -> int:
         """Delete statistics, bells and bindings of queues without jobs; return the number of queues."""
         listed = list(names)
-        return max([process_queues().forget(listed) for _ in each_spine()])
+        return max(on_each_spine(lambda: process_queues().forget(listed)))
 
 
 def _added_up(parts: Sequence[Queue]) -> Queue:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from dspyq.core.runtime import per_runtime
 from dspyq.delivery.leases import Leases, process_leases
 from dspyq.store.spines import Spine, process_spines
+
+Outcome = TypeVar("Outcome")
 
 
 class ServedSpines:
@@ -41,6 +44,13 @@ class ServedSpines:
             with spine.runtime.active():
                 yield spine
 
+    def on_each(self, call: Callable[[], Outcome]) -> list[Outcome]:
+        """Make a call while each of them is active, and return what came of it."""
+        outcomes = []
+        for _ in self.each():
+            outcomes.append(call())  # noqa: PERF401 - a comprehension would keep the spine active after an error
+        return outcomes
+
     @property
     def names(self) -> list[str]:
         """Their addresses, without secrets; empty with one Redis."""
@@ -53,7 +63,7 @@ class HeldRuns:
     @property
     def leases(self) -> list[Leases]:
         """The leases of each spine."""
-        return [process_leases() for _ in process_served_spines().each()]
+        return process_served_spines().on_each(process_leases)
 
     @property
     def held_count(self) -> int:

@@ -10,7 +10,7 @@ from dspyq.core.redis_address import parse_address
 from dspyq.delivery.leases import process_leases
 from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
-from dspyq.store.spines import BUCKETS, Spine, each_spine, process_spines
+from dspyq.store.spines import BUCKETS, Spine, current_spine, on_each_spine, process_spines
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_spines() -> list[SpineHoldings]:
     Raises:
         redis.RedisError: If one does not answer.
     """
-    return [_read(spine) for spine in each_spine()]
+    return on_each_spine(lambda: _read(current_spine()))
 
 
 def describe_moves() -> list[str]:

@@ -31,7 +31,7 @@ from dspyq.delivery.satellite_link import SatelliteLink
 from dspyq.delivery.served_spines import process_served_spines
 from dspyq.delivery.transport import BELL, Channel, QoS, Transport, drop_strange_item, is_envelope, take_first
 from dspyq.store.key_bases import key_base
-from dspyq.store.spines import Spine, each_spine, on_spine
+from dspyq.store.spines import Spine, each_spine, on_each_spine, on_spine
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +97,16 @@ class HomeChannel(Channel):
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         del kwargs
-        holding = sum(process_leases().records.is_job_queue(queue) for _ in each_spine())
+        holding = any(on_each_spine(lambda: process_leases().records.is_job_queue(queue)))
         return bool(holding or super(Channel, self)._size(queue))
 
     def _size(self, queue: str) -> int:
         size: int = super(Channel, self)._size(queue)
-        return size + sum(process_leases().records.backlog(queue) for _ in each_spine())
+        return size + sum(on_each_spine(lambda: process_leases().records.backlog(queue)))
 
     def _purge(self, queue: str) -> int:
         purged: int = super(Channel, self)._purge(queue)
-        return purged + sum(process_leases().records.purge(queue) for _ in each_spine())
+        return purged + sum(on_each_spine(lambda: process_leases().records.purge(queue)))
 
 
 class Satellite(Channel):

@@ -18,7 +18,7 @@ from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.key_bases import bases
 from dspyq.store.keys import experiment_home_key, experiment_state_key, invalidations_channel
 from dspyq.store.scripts import Script, load_script, read_hash
-from dspyq.store.spines import each_spine, jobs_url
+from dspyq.store.spines import each_spine, jobs_url, on_each_spine
 
 _Fields = Mapping[bytes, bytes]
 
@@ -42,8 +42,7 @@ def has_copies() -> bool:
 
 def channel_of_home() -> str:
     """Return the channel on which a change is announced as it is made; empty where no spine is in the home's Redis."""
-    found = [invalidations_channel() for _ in each_spine() if _is_home()]
-    return found[0] if found else ""
+    return next(filter(None, on_each_spine(lambda: invalidations_channel() if _is_home() else "")), "")
 
 
 def copy_to_spines(program: str) -> None:

@@ -16,7 +16,7 @@ from dspyq.experiments.token import question_name
 from dspyq.store import content
 from dspyq.store.clients import jobs_client, redis_errors
 from dspyq.store.keys import experiment_kept_key, experiment_rows_key
-from dspyq.store.spines import each_spine
+from dspyq.store.spines import on_each_spine
 
 #: Larger rows are not kept: the stream is bounded in rows.
 MOST_ROW_BYTES = 65_536
@@ -84,7 +84,7 @@ def read_rows(state: ExperimentState, since: float = 0.0) -> Iterator[KeptRow]:
         RedisUnavailable: If Redis does not answer.
     """
     # A part of a runtime is active for each page alone: rows of several spines come by turns.
-    runtimes = [current() for _ in each_spine()]
+    runtimes = on_each_spine(current)
     pages = [_rows_of_spine(runtime, state, since) for runtime in runtimes]
     yield from pages[0] if len(pages) == 1 else heapq.merge(*pages, key=lambda row: row.at)
 

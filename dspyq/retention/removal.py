@@ -71,9 +71,10 @@ def remove_tasks(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[
     Raises:
         redis.RedisError: If Redis does not answer.
     """
-    return sum([
-        _remove_tasks_here(own, removal, tasks) for own in by_owners(asked, [input_hash for input_hash, _ in asked])
-    ])  # fmt: skip
+    unfinished = 0
+    for own in by_owners(asked, [input_hash for input_hash, _ in asked]):
+        unfinished += _remove_tasks_here(own, removal, tasks)
+    return unfinished
 
 
 def _remove_tasks_here(asked: Sequence[tuple[str, str]], removal: Removal, tasks: set[str]) -> int:

@@ -224,7 +224,8 @@ def on_group(group_id: str) -> AbstractContextManager[None]:
 def each_spine() -> Iterator[Spine | None]:
     """Yield each spine while it is active, for what concerns the whole fleet; with one Redis, None once.
 
-    The body of the loop runs on that spine. Break out of such a loop only by ``return`` or ``raise``, or close it.
+    The body of the loop runs on that spine. Leave such a loop only by ``return`` or ``raise``, or close it; and use no
+    comprehension, whose spine would stay active while an error is handled: ``on_each_spine`` is for expressions.
     """
     spines = process_spines()
     if spines is None:
@@ -233,6 +234,14 @@ def each_spine() -> Iterator[Spine | None]:
     for spine in spines.all:
         with spine.runtime.active():
             yield spine
+
+
+def on_each_spine(call: Callable[[], Outcome]) -> list[Outcome]:
+    """Make a call while each spine is active, and return what came of it on each; with one Redis, make it once."""
+    outcomes = []
+    for _ in each_spine():
+        outcomes.append(call())  # noqa: PERF401 - a comprehension would keep the spine active after an error
+    return outcomes
 
 
 def by_spine(items: Iterable[Item], names: Iterable[str]) -> Iterator[tuple[list[int], list[Item]]]:

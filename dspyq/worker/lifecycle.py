@@ -35,6 +35,7 @@ from dspyq.guards.queue_pauser import QueuePauser, Upkeep
 from dspyq.store.clients import answers_client, jobs_client, money_client, redis_errors
 from dspyq.store.content import process_codec
 from dspyq.store.server import look_at_server, look_at_servers
+from dspyq.store.spines import current_spine
 from dspyq.tracing.tracing import process_tracing
 from dspyq.worker import consumer_watchdog, parent, privacy, shutdown
 from dspyq.worker import scheduled_batches as batches
@@ -171,7 +172,7 @@ def _serve_lanes(settings: Settings, guards: Guards) -> None:
         for lanes in services:
             lanes.start()
 
-    services = [serve(spine) for spine in process_served_spines().each()]
+    services = process_served_spines().on_each(lambda: serve(current_spine()))
     process_served_spines().on_new.append(lambda spine: serve(spine).start())
     signals.worker_ready.connect(start, weak=False)
 

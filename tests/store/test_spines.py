@@ -7,9 +7,21 @@ import pytest
 
 from dspyq.client.configured import Configured
 from dspyq.config.settings import load_settings, read_settings
+from dspyq.core.runtime import current
 from dspyq.errors import ConfigurationError
 from dspyq.store.clients import jobs_client, money_client
-from dspyq.store.spines import NoSpine, bucket_of, by_spine, each_spine, id_beside, on_spine, owner_of, process_spines
+from dspyq.store.spines import (
+    NoSpine,
+    bucket_of,
+    by_owners,
+    by_spine,
+    each_spine,
+    id_beside,
+    on_each_spine,
+    on_spine,
+    owner_of,
+    process_spines,
+)
 
 URLS = ["redis://a:6379/0", "redis://b:6379/0", "redis://c:6379/0"]
 HASHES = [f"{number:064x}" for number in range(256)]
@@ -58,6 +70,48 @@ def test_each_spine_has_a_client_of_its_own_and_money_has_one():
         assert [address(jobs_client()) for _ in each_spine()] == ["a", "b", "c"]
         assert {address(money_client()) for _ in each_spine()} == {"money"}
         assert len({id(money_client()) for _ in each_spine()}) == 1
+
+
+def fail():
+    raise KeyError(current().number)
+
+
+def in_a_loop():
+    for _ in each_spine():
+        fail()
+
+
+def in_a_loop_over_questions():
+    for _ in by_spine(HASHES, HASHES):
+        fail()
+
+
+def in_a_loop_over_owners():
+    for _ in by_owners(HASHES, HASHES):
+        fail()
+
+
+def in_an_expression():
+    on_each_spine(fail)
+
+
+def test_an_expression_has_the_outcome_of_each_spine_or_of_the_one_redis():
+    with spines():
+        assert on_each_spine(lambda: address(jobs_client())) == ["a", "b", "c"]
+    configured = Configured(read_settings({"redis_urls": URLS[:1]}, {}))
+    with configured.active():
+        assert on_each_spine(lambda: address(jobs_client())) == ["a"]
+
+
+@pytest.mark.parametrize("act", [in_a_loop, in_a_loop_over_questions, in_a_loop_over_owners, in_an_expression])
+def test_an_error_out_of_each_spine_is_handled_outside_of_it(act):
+    with spines():
+        outside, seen = current(), []
+        try:
+            act()
+        except KeyError:
+            seen.append(current())
+        assert seen == [outside]
 
 
 def test_another_spine_takes_over_its_share_and_moves_nothing_between_others():

@@ -132,12 +132,9 @@ def _provider(program: Program, parts: Sequence[VariantQuote]) -> LaneQuote:
         fits = min(model.batch_max_bytes / _BYTES_PER_TOKEN, model.batch_enqueued_tokens or math.inf)
         shipments += max(math.ceil(rows / model.batch_max_lines), math.ceil(each_round / fits))
         enqueued += math.ceil(min(each_round, model.batch_enqueued_tokens or math.inf))
-        took += [
-            one.ended_at - one.submitted_at
-            for _ in each_spine()
-            for one in LaneJournal(jobs_client(), name).past()
-            if one.ended_at and one.submitted_at
-        ]
+        for _ in each_spine():
+            past = LaneJournal(jobs_client(), name).past()
+            took += [one.ended_at - one.submitted_at for one in past if one.ended_at and one.submitted_at]
     took.sort()
     known = len(took) >= _LEAST_SHIPMENTS
     return LaneQuote(

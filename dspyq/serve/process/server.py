@@ -31,7 +31,7 @@ from dspyq.serve.process.metrics import RequestCounts
 from dspyq.serve.process.protocol import DoorProtocol
 from dspyq.serve.waiting.room import DepthsOfSpines, read_depths
 from dspyq.store.clients import jobs_client, money_client
-from dspyq.store.spines import each_spine, process_spines
+from dspyq.store.spines import on_each_spine, process_spines
 
 logger = logging.getLogger("dspyq.serve")
 
@@ -150,7 +150,7 @@ class DoorServer(uvicorn.Server):
     @staticmethod
     async def _warm_cache() -> None:
         """Have the memory cache hear of invalidations before the first request, so that its first answers are kept."""
-        caches = [process_cache() for _ in each_spine()]
+        caches = on_each_spine(process_cache)
         with suppress(TimeoutError):
             async with asyncio.timeout(_WARM_SECONDS):
                 while any(isinstance(cache, CoherentCache) and not cache.is_trusted for cache in caches):  # noqa: ASYNC110 - their threads are no tasks

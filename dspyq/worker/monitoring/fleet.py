@@ -37,7 +37,7 @@ from dspyq.lane.figures import LaneFigures, LaneReader, add_up_lanes
 from dspyq.store.clients import connect
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, command_step, run_together
-from dspyq.store.spines import Spine, each_spine
+from dspyq.store.spines import Spine, current_spine, on_each_spine
 from dspyq.worker.monitoring.batches import batch_ends, lane_metrics
 from dspyq.worker.monitoring.cache_size import CACHE_SIZE
 from dspyq.worker.monitoring.quiet import Shown
@@ -119,7 +119,7 @@ class Fleet:
         self._client = connect(settings.home_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
         variants = [variant for program in settings.programs.values() for variant in program.variants.values()]
         queues = [*(variant.queue for variant in variants), DEFAULT_QUEUE]
-        self._readers = [self._reader(spine, queues) for spine in each_spine()]
+        self._readers = on_each_spine(lambda: self._reader(current_spine(), queues))
         self._limits = Limits(self._client, settings, process_calendar())
         self._shown = Shown(len(variants))
         self._active: set[tuple[str, str]] = set()

@@ -77,7 +77,7 @@ class Monitoring:
         REGISTRY.register(experiments)
         REGISTRY.register(metrics.TOLERATED)  # after those whose failures it shows
         watched: dict[str, Callable[[], int]] = {
-            "beat": lambda: sum(process_beat().failures for _ in process_served_spines().each()),
+            "beat": lambda: sum(process_served_spines().on_each(lambda: process_beat().failures)),
             "guard_upkeep": lambda: upkeep.failures,
             "breaker_outcome": lambda: sum(breaker.unreported for breaker in guards.breakers.values()),
             "consumer_restart": lambda: self._health.watchdog.restarts if self._health.watchdog else 0,
