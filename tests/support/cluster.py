@@ -248,7 +248,7 @@ class RedisCluster:
     def _wait_until_whole(self) -> None:
         self._wait(lambda node: node.cluster_info()["cluster_state"] == "ok", "a cluster that serves")
         self._wait(lambda node: node.is_master or _follows(node), "a replica that follows")
-        self._wait(lambda node: len(_shown_nodes(node)) == len(self.nodes), "a node that shows all")
+        self._wait(lambda node: len(shown_ports(node)) == len(self.nodes), "a node that shows all")
 
     def _wait(self, condition: Any, waiting_for: str) -> None:
         for node in self.nodes:
@@ -277,7 +277,8 @@ def _owner_port(node: Node, slot: int) -> int:
     return 0
 
 
-def _shown_nodes(node: Node) -> set[int]:
+def shown_ports(node: Node) -> set[int]:
+    """Return the ports to which a node sends clients."""
     return {int(each[1]) for _, _, *nodes in _slots(node) for each in nodes}
 
 
