@@ -67,7 +67,8 @@ CACHED = {
     "config/signature.py parse_signature", "core/redis_address.py parse_address", "programs/dspy_memo.py _of_class",
     "programs/dspy_memo.py _find_fields", "programs/dspy_shortcuts.py _has_no_decision",
     "serve/callers.py _is_own_name", "serve/predictions/ids.py _packed", "serve/predictions/rendering.py _second",
-    "core/slots.py tag_of", "store/keys.py _side", "cli/main.py whole_command",
+    "core/slots.py tag_of", "store/keys.py _side", "store/script_text.py read_script_file",
+    "cli/main.py whole_command",
     "config/secrets.py process_secrets",  # no line of a log may show those of any configuration
     "client/metrics.py register_metrics",  # Prometheus has one registry
 }  # fmt: skip

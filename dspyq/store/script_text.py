@@ -23,6 +23,7 @@ behind the script's own.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -129,11 +130,41 @@ class ScriptText(NamedTuple):
     is_given_keys: bool
 
 
+class ScriptFile(NamedTuple):
+    """A script as its files state it, for any configuration.
+
+    Attributes:
+        first: Its first line, if that begins with ``#!``.
+        body: Its code behind its libraries.
+        words: The names and words of that code.
+        arguments: Its arguments.
+        key_kinds: The kinds of keys that it is given or names.
+        is_given_keys: Whether callers declare any.
+    """
+
+    first: str
+    body: str
+    words: frozenset[str]
+    arguments: Arguments
+    key_kinds: frozenset[str]
+    is_given_keys: bool
+
+
 def read_script(package: str, name: str) -> ScriptText:
     """Return a script of a package, ``<package>/lua/<name>.lua``, behind its libraries.
 
     A first line that begins with ``#!`` stays the first.
     """
+    found = read_script_file(package, name)
+    constants = _constants(found.words, found.key_kinds)
+    locals_ = f"local {', '.join(constants)} = {', '.join(constants.values())}\n" if constants else ""
+    text = f"{found.first}\n{locals_}{found.body}".lstrip("\n")
+    return ScriptText(text, found.arguments, found.key_kinds, found.is_given_keys)
+
+
+@functools.cache
+def read_script_file(package: str, name: str) -> ScriptFile:
+    """Return what a script's file and its libraries state, read once: each client loads its scripts anew."""
     script = (files(package) / "lua" / f"{name}.lua").read_text()
     first, script = script.split("\n", 1) if script.startswith("#!") else ("", script)
     declared: list[Argument] = []
@@ -142,13 +173,12 @@ def read_script(package: str, name: str) -> ScriptText:
     words = _words(body)
     given = {kind for text in (*libraries, script) for _, _, kind in _stated(_KEYS, _KEY, text)}
     kinds = given | {kind.name for kind in KEY_KINDS if kind.name in words}
-    constants = _constants(words, kinds)
-    locals_ = f"local {', '.join(constants)} = {', '.join(constants.values())}\n" if constants else ""
-    text = f"{first}\n{locals_}{body}".lstrip("\n")
-    return ScriptText(text, Arguments(tuple(declared)), frozenset(kinds), is_given_keys=bool(given))
+    return ScriptFile(
+        first, body, frozenset(words), Arguments(tuple(declared)), frozenset(kinds), is_given_keys=bool(given)
+    )
 
 
-def _constants(words: set[str], kinds: set[str]) -> dict[str, str]:
+def _constants(words: frozenset[str], kinds: frozenset[str]) -> dict[str, str]:
     """Return the locals that code mentions, each with its value in Lua."""
     starts = key_starts()
     if missing := words & {kind.name for kind in KEY_KINDS} - starts.keys():

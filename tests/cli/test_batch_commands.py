@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from dspyq.batch.events import Snapshot
 from dspyq.cli.batch.display import _progress
 from tests.support.configuration import environment
 from tests.support.endpoint import LATE_SECONDS
-from tests.support.processes import wait_until
+from tests.support.processes import LocalProcess, wait_until
 
 
 @pytest.fixture
@@ -140,29 +139,29 @@ class Batch:
     """``dspyq batch run`` in a process of its own, its events read as they come."""
 
     def __init__(self, environment, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dspyq", "batch", "run", *arguments, "--json"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        command = [sys.executable, "-m", "dspyq", "batch", "run", *arguments, "--json"]
+        self.process = LocalProcess("batch", command, ready_line="", env=environment, module="dspyq")
+        self._lines_read = 0
 
     def until(self, name, is_it=lambda _: True):
-        for line in self.process.stdout:
-            event = json.loads(line)
-            if event["event"] == name and is_it(event):
-                return event
-        raise AssertionError(f"it ended with {self.process.wait()} before {name}")
+        def find():
+            has_ended = not self.process.is_running
+            for line in self.process.logs().splitlines(keepends=True)[self._lines_read :]:
+                if not line.endswith("\n"):
+                    break
+                self._lines_read += 1
+                event = json.loads(line) if line.startswith("{") else {}
+                if event.get("event") == name and is_it(event):
+                    return event
+            assert not has_ended, f"it ended before {name}:\n{self.process.logs()}"
+            return None
 
-    def end(self):
-        self.process.kill()
-        self.process.communicate()
+        return wait_until(find, LATE_SECONDS, lambda: f"{name} in\n{self.process.logs()}")
 
 
 @pytest.fixture
-def start_batch(session_settings_file, redis_server, endpoint):
-    del endpoint  # started and reset
+def start_batch(session_settings_file, redis_server, endpoint, nursery):
+    del endpoint, nursery  # started and reset
     batches = []
 
     def start(*arguments, env=None):
@@ -171,7 +170,8 @@ def start_batch(session_settings_file, redis_server, endpoint):
 
     yield start
     for batch in batches:
-        batch.end()
+        batch.process.kill()
+        batch.process.close()
 
 
 def waiting(redis_server):
@@ -255,7 +255,6 @@ def test_a_dead_batch_is_shown_so_and_cancelling_it_frees_what_waits_but_not_wha
     wait_until(lambda: waiting(redis_server) == 20, LATE_SECONDS, "all rows to wait")
     job = predict.delay(question="7")
     batch.process.kill()
-    batch.process.wait()
     redis_server.client().hset(f"dspy:v1:batch:{batch_id}", "seen_at", 1)
     shown = dspyq("batch", "status", batch_id)
     assert "run the same command again" in shown.stdout
@@ -277,7 +276,7 @@ def test_a_signal_takes_back_what_has_not_begun_and_the_same_command_goes_on(
     assert second.returncode == 2
     assert f"(process {batch.process.pid} on " in second.stderr
     wait_until(lambda: waiting(redis_server) > 20, LATE_SECONDS, "the others to wait")
-    batch.process.send_signal(signal.SIGTERM)
+    batch.process.send(signal.SIGTERM)
     wait_until(lambda: waiting(redis_server) == 0, LATE_SECONDS, "them to be taken back")
     endpoint.release()
     outcome = batch.until("finished")["outcome"]

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from dspyq.config.settings import load_settings
 from tests.support.deployment import USERS, tool
+from tests.support.nursery import run_fork
 from tests.support.redis_users import load_file
 
 TEMPLATES = ("plain", "fastapi", "django")
@@ -21,19 +22,30 @@ TEMPLATES = ("plain", "fastapi", "django")
 OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
 
 
-def run(*command, folder, **variables):
+def environment():
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSPYQ_", "PYTEST_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = inherited | {"PATH": path, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"} | variables
+    return inherited | {"PATH": path, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(*command, folder, **variables):
+    env = environment() | variables
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
-def init(folder, *arguments):
-    return run(sys.executable, "-m", "dspyq", "init", *arguments, folder=folder)
+@pytest.fixture(scope="module")
+def init(nursery, tmp_path_factory):
+    del nursery
+    outputs = tmp_path_factory.mktemp("outputs")
+
+    def start(folder, *arguments):
+        return run_fork("dspyq", ["init", *arguments], env=environment(), folder=outputs, directory=folder)
+
+    return start
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
-def project(request, tmp_path_factory):
+def project(request, init, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     done = init(folder, "My-Shop", "--template", request.param)
     assert done.stdout == "Wrote My-Shop. Next: cd My-Shop && make demo && make test\n", done.stderr
@@ -95,7 +107,7 @@ def test_a_new_project_passes_its_own_tests(project):  # the last of its tests: 
 
 
 @pytest.mark.installed
-def test_the_demo_of_a_new_project_shows_its_program_answering_without_a_network(tmp_path):
+def test_the_demo_of_a_new_project_shows_its_program_answering_without_a_network(init, tmp_path):
     init(tmp_path, "shop")
     done = run("make", "demo", "PYTHON=python", folder=tmp_path / "shop", XDG_CACHE_HOME=str(tmp_path), **OFFLINE)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,7 +116,7 @@ def test_the_demo_of_a_new_project_shows_its_program_answering_without_a_network
 
 
 @pytest.mark.installed
-def test_a_command_that_fails_fails_the_demo_in_one_line(tmp_path):
+def test_a_command_that_fails_fails_the_demo_in_one_line(init, tmp_path):
     init(tmp_path, "shop")
     command = (sys.executable, "-m", "dspyq", "demo")
     variables = {"XDG_CACHE_HOME": str(tmp_path), **OFFLINE}
@@ -115,7 +127,7 @@ def test_a_command_that_fails_fails_the_demo_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["9shop", "a shop", "läden"])
-def test_a_name_that_no_package_can_have_is_refused(tmp_path, name):
+def test_a_name_that_no_package_can_have_is_refused(init, tmp_path, name):
     done = init(tmp_path, name)
     assert done.returncode == 1
     assert done.stderr.startswith("dspyq: ")
@@ -123,7 +135,7 @@ def test_a_name_that_no_package_can_have_is_refused(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_holds_something_is_refused_in_one_line_and_left_as_it_is(tmp_path):
+def test_a_folder_that_holds_something_is_refused_in_one_line_and_left_as_it_is(init, tmp_path):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "notes.txt").write_text("mine")
     done = init(tmp_path, "shop")

@@ -25,7 +25,7 @@ def authority(tmp_path):
     openssl = tool("openssl", "openssl")
     subprocess.run(
         [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *(openssl, "req", "-x509", *_NEW_KEY, "-days", "2", "-subj", "/CN=localhost"),
             *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
             *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"),
         ],

@@ -118,11 +118,9 @@ def begin(rows, lane_settings, redis_server):
         def begin(out):
             arguments = ["batch", "run", str(rows), "--program", "qa", "--output", str(out), "--lane", "provider"]
             env = environment(lane_settings(), redis_server.url)
-            return running.enter_context(
-                closing(
-                    LocalProcess("batch", [sys.executable, "-m", "dspyq", *arguments], ready_line="batch ", env=env)
-                )
-            )
+            command = [sys.executable, "-m", "dspyq", *arguments]
+            batch = LocalProcess("batch", command, ready_line="batch ", env=env, module="dspyq")
+            return running.enter_context(closing(batch))
 
         yield begin
 

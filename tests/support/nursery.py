@@ -1,7 +1,8 @@
-"""Forks Python processes from one that has imported Celery and DSPy already: a worker's start is half as dear then.
+"""Forks Python processes from one that has imported Celery and DSPy already: a start takes a fifth of its time then.
 
 A fork runs a module as ``python -m`` does, from its command line on, in a session, an environment and a directory of
-its own and with outputs of its own; what it reads, builds and connects to is its own too. Only the imports are shared.
+its own and with outputs of its own; what it reads, builds and connects to is its own too. Only what follows from the
+code alone is shared: imports, schemas, texts of scripts, the command line.
 Where no nursery runs, processes are spawned; those whose command line or start is what is tested always are.
 """
 
@@ -228,6 +229,7 @@ def _environment_of_its_own() -> dict[str, str]:
 def main(path: str) -> None:
     """Import what the processes under test import, then fork one for each order and tell how it ended."""
     _import_what_most_import()
+    _build_what_most_build()
     children: dict[int, socket.socket] = {}
     listener = socket.socket(socket.AF_UNIX)
     reading_end, writing_end = os.pipe()
@@ -275,6 +277,8 @@ def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
 
 def _import_what_most_import() -> None:
     # Not dspyq.celery, which reads the configuration when it is imported.
+    import tomllib
+
     import billiard.pool
     import celery.app.control
     import celery.app.log
@@ -283,26 +287,52 @@ def _import_what_most_import() -> None:
     import celery.bin.worker
     import celery.concurrency.thread
     import celery.worker
+    import celery.worker.autoscale
     import celery.worker.components
     import celery.worker.consumer
+    import celery.worker.consumer.delayed_delivery
     import celery.worker.strategy
     import dspy
 
-    # Loaded by a producer's first question, and by a worker as it starts.
+    # Loaded by a producer's first question, by a worker as it starts, and by a command as it runs.
+    import dspyq.batch.run
     import dspyq.celery_app.application
     import dspyq.celery_app.messaging
     import dspyq.celery_app.result_backend
+    import dspyq.cli.batch.display
+    import dspyq.cli.experiment_status
     import dspyq.cli.main
     import dspyq.client.predict
     import dspyq.config.schema
     import dspyq.delivery.transport
+    import dspyq.lane.service
     import dspyq.worker.body
+    import dspyq.worker.job_request
+    import dspyq.worker.lifecycle
     import dspyq.worker.monitoring.scoring
     import dspyq.worker.monitoring.serving
+    import dspyq.worker.refereeing
     import dspyq.worker.versions
 
-    dspyq.cli.main.whole_command()  # which looks at the annotations of every command
-    del billiard, celery, dspy, dspyq
+    del billiard, celery, dspy, dspyq, tomllib
+
+
+def _build_what_most_build() -> None:
+    from dspy.clients.model_metadata import source_info
+    from pydantic import BaseModel
+
+    from dspyq.cli.main import whole_command
+    from dspyq.store.script_text import read_script_file
+
+    whole_command()
+    source_info()  # reads DSPy's table of models
+    models = [BaseModel]
+    for model in models:  # which grows meanwhile
+        models += model.__subclasses__()
+        if model.__module__.startswith("dspyq."):
+            model.model_rebuild()
+    for file in (_REPOSITORY / "dspyq").glob("*/lua/*.lua"):
+        read_script_file(f"dspyq.{file.parent.parent.name}", file.stem)
 
 
 def _run(order: Mapping[str, Any]) -> NoReturn:
