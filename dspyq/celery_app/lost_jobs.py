@@ -10,6 +10,7 @@ from typing import TypedDict
 import redis
 
 from dspyq.core.events import Event
+from dspyq.core.runtime import current
 from dspyq.store.clients import jobs_client, which_exist
 from dspyq.store.keys import job_key
 from dspyq.store.spines import on_spine, place_of, process_spines
@@ -30,14 +31,16 @@ class AwaitedOptions(TypedDict, total=False):
 
 
 class JobCheck:
-    """Times of the checks for one job.
+    """Times of the checks for one job. Make it where the job is.
 
     Attributes:
         jobs: The Redis of the job.
+        runtime: That of the job's spine, whose names of keys hold there.
     """
 
     def __init__(self, jobs: redis.Redis) -> None:
         self.jobs = jobs
+        self.runtime = current()
         self._pause_seconds = FIRST_CHECK_SECONDS
         self._at = time.monotonic() + FIRST_CHECK_SECONDS
 
@@ -52,8 +55,8 @@ class JobCheck:
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
 
 
-def jobs_of(question: str, task_id: str, otherwise: redis.Redis) -> redis.Redis:
-    """Return the Redis of a question's job, which may be on another spine than its task's id.
+def check_of(question: str, task_id: str, otherwise: redis.Redis) -> JobCheck:
+    """Return the check for a question's job, which may be on another spine than its task's id.
 
     Args:
         question: Its input hash; empty where it is not known.
@@ -61,9 +64,9 @@ def jobs_of(question: str, task_id: str, otherwise: redis.Redis) -> redis.Redis:
         otherwise: The Redis of the task's id.
     """
     if not question or process_spines() is None:
-        return otherwise
+        return JobCheck(otherwise)
     with on_spine(place_of(question, task_id)):
-        return jobs_client()
+        return JobCheck(jobs_client())
 
 
 def find_jobless(jobs: redis.Redis, task_ids: Collection[str]) -> list[str]:

@@ -46,7 +46,8 @@ def _revoke_here(ids: Sequence[str]) -> None:
         _release(task_id, request_of_message(message) if message else None)
         if message:  # an evicted answer must not become an error that callers get
             ended.append(task_id)
-    publish_cancelled(ended)
+    for _, own in by_spine(ended, ended):  # who waits for an id of the caller's own listens where that leads
+        publish_cancelled(own)
 
 
 def notify_callers(task_ids: Iterable[str]) -> None:

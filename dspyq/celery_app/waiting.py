@@ -34,7 +34,7 @@ from dspyq.celery_app.callbacks import call_back
 from dspyq.celery_app.cancellations import find_ends
 from dspyq.celery_app.heard_replies import HeardReplies
 from dspyq.celery_app.heard_streams import HeardStreams
-from dspyq.celery_app.lost_jobs import AwaitedOptions, JobCheck, find_jobless, jobs_of
+from dspyq.celery_app.lost_jobs import AwaitedOptions, JobCheck, check_of, find_jobless
 from dspyq.celery_app.task_ids import process_task_ids
 from dspyq.core.events import Event
 from dspyq.core.runtime import current, in_own_runtime, per_runtime
@@ -138,7 +138,7 @@ class Waiter:
                 if on_state is not None:
                     awaited.on_states[callback] = on_state
                 if is_sent and awaited.check is None:
-                    awaited.check = JobCheck(jobs_of(question, task_id, self._jobs))
+                    awaited.check = check_of(question, task_id, self._jobs)
                 awaited.is_relied_on = is_heard and key not in self._heard
                 if not awaited.is_relied_on:
                     self._added.add(key)
@@ -337,11 +337,15 @@ class Waiter:
             checked = list(islice(due, _JOBS_A_ROUND_TRIP))  # the others' turn is in a second
             for _, check in checked:
                 check.postpone()
-        for jobs in dict.fromkeys(check.jobs for _, check in checked):
+        for jobs, runtime in dict.fromkeys((check.jobs, check.runtime) for _, check in checked):
             names = {_task_id(key): key for key, check in checked if check.jobs is jobs}
-            jobless = [names[task_id] for task_id in find_jobless(jobs, names)]
-            without = self._read(jobless)  # only now: a job ends after its answer is stored
-            for key, end in zip(without, find_ends(jobs, list(map(_task_id, without))), strict=True):
+            with runtime.active():
+                jobless = find_jobless(jobs, names)
+            without = self._read([names[task_id] for task_id in jobless])  # now: a job ends after its answer is stored
+            task_ids = list(map(_task_id, without))
+            with runtime.active():
+                ends = find_ends(jobs, task_ids)
+            for key, end in zip(without, ends, strict=True):
                 self._hand_out(key, end)
 
     def _hand_out(self, key: str, result: bytes, *, is_stored: bool = False) -> None:

@@ -14,7 +14,7 @@ from dspyq.core.events import Event
 logger = logging.getLogger("dspyq.tolerated")
 
 ToleratedKind = Literal[
-    "access_log", "batch_thread", "cache_size_thread", "callback", "cancelled",
+    "access_log", "adoptions_thread", "batch_thread", "cache_size_thread", "callback", "cancelled",
     "door_thread", "endpoints_thread", "experiment_hits",
     "experiment_look", "experiment_row", "experiment_scores", "experiment_state",
     "experiment_token", "health_thread", "invalidation",

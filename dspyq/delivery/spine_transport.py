@@ -31,7 +31,7 @@ from dspyq.delivery.satellite_link import SatelliteLink
 from dspyq.delivery.served_spines import process_served_spines
 from dspyq.delivery.transport import BELL, Channel, QoS, Transport, drop_strange_item, is_envelope, take_first
 from dspyq.store.key_bases import key_base
-from dspyq.store.spines import Spine, each_spine, on_each_spine, on_spine
+from dspyq.store.spines import Spine, current_spine, each_spine, on_each_spine, on_spine
 
 logger = logging.getLogger(__name__)
 
@@ -293,4 +293,7 @@ class SpineTransport(Transport):
 
     def _store_adopted(self, job: QueuedJob) -> None:
         with on_spine(job.input_hash or job.id):
-            process_adoptions().store(job, process_leases().records)
+            adoptions, records = process_adoptions(), process_leases().records
+            adoptions.store(job, records)
+            if current_spine() not in process_served_spines().all:
+                adoptions.keep_storing(records)

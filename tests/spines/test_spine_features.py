@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +13,16 @@ import pytest
 from celery import chord, group
 from celery.exceptions import ChordError, NotRegistered, TaskRevokedError
 
+from dspyq.celery_app import lost_jobs
 from dspyq.celery_app.application import process_app
 from dspyq.celery_app.revocation import replay_dead_jobs
 from dspyq.client.predict import process_predict
+from dspyq.delivery.kept_jobs import jobs_kept
+from dspyq.delivery.served_spines import process_served_spines
 from dspyq.errors import PoisonedJob
 from dspyq.sealing.keyring import new_key_line
 from tests.sealing.test_rotation import NO_MEMORY
+from tests.spines.questions import one_of_each
 from tests.support.configuration import environment, merged
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.spine_questions import one_of_each
@@ -157,6 +163,48 @@ def test_a_scheduled_batch_is_run_once_over_all_spines(
     (answers,) = tmp_path.glob("answers-*.jsonl")
     assert len(answers.read_text().splitlines()) == len(QUESTIONS)
     assert endpoint.calls() == len(QUESTIONS)
+
+
+def test_a_foreign_task_of_a_spine_that_refuses_and_has_no_beat_here_is_stored_later(configured_spines, spines):
+    del configured_spines
+    app, served = process_app(), process_served_spines()
+    task_id = next(each for each in iter(lambda: str(uuid.uuid4()), "") if process_spines().of(each).number == 1)
+    with app.connection_for_write() as connection:
+        with jobs_kept() as jobs:
+            app.send_task("a.task", task_id=task_id, connection=connection)
+        (job,) = jobs
+        served.choose(frozenset({0}))
+        spines.servers[1].fill()
+        try:
+            connection.transport._store_adopted(job)  # noqa: SLF001 - of a worker that does not serve that spine
+            assert spines.keys("dspy:v1:job:*") == [[], [], []]
+        finally:
+            spines.servers[1].make_room()
+        wait_until(lambda: spines.servers[1].keys(f"dspy:v1:job:{task_id}"), 30, "the job")
+
+
+def test_who_waits_for_an_id_of_their_own_is_told_of_its_revocation_though_its_job_is_elsewhere(
+    configured_spines, monkeypatch
+):
+    del configured_spines
+    monkeypatch.setattr(lost_jobs, "FIRST_CHECK_SECONDS", 3600.0)  # by the message, and not by looking for the job
+    spines = process_spines()
+    number = spines.of(build_request({"question": "own"}).input_hash).number
+    task_id = next(each for each in iter(lambda: str(uuid.uuid4()), "") if spines.of(each).number != number)
+    handle, heard = ask("own", task_id=task_id), []
+
+    def wait():
+        try:
+            handle.get(timeout=60)
+        except Exception as error:  # noqa: BLE001 - which one is what is tested
+            heard.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wait_until(lambda: handle._waiter._awaited, 30, "the wait")  # noqa: SLF001 - when it begins
+    process_app().AsyncResult(task_id).revoke()
+    waiting.join(60)
+    assert [type(each) for each in heard] == [TaskRevokedError], heard
 
 
 @pytest.mark.long
