@@ -22,6 +22,7 @@ from dspyq.lane.providers.protocol import BatchState
 from dspyq.lane.shipment import Shipment
 from dspyq.store.content import UnknownKey, UnreadableContent
 from dspyq.store.scripts import run_together
+from dspyq.store.spines import number_of_spines
 
 #: A steady trickle of lines does not put a shipment off for longer than this many times ``batch_linger_seconds``.
 _MOST_LINGERS = 10
@@ -166,12 +167,12 @@ class LaneRunner:
         return min(self._model.batch_max_lines, self._provider.limits.lines)
 
     def _room_tokens(self, shipments: list[Shipment]) -> float | None:
-        """Return how many more prompt tokens the account may have waiting; None for any number."""
+        """Return how many more prompt tokens may wait; None for any number. Lanes of spines have equal parts."""
         most = self._model.batch_enqueued_tokens or self._journal.quota_tokens
         if most is None:
             return None
         waiting = [one for one in shipments if one.state not in {"filling", "collecting", "closing"}]
-        return most - sum(one.size_bytes for one in waiting) / BYTES_PER_TOKEN
+        return most / number_of_spines() - sum(one.size_bytes for one in waiting) / BYTES_PER_TOKEN
 
     def _room_bytes(self, shipments: list[Shipment]) -> int:
         room = self._room_tokens(shipments)

@@ -7,11 +7,16 @@ left at the end, which would make ever smaller shipments, leaves the lane: it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+
+import redis
 
 from dspyq.guards.batch_lanes import BatchLanes
 from dspyq.lane.journal import LaneJournal, OpenLines
 from dspyq.lane.shipment import Shipment
 from dspyq.lane.unpaid import UnpaidRows
+from dspyq.store.clients import jobs_client
+from dspyq.store.spines import each_spine, process_spines
 
 #: A shipment of batches that are short of money has at least this part of what waits, lines at the provider included,
 #: while others of these batches are out.
@@ -22,6 +27,8 @@ _LINGERS_OF_REST = 3
 _PROBES, _PROBE_SECONDS = 10, 3.0
 #: All workers know of a rest so much later, as they keep the lanes of batches for a moment.
 _REST_KNOWN_SECONDS = 3.0
+#: Between two looks for shipments on other spines.
+_LOOK_ELSEWHERE_SECONDS = 5.0
 
 
 class Scarcity:
@@ -42,6 +49,8 @@ class Scarcity:
         self._landed_at = float("-inf")
         self._rests: dict[str, float] = {}
         self._recalled: set[str] = set()
+        self._look_elsewhere_at = 0.0
+        self._elsewhere: set[str] | None = None
 
     def landed(self, lines: int, now: float) -> None:
         """Note that lines have landed: their money pays for others, which are yet to come."""
@@ -81,15 +90,26 @@ class Scarcity:
         lines = self._journal.first_open()
         batches = {line.batch for line in lines.values()}
         short = batches & self._unpaid.batches()  # of money; what is in the lane of the others is paid for
-        out = {batch for one in shipments if one.state != "closing" for batch in one.batches}
+        out = _batches_of(shipments)
         if batches <= short & out:
             return []
         if batches & out or not short:
             return None
         if self.quiet_seconds(opened)[1] < _LINGERS_OF_REST * linger_seconds:
             return []
+        if self._are_out_elsewhere(batches, opened.now):
+            return []
         leaving = self._begin_rest(short, opened.now)
         return None if leaving is None else [custom_id for custom_id, line in lines.items() if line.batch in leaving]
+
+    def _are_out_elsewhere(self, batches: set[str], now: float) -> bool:
+        """Return True if any of these batches has a shipment out on another spine, or may have one."""
+        if now >= self._look_elsewhere_at:
+            self._look_elsewhere_at = now + _LOOK_ELSEWHERE_SECONDS
+            self._elsewhere = None
+            with suppress(redis.RedisError):  # a spine that is away holds up the rest, and no shipment of this lane
+                self._elsewhere = _batches_out(self._journal.model)
+        return self._elsewhere is None or bool(batches & self._elsewhere)
 
     def _begin_rest(self, batches: set[str], now: float) -> set[str] | None:
         """Have what these batches have no money for leave the lane; return those whose open lines leave it now.
@@ -105,3 +125,14 @@ class Scarcity:
             return set()
         self._recalled |= leaving
         return leaving
+
+
+def _batches_of(shipments: Sequence[Shipment]) -> set[str]:
+    return {batch for one in shipments if one.state != "closing" for batch in one.batches}
+
+
+def _batches_out(model: str) -> set[str]:
+    """Return the batches with shipments out in a model's lanes of all spines; none where one Redis holds all."""
+    if process_spines() is None:
+        return set()
+    return {batch for _ in each_spine() for batch in _batches_of(LaneJournal(jobs_client(), model).shipments())}

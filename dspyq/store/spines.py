@@ -168,6 +168,12 @@ def process_spines() -> Spines | None:
     return Spines(urls, former, len(urls) - len(settings.redis_urls) if former else 0)
 
 
+def number_of_spines() -> int:
+    """Return how many spines there are; 1 where one Redis holds all questions."""
+    spines = process_spines()
+    return 1 if spines is None else len(spines.all)
+
+
 @per_runtime(is_of_part=True)
 def current_spine() -> Spine | None:
     """Return the spine that is active here; None where one Redis holds all questions.
