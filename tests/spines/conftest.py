@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,8 +15,17 @@ from dspyq.celery_app.application import process_app
 from dspyq.config.settings import Settings, get_settings
 from dspyq.core.runtime import DEFAULT
 from dspyq.store.spines import process_spines
-from tests.support.configuration import API_KEY, API_KEY_VARIABLE, environment
+from tests.support.collector import Collector
+from tests.support.configuration import (
+    API_KEY,
+    API_KEY_VARIABLE,
+    default_document,
+    environment,
+    merged,
+    write_settings,
+)
 from tests.support.door import Door
+from tests.support.endpoint import Endpoint
 from tests.support.processes import LocalProcess
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
@@ -189,3 +198,38 @@ def _end(processes: list[Any]) -> None:
         each: LocalProcess = processes.pop()
         each.kill()
         each.close()
+
+
+class SharedWorker(NamedTuple):
+    """A worker over all servers that the tests of a module share.
+
+    Attributes:
+        settings: Its configuration.
+        worker: The worker.
+        collector: What takes its spans.
+    """
+
+    settings: Path
+    worker: Worker
+    collector: Collector
+
+
+@pytest.fixture(scope="module")
+def shared_spine_worker(
+    request: pytest.FixtureRequest,
+    session_spine_servers: SpineServers,
+    session_endpoint: Endpoint,
+    tmp_path_factory: pytest.TempPathFactory,
+    nursery: Path,
+) -> Iterator[SharedWorker]:
+    """The worker, with the changes of the configuration that the module states as ``CHANGES``."""
+    del nursery
+    with Collector() as collector:
+        collector.status = 200
+        changes = merged(request.module.CHANGES, {"tracing": {"endpoint": collector.url}})
+        path = tmp_path_factory.mktemp("shared") / "dspyq.toml"
+        settings = write_settings(path, merged(default_document(session_endpoint.url), changes))
+        worker = Worker(environment(settings, None, session_spine_servers.env))
+        worker.ready()
+        yield SharedWorker(settings, worker, collector)
+        _end([worker])
