@@ -48,7 +48,7 @@ def test_a_task_id_of_the_callers_own_is_answered_though_its_slot_is_another_mas
     assert again.get(timeout=60).answer == answer
 
 
-def test_who_waits_for_an_id_of_their_own_is_told_that_its_job_is_lost_in_the_slot_of_another_master(
+def test_a_wait_for_an_id_of_the_callers_own_ends_once_its_job_is_lost_in_the_slot_of_another_master(
     redis_cluster, monkeypatch
 ):
     monkeypatch.setattr(lost_jobs, "FIRST_CHECK_SECONDS", 0.1)

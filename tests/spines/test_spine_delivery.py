@@ -1,4 +1,4 @@
-"""How jobs reach workers over several spines: quiet and paused queues, versions, foreign tasks, traces."""
+"""Delivery over several spines: quiet and paused queues, versions, foreign tasks, traces."""
 
 import json
 from collections import Counter

@@ -183,7 +183,7 @@ def test_a_foreign_task_of_a_spine_that_refuses_and_has_no_beat_here_is_stored_l
         wait_until(lambda: spines.servers[1].keys(f"dspy:v1:job:{task_id}"), 30, "the job")
 
 
-def test_who_waits_for_an_id_of_their_own_is_told_of_its_revocation_though_its_job_is_elsewhere(
+def test_a_wait_for_an_id_of_the_callers_own_ends_by_its_revocation_though_its_job_is_elsewhere(
     configured_spines, monkeypatch
 ):
     del configured_spines

@@ -1,4 +1,4 @@
-"""What a lane does in view of the same model's lanes on other spines."""
+"""A lane beside the same model's lanes on other spines."""
 
 import pytest
 
