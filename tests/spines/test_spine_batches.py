@@ -190,7 +190,7 @@ def jobs(spines):
 
 
 def test_a_paused_batch_recalls_its_jobs_from_every_spine_and_a_cancelled_one_frees_them(
-    spine_worker, spine_command, spines, settings, rows, tmp_path, endpoint
+    spine_worker, spine_command, spines, settings, rows, tmp_path, endpoint, expected
 ):
     out = tmp_path / "paused.jsonl"
 
@@ -213,7 +213,7 @@ def test_a_paused_batch_recalls_its_jobs_from_every_spine_and_a_cancelled_one_fr
         spine_worker(settings)
         spine_command("batch", "resume", listed()[0]["id"], settings=settings)
         running.wait(60)
-    assert sorted(answers(read(out))) == sorted(EXPECTED)
+    assert sorted(answers(read(out))) == sorted(expected)
     assert endpoint.calls() == ROWS
     assert account(spines) == [endpoint.batches.bill().nano_usd, 0]
 
@@ -259,7 +259,7 @@ def finish_until(done, endpoint):
 
 
 def test_lanes_of_all_spines_together_leave_half_of_the_day_to_others(
-    spine_worker, configure_spines, spines, settings_file, rows, tmp_path, endpoint
+    spine_worker, configure_spines, spines, settings_file, rows, tmp_path, endpoint, expected
 ):
     path = settings_file(merged(LANES, {"budget": {"daily_usd": 0.02}}))
     configure_spines(path)
@@ -278,12 +278,12 @@ def test_lanes_of_all_spines_together_leave_half_of_the_day_to_others(
         live = process_predict().apply_async(kwargs={"question": "now"}, program="qa")
         assert live.get(timeout=60).answer == "echo:now"
         finish_until(lambda: held_of_day() <= 0.01 * 1e9 and not running.is_running, endpoint)
-    assert sorted(answers(read(out))) == sorted(EXPECTED)
+    assert sorted(answers(read(out))) == sorted(expected)
     assert account(spines) == [endpoint.batches.bill().batch_nano_usd, 0]
 
 
 def test_lanes_of_all_spines_together_keep_within_the_tokens_that_may_wait_at_the_provider(
-    spine_worker, spine_command, spines, settings_file, rows, tmp_path, endpoint
+    spine_worker, spine_command, spines, settings_file, rows, tmp_path, endpoint, expected
 ):
     most_tokens = 2_700  # of some 5,100 that all rows have
     path = settings_file(merged(LANES, {"models": {"control": {"batch_enqueued_tokens": most_tokens}}}))
@@ -308,12 +308,12 @@ def test_lanes_of_all_spines_together_keep_within_the_tokens_that_may_wait_at_th
         assert tokens <= most_tokens + 3 * a_line, "a lane with room left takes one line more"
         assert sum(lane["open_lines"] for lane in lanes()) > 0
         finish_until(lambda: not running.is_running, endpoint)
-    assert sorted(answers(read(out))) == sorted(EXPECTED)
+    assert sorted(answers(read(out))) == sorted(expected)
     assert endpoint.batches.counts().billed_twice == []
 
 
 def test_replies_at_the_provider_are_salvaged_after_one_spine_has_lost_its_data(
-    spine_worker, spine_command, spines, settings, rows, tmp_path, endpoint
+    spine_worker, spine_command, spines, settings, rows, tmp_path, endpoint, expected
 ):
     endpoint.batches.script(is_manual=True)
     out = tmp_path / "salvaged.jsonl"
@@ -331,5 +331,5 @@ def test_replies_at_the_provider_are_salvaged_after_one_spine_has_lost_its_data(
     spine_worker(settings)
     with begin_batch(settings, spines, rows, out, *options) as running:
         running.wait(120)
-    assert sorted(answers(read(out))) == sorted(EXPECTED)
+    assert sorted(answers(read(out))) == sorted(expected)
     assert (endpoint.batches.counts().lines_billed, endpoint.calls()) == (ROWS, 0)

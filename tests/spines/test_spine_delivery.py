@@ -7,9 +7,9 @@ import pytest
 from celery import Celery
 
 from dspyq.client.predict import process_predict
-from tests.spines.questions import one_of_each
 from tests.support.configuration import default_document, merged, write_settings
 from tests.support.processes import wait_until
+from tests.support.spine_questions import one_of_each
 
 pytestmark = pytest.mark.journey
 

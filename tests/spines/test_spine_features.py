@@ -20,9 +20,10 @@ from dspyq.client.predict import process_predict
 from dspyq.delivery.kept_jobs import jobs_kept
 from dspyq.delivery.served_spines import process_served_spines
 from dspyq.errors import PoisonedJob
+from dspyq.prediction.request import build_request
 from dspyq.sealing.keyring import new_key_line
+from dspyq.store.spines import process_spines
 from tests.sealing.test_rotation import NO_MEMORY
-from tests.spines.questions import one_of_each
 from tests.support.configuration import environment, merged
 from tests.support.processes import LocalProcess, wait_until
 from tests.support.spine_questions import one_of_each

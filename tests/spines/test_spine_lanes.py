@@ -14,7 +14,7 @@ from dspyq.lane.unpaid import UnpaidRows
 from dspyq.store.clients import jobs_client, money_client
 from dspyq.store.keys import batch_account_key
 from dspyq.store.spines import on_spine, process_spines
-from tests.spines.questions import one_of_each
+from tests.support.spine_questions import one_of_each
 
 MANY_SECONDS = 9_999.0
 

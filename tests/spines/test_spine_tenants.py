@@ -9,8 +9,8 @@ from dspyq.config.settings import get_settings
 from dspyq.guards.limits import Limits
 from dspyq.guards.tenants import Tenants
 from dspyq.store.clients import money_client
-from tests.spines.questions import one_of_each
 from tests.support.processes import eventually, wait_until
+from tests.support.spine_questions import one_of_each
 
 pytestmark = [pytest.mark.usefixtures("configured_spines"), pytest.mark.journey]
 
