@@ -16,7 +16,7 @@ from dspyq.lane.journal import LaneJournal, OpenLines
 from dspyq.lane.shipment import Shipment
 from dspyq.lane.unpaid import UnpaidRows
 from dspyq.store.clients import jobs_client
-from dspyq.store.spines import each_spine, process_spines
+from dspyq.store.spines import on_each_spine, process_spines
 
 #: A shipment of batches that are short of money has at least this part of what waits, lines at the provider included,
 #: while others of these batches are out.
@@ -135,4 +135,5 @@ def _batches_out(model: str) -> set[str]:
     """Return the batches with shipments out in a model's lanes of all spines; none where one Redis holds all."""
     if process_spines() is None:
         return set()
-    return {batch for _ in each_spine() for batch in _batches_of(LaneJournal(jobs_client(), model).shipments())}
+    found = on_each_spine(lambda: _batches_of(LaneJournal(jobs_client(), model).shipments()))
+    return set[str]().union(*found)
