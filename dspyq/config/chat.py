@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
+from dspyq.config.forms import form
 from dspyq.config.models import Table
 from dspyq.config.signature import Field as SignatureField
 from dspyq.config.signature import Signature
 
-FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+FieldName = Annotated[str, Field(pattern=form(r"^[A-Za-z_]\w*$", "name a field of the signature"))]
 _REASONING = "reasoning"
 _HISTORY_NAMES = ("history", "messages")
 _DSPY_HISTORY = re.compile(r"dspy\.History( \| None)?")

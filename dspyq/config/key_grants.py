@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, PositiveInt, StringConstraints
 
+from dspyq.config.forms import form
 from dspyq.config.models import Table
 from dspyq.config.tenant_name import TenantName
 from dspyq.core.address import check_network, check_origin
@@ -19,7 +20,9 @@ ALL_RIGHTS: Final[tuple[Right, ...]] = Right.__args__  # type: ignore[attr-defin
 USUAL_RIGHTS: Final[tuple[Right, ...]] = ("predict", "stream", "batch", "feedback", "usage")
 LEAST_URGENT: Final = 9
 #: A name of a program or a variant, in which ``*`` stands for any characters.
-Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*-]{1,64}$")]
+Pattern = Annotated[
+    str, StringConstraints(pattern=form(r"^[A-Za-z0-9_*-]{1,64}$", "use up to 64 letters, digits, -, _ and *"))
+]
 _MOST_RATE = 1_000_000.0
 
 
@@ -70,7 +73,12 @@ class StatedKey(KeyGrant):
         expires_at: When it expires, with a time zone, as in ``2027-01-31T00:00:00Z``; never where left out.
     """
 
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        str,
+        StringConstraints(
+            pattern=form(r"^[0-9a-f]{64}$", "state the 64 hexadecimal digits that dspyq keys hash prints")
+        ),
+    ]
     tenant: TenantName
     expires_at: AwareDatetime | None = None
 

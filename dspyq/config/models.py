@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from dspyq.config.forms import form
 from dspyq.core.address import check_address, check_variable
 
 #: Money is counted in whole nano-dollars, which a Redis script keeps exact up to 2^53.
@@ -29,7 +30,7 @@ Usd = Annotated[float, Field(ge=0, le=LARGEST_LIMIT_USD)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 #: As providers name their tiers, in lower case.
-ServiceTier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+ServiceTier = Annotated[str, Field(pattern=form(r"^[a-z][a-z0-9_-]*$", "use small letters, digits, - and _, as flex"))]
 _CACHE_PRICES = (
     "cached_input_usd_per_million_tokens",
     "cache_write_usd_per_million_tokens",
@@ -40,7 +41,14 @@ BatchProtocol = Literal["openai", "anthropic", "gemini"]
 #: Providers, as DSPy names them, whose own endpoint has one.
 _BATCH_PROTOCOLS: Mapping[str, BatchProtocol] = {"openai": "openai", "anthropic": "anthropic", "gemini": "gemini"}
 #: Names become parts of queue names and Redis keys.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", "use up to 64 letters, digits, - and _, with a letter or digit first"
+        )
+    ),
+]
 
 
 class Table(BaseModel):
@@ -99,7 +107,7 @@ class Model(Table):
     """
 
     name: str
-    model: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$")]
+    model: Annotated[str, Field(pattern=form(r"^[^/\s]+/\S+$", "name the provider too, as openai/gpt-4o-mini"))]
     api_base: Annotated[str, AfterValidator(check_address)] | None = None
     api_key_env: Annotated[str, AfterValidator(check_variable)] | None = None
     max_tokens: PositiveInt = 1024

@@ -30,6 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dspyq.config.chat import Chat, ConversationFields, find_conversation_fields
 from dspyq.config.experiments import Experiment
+from dspyq.config.forms import StreamedField
 from dspyq.config.models import Model, Name, Table, Usd
 from dspyq.config.signature import Signature, describe_misfits, parse_signature
 from dspyq.config.variants import (
@@ -45,11 +46,6 @@ from dspyq.errors import ConfigurationError
 
 #: ``dspy_version`` where the configuration states none; another value would change all fingerprints.
 DEFAULT_DSPY_VERSION = "3.4.1"
-
-DspyVersion = Annotated[str, Field(pattern=r"^\d+\.\d+[0-9A-Za-z.+]*$")]
-
-
-StreamedField = Annotated[str, Field(pattern=r"^([^.\s]+\.)*[A-Za-z_]\w*$")]
 
 
 @dataclass(frozen=True, eq=False)

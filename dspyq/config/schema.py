@@ -15,10 +15,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dspyq.config import sections
 from dspyq.config.batches import ScheduledBatch
+from dspyq.config.forms import DspyVersion, form
 from dspyq.config.lane_faults import find_lane_faults
 from dspyq.config.links import link_tables
 from dspyq.config.models import Model, Name
-from dspyq.config.programs import DEFAULT_DSPY_VERSION, DspyVersion, Program
+from dspyq.config.programs import DEFAULT_DSPY_VERSION, Program
 from dspyq.config.setting_faults import describe_fault, is_reported_elsewhere, nearest_hint
 from dspyq.core.redis_address import HOME, parse_address, spine_urls, url_of_spine
 from dspyq.errors import ConfigurationError
@@ -35,10 +36,18 @@ def _redis_url(url: str) -> str:
 
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
-#: Safe inside patterns, Lua strings and ACLs. Celery would put an underscore behind any other end.
 #: Settings that name one Redis.
 _REDIS_SETTINGS = ("redis_url", "broker_url", "result_url")
-KeyPrefix = Annotated[str, Field(pattern=r"^([A-Za-z0-9._:-]{0,63}[._:-])?$")]
+#: Safe inside patterns, Lua strings and ACLs. Celery would put an underscore behind any other end.
+KeyPrefix = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^([A-Za-z0-9._:-]{0,63}[._:-])?$",
+            "use up to 64 letters, digits, ., :, _ and -, and end with one of these signs",
+        )
+    ),
+]
 
 
 class Settings(BaseSettings):

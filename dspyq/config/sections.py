@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from dspyq.config.forms import form
 from dspyq.config.key_grants import StatedKey
 from dspyq.config.lanes import check_hour
 from dspyq.config.models import Name, Table, Usd
@@ -253,7 +254,9 @@ class ServeSection(Table):
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     authentication: Literal["keys", "none"] = "keys"
     keys: dict[Name, StatedKey] = Field(default_factory=dict)
-    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    root_path: Annotated[
+        str, Field(pattern=form(r"^(/[A-Za-z0-9._~-]+)*$", "begin with a / and end without one, as /api"))
+    ] = ""
     wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
     most_waiting: PositiveInt = 5000
     max_queued: PositiveInt = 100_000

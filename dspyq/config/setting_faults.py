@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from dspyq.config import sections
 from dspyq.config.batches import ScheduledBatch
+from dspyq.config.forms import words_of
 from dspyq.config.models import Model
 from dspyq.config.programs import Program
 from dspyq.config.variants import Variant
@@ -51,10 +52,16 @@ def describe_fault(details: ErrorDetails, root: type[BaseModel]) -> str:
             return f"{where}: missing"
         case "value_error":
             return f"{where}: {details['msg'].removeprefix('Value error, ')}"
+        case "string_pattern_mismatch":
+            return f"{where}: {words_of(details['ctx']['pattern'])}{_value(details, location)}"
         case _:
             message = details["msg"][0].lower() + details["msg"][1:]
-            is_private = any(part in _PRIVATE or part.endswith(("_url", "_password")) for part in location)
-            return f"{where}: {message}" + ("" if is_private else f", not {details['input']!r}")
+            return f"{where}: {message}{_value(details, location)}"
+
+
+def _value(details: ErrorDetails, location: list[str]) -> str:
+    is_private = any(part in _PRIVATE or part.endswith(("_url", "_password")) for part in location)
+    return "" if is_private else f", not {details['input']!r}"
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:

@@ -8,13 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, PositiveInt, model_validator
 
+from dspyq.config.forms import form
 from dspyq.config.models import Model, Table, Temperature, Usd
 from dspyq.config.signature import parse_signature
 
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _ADAPTER = rf"^(Chat|JSON|XML)Adapter$|{_IMPORT_PATH}"
-ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
-AdapterPath = Annotated[str, Field(pattern=_ADAPTER)]
+ImportPath = Annotated[
+    str, Field(pattern=form(_IMPORT_PATH, "name the function with its module, as package.module:function"))
+]
+AdapterPath = Annotated[
+    str, Field(pattern=form(_ADAPTER, "state ChatAdapter, JSONAdapter, XMLAdapter, or a class as package.module:Class"))
+]
 ModuleName = Literal["Predict", "ChainOfThought"]
 IN_THE_CLASS = "stands beside signature alone: with class, state it in the class"
 

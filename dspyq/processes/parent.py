@@ -238,10 +238,11 @@ def check_ports(ports: Sequence[int], setting: str = "metrics.port") -> None:
                 probe.bind((ADDRESS, port))
             except (OSError, OverflowError) as error:
                 reason = os.strerror(getattr(error, "errno", None) or errno.EADDRNOTAVAIL)
+                taken = f"{len(ports)} workers take the ports" if len(ports) > 1 else "the worker takes the port"
                 raise ConfigurationError(
-                    f"{setting}: a worker cannot listen at {ADDRESS}:{port}: {reason}; {len(ports)} workers take "
-                    f"the {len(ports)} ports that follow {setting}: choose one with as many free after it, or 0 "
-                    "for any"
+                    f"{setting}: a worker cannot listen at {ADDRESS}:{port}: {reason}; {taken} that "
+                    f"{'follow' if len(ports) > 1 else 'follows'} {setting}: choose one with as many free after it, or "
+                    "0 for any"
                 ) from None
 
 

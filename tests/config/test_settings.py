@@ -82,6 +82,33 @@ memory_entrys = 3
         assert part in told
 
 
+def test_a_text_of_another_form_is_answered_with_what_to_write_and_no_expression(load):
+    text = """
+key_prefix = "a b"
+dspy_version = "latest"
+[models."my model"]
+model = "openai/gpt-4o-mini"
+[models.fast]
+model = "gpt-4o-mini"
+[programs.qa]
+signature = "question -> answer"
+adapter = "Json"
+scorers = ["brief"]
+[programs.qa.variants.control]
+model = "fast"
+"""
+    found = faults(load, text)
+    assert not [fault for fault in found if "pattern" in fault or "^" in fault]
+    for fault in (
+        "models.fast.model: name the provider too, as openai/gpt-4o-mini, not 'gpt-4o-mini'",
+        "models.my model: use up to 64 letters, digits, - and _, with a letter or digit first, not 'my model'",
+        "dspy_version: state a version, as 3.4.1, not 'latest'",
+        "programs.qa.scorers.0: name the function with its module, as package.module:function, not 'brief'",
+    ):
+        assert fault in found
+    assert {fault.partition(":")[0] for fault in found} >= {"key_prefix", "programs.qa.adapter"}
+
+
 @pytest.mark.parametrize("weights", [(0.5, 0.4), (0.7, 0.4), (1.0, 0.002)])
 def test_weights_that_do_not_sum_to_one_are_refused(load, weights):
     text = GOOD + f"weight = {weights[0]}\n[programs.qa.variants.b]\nmodel = 'fast'\nweight = {weights[1]}\n"
