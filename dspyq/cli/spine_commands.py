@@ -10,7 +10,7 @@ from dspyq.store.clients import redis_errors
 
 
 def spines(as_json: JsonOption = False) -> None:
-    """Show the Redis servers over which questions are spread: their shares, jobs and answers.
+    """Show the Redis servers over which questions are spread: their shares, workers, jobs and answers.
 
     While `former_redis_urls` is set, also which share of the questions moves to a server or from it. A server that is
     drained gets no new questions; once it has no jobs, and its answers have expired, it can be switched off.
@@ -27,6 +27,7 @@ def spines(as_json: JsonOption = False) -> None:
         "questions",
         "moved here",
         "moved away",
+        "workers",
         "waiting",
         "running",
         "delayed",
@@ -46,6 +47,7 @@ def _described(each: SpineHoldings) -> dict[str, Any]:
         "share": each.share,
         "share_moved_here": each.moved_in,
         "share_moved_away": each.moved_out,
+        "workers": each.workers,
         "waiting": each.waiting,
         "running": each.running,
         "delayed": each.delayed,
@@ -57,7 +59,7 @@ def _described(each: SpineHoldings) -> dict[str, Any]:
 
 
 def _cells(each: SpineHoldings) -> list[str]:
-    numbers = [each.waiting, each.running, each.delayed, each.dead, each.keys]
+    numbers = [each.workers, each.waiting, each.running, each.delayed, each.dead, each.keys]
     shares = [percent(share) if share else "" for share in (each.moved_in, each.moved_out)]
     state = "empty" if each.is_draining and each.is_empty else "draining" if each.is_draining else ""
     return [each.name, percent(each.share), *shares, *(f"{number:,}" for number in numbers), state]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
+from dspyq.core.ids import new_id
 from dspyq.core.names import DEFAULT_MAX_JOB_BYTES
 from dspyq.core.tolerated import tolerate
 from dspyq.delivery.versions import SERVED_SECONDS, base_queue
@@ -145,6 +146,7 @@ class Records:
     def __init__(self, client: redis.Redis, most_bytes: int = DEFAULT_MAX_JOB_BYTES) -> None:
         self._client = client
         self._most_bytes = most_bytes
+        self._worker = new_id()
         names = ("put", "take", "finish", "back", "renew", "sleep", "wake", "sweep", "purge", "end")
         self._scripts = {name: load_script(client, "dspyq.delivery", name) for name in names}
 
@@ -293,6 +295,7 @@ class Records:
             most_dead=most_dead,
             dead_seconds=dead_seconds,
             served_seconds=SERVED_SECONDS,
+            worker=self._worker if served else "",
             served=served,
         )
         due, rung, expired, unnotified, versions, unserved, given_up, cancelled = reply

@@ -26,6 +26,7 @@ class SpineHoldings:
         running: Jobs that workers hold.
         delayed: Jobs that are not due, or parked.
         dead: Jobs that were set aside.
+        workers: Worker processes that take jobs from it; those that ended count for some seconds more.
         keys: Keys of its database, which are answers in the main; those of other applications too.
         is_draining: Whether it gets no new questions.
     """
@@ -38,6 +39,7 @@ class SpineHoldings:
     running: int
     delayed: int
     dead: int
+    workers: int
     keys: int
     is_draining: bool
 
@@ -73,10 +75,12 @@ def _read(spine: Spine | None) -> SpineHoldings:
     pipeline = client.pipeline(transaction=False)
     for name in ("leases", "delayed", "dead"):
         pipeline.zcard(key(name))
+    pipeline.zrange(key("workers"), 0, -1, withscores=True)
+    pipeline.time()
     pipeline.dbsize()
     for queue in queues:
         pipeline.zcard(key(f"queue:{queue}"))
-    running, delayed, dead, keys, *waiting = pipeline.execute()
+    running, delayed, dead, workers, (now, _), keys, *waiting = pipeline.execute()
     shares = _shares(spine)
     return SpineHoldings(
         name=str(parse_address(get_settings().jobs_url)) if spine is None else spine.name,
@@ -84,6 +88,7 @@ def _read(spine: Spine | None) -> SpineHoldings:
         running=running,
         delayed=delayed,
         dead=dead,
+        workers=sum(until > now for _, until in workers),
         keys=keys,
         is_draining=not shares["share"],
         **shares,

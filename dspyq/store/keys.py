@@ -38,6 +38,7 @@ KEY_KINDS = (
     KeyKind("SWEPT", "swept", "spine"),
     KeyKind("SERVED", "served", "spine"),
     KeyKind("UNSERVED", "unserved", "spine"),
+    KeyKind("WORKERS", "workers", "spine"),
     KeyKind("SEQUENCE", "seq", "spine"),
     KeyKind("MOVED_BUCKETS", "moved-buckets", "spine"),
     KeyKind("STREAM", "stream:", "spine"),

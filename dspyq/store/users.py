@@ -37,6 +37,7 @@ WRITERS_AND_READERS: Final[Mapping[str, tuple[str, str]]] = {
     "SWEPT": ("worker", "watcher"),
     "SERVED": ("worker", "producer batch door watcher"),
     "UNSERVED": ("worker", "watcher"),
+    "WORKERS": ("worker", "watcher"),
     "SEQUENCE": (_ALL, "watcher"),
     "MOVED_BUCKETS": (_ALL, "watcher"),
     "STREAM": ("worker", "producer door"),

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dspyq.cli import spine_commands
 from dspyq.client.predict import process_predict
 from dspyq.delivery.dead import find_dead
 from dspyq.delivery.leases import process_leases
+from dspyq.delivery.spine_holdings import read_spines
 from dspyq.store.spines import each_spine
 from tests.support.processes import wait_until
 from tests.support.spine_questions import some_of_each
@@ -117,3 +119,13 @@ def test_a_spine_that_is_away_is_named_by_the_check(spine_command, spines):
     refused = spine_command("dead", "list", ok=False).stderr
     assert refused.startswith("dspyq: cannot read the dead jobs: ")
     assert port in refused.partition("DSPYQ_REDIS_URLS")[2]
+
+
+def test_the_spines_are_shown_with_the_workers_that_serve_each(spine_worker, capsys):
+    spine_worker()
+    spine_worker(env={"DSPYQ_WORKERS__SPINES": "1"})
+    wait_until(lambda: sorted(each.workers for each in read_spines()) == [1, 1, 2], 60, "both workers")
+    spine_commands.spines(as_json=True)
+    assert sorted(each["workers"] for each in json.loads(capsys.readouterr().out)) == [1, 1, 2]
+    spine_commands.spines()
+    assert "workers" in capsys.readouterr().out

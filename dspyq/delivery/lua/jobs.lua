@@ -27,6 +27,7 @@
 --   dspy:v1:queues        set of the names of the queues that hold jobs or bells; a sweep removes the others
 --   dspy:v1:served        sorted set of the queues, and versions' queues, that live workers take from, by the second
 --                         until which that holds
+--   dspy:v1:workers       sorted set of the live workers that take from this Redis, by the second until which that holds
 --   dspy:v1:lane-versions hash: by version's queue, how many model calls of its jobs are in a provider's batch interface
 --   dspy:v1:unserved      hash: by version's queue, the second a sweep first found jobs in it and no worker
 --   dspy:v1:swept         the second of the last sweep

@@ -12,6 +12,7 @@
 --   most_dead:number      how many jobs that were set aside are kept
 --   dead_seconds:number   and for how long
 --   served_seconds:number for how long what follows is true
+--   worker                the name of this worker where it announces itself, else ''
 --   served...             the queues that this worker takes from
 -- Reply: {due jobs, bells rung, ids whose lease ran out, ids of dead jobs whose callers are not notified, versions' queues
 --   with jobs, pairs of those found without a worker for the first time and how many jobs wait there, how many jobs were
@@ -73,6 +74,10 @@ for index = 1, #announced, 1000 do -- a call for each takes five times as long, 
   redis.call('ZADD', SERVED, unpack(announced, index, math.min(index + 999, #announced)))
 end
 redis.call('ZREMRANGEBYSCORE', SERVED, '-inf', now)
+if worker ~= '' then
+  redis.call('ZADD', WORKERS, served_until, worker)
+  redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now)
+end
 
 local given_up = 0
 -- Puts jobs that have waited too long for a worker of their version before the workers of their queue.
