@@ -72,6 +72,22 @@ def test_a_taken_job_stands_among_the_leases_alone(records: Records, job: Any, j
     assert taken_from - 0.01 <= jobs_redis.zscore(PREFIX + "leases", "one") - 30 <= taken_until + 0.01
 
 
+def test_a_run_that_a_restarted_redis_has_forgotten_has_another_number_than_the_next_one(
+    records: Records, job: Any, jobs_redis: redis.Redis
+) -> None:
+    records.put(job("one"))
+    sequence, record = str(jobs_redis.get(PREFIX + "seq")), jobs_redis.hgetall(PREFIX + "job:one")
+    forgotten = take(records)
+    jobs_redis.set(PREFIX + "seq", sequence)  # as after a restart without its latest writes
+    jobs_redis.delete(PREFIX + "job:one", PREFIX + "leases")
+    jobs_redis.hset(PREFIX + "job:one", mapping=record)
+    jobs_redis.zadd(PREFIX + "queue:q", {"one": record["score"]})
+    again = take(records)
+    assert again.fence > forgotten.fence
+    assert not records.finish(forgotten.tag)
+    assert records.finish(again.tag)
+
+
 def test_an_empty_queue_gives_nothing(records: Records) -> None:
     assert records.take("q", 30) is None
 

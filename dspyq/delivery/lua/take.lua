@@ -12,7 +12,9 @@
 --   worker of its version, message, 1 where its question is claimed for it and not answered, the batch that its message
 --   names and that does not pay for it any more or '', 1 where a caller who joined it has it streamed}; none where nothing
 --   waits.
-local fence -- of every run that begins here: a job never had it before, nor an ended job of its id
+-- Of every run that begins here: a job never had it before, nor an ended job of its id. It is the time, for a Redis that
+-- restarts without its latest writes gives the numbers of a counter out once more, while runs with them go on.
+local fence
 
 -- True if the alias of a job's question names this job: then the run needs no look-up.
 local function claims_its_question(id, input_hash)
@@ -34,7 +36,7 @@ local function lease(id)
     return nil
   end
   local runs = tonumber(job[5] or 0) + 1
-  fence = fence or redis.call('INCR', SEQUENCE)
+  fence = fence or now_microseconds()
   redis.call('HSET', JOB .. id, 'runs', whole(runs), 'fence', fence)
   local is_claimed = claims_its_question(id, job[3] or input_hash_of_0_1(message))
   return { id, fence, runs, job[2] and 1 or 0, message, is_claimed, job[4] or '', job[6] and 1 or 0 }
