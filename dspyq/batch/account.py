@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, cast
 import redis
 
 from dspyq.core.money import to_nano_usd
+from dspyq.lane.disk import wait_for_disk_of_money
 from dspyq.store.keys import batch_account_key
 from dspyq.store.scripts import load_script
 
@@ -105,6 +106,7 @@ class BatchAccount:
 
     def __init__(self, client: redis.Redis, batch_id: str) -> None:
         self._client = client
+        self._batch_id = batch_id
         self._key = batch_account_key(batch_id)
         self._calls = f"{self._key}:calls"
         self._open = load_script(client, "dspyq.batch", "open")
@@ -166,6 +168,14 @@ class BatchAccount:
         """
         pairs = [part for task_id, receipt in receipts.items() if receipt for part in (task_id, receipt)]
         return int(self._collected([self._calls], receipts=pairs)) if pairs else 0
+
+    def wait_for_disk(self) -> None:
+        """Wait until what was settled and noted so far is on Redis's disk; see ``dspyq.lane.disk``.
+
+        Raises:
+            redis.TimeoutError: If the disk takes longer than some seconds.
+        """
+        wait_for_disk_of_money(self._client, self._batch_id)
 
     def statement(self) -> tuple[BatchBooks, list[UncollectedCall]]:
         """Return a consistent snapshot of the batch's spending and its calls that are on no row."""

@@ -65,12 +65,24 @@ class Dispatcher:
         self._priority = priority
         self._scorers = scorers
         self._thread = ThreadPoolExecutor(1, "dspyq-look")
+        self._receipts = parts.receipts
         self._settled: list[str] = []
         self._may_wait = parts.journal.has_waiting()
         self.in_flight: dict[str, Entry] = {}
         self.again: deque[Entry] = deque()
         self.is_limited = False
         self.is_share_used = False
+
+    def begin(self) -> None:
+        """Clear receipts that a killed run left, once the account is there for certain: calls need it."""
+        self._receipts.wait_for_disk()
+        self.commit()
+
+    def end(self) -> None:
+        """Commit what is left, and clear its costs for certain."""
+        self.commit()
+        self._receipts.end()
+        self._journal.commit()
 
     def close(self) -> None:
         """Stop looking entries up."""
@@ -120,7 +132,12 @@ class Dispatcher:
 
     def collect(self) -> int:
         """Collect answers that have arrived; return their number."""
-        return sum(self._collect(chunk) for chunk in _chunks(list(self.in_flight.values())))
+        entries = list(self.in_flight.values())
+        if self._receipts.waits_for_disk:
+            entries = [entry for chunk in _chunks(entries) for entry, _ in self._results(chunk)]
+            if entries:
+                self._receipts.wait_for_disk()
+        return sum(self._collect(chunk) for chunk in _chunks(entries))
 
     def look_for_jobs(self) -> None:
         """Send entries again that have waited long and whose job is gone, as after data loss in Redis."""
@@ -144,6 +161,7 @@ class Dispatcher:
 
     def withdraw(self) -> None:
         """Withdraw this batch from all entries in flight."""
+        self._receipts.wait_for_disk()
         for chunk in _chunks(list(self.in_flight.values())):
             withdraw = functools.partial(self._servers.bulk.withdraw, _asked(chunk), batch=self._batch.batch_id)
             self._reopen(chunk)
@@ -154,9 +172,7 @@ class Dispatcher:
     def commit(self) -> None:
         """Commit finished lines to the disk, then clear their costs from the ledger."""
         self._output.commit()
-        if receipts := self._journal.receipts():
-            self._retry(lambda: self._servers.account.collected(receipts))
-            self._journal.drop_receipts(receipts)
+        self._receipts.clear()
         settled, self._settled = self._settled, []
         if settled:
             self._retry(lambda: self._servers.registry.drop_claims(self._batch.batch_id, settled))
@@ -167,6 +183,7 @@ class Dispatcher:
             return []
         for entry in entries:
             self.in_flight[str(entry.task_id)] = entry
+        self._receipts.wait_for_disk()
         results = self._results(entries)
         # Jobs revoked because the batch was cancelled while no runner was alive.
         revoked = [entry for entry, meta in results if meta["status"] == REVOKED]
@@ -230,6 +247,8 @@ class Dispatcher:
         others = [(entry, read_meta(claim.result)) for entry, claim in found if not entry.is_claimed]
         for entry, _ in found:
             self.in_flight.pop(str(entry.task_id), None)
+        if own:
+            self._receipts.wait_for_disk()
         self._finish(own)
         self._write([self._line(entry, meta, "redis") for entry, meta in others])
 

@@ -10,6 +10,7 @@ from dspyq.batch.events import EntryCounts
 from dspyq.batch.journal import Journal
 from dspyq.batch.output import Output
 from dspyq.batch.output_lines import BatchContext
+from dspyq.batch.receipts import Receipts
 from dspyq.batch.redis_retry import RetryUntilStopped
 from dspyq.batch.registry import Registry
 from dspyq.client.bulk import Bulk
@@ -41,6 +42,7 @@ class BatchParts:
         output: OUT.
         batch: The batch.
         counts: Counts of written lines.
+        receipts: Receipts of their costs.
     """
 
     servers: Servers
@@ -49,3 +51,4 @@ class BatchParts:
     output: Output
     batch: BatchContext
     counts: EntryCounts
+    receipts: Receipts

@@ -43,6 +43,7 @@ from dspyq.batch.outcome import RowsRead, outcome_of
 from dspyq.batch.output import Output
 from dspyq.batch.output_lines import BatchContext
 from dspyq.batch.parts import BatchParts, Servers
+from dspyq.batch.receipts import Receipts
 from dspyq.batch.redis_retry import RetryUntilStopped, StoppedWaiting
 from dspyq.batch.registry import Wanted, process_registry
 from dspyq.batch.retry import INPUT_KEPT, forget_kept_input
@@ -160,7 +161,9 @@ class _Batch:
         self._servers = Servers(process_bulk(), BatchAccount(money_client(), self._id), process_registry())
         self._retry = RetryUntilStopped(stop, lambda message: report(RedisAway(self._id, message)))
         self._counts = EntryCounts.of(journal.totals())
-        parts = BatchParts(self._servers, self._retry, journal, opened.output, batch, self._counts)
+        is_in_lane = options.lane == "provider"
+        receipts = Receipts(self._servers.account, journal, self._retry, waits_for_disk=is_in_lane)
+        parts = BatchParts(self._servers, self._retry, journal, opened.output, batch, self._counts, receipts)
         self._dispatcher = Dispatcher(parts, options.priority, opened.scorers)
         asked = variants if options.is_paired else (options.variant,)
         rows = opened.source.rows(program.as_served(options.variant), options.cluster)
@@ -182,7 +185,7 @@ class _Batch:
         self._report(Started(self._id, str(self._options.output), self._counts.done, self._reader.is_resumed))
         try:
             self._beat(is_first=True)
-            self._dispatcher.commit()  # receipts that a killed run did not clear
+            self._dispatcher.begin()
             self._loop()
         except StoppedWaiting:  # Redis is down, and there is no time to wait for it
             self._state = "stopped"
@@ -308,7 +311,7 @@ class _Batch:
         self._end()
 
     def _end(self) -> None:
-        self._dispatcher.commit()
+        self._dispatcher.end()
         if not self._dispatcher.in_flight:
             self._retry(lambda: self._servers.registry.end(self._id))
         self._beat_at = 0.0

@@ -34,6 +34,8 @@ _MOST_AT_ONCE = 200
 _MOST_SPECIAL = 1_000
 #: Calls with limits of their own that no configuration states: program, variant, batch and tenant.
 _Special = tuple[str, str, str, str]
+#: The reply of ``expect_hold.lua`` where nothing is known of a call.
+_UNKNOWN = 2
 #: Lua numbers are doubles, exact up to here.
 _LARGEST_NANO_USD = 2**53
 
@@ -179,12 +181,22 @@ class Budget:
         """Free the hold of a call that was never sent or is free by rule; this works in a Redis out of memory too."""
         return self._release.step(_nothing, id=call.id)
 
+    def take_back(self, call: BilledCall) -> Step[None]:
+        """Free the hold of a call that was never sent and may be held again under its id, as of a line in a lane."""
+        return self._release.step(_nothing, id=call.id, may_be_held_again="1")
+
     def settle_held(self, call: BilledCall, bill: Bill) -> list[Step[Any]]:
-        """Return the steps that settle a call only if it is held: at any later repetition they change nothing."""
-        return [self._expect.step(_nothing, id=call.id), self.settle(call, bill)]
+        """Return the steps that settle a call only if it is held: at any later repetition they change nothing.
+
+        The first returns True where nothing is known of the call: it was settled long ago, or its hold was lost.
+        """
+        return [self._expect.step(lambda reply: reply == _UNKNOWN, id=call.id), self.settle(call, bill)]
 
     def renew(self, ids: Sequence[str], lease_seconds: float) -> Step[int]:
-        """Renew the leases of calls that are held for longer than one lease; the step returns how many are."""
+        """Renew the leases of calls that are held for longer than one lease.
+
+        The step returns how many are held, or were charged their bounds as their leases had run out.
+        """
         return self._renew.step(int, lease_seconds=lease_seconds, ids=ids)
 
     def sweep(self) -> int:

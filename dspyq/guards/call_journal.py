@@ -31,6 +31,11 @@ _IN_0_1 = tuple(field.name for field in fields_of(CallRecord) if field.name not 
 _get_in_0_1, _get_since_0_2 = attrgetter(*_IN_0_1), attrgetter(*_SINCE_0_2)
 
 
+def record_field(attempt_id: str) -> str:
+    """Return the field of an attempt's record among the calls of its job."""
+    return _CALL + attempt_id
+
+
 class CallJournal:
     """The model calls of jobs, by task.
 

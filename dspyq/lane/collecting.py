@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.landing import LandedLines, Landing
@@ -42,30 +42,35 @@ class Collecting:
 
         A repetition, after an error or by another worker, lands what is left.
         """
-        found = self._land(self._provider.read_lines(batch))
-        rest = self.give_up(shipment.name, _MISSING.get(batch.state, "missing"), is_lasting=False)
-        return _sum([found, rest])
+        found = self._land(lambda: self._provider.read_lines(batch))
+        missing = dict.fromkeys(self._left(shipment.name))
+        for one in self._provider.read_lines(batch) if missing else ():
+            missing.pop(
+                one.custom_id, None
+            )  # a Redis that restarted has lost its landing: it lands when this is repeated
+        return _sum([found, self.send_back(missing, _MISSING.get(batch.state, "missing"))])
 
     def give_up(self, name: str, code: str, *, is_lasting: bool) -> LandedLines:
         """Land what is left of a shipment: without an outcome, or as refused for good."""
         if is_lasting:
             return self.refuse(self._left(name), code)
-        return self._land(RemoteLine(each, LineOutcome.UNANSWERED, code=code) for each in self._left(name))
+        return self.send_back(self._left(name), code)
 
     def refuse(self, custom_ids: Iterable[str], code: str) -> LandedLines:
         """Land lines that the provider refuses for good, of which it states nothing but a code."""
         body = {"error": {"message": f"the batch was refused: {code}", "code": code, "type": "invalid_request_error"}}
-        return self._land(RemoteLine(each, LineOutcome.FAILED, 400, body, code=code) for each in custom_ids)
+        refused = list(custom_ids)
+        return self._land(lambda: (RemoteLine(each, LineOutcome.FAILED, 400, body, code=code) for each in refused))
 
     def send_back(self, custom_ids: Iterable[str], code: str) -> LandedLines:
-        """Land lines that were not sent: their programs ask again."""
-        return self._land(RemoteLine(each, LineOutcome.UNANSWERED, code=code) for each in custom_ids)
+        """Land lines without an outcome: their programs ask again."""
+        ids = list(custom_ids)
+        return self._land(lambda: (RemoteLine(each, LineOutcome.UNANSWERED, code=code) for each in ids))
 
     def charge_unknown(self, shipment: Shipment) -> LandedLines:
         """Land what is left of a shipment whose results cannot be had, each charged at its bound."""
-        return self._land(
-            RemoteLine(each, LineOutcome.UNREADABLE, code="results_gone") for each in self._left(shipment.name)
-        )
+        ids = list(self._left(shipment.name))
+        return self._land(lambda: (RemoteLine(each, LineOutcome.UNREADABLE, code="results_gone") for each in ids))
 
     def charge_double(self, shipment: Shipment, batch: RemoteBatch) -> int:
         """Charge what a second batch of a shipment's lines cost; return how many lines it answered."""
@@ -75,8 +80,13 @@ class Collecting:
             charged += self.landing.charge_double(copies, chunk, batch.id)
         return charged
 
-    def _land(self, lines: Iterable[RemoteLine]) -> LandedLines:
-        return _sum([self.landing.land(chunk) for chunk in _chunks(lines)])
+    def _land(self, read: Callable[[], Iterable[RemoteLine]]) -> LandedLines:
+        """Land lines, whose money is settled before for certain: nothing states their bills later."""
+        if self.landing.is_money_apart:
+            batches = [self.landing.settle(chunk) for chunk in _chunks(read())]
+            if batch := next(filter(None, batches), ""):
+                self.landing.wait_for_disk(batch)
+        return _sum([self.landing.land(chunk) for chunk in _chunks(read())])
 
     def _left(self, name: str) -> Iterable[str]:
         for ids in self._journal.all_ids_of(name):

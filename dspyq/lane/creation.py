@@ -145,11 +145,9 @@ class Creation:
             if shipment.lines > 1:
                 return self._split(refused)
         landed = self._parts.collecting.give_up(shipment.name, code, is_lasting=shipment.lines == 1)
-        self._parts.save(refused.at("closing", remote_state=code, failed=landed.failed, unanswered=landed.unanswered))
-        if shipment.file_id:
-            self._parts.provider.delete_file(shipment.file_id)
-        self._parts.journal.close(shipment.name)
-        return None
+        return self._parts.save(
+            refused.at("closing", remote_state=code, failed=landed.failed, unanswered=landed.unanswered)
+        )
 
     def _without(self, shipment: Shipment, numbers: set[int], code: str) -> Shipment | None:
         """Ship a shipment again without some of its lines, which are refused for good; they are counted from 1."""
@@ -157,14 +155,13 @@ class Creation:
         sent = (custom_id for ids in journal.all_ids_of(shipment.name) for custom_id in journal.lines(ids))
         refused = [custom_id for number, custom_id in enumerate(sent, start=1) if number in numbers]
         landed = self._parts.collecting.refuse(refused, code)
-        if shipment.file_id:
-            self._parts.provider.delete_file(shipment.file_id)
         left = shipment.lines - landed.failed
-        changed = shipment.at("filled", file_id="", lines=left, failed=landed.failed, depth=shipment.depth + 1)
-        if left:
-            return self._parts.save(changed)
-        self._parts.journal.close(shipment.name)
-        return None
+        changed = replace(shipment, lines=left, failed=landed.failed)
+        if not left:
+            return self._parts.save(changed.at("closing", remote_state=code))
+        saved = self._parts.save(changed.at("filled", file_id="", depth=shipment.depth + 1))
+        self._delete_file_of(shipment)
+        return saved
 
     def without_unreadable(self, name: str) -> None:
         """Ship a shipment again without the unreadable requests; their programs make them again."""
@@ -175,7 +172,13 @@ class Creation:
         if left := shipment.lines - landed.unanswered:
             self._parts.save(shipment.at("filled", lines=left))
         else:
-            journal.close(name)
+            self._parts.save(shipment.at("closing", lines=0))
+
+    def _delete_file_of(self, shipment: Shipment) -> None:
+        """Delete a file that is not sent again, once that is certain."""
+        if shipment.file_id:
+            self._parts.journal.sync()
+            self._parts.provider.delete_file(shipment.file_id)
 
     def _split(self, shipment: Shipment) -> Shipment | None:
         half = shipment.lines // 2
@@ -195,6 +198,5 @@ class Creation:
             dead_batches=(),
         )
         self._parts.journal.split(part, other)
-        if shipment.file_id:
-            self._parts.provider.delete_file(shipment.file_id)
+        self._delete_file_of(shipment)
         return None

@@ -87,7 +87,7 @@ class DeferredCalls:
         if look.salvaged is not None and asked.attempt == 1:
             return look.salvaged
         if look.is_awaited or look.is_live or lane.is_left:
-            self._promote(asked, journal, is_by_batch=not look.is_awaited)
+            self._promote(asked, journal, is_in_lane=look.is_in_lane, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:
             if is_endless(ledger, look) or not self._enter(asked, look, journal, lane):
@@ -114,9 +114,10 @@ class DeferredCalls:
         if body is None or (lane.is_in_rest and self._money.leaves_lane(asked, row, lane)):
             return False
         line = self._line(asked.job, self._money.hold(asked, row, LEASE_SECONDS))
-        if not journal.deposit(asked.custom_id, line, body):
-            self._release(line.billed(journal.model, asked.custom_id))
-            raise asked.ledger.interrupt(JobLost())
+        deposited = journal.deposit(asked.custom_id, line, body)
+        if deposited != "there":
+            self._take_back(line.billed(journal.model, asked.custom_id))
+            raise asked.ledger.interrupt(JobLost() if deposited == "gone" else Deferral(LEASE_SECONDS))
         return True
 
     def _line(self, job: JobRun, bound: int) -> LaneLine:
@@ -125,16 +126,16 @@ class DeferredCalls:
         owner = job.batch, job.payer, job.tenant
         return LaneLine(job.task_id, job.program, job.variant, version, bound, round(time.time(), 3), *owner)
 
-    def _release(self, billed: BilledCall) -> None:
-        self._guards.outbox.send([self._guards.budget.release(billed)])
+    def _take_back(self, billed: BilledCall) -> None:
+        self._guards.outbox.send([self._guards.budget.take_back(billed)])
 
-    def _promote(self, asked: LaneCall, journal: LaneJournal, *, is_by_batch: bool) -> None:
+    def _promote(self, asked: LaneCall, journal: LaneJournal, *, is_in_lane: bool, is_by_batch: bool) -> None:
         """Take a call out of the lane, to be made live; one that is at the provider is paid twice.
 
         The batch pays for that only where this is at its own request, and not where other callers wait.
         """
-        if journal.take_back(asked.custom_id):
-            self._release(asked.billed)
+        if journal.take_back(asked.custom_id) or not is_in_lane:  # a Redis that restarted may have lost the line alone
+            self._take_back(asked.billed)
         if not is_by_batch:
             asked.ledger.leave_batch()
         metrics.PROMOTED.labels(journal.model).inc()

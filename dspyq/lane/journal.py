@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
 from dspyq.core.tolerated import tolerate
+from dspyq.guards.call_journal import record_field
 from dspyq.guards.call_records import JobRun
 from dspyq.lane.disk import wait_for_disk
-from dspyq.lane.line import LaneLine
+from dspyq.lane.line import LaneLine, attempt_id_of
 from dspyq.lane.shipment import Shipment
 from dspyq.store import content
 from dspyq.store.keys import lane_key
@@ -122,12 +123,13 @@ class LaneJournal:
         is_any = bool(is_there), bool(is_awaited), bool(is_live)
         return LaneLook(*is_any, rounds, strays, lines, bool(begun_waits), salvaged or None)
 
-    def deposit(self, custom_id: str, line: LaneLine, body: bytes) -> bool:
-        """Put a line into the lane, unless it is there; return False if its job is gone."""
+    def deposit(self, custom_id: str, line: LaneLine, body: bytes) -> Literal["there", "gone", "landed"]:
+        """Put a line into the lane, unless its job is gone, or it has landed."""
         sealed = content.encode(content.Kind.REQUEST, custom_id, body, program=line.program, tenant=line.tenant)
         known = {name: getattr(line, name) for name in ("task", "batch", "version", "bound")}
+        known["record"] = record_field(attempt_id_of(line.variant, custom_id))
         reply = self._script("deposit")(model=self.model, id=custom_id, line=line.to_json(), body=sealed, **known)
-        return int(reply) >= 0
+        return "there" if int(reply) >= 0 else "gone" if int(reply) == -1 else "landed"
 
     def rejoin(self, task_id: str) -> None:
         """Have a job that was put anew wait for a line that its earlier runs left."""
@@ -187,10 +189,8 @@ class LaneJournal:
         Raises:
             LaneLost: If another worker runs the lane.
         """
-        saved = self._script("save")(
-            model=self.model, token=self._token, name=shipment.name, shipment=shipment.to_json()
-        )
-        if not saved:
+        kept = shipment.to_json()
+        if not self._script("save")(model=self.model, token=self._token, name=shipment.name, shipment=kept):
             raise LaneLost
         return shipment
 
@@ -212,8 +212,8 @@ class LaneJournal:
         return any(self.lines(ids) for ids in self.all_ids_of(name))
 
     def sync(self) -> None:
-        """Wait until what was saved is on Redis's disk; see ``wait_for_disk``."""
-        wait_for_disk(self._client)
+        """Wait for the disk; see ``wait_for_disk``."""
+        wait_for_disk(self._client, ("SET", self._key("synced"), self._token, "EX", 60))
 
     def ids_of(self, name: str, start: int = 0) -> list[str]:
         """Return some hundred custom ids of a shipment, from one on, in the order of its file."""

@@ -6,6 +6,7 @@ line whose hold is gone was settled before, and is not charged again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -22,9 +23,11 @@ from dspyq.guards.call import CallFailure, CallReply, LineReader
 from dspyq.guards.call_journal import CallJournal
 from dspyq.guards.call_records import ANSWERED, CallRecord
 from dspyq.lane import metrics
+from dspyq.lane.disk import wait_for_disk_of_money
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.line import LaneLine, attempt_id_of, call_key_of
 from dspyq.lane.providers.protocol import LineOutcome, RemoteLine
+from dspyq.lane.step_log import log_step
 from dspyq.store.scripts import Step, run_together
 
 _MOST_REASONS = 40
@@ -82,30 +85,58 @@ class Landing:
             LaneLost: If another worker runs the lane.
             redis.RedisError: If Redis does not answer; a repetition lands the rest.
         """
-        lines = self._journal.lines([one.custom_id for one in remote if one.custom_id])
-        outcomes = {one.custom_id: self._outcome(lines[one.custom_id], one) for one in remote if one.custom_id in lines}
-        money: list[Step[Any]] = []
+        lines, outcomes = self._outcomes(remote)
         steps = []
         for custom_id, outcome in outcomes.items():
             line = lines[custom_id]
-            billed = line.billed(self._model, custom_id)
-            if outcome.bill is None:
-                money.append(self._budget.release(billed))
-            else:
-                money += self._budget.settle_held(billed, outcome.bill)
             fields = CallJournal.fields_of(
                 line.job, attempt_id_of(line.variant, custom_id), outcome.record, outcome.reply, outcome.failure
             )
             steps.append(self._journal.land(custom_id, fields))
-        run_together(self._money, money)
+        self._settle(lines, outcomes)
         has_landed = self._journal.run(steps)
-        run_together(self._money, money)  # once more: a Redis that restarted in between may have lost it
+        self._settle(lines, outcomes)  # once more: a Redis that restarted in between may have lost it
         return self._counted([outcome for outcome, done in zip(outcomes.values(), has_landed, strict=True) if done])
+
+    @property
+    def is_money_apart(self) -> bool:
+        """True where money has a Redis of its own, which may lose its last second while that of jobs keeps it."""
+        return self._money is not self._journal.client
+
+    def settle(self, remote: Sequence[RemoteLine]) -> str:
+        """Settle the money of these lines, which land later; return a batch that pays for one, or an empty string."""
+        lines, outcomes = self._outcomes(remote)
+        self._settle(lines, outcomes)
+        return next((line.batch for line in lines.values()), "")
+
+    def wait_for_disk(self, batch: str) -> None:
+        """Wait until what was settled is on the disk of the Redis of money; see ``wait_for_disk_of_money``."""
+        wait_for_disk_of_money(self._money, batch)
+
+    def _outcomes(self, remote: Sequence[RemoteLine]) -> tuple[dict[str, LaneLine], dict[str, _LineResult]]:
+        """Return those of these lines that have not landed, and their outcomes."""
+        lines = self._journal.lines([one.custom_id for one in remote if one.custom_id])
+        return lines, {
+            one.custom_id: self._outcome(lines[one.custom_id], one) for one in remote if one.custom_id in lines
+        }
+
+    def _settle(self, lines: dict[str, LaneLine], outcomes: dict[str, _LineResult]) -> None:
+        money: list[Step[Any]] = []
+        for custom_id, outcome in outcomes.items():
+            billed = lines[custom_id].billed(self._model, custom_id)
+            if outcome.bill is None:
+                money.append(self._budget.release(billed))
+            else:
+                money += self._budget.settle_held(billed, outcome.bill)
+        if unknown := sum(reply is True for reply in run_together(self._money, money)):
+            metrics.UNKNOWN.labels(self._model).inc(unknown)
+            reason = "settled long ago, or Redis has lost its hold: then its bill is in no account"
+            log_step("lane_lines_without_hold", self._model, "", logging.WARNING, lines=unknown, reason=reason)
 
     def drop(self, custom_ids: Iterable[str]) -> int:
         """Drop lines that nothing waits for, and free their holds; return their number."""
         lines = self._journal.lines(list(custom_ids))
-        run_together(self._money, [self._budget.release(one.billed(self._model, of)) for of, one in lines.items()])
+        run_together(self._money, [self._budget.take_back(one.billed(self._model, of)) for of, one in lines.items()])
         return sum(self._journal.run([self._journal.land(custom_id, ()) for custom_id in lines]))
 
     def charge_double(self, lines: dict[str, LaneLine], remote: Sequence[RemoteLine], batch_id: str) -> int:

@@ -16,6 +16,11 @@ SECONDS = Histogram(
 LANDED = Counter("dspy_lane_landed_total", "Lines of a lane that landed.", ["model", "outcome"])
 UNANSWERED = Counter("dspy_lane_unanswered_total", "Lines that the provider did not execute.", ["model", "reason"])
 DOUBLES = Counter("dspy_lane_doubles_total", "Batches that were created twice at the provider.", ["model"])
+UNKNOWN = Counter(
+    "dspy_lane_lines_without_hold_total",
+    "Lines that landed without a hold: their bills may be in no account.",
+    ["model"],
+)
 REFUSALS = Counter("dspy_lane_refusals_total", "Shipments that the provider refused.", ["model", "reason"])
 FAILURES = Counter("dspy_lane_failures_total", "Steps of a lane that are tried again.", ["model", "error_type"])
 PROMOTED = Counter("dspy_lane_promoted_total", "Calls of a lane made live, because a caller waits.", ["model"])
@@ -28,3 +33,4 @@ def begin(model: str) -> None:
         LANDED.labels(model, outcome)
     FAILURES.labels(model, "ProviderBusy")
     DOUBLES.labels(model)
+    UNKNOWN.labels(model)

@@ -6,15 +6,13 @@ import logging
 from dataclasses import dataclass
 
 from dspyq.config.models import Model
-from dspyq.core.events import Event
 from dspyq.guards.budget import Budget
 from dspyq.lane.collecting import Collecting
 from dspyq.lane.journal import LaneJournal
 from dspyq.lane.providers.protocol import BatchProvider
 from dspyq.lane.scarcity import Scarcity
 from dspyq.lane.shipment import Shipment
-
-logger = logging.getLogger("dspyq.lane")
+from dspyq.lane.step_log import log_step
 
 _FIGURES = ("batch_id", "remote_state", "answered", "failed", "unanswered")
 
@@ -70,4 +68,4 @@ class LaneParts:
 
     def log(self, event: str, shipment: str, level: int = logging.INFO, /, **fields: object) -> None:
         """Log a step of a shipment, without any content."""
-        logger.log(level, Event(event, model=self.model.name, shipment=shipment, **fields))
+        log_step(event, self.model.name, shipment, level, **fields)

@@ -15,10 +15,10 @@ from dspyq.lane import metrics
 from dspyq.lane.creation import BYTES_PER_TOKEN, LONGEST_POLL_SECONDS, Creation
 from dspyq.lane.deferral import LEASE_SECONDS
 from dspyq.lane.journal import OpenLines
-from dspyq.lane.line import attempt_id_of
+from dspyq.lane.line_holds import LineHolds
 from dspyq.lane.parts import LaneParts
 from dspyq.lane.providers.errors import BatchInterfaceError, RemoteMissing
-from dspyq.lane.providers.protocol import BatchState
+from dspyq.lane.providers.protocol import BatchState, RemoteBatch
 from dspyq.lane.shipment import Shipment
 from dspyq.store.content import UnknownKey, UnreadableContent
 from dspyq.store.scripts import run_together
@@ -53,6 +53,7 @@ class LaneRunner:
         self._journal = parts.journal
         self._provider = parts.provider
         self._collecting = parts.collecting
+        self._holds = LineHolds(parts.journal, parts.budget, parts.collecting.landing)
         self._scarcity = parts.scarcity
         self._renew_at = 0.0
         self._looked_at = 0
@@ -109,7 +110,7 @@ class LaneRunner:
         for custom_id, line in self._journal.lines(leaving or ()).items():
             if self._journal.take_back(custom_id):
                 run_together(
-                    self._parts.budget.client, [self._parts.budget.release(line.billed(self._model.name, custom_id))]
+                    self._parts.budget.client, [self._parts.budget.take_back(line.billed(self._model.name, custom_id))]
                 )
         if leaving:
             self._parts.log("lane_rest_leaves", "", lines=len(leaving))
@@ -178,13 +179,19 @@ class LaneRunner:
         room = self._room_tokens(shipments)
         return 0 if room is None else max(0, int(room * BYTES_PER_TOKEN))
 
-    def _upload(self, shipment: Shipment) -> Shipment:
-        if not self._provider.has_files:
-            return self._parts.save(shipment.at("uploaded"))
-        may_have_file = shipment.uploads or shipment.refusals or shipment.depth
+    def _upload(self, shipment: Shipment) -> Shipment | None:
+        has_files = self._provider.has_files
+        may_have_file = has_files and (shipment.uploads or shipment.refusals or shipment.depth)
         for orphan in self._provider.orphan_files(shipment.name) if may_have_file else ():
             self._provider.delete_file(orphan.id)
-        shipment = self._journal.save_for_certain(replace(shipment, uploads=shipment.uploads + 1))
+        shipment = self._journal.save_for_certain(replace(shipment, uploads=shipment.uploads + has_files))
+        lines = self._holds.secure(shipment.name, LEASE_SECONDS)
+        if not lines:  # a Redis that restarted has lost that they were in it, or they have no money any more
+            self._journal.close(shipment.name)
+            return None
+        shipment = replace(shipment, lines=lines)
+        if not has_files:
+            return self._parts.save(shipment.at("uploaded"))
         file_id = self._provider.upload(shipment.name, self._journal.bodies(shipment.name))
         return self._parts.save(shipment.at("uploaded", file_id=file_id), "lane_uploaded")
 
@@ -249,19 +256,38 @@ class LaneRunner:
                 return self._parts.save(
                     replace(shipment, not_before=self._parts.now + self._parts.times.first_poll_seconds)
                 )
-            lines = self._collecting.charge_double(shipment, double)
+            lines = self._charge_double(shipment, double)
             metrics.DOUBLES.labels(self._model.name).inc()
             self._parts.log("lane_double_charged", shipment.name, logging.ERROR, batch=double.id, lines=lines)
             self._provider.delete_files(double)
             shipment = self._parts.save(replace(shipment, dead_batches=(*shipment.dead_batches, double.id)))
-        if shipment.remote_state != "gone" and shipment.batch_id:
-            if self._journal.has_lines_left(shipment.name):  # a Redis that restarted has lost their landing
-                return self._parts.save(shipment.at("collecting"))
-            with suppress(RemoteMissing):  # and so have its files
+        if self._journal.has_lines_left(shipment.name):  # a Redis that restarted has lost their landing
+            return self._land_again(shipment)
+        with suppress(RemoteMissing):  # and so have its files
+            if not shipment.batch_id and shipment.file_id:
+                self._provider.delete_file(shipment.file_id)
+            elif shipment.batch_id and shipment.remote_state != "gone":
                 self._provider.delete_files(self._provider.poll(shipment.batch_id))
         self._journal.close(shipment.name)
         self._parts.log("lane_closed", shipment.name)
         return None
+
+    def _land_again(self, shipment: Shipment) -> Shipment:
+        if shipment.batch_id and shipment.remote_state != "gone":
+            return self._parts.save(shipment.at("collecting"))
+        if shipment.batch_id:
+            self._collecting.charge_unknown(shipment)
+        else:
+            self._collecting.give_up(shipment.name, shipment.remote_state, is_lasting=shipment.lines == 1)
+        return self._parts.save(shipment)
+
+    def _charge_double(self, shipment: Shipment, double: RemoteBatch) -> int:
+        """Charge a second batch for certain, before its files are deleted; return how many lines it answered."""
+        lines = self._collecting.charge_double(shipment, double)
+        for batch in shipment.batches[:1]:
+            self._collecting.landing.wait_for_disk(batch)
+            self._collecting.charge_double(shipment, double)  # once more: a Redis that restarted may have lost it
+        return lines
 
     def _drop_gone(self) -> None:
         """Drop open lines whose job was ended, as by the cancellation of its batch, some hundred at a time."""
@@ -272,8 +298,5 @@ class LaneRunner:
             self._parts.log("lane_lines_dropped", "", lines=len(gone))
 
     def _renew_holds(self) -> None:
-        """Renew the leases of the money that is held for lines, open or shipped, however long their provider takes."""
-        for lines in self._journal.every_line():
-            ids = [f"{line.task}:{attempt_id_of(line.variant, custom_id)}" for custom_id, line in lines.items()]
-            run_together(self._parts.budget.client, [self._parts.budget.renew(ids, LEASE_SECONDS)])
+        self._holds.renew(LEASE_SECONDS)
         self._renew_at = self._parts.now + LEASE_SECONDS / _RENEWALS_PER_LEASE

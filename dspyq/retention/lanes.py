@@ -51,7 +51,7 @@ def _remove_open_lines_here(tenant: str, removal: Removal) -> None:
                 revoke(tasks)
             removed = journal.take_back_all(opened)  # of the others a worker has dropped some, or has just shipped them
             if removed:
-                run_together(money, [budget.release(own[each].billed(model, each)) for each in removed])
+                run_together(money, [budget.take_back(own[each].billed(model, each)) for each in removed])
             removal.calls += len(removed)
 
 

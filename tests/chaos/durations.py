@@ -84,5 +84,6 @@ SECONDS: dict[str, tuple[int, int | None]] = {
     "lane-killed-after-land": (25, None),
     "lane-killed-before-close": (21, None),
     "lane-redis-restarted": (21, None),
+    "lane-redis-lost-second": (45, None),
     "soak": (18, 330),
 }

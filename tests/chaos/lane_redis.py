@@ -19,7 +19,6 @@ from tests.support.redis_server import RedisServer
 
 _LINES_PER_SHIPMENT = 10
 _LOOK_SECONDS, _KEPT_SECONDS = 0.02, 4.0
-_SECONDS_BETWEEN_RESTARTS = (1.0, 4.0)
 _LONGEST_SECONDS = 360.0
 
 
@@ -30,36 +29,44 @@ class _Written(NamedTuple):
     size_bytes: int
 
 
-def lane_redis_restarted(scale: Scale, lost_seconds: float = 0.0) -> Outcome:
-    """SIGKILL Redis again and again while a lane ships; cut off so many seconds, which it may lose with its host.
+def lane_redis_restarted(scale: Scale) -> Outcome:
+    """SIGKILL a Redis that syncs each write, again and again, while a lane ships."""
+    return _restarted(scale, scale.pick(quick=2, full=10), (1.0, 4.0), policy="always", lost_seconds=0.0)
 
-    Of several servers one is killed at a time, be it a spine or that of money.
-    It syncs each write. With a second cut off, as ``appendfsync everysec`` may lose, now and then a shipment's lines or
-    their bill are lost: that is open.
 
-    The statement may list calls of that second again as calls on no row; the account is the bill all the same.
-    """
-    rows, restarts = scale.pick(quick=20, full=100), scale.pick(quick=2, full=10)
+def lane_redis_lost_second(scale: Scale) -> Outcome:
+    """SIGKILL a Redis that syncs each second, and cut off its last second, which it may lose with its host."""
+    return _restarted(scale, scale.pick(quick=4, full=20), (0.3, 2.0), policy="everysec", lost_seconds=1.0)
+
+
+def _restarted(
+    scale: Scale, restarts: int, between_seconds: tuple[float, float], *, policy: str, lost_seconds: float
+) -> Outcome:
+    """Kill Redis again and again; of several servers one at a time, be it a spine or that of money."""
+    rows = scale.pick(quick=20, full=100)
     lines = max(1, _LINES_PER_SHIPMENT // number_of_spines())
     with Stage(settings=settings_with(batch_max_lines=lines), is_append_only=True) as stage:
         stage.endpoint.clear()
         stage.endpoint.batches.script(delay_seconds=1.0)
         syncs = stage.folder / "syncs"
         syncs.touch()
+        for server in stage.servers:
+            server.cli("CONFIG", "SET", "appendfsync", policy)
         env = {"DSPYQ_WORKERS__IMPORTS": '["tests.support.recorded_syncs"]', "TEST_SYNCS": str(syncs)}
         workers = [stage.worker(env, waits=False) for _ in range(2)]
         for worker in workers:
             worker.ready()
         lost_bytes, done = 0, 0
-        with LaneBatch(stage, rows) as batch:
+        with LaneBatch(stage, rows, module="tests.support.recorded_command", env=env) as batch:
             stage.endpoint.batches.wait_for_batches(1)
             while done < restarts and batch.is_running:
                 server = scale.random.choice(stage.servers)
                 with _watched(server) as written:
-                    time.sleep(scale.random.uniform(*_SECONDS_BETWEEN_RESTARTS))
+                    time.sleep(scale.random.uniform(*between_seconds))
                     lost_bytes += _restart(server, written, syncs, lost_seconds)
+                server.cli("CONFIG", "SET", "appendfsync", policy)
                 done += 1
-            counted = batch.end(_LONGEST_SECONDS, checks_statement=False)
+            counted = batch.end(_LONGEST_SECONDS)
         counted.remarks += ["a worker ended" for worker in workers if not worker.is_running]
         figures = {"restarts": done, "lost": f"{lost_bytes / 1000:.0f} kB of writes"}
         return outcome_of(stage, f"Redis killed {done}× under a lane", [batch], [counted], figures)
@@ -95,7 +102,8 @@ def _file(server: RedisServer) -> Path:
 def _restart(server: RedisServer, written: deque[_Written], syncs: Path, lost_seconds: float) -> int:
     """Kill Redis, cut its file to what a host that dies must have kept, and start it; return the bytes cut off."""
     server.process.kill()
-    since = max([time.monotonic() - lost_seconds, *map(float, syncs.read_text().split())])
+    waits = [line.split() for line in syncs.read_text().splitlines()]
+    since = max([time.monotonic() - lost_seconds, *(float(at) for port, at in waits if int(port) == server.port)])
     path = _file(server)
     size = path.stat().st_size
     keep = min((one.size_bytes for one in written if one.at >= since), default=size)
@@ -106,4 +114,7 @@ def _restart(server: RedisServer, written: deque[_Written], syncs: Path, lost_se
     return size - keep
 
 
-FAULTS: dict[str, Callable[[Scale], Outcome]] = {"lane-redis-restarted": lane_redis_restarted}
+FAULTS: dict[str, Callable[[Scale], Outcome]] = {
+    "lane-redis-restarted": lane_redis_restarted,
+    "lane-redis-lost-second": lane_redis_lost_second,
+}

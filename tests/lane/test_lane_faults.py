@@ -11,7 +11,7 @@
 | a batch is refused by a quota | ``test_lane``: ``fails_with token_limit_exceeded``; ``test_providers_results`` |
 | a bad line fails the validation of all | ``test_lane``: ``test_a_line_that_its_provider_refuses_fails_alone`` |
 | results that are cut, refused for a while, or for good | ``test_lane``, ``test_providers_results``; here for good |
-| Redis is killed and restarted | ``tests/chaos/lane_redis.py`` |
+| Redis is killed and restarted, with its last second of writes or without | ``tests/chaos/lane_redis.py``; each step: ``test_lost_second`` |
 | Redis is lost | ``test_lane_deployments``, ``test_lane_commands``: salvage |
 | a batch is cancelled or paused by its owner | ``test_lane_callers``, ``test_lane_deployments``, ``test_lane_commands`` |
 | two runners: one is frozen and thawed | here; ``tests/chaos/lane_deaths.py`` freezes one at each step |

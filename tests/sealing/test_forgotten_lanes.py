@@ -37,7 +37,7 @@ def deposit(client, number, task, tenant=""):
     assert verdict.verdict == "held", verdict
     client.hset(job_key(task), mapping={"fence": 1, "tenant": tenant})
     journal = LaneJournal(client, "unserved", "first")
-    assert journal.deposit(id_of(number), line, b"body")
+    assert journal.deposit(id_of(number), line, b"body") == "there"
     return journal
 
 

@@ -33,7 +33,7 @@ def deposit(client, custom_id, task, tenant=""):
     journal = LaneJournal(client, "unserved", "first")
     client.hset(job_key(task), "fence", 1)
     line = LaneLine(task, "qa", "control", "qa.control", 1, 1.0, "batch", tenant=tenant)
-    assert journal.deposit(custom_id, line, CANARY.encode())
+    assert journal.deposit(custom_id, line, CANARY.encode()) == "there"
     return journal
 
 

@@ -1,25 +1,27 @@
-"""Notes when a worker begins to wait for Redis's disk, in the file that ``TEST_SYNCS`` names.
+"""Notes when a process began to wait for a Redis's disk, once it has waited, in the file that ``TEST_SYNCS`` names.
 
-Named in ``workers.imports``. What was written before must survive Redis, for the worker goes on from there.
+Named in ``workers.imports``. What was written before must survive Redis, for the process goes on from there.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from pathlib import Path
 
-from dspyq.lane.journal import LaneJournal
+import redis
 
-_sync = LaneJournal.sync
+from dspyq.lane import disk, journal
+from dspyq.store.wire import RedisCommand
+
+_wait = disk.wait_for_disk
 
 
-@functools.wraps(_sync)
-def _recorded(self: LaneJournal) -> None:
+def _recorded(client: redis.Redis, mark: RedisCommand) -> None:
+    began_at = time.monotonic()
+    _wait(client, mark)
     with Path(os.environ["TEST_SYNCS"]).open("a", encoding="utf-8") as file:
-        file.write(f"{time.monotonic()}\n")
-    _sync(self)
+        file.write(f"{client.connection_pool.connection_kwargs['port']} {began_at}\n")
 
 
-LaneJournal.sync = _recorded  # type: ignore[method-assign]
+disk.wait_for_disk = journal.wait_for_disk = _recorded

@@ -3,9 +3,11 @@
 -- Libraries: guards/accounts.
 -- Arguments:
 --   id  of the call
--- Reply: 1 where it is held, or was charged its bound; otherwise 0.
+-- Reply: 1 where it is held, or was charged its bound; 0 where it is settled; 2 where nothing is known of it: it was settled
+--   long ago, or its hold was lost.
 local held = read_hold(id)
 if not held then
   mark_settled(id)
+  return 2
 end
-return held and held.state ~= 'settled' and 1 or 0
+return held.state ~= 'settled' and 1 or 0

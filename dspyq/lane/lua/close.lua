@@ -21,7 +21,7 @@ if name ~= '' then
   redis.call('DEL', part(model, 'shipped:' .. name), part(model, 'doubled:' .. name))
 end
 if redis.call('EXISTS', part(model, 'lines'), part(model, 'shipments'), part(model, 'unpaid')) == 0 then
-  for _, name in ipairs({ 'bodies', 'open', 'runner', 'cancelled', 'held' }) do
+  for _, name in ipairs({ 'bodies', 'open', 'runner', 'cancelled', 'held', 'synced' }) do
     redis.call('DEL', part(model, name))
   end
   redis.call('SREM', LANES, model)

@@ -10,9 +10,14 @@
 --   line     as JSON
 --   bound    nano-dollars that it holds
 --   body     of its request
--- Reply: 1 where it was put, 0 where it is there already, -1 where there is no such job.
+--   record   field of its record among the calls of its job, once it has landed
+-- Reply: 1 where it was put, 0 where it is there already, -1 where there is no such job, -2 where it has landed: a run that
+--   was stopped for long, or lost its job meanwhile, may be late.
 if redis.call('EXISTS', JOB .. task) == 0 then
   return -1
+end
+if redis.call('HEXISTS', CALLS .. task, record) == 1 then
+  return -2
 end
 if redis.call('HSETNX', part(model, 'lines'), id, line) == 0 then
   return 0

@@ -17,6 +17,7 @@
 --   dspy:v1:lane:<model>:salvaged        hash by digest and occurrence: replies that were read again from the provider
 --   dspy:v1:lane:<model>:past            list of the last shipments that were closed, the latest first
 --   dspy:v1:lane:<model>:flush           there while open lines are to be shipped without a wait
+--   dspy:v1:lane:<model>:synced          written, and of no use, before a wait for Redis's disk
 --   dspy:v1:lane:<model>:cancelled       set of the names of shipments that are to be cancelled
 -- And of all: dspy:v1:lanes, the set of the models with any of these.
 
