@@ -24,7 +24,7 @@ from dspyq.delivery.leases import process_leases
 from dspyq.errors import PoisonedJob
 from dspyq.prediction.header import Header
 from dspyq.store.clients import answers_client
-from dspyq.store.spines import by_spine, each_spine, on_each_spine, process_spines
+from dspyq.store.spines import by_owners, by_spine, each_spine, on_each_spine, process_spines
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _revoke_here(ids: Sequence[str]) -> None:
         _release(task_id, request_of_message(message) if message else None)
         if message:  # an evicted answer must not become an error that callers get
             ended.append(task_id)
-    for _, own in by_spine(ended, ended):  # who waits for an id of the caller's own listens where that leads
+    for own in by_owners(ended, ended):  # who waits for an id of the caller's own listens where that leads
         publish_cancelled(own)
 
 
