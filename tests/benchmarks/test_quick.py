@@ -117,6 +117,7 @@ def test_each_benchmark_can_be_named():
         "streams",
         "tenants",
         "many_programs",
+        "many_spines",
         "batch",
         "experiment_counting",
         "sealing",
