@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import fnmatch
 import json
 import os
 import sys
@@ -117,7 +118,7 @@ def _run_here(name: str, scale: Scale) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--only", type=_names, default=list(FAULTS), metavar="NAME,…", help="these only")
+    parser.add_argument("--only", type=_names, default=list(FAULTS), metavar="NAME,…", help="these only; 'lane-*' too")
     parser.add_argument("--seed", type=int, default=1, help="decides every random choice")
     parser.add_argument("--quick", action="store_true", help="the short form, as in make test")
     parser.add_argument(
@@ -143,11 +144,12 @@ def _leave_out_answers_apart(options: argparse.Namespace) -> None:
 
 
 def _names(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    unknown = [name for name in names if name not in FAULTS]
-    if unknown or not names:
+    patterns = [pattern for pattern in text.split(",") if pattern]
+    found = {pattern: fnmatch.filter(FAULTS, pattern) for pattern in patterns}
+    unknown = [pattern for pattern, names in found.items() if not names]
+    if unknown or not patterns:
         raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there is {', '.join(FAULTS)}")
-    return names
+    return list(dict.fromkeys(name for names in found.values() for name in names))
 
 
 if __name__ == "__main__":
