@@ -20,7 +20,7 @@ from tests.chaos import budget
 from tests.chaos.faults import ANSWERS_APART, FAULTS
 from tests.chaos.outcome import Outcome, build_table
 from tests.chaos.scale import Scale
-from tests.chaos.stage import SPINES_VARIABLE
+from tests.chaos.stage import SPINES_VARIABLE, number_of_spines
 from tests.support.nursery import SOCKET_VARIABLE, running_nursery
 from tests.support.processes import REPOSITORY, LocalProcess
 
@@ -70,7 +70,8 @@ def main() -> None:
 
 
 def _show(progress: Console, name: str, outcome: Outcome, seconds: float) -> None:
-    progress.print(f"{name}: {seconds:.0f} s{'' if outcome.is_as_promised else ', NOT AS PROMISED'}")
+    verdict = "" if outcome.is_as_promised else f", NOT AS PROMISED: {outcome.summary}"
+    progress.print(f"{name}: {seconds:.0f} s{verdict}", highlight=False, markup=False)
 
 
 def run(names: Sequence[str], seed: int, *, is_quick: bool, at_once: int) -> Iterator[tuple[str, Outcome, float]]:
@@ -97,7 +98,7 @@ def _run_apart(name: str, seed: int, nursery: Path, folder: Path, *, is_quick: b
     env = inherited | {SOCKET_VARIABLE: str(nursery), "TEST_CHAOS_RESULT": str(result), "PYTHONPATH": str(REPOSITORY)}
     with LocalProcess(name, command, ready_line="", env=env, module="tests.chaos") as process:
         try:
-            process.wait(_LONGER.get(name, _LONGEST_SECONDS))
+            process.wait(_LONGER.get(name, _LONGEST_SECONDS * number_of_spines()))
         except TimeoutError:
             process.kill()
         if not result.exists():
