@@ -284,10 +284,7 @@ class Stage:
         self._by_id[call.handle.id].append(call)
 
     def wait(self, timeout_seconds: float, calls: Sequence[Call] | None = None) -> None:
-        """Wait until these callers, or all, heard something, or the time is over; longer with several spines.
-
-        A worker of three spines takes a machine of two cores three times as long to start.
-        """
+        """Wait until these callers, or all, heard something, or the time is over, which grows with the spines."""
         wanted = self.calls if calls is None else calls
         patience_seconds = timeout_seconds * number_of_spines()
         with contextlib.suppress(TimeoutError):
