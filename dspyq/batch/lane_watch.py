@@ -81,8 +81,8 @@ class LaneWatch:
             return lane if self.stage != "lane" or self._options.rest_goes_live else "provider,stop"
         return "" if self.stage == "live" else self._options.lane
 
-    def advance(self, batch_id: str, rows_left: float) -> bool:
-        """Leave the lane where the hour is near; return True if the stage has changed.
+    def advance(self, rows_left: float) -> bool:
+        """Find the stage at this time; return True if it has changed.
 
         Raises:
             redis.RedisError: If Redis does not answer.
@@ -92,8 +92,6 @@ class LaneWatch:
         self._find_stage(rows_left)
         if self.stage != before:
             self._look_at = 0.0
-        if before == "lane" != self.stage:
-            self.cancel(batch_id)
         return self.stage != before
 
     def cancel(self, batch_id: str) -> None:

@@ -335,7 +335,9 @@ class _Batch:
         if not self._options.lane:
             return
         rows = self._reader.rows_read * self._reader.entries_per_row
-        if self._lane.advance(self._id, rows / max(0.01, self._share_read) - self._counts.done):
+        if self._lane.advance(rows / max(0.01, self._share_read) - self._counts.done):
+            self._retry(self._open_account)  # first, or rows whose lines are cancelled would go into the lane again
+            self._retry(lambda: self._lane.cancel(self._id))
             self._report(LaneLeft(self._id, self._lane.stage))
         self._lane.look(self._dispatcher.in_flight)
 

@@ -72,22 +72,30 @@ class BatchLanes:
         self._known: OrderedDict[str, tuple[float, BatchLane]] = OrderedDict()
 
     def of(self, batch: str) -> BatchLane:
-        """Return the lane that a batch states.
+        """Return the lane that a batch states, or has stated a moment ago.
 
         Raises:
             redis.RedisError: If Redis does not answer, and the lane was never read: a live call may cost twice as much.
         """
-        now = time.monotonic()
         known = self._known.get(batch)
-        if known is not None and now - known[0] < _FRESH_SECONDS:
+        if known is not None and time.monotonic() - known[0] < _FRESH_SECONDS:
             return known[1]
         try:
-            stated = cast("list[bytes | None]", self._client.hmget(batch_account_key(batch), "lane", "is_in_rest"))
+            return self.read(batch)
         except redis.RedisError as error:
             if known is None:
                 raise
             logger.warning(Event("lane_of_batch_not_read", batch=batch, error=type(error).__name__))
             return known[1]  # what was read before stands
+
+    def read(self, batch: str) -> BatchLane:
+        """Return the lane that a batch states now.
+
+        Raises:
+            redis.RedisError: If Redis does not answer.
+        """
+        now = time.monotonic()
+        stated = cast("list[bytes | None]", self._client.hmget(batch_account_key(batch), "lane", "is_in_rest"))
         lane = BatchLane((stated[0] or b"").decode(), stated[1] is not None)
         with self._lock:
             self._known[batch] = now, lane

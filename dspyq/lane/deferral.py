@@ -86,7 +86,9 @@ class DeferredCalls:
         look = journal.look(asked.job, asked.custom_id, asked.key)
         if look.salvaged is not None and asked.attempt == 1:
             return look.salvaged
-        if look.is_awaited or look.is_live or lane.is_left:
+        if not look.is_in_lane:  # it may stay there for a day, so the state of a moment ago is not enough
+            lane = self._guards.batch_lanes.read(asked.job.batch)
+        if look.is_awaited or look.is_live or lane.is_left or not lane.is_of_provider:
             self._promote(asked, journal, is_in_lane=look.is_in_lane, is_by_batch=not look.is_awaited)
             return None
         if not look.is_in_lane:

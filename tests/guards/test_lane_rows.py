@@ -67,6 +67,14 @@ def test_a_batchs_rest_lasts_until_its_limit_is_changed(client, account):
     assert not BatchLanes(client).of(BATCH).is_in_rest
 
 
+def test_a_lane_that_is_left_is_seen_at_once_by_a_call_that_would_enter_it(client, account):
+    lanes = BatchLanes(client)
+    assert lanes.of(BATCH).name == "provider"
+    account.open(max_usd=100 / NANO, lane="provider,live")
+    assert lanes.read(BATCH).is_left
+    assert lanes.of(BATCH).is_left
+
+
 def test_a_batch_without_a_limit_has_no_rest(client):
     BatchAccount(client, BATCH).open(lane="provider")
     assert not BatchLanes(client).begin_rest(BATCH).is_of_provider
