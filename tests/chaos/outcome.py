@@ -56,8 +56,8 @@ class Outcome:
         """The numbers that decide, in one line, and the first remark."""
         recovery = f"{max(self.recovery_seconds, default=0.0):.1f} of {self.recovery_bound_seconds:g} s"
         calls = f"{self.extra_model_calls} extra calls, {self.explained_model_calls} explained"
-        first = "; ".join(self.remarks)[:200].replace("\n", " ")
-        return f"{self.lost} lost, {self.doubled_answers} doubled, {calls}, recovery {recovery}{'; ' * bool(first)}{first}"
+        remarks = "".join(f"; {remark}" for remark in self.remarks)[:300].replace("\n", " ")
+        return f"{self.lost} lost, {self.doubled_answers} doubled, {calls}, recovery {recovery}{remarks}"
 
     def worsened(self, *, lost: int = 0, doubled_answers: int = 0, remarks: Sequence[str] = ()) -> Outcome:
         """Return it with what else was found."""
