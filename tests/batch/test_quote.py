@@ -22,7 +22,7 @@ def quote(settings, given, allowances=(), **options):
 def everything_in_redis():
     """All keys of ours and all answers, with their values, but what workers write on their own as time goes by."""
     client = jobs_client()
-    own = (b"dspy:v1:swept", b"dspy:v1:served", b"dspy:v1:queues")
+    own = (b"dspy:v1:swept", b"dspy:v1:served", b"dspy:v1:queues", b"dspy:v1:experiment-referee")
     keys = [*client.keys("dspy:v1:*"), *client.keys("celery-task-meta-*")]
     return {key: client.dump(key) for key in keys if not key.startswith(own)}
 

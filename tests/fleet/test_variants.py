@@ -21,6 +21,7 @@ def replacing(settings_file: Callable[..., Path]) -> Path:
     return settings_file({"programs": {"qa": {"variants": {"control": changed}}}, "workers": {"remote_control": None}})
 
 
+@pytest.mark.journey
 def test_a_worker_of_0_1_never_answers_a_variant_that_replaces_something(
     replacing: Path,
     configure: Callable[..., Any],

@@ -73,6 +73,7 @@ def test_a_worker_of_0_1_answers_this_version_and_both_read_the_cache_of_the_oth
     assert endpoint.calls() == calls
 
 
+@pytest.mark.journey
 def test_what_the_cache_saved_is_the_total_of_both_versions(
     predict: Any, old_worker: Any, old_producer: Callable[..., Any]
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_run_of_pytest_without_predictions_needs_no_configuration_and_loads_no
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.journey
 def test_the_examples_of_the_docs_pass(tmp_path, run_pytest):
     examples = tmp_path / "examples"
     examples.mkdir()
