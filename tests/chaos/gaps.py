@@ -52,7 +52,8 @@ def beat_killed_at(point: str, scale: Scale) -> Outcome:
     deaths = scale.pick(quick=2, full=60)
     rounds = 4 if point == "mid-renew" else 2  # leases are renewed less often than queues are swept
     with Stage(concurrency=_CONCURRENCY, model_seconds=0.3) as stage:
-        return _kill(stage, point, scale, deaths=deaths, jobs=rounds * _jobs(deaths, scale), probability=0.3)
+        probability = 0.3 / len(stage.spines)  # a beat passes the point once for each
+        return _kill(stage, point, scale, deaths=deaths, jobs=rounds * _jobs(deaths, scale), probability=probability)
 
 
 def _jobs(deaths: int, scale: Scale) -> int:

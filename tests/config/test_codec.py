@@ -190,6 +190,8 @@ Stated = tuple[str, st.SearchStrategy[Any]]
 
 #: JSON's times state offsets in minutes; zones of a century ago have seconds, and are refused.
 ZONES = st.integers(-1439, 1439).map(lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes)))
+#: Python holds a time that a clock shows twice, or leaves out, equal to none of another zone (PEP 495).
+TIMES_OF_PLACES = st.datetimes(timezones=st.timezones()).filter(lambda at: at == at.astimezone(datetime.UTC))
 SPANS = st.builds(Span, st.integers(0, 9), st.integers(0, 9), st.none() | st.dates())
 KEYS: list[Stated] = [
     ("str", st.text(max_size=5)),
@@ -215,7 +217,7 @@ SCALARS: list[Stated] = [
     ("float", st.floats()),
     ("bytes", st.binary(max_size=5)),
     ("str", st.text(st.characters(), max_size=5)),
-    ("datetime", st.datetimes(timezones=st.timezones())),
+    ("datetime", TIMES_OF_PLACES),
     ("timedelta", st.timedeltas()),
     ("Decimal", st.decimals()),
     (f"{TYPES}.Corner", st.sampled_from(Corner)),
