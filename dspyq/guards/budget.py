@@ -159,8 +159,14 @@ class Budget:
             known = self._is_limited.get((call.program, call.variant, call.payer), False)
         return known or any(limit is not None for limit in self._configured(call))
 
-    def settle(self, call: BilledCall, bill: Bill) -> Step[Settlement]:
-        """Charge a call's cost and free the rest of its hold; this works in a Redis out of memory too."""
+    def settle(self, call: BilledCall, bill: Bill, *, only_held: bool = False) -> Step[Settlement]:
+        """Charge a call's cost and free the rest of its hold; this works in a Redis out of memory too.
+
+        Args:
+            call: The call.
+            bill: Its bill.
+            only_held: Whether to charge it only if it is held, or was charged its bound as its lease ran out.
+        """
         amount = "" if bill.nano_usd is None else _checked(bill.nano_usd)
 
         def read(reply: list[bytes]) -> Settlement:
@@ -174,6 +180,7 @@ class Budget:
             bill=amount,
             prompt_tokens=bill.prompt_tokens,
             completion_tokens=bill.completion_tokens,
+            **({"only_held": "1"} if only_held else {}),
             **self._limits_of(call),
         )
 

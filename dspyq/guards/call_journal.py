@@ -21,6 +21,8 @@ from dspyq.store.clients import jobs_client
 from dspyq.store.keys import key
 from dspyq.store.scripts import Step, load_script
 
+#: In place of the fence in the id of an attempt that was made by a lane.
+LANE = "lane"
 #: A worker of another version may have written more.
 _FIELDS = frozenset(field.name for field in fields_of(CallRecord))
 _CALL, _MORE, _REPLY, _RUNNING, _FAILURE = "call:", "more:", "reply:", "running_seconds", "failure:"
@@ -58,16 +60,18 @@ class CallJournal:
         """
         stored = cast("dict[bytes, bytes]", self.client.hgetall(key(f"calls:{task_id}")))
         fields = {name.decode(): value for name, value in stored.items()}
-        calls = [
-            _read_call(value, fields.get(_MORE + name.removeprefix(_CALL), b"{}"))
+        attempts = {
+            name.removeprefix(_CALL): _read_call(value, fields.get(_MORE + name.removeprefix(_CALL), b"{}"))
             for name, value in fields.items()
-            if name.startswith(_CALL) and f":{variant}:" in name
-        ]
+            if name.startswith(_CALL)
+        }
+        calls = [call for attempt_id, call in attempts.items() if f":{variant}:" in attempt_id]
         return EarlierRuns(
             calls=tuple(sorted(calls, key=lambda call: call.began_at)),
             replies=dict(_replies(task_id, fields, _REPLY)),
             running_seconds=float(fields.get(_RUNNING, 0.0)),
             failures=dict(_replies(task_id, fields, _FAILURE)),
+            attempts=attempts,
         )
 
     def remember(self, job: JobRun, attempt_id: str, call: CallRecord, reply: bytes | None) -> Step[bool]:

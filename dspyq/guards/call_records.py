@@ -95,12 +95,14 @@ class EarlierRuns:
         replies: Their paid replies, by key.
         running_seconds: Their total running time, if the program has a deadline.
         failures: Lasting failures that landed from a lane, by key.
+        attempts: The calls of all variants, by the attempt's id.
     """
 
     calls: tuple[CallRecord, ...] = ()
     replies: Mapping[str, bytes] = field(default_factory=dict)
     running_seconds: float = 0.0
     failures: Mapping[str, bytes] = field(default_factory=dict)
+    attempts: Mapping[str, CallRecord] = field(default_factory=dict)
 
 
 NO_EARLIER_RUNS = EarlierRuns()

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from dspyq.guards.billing import BilledCall, Payer
+from dspyq.guards.call_journal import LANE
 from dspyq.guards.call_records import JobRun
 
 #: Digits of the task in a custom id. The first ones are the same in all tasks of a process.
@@ -76,7 +77,7 @@ def call_key_of(custom_id: str) -> str:
 def attempt_id_of(variant: str, custom_id: str) -> str:
     """Return the id of a line's attempt among those of its job, as ``CallJournal.remember`` takes it."""
     digest, occurrence, attempt, _ = custom_id.split("-", 3)
-    return f"lane:{variant}:{digest[:16]}-{occurrence}-{attempt}"
+    return f"{LANE}:{variant}:{digest[:16]}-{occurrence}-{attempt}"
 
 
 def billed_line(task_id: str, owner: LaneLine | JobRun, model: str, custom_id: str) -> BilledCall:

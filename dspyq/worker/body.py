@@ -26,6 +26,7 @@ from dspyq.delivery.task_run import DeliveryProperties, delivery_of
 from dspyq.errors import BudgetExceeded, ExperimentRefused, PredictionFailed, RedisUnavailable
 from dspyq.experiments.shadows import is_under_way, process_shadow_log
 from dspyq.guards.call_records import ANSWERED, NO_EARLIER_RUNS, EarlierRuns
+from dspyq.guards.half_settled import settle_again
 from dspyq.guards.interruptions import (
     ArmKilled,
     BatchRefusal,
@@ -108,6 +109,7 @@ class Body:
             return stored
         batch = "" if header.batch == delivery.disowned_by else header.batch  # it has left the question to others
         job = job_run_of(request, claim, request.variant, batch, delivery.run_count)
+        settle_again(self._guards, job, earlier)
         ledger = open_ledger(job, request, earlier)
         run = PredictionRun(context, inputs, request, claim, request.variant, ledger)
         if request.is_shadow:

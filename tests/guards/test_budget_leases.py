@@ -3,7 +3,7 @@
 import time
 
 from dspyq.guards.billing import Bill
-from tests.support.budgets import PREFIX, account, books, call, do, expire, statistics
+from tests.support.budgets import NANO, PREFIX, account, books, call, do, expire, statistics
 
 LIMIT = 100
 
@@ -75,3 +75,32 @@ def test_settling_after_redis_lost_its_data_charges_the_current_periods(client, 
     assert do(client, settle).found == "settled"
     assert account(redis_server) == (25, 0)
     assert books(redis_server)["billed_nano_usd"] == 25
+
+
+def test_a_call_that_is_settled_only_if_held_is_not_charged_once_nothing_is_known_of_it(client, make, redis_server):
+    budget = make(LIMIT)
+    assert do(client, budget.settle(call(), Bill(25), only_held=True)).found == "settled"
+    assert (account(redis_server), books(redis_server), statistics(redis_server)) == ((0, 0), {}, {})
+    assert not redis_server.keys(f"{PREFIX}budget:hold:*")
+
+
+def test_a_call_that_is_settled_only_if_held_is_charged_where_it_is_held_or_was_charged_its_bound(
+    client, make, redis_server
+):
+    budget = make(LIMIT)
+    do(client, budget.hold(call(1), 60))
+    assert do(client, budget.settle(call(1), Bill(25), only_held=True)).found == "held"
+    do(client, budget.hold(call(2), 60))
+    expire(client, budget, call(2))
+    assert do(client, budget.settle(call(2), Bill(5), only_held=True)).found == "expired"
+    assert do(client, budget.settle(call(2), Bill(5), only_held=True)).found == "settled"
+    assert account(redis_server) == (30, 0)
+
+
+def test_a_call_that_is_settled_under_a_tenant_that_it_was_not_held_under_warns_of_no_limit(client, make, redis_server):
+    budget = make(monthly=LIMIT, tenants={"monthly_usd": LIMIT / NANO})
+    do(client, budget.hold(call(), 60))
+    settlement = do(client, budget.settle(call(tenant="acme"), Bill(55), only_held=True))
+    assert (settlement.found, settlement.crossings) == ("held", ())
+    assert account(redis_server, period="monthly", label="month1") == (55, 0)
+    assert account(redis_server, "tenant:acme", "monthly", "month1") == (0, 0)

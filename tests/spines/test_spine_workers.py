@@ -107,3 +107,33 @@ def test_a_worker_does_not_start_without_a_spine_and_names_the_setting(spine_wor
     assert worker.wait() != 0
     assert "DSPYQ_REDIS_URLS" in worker.logs()
     assert "Traceback" not in worker.logs()
+
+
+@pytest.mark.journey
+def test_a_reply_whose_worker_was_killed_before_it_was_settled_is_paid_and_charged_once(
+    spine_worker, spines, endpoint, settings_file
+):
+    settings = settings_file({"budget": {"daily_usd": 1}})
+    worker = spine_worker(settings)
+    endpoint.hold()
+    asked = send(1, "settled late")
+    endpoint.wait_for_calls(1)
+    with spines.money.client() as money:
+        connected = money.info("clients")["connected_clients"]
+        money.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        endpoint.release()
+        wait_until(lambda: any(spines.keys("dspy:v1:calls:*")), 8, "the reply to be recorded")
+        worker.kill()
+        wait_until(lambda: money.info("clients")["connected_clients"] < connected, 30, "the killed one's connections")
+        money.execute_command("CLIENT", "UNPAUSE")
+        assert money.zcard("dspy:v1:budget:leases") == 1
+        spine_worker(settings)
+        wait_until(lambda: all_answered([asked]), 60, "the answer")
+        assert money.zcard("dspy:v1:budget:leases") == 0
+        books = [money.hgetall(key) for key in money.scan_iter("dspy:v1:costs:*")]
+        statistics = money.hgetall("dspy:v1:budget-statistics")
+    counters = {field.split(" ")[-1]: int(value) for each in books for field, value in each.items()}
+    counts = endpoint.counts()
+    billed = counts.prompt_tokens * 1000 + counts.completion_tokens * 2000
+    assert (counts.calls, counters["calls"], counters["billed_nano_usd"]) == (1, 1, billed)
+    assert statistics == {}

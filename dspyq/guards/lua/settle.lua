@@ -6,12 +6,14 @@
 --   bill:number               nano-dollars, '' where it is unknown: then its bound is charged
 --   prompt_tokens:number      that were sent
 --   completion_tokens:number  that were generated
+--   only_held?                '1' where only a call that is held, or was charged its bound, is settled: of one that was
+--                             settled long ago, nothing is known
 -- Reply: {what was found, charged nano-dollars, held nano-dollars}, then for each percentage of a limit that it crossed
 --   scope, period, percentage, settled nano-dollars, limit in nano-dollars. Found was one of
 --   held     its hold
 --   expired  that its lease had run out and its bound was charged: the bill replaced that
 --   nothing  no hold, as where Redis lost its data: it was charged to the current day and month
---   settled  that it is settled: nothing was changed
+--   settled  that it is settled, or with only_held that nothing is known of it: nothing was changed
 --   clock    no hold, and none of the caller's periods fits Redis's clock: nothing was changed
 local PERCENTAGES = { 50, 80, 100 }
 
@@ -43,7 +45,7 @@ local function crossed(limit, reply)
 end
 
 local held = read_hold(id)
-if held and held.state == 'settled' then
+if held and held.state == 'settled' or not held and only_held == '1' then
   return { 'settled', '0', '0' }
 end
 local call = read_call()
@@ -92,8 +94,10 @@ mark_settled(id)
 redis.call('ZREM', leases_of(held), id)
 
 local reply = { found, whole(amount), whole(bound) }
-name_accounts(call.limits, held)
-for _, limit in ipairs(call.limits) do
-  crossed(limit, reply)
+if call.tenant == held.tenant then -- else these are not the limits that it was held in; the next call warns
+  name_accounts(call.limits, held)
+  for _, limit in ipairs(call.limits) do
+    crossed(limit, reply)
+  end
 end
 return reply
