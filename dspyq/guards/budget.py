@@ -34,8 +34,6 @@ _MOST_AT_ONCE = 200
 _MOST_SPECIAL = 1_000
 #: Calls with limits of their own that no configuration states: program, variant, batch and tenant.
 _Special = tuple[str, str, str, str]
-#: The reply of ``expect_hold.lua`` where nothing is known of a call.
-_UNKNOWN = 2
 #: Lua numbers are doubles, exact up to here.
 _LARGEST_NANO_USD = 2**53
 
@@ -116,9 +114,7 @@ class Budget:
         self._hold, self._settle, self._release, self._charge_expired = (
             load_script(client, "dspyq.guards", name) for name in ("hold", "settle", "release", "charge_expired")
         )
-        self._expect, self._renew = (
-            load_script(client, "dspyq.guards", name) for name in ("expect_hold", "renew_holds")
-        )
+        self._renew = load_script(client, "dspyq.guards", "renew_holds")
         self._is_limited: dict[tuple[str, str, str], bool] = {}
         self._is_special_limited: OrderedDict[_Special, bool] = OrderedDict()
         self._callers: dict[tuple[str, str, str, str, bool], dict[str, Any]] = {}
@@ -165,7 +161,7 @@ class Budget:
         Args:
             call: The call.
             bill: Its bill.
-            only_held: Whether to charge it only if it is held, or was charged its bound as its lease ran out.
+            only_held: Whether a call that has no hold is not charged: at any later repetition nothing is changed.
         """
         amount = "" if bill.nano_usd is None else _checked(bill.nano_usd)
 
@@ -191,13 +187,6 @@ class Budget:
     def take_back(self, call: BilledCall) -> Step[None]:
         """Free the hold of a call that was never sent and may be held again under its id, as of a line in a lane."""
         return self._release.step(_nothing, id=call.id, may_be_held_again="1")
-
-    def settle_held(self, call: BilledCall, bill: Bill) -> list[Step[Any]]:
-        """Return the steps that settle a call only if it is held: at any later repetition they change nothing.
-
-        The first returns True where nothing is known of the call: it was settled long ago, or its hold was lost.
-        """
-        return [self._expect.step(lambda reply: reply == _UNKNOWN, id=call.id), self.settle(call, bill)]
 
     def renew(self, ids: Sequence[str], lease_seconds: float) -> Step[int]:
         """Renew the leases of calls that are held for longer than one lease.

@@ -35,4 +35,4 @@ def _steps(budget: Budget, job: JobRun, earlier: EarlierRuns) -> Iterator[Step[A
             bill = Bill(to_nano_usd(record.cost_usd), record.prompt_tokens or 0, record.completion_tokens or 0)
             yield budget.settle(billed, bill, only_held=True)
         else:
-            yield budget.take_back(billed)  # which leaves no mark of a call of which nothing is known
+            yield budget.release(billed)

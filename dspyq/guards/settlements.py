@@ -41,14 +41,15 @@ class Settlement:
     Attributes:
         found: ``held``: its hold; ``expired``: its lease had run out and its bound was charged, which the bill has
             replaced; ``nothing``: no hold, as where Redis lost its data: the bill is charged to the current periods;
-            ``settled``: it was settled before, or was to be settled only if held and is not: nothing is changed;
+            ``settled``: it was settled before, nothing is changed; ``unknown``: it had no hold and was to be charged
+            only if it had one: it was settled long ago, or its hold was lost;
             ``clock``: nothing is charged, for there was no hold and this process's clock is wrong.
         charged_nano_usd: Total charge for the call.
         held_nano_usd: Amount held for it.
         crossings: The limits it has used up to a percentage for the first time.
     """
 
-    found: Literal["held", "expired", "nothing", "settled", "clock"]
+    found: Literal["held", "expired", "nothing", "settled", "unknown", "clock"]
     charged_nano_usd: int
     held_nano_usd: int
     crossings: tuple[Crossing, ...] = ()

@@ -127,8 +127,9 @@ class Landing:
             if outcome.bill is None:
                 money.append(self._budget.release(billed))
             else:
-                money += self._budget.settle_held(billed, outcome.bill)
-        if unknown := sum(reply is True for reply in run_together(self._money, money)):
+                money.append(self._budget.settle(billed, outcome.bill, only_held=True))
+        settled = [settlement for settlement in run_together(self._money, money) if settlement is not None]
+        if unknown := sum(settlement.found == "unknown" for settlement in settled):
             metrics.UNKNOWN.labels(self._model).inc(unknown)
             reason = "settled long ago, or Redis has lost its hold: then its bill is in no account"
             log_step("lane_lines_without_hold", self._model, "", logging.WARNING, lines=unknown, reason=reason)

@@ -6,14 +6,14 @@
 --   bill:number               nano-dollars, '' where it is unknown: then its bound is charged
 --   prompt_tokens:number      that were sent
 --   completion_tokens:number  that were generated
---   only_held?                '1' where only a call that is held, or was charged its bound, is settled: of one that was
---                             settled long ago, nothing is known
+--   only_held?                '1' where a call that has no hold is not charged: at any later repetition nothing is changed
 -- Reply: {what was found, charged nano-dollars, held nano-dollars}, then for each percentage of a limit that it crossed
 --   scope, period, percentage, settled nano-dollars, limit in nano-dollars. Found was one of
 --   held     its hold
 --   expired  that its lease had run out and its bound was charged: the bill replaced that
 --   nothing  no hold, as where Redis lost its data: it was charged to the current day and month
---   settled  that it is settled, or with only_held that nothing is known of it: nothing was changed
+--   settled  that it is settled: nothing was changed
+--   unknown  no hold, and only_held: it was settled long ago, or its hold was lost. It is settled from now on
 --   clock    no hold, and none of the caller's periods fits Redis's clock: nothing was changed
 local PERCENTAGES = { 50, 80, 100 }
 
@@ -45,8 +45,12 @@ local function crossed(limit, reply)
 end
 
 local held = read_hold(id)
-if held and held.state == 'settled' or not held and only_held == '1' then
+if held and held.state == 'settled' then
   return { 'settled', '0', '0' }
+end
+if not held and only_held == '1' then
+  mark_settled(id)
+  return { 'unknown', '0', '0' }
 end
 local call = read_call()
 local found, bound = 'nothing', 0
