@@ -125,7 +125,8 @@ def read_hash(reply: Any) -> dict[bytes, bytes]:
 def run_together(client: redis.Redis, steps: Iterable[Step[Any]]) -> list[Any]:
     """Run steps in one round trip, in order, and return what each returns.
 
-    Other clients' commands may come in between. After a lost connection all steps run again, so a script must be safe
+    Scripts that Redis does not know run behind the others, so no step may depend on one before it. Other clients'
+    commands may come in between. After a lost connection all steps run again, so a script must be safe
     to run twice.
 
     Raises:
