@@ -17,6 +17,7 @@ from dspyq.store.spines import on_spine, process_spines
 from tests.support.spine_questions import one_of_each
 
 MANY_SECONDS = 9_999.0
+LINE = "0f-1-1-12345678"
 
 
 @pytest.mark.usefixtures("configured_spines")
