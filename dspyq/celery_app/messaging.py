@@ -19,6 +19,7 @@ _EVENTS_INTERVAL_SECONDS = 0.25
 _MOST_BUFFERED_EVENTS = 1_000
 #: Fields of a task's events with content of users or models.
 _CONTENT = frozenset({"args", "kwargs", "result"})
+_MAKING_POOL = threading.Lock()
 
 
 class Connection(connection.Connection):
@@ -33,6 +34,12 @@ class AMQP(amqp.AMQP):  # type: ignore[misc]  # celery ships no types
     """AMQP that describes a task's arguments in its message (for events, logs and remote control) only if allowed."""
 
     Connection = Connection
+
+    @property
+    def producer_pool(self) -> Any:
+        """The pool of producers. Celery shows the one it makes before its limit is set, which fails once it is used."""
+        with _MAKING_POOL:
+            return super().producer_pool
 
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
         """Return a task's message."""

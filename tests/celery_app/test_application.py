@@ -1,6 +1,10 @@
 """The Celery application's settings."""
 
+import threading
+from collections import defaultdict
+
 import pytest
+from celery.app import amqp
 
 from dspyq.celery_app.application import app, process_app
 from dspyq.core.runtime import DEFAULT
@@ -26,3 +30,26 @@ def test_another_configuration_of_the_process_is_the_applications_too(configured
         assert app.conf.task_soft_time_limit == 7
     assert app.conf.broker_url == configured.redis_url
     app.conf.task_soft_time_limit = None
+
+
+def test_threads_that_send_first_at_the_same_time_get_the_pool_once_its_limit_is_set(configured, monkeypatch):
+    del configured
+    is_setting, may_set, seen = threading.Event(), threading.Event(), []
+
+    class Pool:
+        def __setattr__(self, name, value):
+            is_setting.set()
+            assert may_set.wait(10)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(amqp.pools, "producers", defaultdict(Pool))
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    threads = [threading.Thread(target=lambda: seen.append(hasattr(app.producer_pool, "limit"))) for _ in range(2)]
+    threads[0].start()
+    assert is_setting.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)
+    may_set.set()
+    for thread in threads:
+        thread.join(10)
+    assert seen == [True, True]

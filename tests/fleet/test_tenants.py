@@ -34,6 +34,7 @@ def daily(tenant: str) -> tuple[int, int]:
     return account.settled_nano_usd, account.held_nano_usd
 
 
+@pytest.mark.journey
 def test_a_worker_without_tenants_hands_their_jobs_back_and_answers_others(
     worker_without_tenants: Worker, predict: Any, worker: Callable[..., Any], endpoint: Any
 ) -> None:

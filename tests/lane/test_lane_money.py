@@ -20,6 +20,7 @@ def held_usd(client):
     return int(client.hget(account, "held") or 0) / 1e9
 
 
+@pytest.mark.journey
 def test_holds_of_a_lane_leave_half_of_the_day_to_interactive_calls(
     worker, begin_lane, configure, lane_settings, endpoint, client
 ):

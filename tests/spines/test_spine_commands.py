@@ -118,7 +118,7 @@ def test_a_spine_that_is_away_is_named_by_the_check(spine_command, spines):
     assert port in line
     refused = spine_command("dead", "list", ok=False).stderr
     assert refused.startswith("dspyq: cannot read the dead jobs: ")
-    assert port in refused.partition("DSPYQ_REDIS_URLS")[2]
+    assert port in refused.partition("DSPYQ_REDIS_URLS")[0]
 
 
 def test_the_spines_are_shown_with_the_workers_that_serve_each(spine_worker, capsys):
