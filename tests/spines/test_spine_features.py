@@ -203,8 +203,9 @@ def test_a_wait_for_an_id_of_the_callers_own_ends_by_its_revocation_though_its_j
     waiting = threading.Thread(target=wait)
     waiting.start()
     wait_until(lambda: handle._waiter._awaited, 30, "the wait")  # noqa: SLF001 - when it begins
-    process_app().AsyncResult(task_id).revoke()
-    waiting.join(60)
+    while waiting.is_alive():  # the wait may not listen yet
+        process_app().AsyncResult(task_id).revoke()
+        waiting.join(1)
     assert [type(each) for each in heard] == [TaskRevokedError], heard
 
 
