@@ -14,8 +14,10 @@ from tests.support.processes import wait_until
 
 #: Starts a tied process, says its id, and waits to be killed.
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from dspyq.stack.embedded.supervised_process import SupervisedProcess
+for number in (signal.SIGHUP, signal.SIGINT):  # a run of tests behind nohup ignores them
+    signal.signal(number, signal.SIG_DFL)
 child = SupervisedProcess(sys.argv[1:], grace_seconds=0.5)
 os.write(1, f"{child.pid}\\n".encode())  # at once, for its child writes there too
 time.sleep(60)
