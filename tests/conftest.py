@@ -65,10 +65,10 @@ for _name in [name for name in os.environ if name.startswith("DSPYQ_")]:
 
 #: Files are given out in this order, so that those that take long do not come last and alone.
 _LONGEST_FIRST = (
-    "processes/test_workers", "lane/", "chaos/", "serve/test_attacks", "properties/", "spines/", "stack/test_demo", "faults/test_guards",
-    "stack/test_up", "batch/test_odd_files", "cli/test_every_command", "fleet/", "deploy/test_containers",
-    "cli/test_batch_commands", "faults/", "benchmarks/", "cache/", "programs/test_prices", "docs/test_tutorial",
-    "testing/", "e2e/", "cli/", "delivery/", "application/", "deploy/", "batch/", "client/",
+    "processes/test_workers", "lane/", "chaos/", "serve/test_attacks", "properties/", "spines/", "stack/test_demo",
+    "faults/test_guards", "stack/test_up", "batch/test_odd_files", "cli/test_every_command", "fleet/",
+    "deploy/test_containers", "cli/test_batch_commands", "faults/", "benchmarks/", "cache/", "programs/test_prices",
+    "docs/test_tutorial", "testing/", "e2e/", "cli/", "delivery/", "application/", "deploy/", "batch/", "client/",
     "celery_app/", "guards/", "serve/", "experiments/", "sealing/", "streaming/", "worker/",
 )  # fmt: skip
 
