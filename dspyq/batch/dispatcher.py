@@ -131,7 +131,7 @@ class Dispatcher:
         return {entry.number: claim for entry, claim in zip(entries, claims, strict=True) if claim is not None}
 
     def collect(self) -> int:
-        """Collect answers that have arrived; return their number."""
+        """Collect answers that have arrived, in a lane read again behind the wait for the disk; return their number."""
         entries = list(self.in_flight.values())
         if self._receipts.waits_for_disk:
             entries = [entry for chunk in _chunks(entries) for entry, _ in self._results(chunk)]

@@ -45,9 +45,8 @@ class Collecting:
         found = self._land(lambda: self._provider.read_lines(batch))
         missing = dict.fromkeys(self._left(shipment.name))
         for one in self._provider.read_lines(batch) if missing else ():
-            missing.pop(
-                one.custom_id, None
-            )  # a Redis that restarted has lost its landing: it lands when this is repeated
+            # A Redis that restarted has lost its landing: it lands when this is repeated.
+            missing.pop(one.custom_id, None)
         return _sum([found, self.send_back(missing, _MISSING.get(batch.state, "missing"))])
 
     def give_up(self, name: str, code: str, *, is_lasting: bool) -> LandedLines:

@@ -29,6 +29,7 @@ from tests.support.endpoint import Endpoint
 from tests.support.processes import LocalProcess
 from tests.support.producer_process import Producer
 from tests.support.redis_server import RedisServer
+from tests.support.several_servers import lists_of
 from tests.support.worker import Worker
 
 SPINES = 3
@@ -91,6 +92,18 @@ def spines(session_spine_servers: SpineServers) -> SpineServers:
             server.restart()
     session_spine_servers.flush()
     return session_spine_servers
+
+
+@pytest.fixture
+def two(spines: SpineServers) -> dict[str, str]:
+    """The variables of processes with the first two servers."""
+    return lists_of(*spines.servers[:2])
+
+
+@pytest.fixture
+def three(spines: SpineServers) -> dict[str, str]:
+    """The variables of processes with all servers, the third of them added."""
+    return lists_of(*spines.servers, former=spines.servers[:2])
 
 
 @pytest.fixture

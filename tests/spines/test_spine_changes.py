@@ -15,25 +15,9 @@ from dspyq.errors import RedisUnavailable
 from dspyq.prediction.request import build_request
 from dspyq.store.spines import process_spines
 from tests.support.processes import wait_until
+from tests.support.several_servers import lists_of
 
 pytestmark = pytest.mark.journey
-
-
-def env(*servers, former=()):
-    lists = {"DSPYQ_REDIS_URLS": servers, "DSPYQ_FORMER_REDIS_URLS": former}
-    return {name: json.dumps([server.url for server in each]) for name, each in lists.items()}
-
-
-@pytest.fixture
-def two(spines):
-    """The variables of processes with the first two servers."""
-    return env(*spines.servers[:2])
-
-
-@pytest.fixture
-def three(spines):
-    """The variables of processes with all servers, the third of them added."""
-    return env(*spines.servers, former=spines.servers[:2])
 
 
 def questions_of(text, count, *, is_moved):
@@ -127,7 +111,7 @@ def test_a_process_with_the_old_list_is_refused_what_has_moved_and_no_more(confi
 def test_a_drained_server_ends_its_jobs_gets_no_more_and_can_be_switched_off(
     configure_spines, spine_worker, endpoint, spines
 ):
-    drained = env(*spines.servers[:2], former=spines.servers)
+    drained = lists_of(*spines.servers[:2], former=spines.servers)
     configure_spines(**drained)
     moved = questions_of("drained", 12, is_moved=True)
     configure_spines()
@@ -143,7 +127,7 @@ def test_a_drained_server_ends_its_jobs_gets_no_more_and_can_be_switched_off(
     wait_until(lambda: read_spines()[2].is_empty, 30, "the drained server to be empty")
     assert endpoint.calls() == len(moved)
     spines.servers[2].process.kill()
-    configure_spines(**env(*spines.servers[:2]))
+    configure_spines(**lists_of(*spines.servers[:2]))
     assert all(each.get(timeout=30).metadata.cached for each in predict.many(rows(moved[8:])))
 
 
@@ -169,7 +153,7 @@ def test_a_server_that_owns_a_bucket_again_takes_its_questions(configure_spines,
     configure_spines(**three)
     first, second, third = questions_of("back", 3, is_moved=True)
     predict.delay(question=first)
-    configure_spines(**env(*spines.servers[:2], former=spines.servers))
+    configure_spines(**lists_of(*spines.servers[:2], former=spines.servers))
     predict.delay(question=second)
     configure_spines(**two)
     predict.delay(question=third)
@@ -223,7 +207,7 @@ def test_a_server_is_added_under_load_and_no_question_is_paid_twice(
 def test_the_command_shows_shares_and_what_a_drained_server_holds(configure_spines, spines, capsys):
     configure_spines()
     predict.many(rows([f"shown {each}" for each in range(30)]))
-    configure_spines(**env(*spines.servers[:2], former=spines.servers))
+    configure_spines(**lists_of(*spines.servers[:2], former=spines.servers))
     spine_commands.spines(as_json=True)
     first, second, drained = json.loads(capsys.readouterr().out)
     assert first["share"] + second["share"] == 1

@@ -19,23 +19,10 @@ from tests.support.user_tasks import collect
 pytestmark = pytest.mark.journey
 
 
-def env(*servers, former=()):
-    lists = {"DSPYQ_REDIS_URLS": servers, "DSPYQ_FORMER_REDIS_URLS": former}
-    return {name: json.dumps([server.url for server in each]) for name, each in lists.items()} | {
-        "DSPYQ_WORKERS__IMPORTS": json.dumps(["tests.support.user_tasks"])
-    }
-
-
-@pytest.fixture
-def two(spines):
-    """The variables of processes with the first two servers."""
-    return env(*spines.servers[:2])
-
-
-@pytest.fixture
-def three(spines):
-    """The variables of processes with all servers, the third of them added."""
-    return env(*spines.servers, former=spines.servers[:2])
+@pytest.fixture(autouse=True)
+def _users_tasks(two, three):
+    for variables in (two, three):
+        variables["DSPYQ_WORKERS__IMPORTS"] = json.dumps(["tests.support.user_tasks"])
 
 
 def hash_of(question):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -14,6 +15,12 @@ _BY_PLACE = frozenset({"hmget", "mget"})
 _OF_WHO_HAS_IT = frozenset({"pttl", "ttl"})
 #: What means something on one server alone.
 _OF_ONE = frozenset({"eval", "info", "monitor", "pipeline", "pubsub", "type"})
+
+
+def lists_of(*servers: RedisServer, former: Sequence[RedisServer] = ()) -> dict[str, str]:
+    """Return the variables of a process with these servers, and with the list before."""
+    lists = {"DSPYQ_REDIS_URLS": servers, "DSPYQ_FORMER_REDIS_URLS": former}
+    return {name: json.dumps([server.url for server in each]) for name, each in lists.items()}
 
 
 class SeveralServers:
